@@ -1,0 +1,100 @@
+"""Every error that rankscope raises on purpose.
+
+Each is a :class:`RankscopeError` and also the builtin that a caller would expect, says what was asked, what is there
+and what to do, and carries the exit code with which the command line ends.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class RankscopeError(Exception):
+    """The root of the tree: ``except RankscopeError`` catches whatever this package refuses on purpose."""
+
+    exit_code: ClassVar[int] = 1
+    """The status with which the command line ends."""
+
+    def __str__(self) -> str:
+        """The message itself; ``KeyError`` among the parents would otherwise print its ``repr``."""
+        return " ".join(str(part) for part in self.args)
+
+
+class UsageError(RankscopeError, ValueError):
+    """An argument that cannot be meant: an unknown row kind, an option that excludes another."""
+
+    exit_code = 2
+
+
+class UnknownName(UsageError, KeyError):
+    """A site, measure, method or data set that does not exist; the message lists those that do."""
+
+
+class OutputExists(UsageError, FileExistsError):
+    """The output is already there and is kept unless overwriting was asked for."""
+
+
+class CheckpointError(RankscopeError, ValueError):
+    """A folder that is no checkpoint, a base that is missing, an adapter that does not land."""
+
+    exit_code = 3
+
+
+class DataError(RankscopeError, ValueError):
+    """A data set that cannot be read, or does not hold what was asked of it."""
+
+    exit_code = 3
+
+
+class UnsafeError(RankscopeError, ValueError):
+    """Something that would run code of unknown origin, or leave the folder it was given."""
+
+    exit_code = 3
+
+
+class StoreError(RankscopeError):
+    """A store of features that cannot be used as it stands."""
+
+    exit_code = 4
+
+
+class StoreCorrupt(StoreError, ValueError):
+    """Bytes that are not those that were written: truncated, altered, or of another kind of file."""
+
+
+class StoreIncomplete(StoreError, RuntimeError):
+    """A collect that has not finished; the same command continues it."""
+
+
+class StoreMismatch(StoreError, ValueError):
+    """An unfinished store of another plan: continuing it would mix two runs."""
+
+
+class NotComparable(RankscopeError, ValueError):
+    """Two runs between which the asked-for number has no meaning: other rows, other widths, too few rows."""
+
+    exit_code = 5
+
+
+class MissingTool(RankscopeError, ImportError):
+    """An optional package or program that this needs is not installed."""
+
+    exit_code = 6
+
+
+class StoreLocked(StoreError, BlockingIOError):
+    """Another process is writing this store."""
+
+    exit_code = 7
+
+
+class StorageError(RankscopeError, OSError):
+    """The disk is full, read-only or failing; what was committed is kept."""
+
+    exit_code = 8
+
+
+class NonFinite(RankscopeError, ArithmeticError):
+    """Features, a loss or weights that are NaN or infinite."""
+
+    exit_code = 9

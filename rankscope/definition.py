@@ -1,0 +1,74 @@
+"""What a named number is: the function, what it reads, and all that must be said beside its value.
+
+A measure's file makes one :class:`Definition` (a number of one run) or :class:`Comparison` (a number of two runs) beside
+its function; :mod:`rankscope.registry` lists them. Nothing else has to know of a new measure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Definition:
+    """A named, cited way from the features at one site to a number."""
+
+    name: str
+    """The name in tables and on the command line: ``roy-vetterli``."""
+    function: Callable[..., Tensor]
+    """Batched over leading dimensions; what it is given is told by ``reads``."""
+    reads: Literal["spectrum", "moments", "rows"]
+    """``spectrum``: ``(*, r)`` singular values, r = min(n, d), descending. ``moments``: a
+    :class:`~rankscope.linalg.moments.Moments`. ``rows``: the ``(n, d)`` features and the ``(n,)`` sample of each row."""
+    formula: str
+    """The formula in one line of plain text."""
+    citation: str
+    """Author, title, where, with the equation."""
+    low: str
+    """The least value it can take."""
+    high: str
+    """The greatest value it can take."""
+    bias: str
+    """What a finite number of rows does to it, and what is done about that."""
+    unit: str = "dimensions"
+    """The unit on an axis."""
+    centred: bool = True
+    """Whether it reads features from which the mean over rows was taken away (``reads="spectrum"`` only)."""
+    needs_tokens: bool = False
+    """Whether it has a meaning only where a sample has several rows."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A named, cited way from the features of two runs at one site to a number. The first run is the reference."""
+
+    name: str
+    """The name in tables and on the command line: ``cka``."""
+    function: Callable[..., Tensor]
+    """Batched over leading dimensions; what it is given is told by ``reads``."""
+    reads: Literal["spectra", "moments", "folds", "rows"]
+    """``spectra``: two ``(*, r)`` tensors of singular values. ``moments``: a
+    :class:`~rankscope.linalg.moments.PairMoments`. ``folds``: two of them, of disjoint samples: fit on the first,
+    evaluate on the second. ``rows``: two ``(n, d)`` features and the ``(n,)`` sample of each row."""
+    formula: str
+    """The formula in one line of plain text."""
+    citation: str
+    """Author, title, where, with the equation."""
+    low: str
+    """The least value it can take."""
+    high: str
+    """The greatest value it can take."""
+    bias: str
+    """What a finite number of rows does to it, and what is done about that."""
+    noise: str
+    """What independent features of the same shape score, in words or as a formula of n, d and k."""
+    unit: str = ""
+    """The unit on an axis."""
+    same_width: bool = False
+    """Whether both runs must have the same number of features, because they are taken to share a basis."""
+    centred: bool = True
+    """Whether it reads spectra from which the mean over rows was taken away (``reads="spectra"`` only)."""

@@ -1,0 +1,135 @@
+"""Sites: the reading points of a base network, spelled the same under every tuning.
+
+A site is a *stack* and a *point*. The points of a stack of L blocks are ``embed`` (what enters block 0), ``0`` … ``L-1``
+(what each block returns) and ``final`` (what the norm after the last block returns): ``decoder.3``, ``vision.final``.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+
+from rankscope.errors import UnknownName, UsageError
+
+_NAME = re.compile(r"[a-z0-9_][a-z0-9._-]*")
+_RANGE = re.compile(r"(?:(?P<stack>[^:]+)\.)?(?P<first>\d+)-(?P<last>\d+)")
+_SLICE = re.compile(r"(?:(?P<stack>[^:]+)\.)?(?P<start>-?\d*):(?P<stop>-?\d*)(?::(?P<step>-?\d*))?")
+_INDEX = re.compile(r"-?\d+")
+
+
+@dataclass(frozen=True)
+class Site:
+    """One reading point."""
+
+    stack: str
+    """The stack of blocks: ``decoder``, ``vision``. A module of no stack is its own stack, with the point ``output``."""
+    point: str
+    """``embed``, the number of a block, ``final``, or ``output``."""
+
+    def __post_init__(self) -> None:
+        if not _NAME.fullmatch(f"{self.stack}.{self.point}".lower()):
+            raise UsageError(f"a site is spelled stack.point, as in decoder.3; got {self.stack!r}.{self.point!r}")
+
+    def __str__(self) -> str:
+        return f"{self.stack}.{self.point}"
+
+    @property
+    def index(self) -> int | None:
+        """The number of the block, or None at ``embed``, ``final`` and ``output``."""
+        return int(self.point) if self.point.isdecimal() else None
+
+    @classmethod
+    def parse(cls, text: str) -> Site:
+        """The site that ``text`` spells.
+
+        Raises:
+            UsageError: if the text is not ``stack.point``.
+        """
+        stack, dot, point = text.rpartition(".")
+        if not dot:
+            raise UsageError(f"a site is spelled stack.point, as in decoder.3; got {text!r}")
+        return cls(stack, point)
+
+
+def points(blocks: int, *, embed: bool = True, final: bool = True) -> tuple[str, ...]:
+    """The points of a stack of ``blocks`` blocks, from its input to its output."""
+    return (*(("embed",) if embed else ()), *(str(i) for i in range(blocks)), *(("final",) if final else ()))
+
+
+def describe(sites: Sequence[Site]) -> str:
+    """The sites in words, a stack at a time: ``decoder (embed, 0-11, final)``."""
+    stacks: dict[str, list[Site]] = {}
+    for site in sites:
+        stacks.setdefault(site.stack, []).append(site)
+    return ", ".join(f"{stack} ({_points_in_words(members)})" for stack, members in stacks.items()) or "none"
+
+
+def _points_in_words(sites: Sequence[Site]) -> str:
+    numbers = [s.index for s in sites if s.index is not None]
+    if len(numbers) < 3 or numbers != list(range(numbers[0], numbers[-1] + 1)):
+        return ", ".join(s.point for s in sites)
+    words = [s.point for s in sites if s.index is None or s.index == numbers[0]]
+    return ", ".join(f"{numbers[0]}-{numbers[-1]}" if word == str(numbers[0]) else word for word in words)
+
+
+def select(spec: str | Sequence[str | Site], available: Sequence[Site]) -> tuple[Site, ...]:
+    """The available sites that a specification names, in the network's order and each once.
+
+    A specification is ``all``, or a comma-separated list (or a sequence) of: a site (``decoder.3``), a stack
+    (``decoder``), a range (``decoder.3-5``), a slice (``0:12:2``), a glob (``vision.*``), or a point that every
+    stack has (``final``, ``embed``, ``last`` for the last block, ``0``, ``-1``).
+
+    Args:
+        spec: what was asked for.
+        available: every site of the network, in order.
+
+    Raises:
+        UnknownName: if a part names no site; the message lists the sites there are.
+    """
+    parts = [p.strip() for p in spec.split(",")] if isinstance(spec, str) else [str(p) for p in spec]
+    chosen: set[Site] = set()
+    for part in parts:
+        found = _matching(part, available)
+        if not found:
+            raise UnknownName(f"the model has no site {part!r}; it has {describe(available)}")
+        chosen.update(found)
+    return tuple(site for site in available if site in chosen)
+
+
+def _matching(part: str, available: Sequence[Site]) -> list[Site]:
+    if part == "all":
+        return list(available)
+    exact = [s for s in available if part in (str(s), s.stack, s.point)]
+    if exact:
+        return exact
+    if match := _RANGE.fullmatch(part):
+        wanted = range(int(match["first"]), int(match["last"]) + 1)
+        found = [s for s in available if match["stack"] in (None, s.stack) and s.index in wanted]
+        return found if {s.index for s in found} == set(wanted) else []
+    if match := _SLICE.fullmatch(part):
+        return _sliced(match, available)
+    if part == "last" or _INDEX.fullmatch(part):
+        return _from_the_end(-1 if part == "last" else int(part), available)
+    return [s for s in available if fnmatchcase(str(s), part)]
+
+
+def _blocks(available: Sequence[Site]) -> dict[str, list[Site]]:
+    stacks: dict[str, list[Site]] = {}
+    for site in available:
+        if site.index is not None:
+            stacks.setdefault(site.stack, []).append(site)
+    return stacks
+
+
+def _from_the_end(index: int, available: Sequence[Site]) -> list[Site]:
+    return [blocks[index] for blocks in _blocks(available).values() if -len(blocks) <= index < len(blocks)]
+
+
+def _sliced(match: re.Match[str], available: Sequence[Site]) -> list[Site]:
+    bounds = [int(match[k]) if match[k] else None for k in ("start", "stop", "step")]
+    if bounds[2] == 0:
+        raise UsageError(f"a slice of sites cannot step by 0: {match[0]!r}")
+    stacks = _blocks(available).items()
+    return [s for stack, blocks in stacks if match["stack"] in (None, stack) for s in blocks[slice(*bounds)]]

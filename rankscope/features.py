@@ -20,6 +20,30 @@ ROLES = ("text", "image", "query", "answer", "special", "pooled")
 token, or a mean over tokens. The number stored for a role is its place here; new roles are appended."""
 
 
+TEXT, IMAGE, QUERY, ANSWER, SPECIAL, POOLED = range(len(ROLES))
+
+
+@dataclass(frozen=True)
+class Grid:
+    """What each column of a stack's hidden states is, for one batch."""
+
+    role: Tensor
+    """``(b, t)`` uint8, the role of each column as its place in :data:`ROLES`."""
+    real: Tensor
+    """``(b, t)`` bool, False at padding and at whatever a prefix or prompt added."""
+
+    def __post_init__(self) -> None:
+        if self.role.shape != self.real.shape or self.role.ndim != 2:
+            raise UsageError(
+                f"a grid needs two (b, t) tensors; got {tuple(self.role.shape)} and {tuple(self.real.shape)}"
+            )
+
+    @property
+    def position(self) -> Tensor:
+        """``(b, t)`` int64, the place of each column among the real ones of its sample."""
+        return self.real.cumsum(1) - 1
+
+
 @dataclass(frozen=True)
 class Rows:
     """Where each row came from. Equal rows mean that two matrices can be compared row by row."""
@@ -35,7 +59,9 @@ class Rows:
 
     def __post_init__(self) -> None:
         if not len(self.sample) == len(self.position) == len(self.role):
-            raise UsageError(f"rows disagree: {len(self.sample)} samples, {len(self.position)} positions, {len(self.role)} roles")
+            raise UsageError(
+                f"rows disagree: {len(self.sample)} samples, {len(self.position)} positions, {len(self.role)} roles"
+            )
 
     def __len__(self) -> int:
         return len(self.sample)
@@ -73,7 +99,11 @@ class Rows:
 def first_difference(a: Rows, b: Rows) -> str | None:
     """The first place at which two lists of rows part, in words; None where they are the same."""
     same_ids = a.ids == b.ids
-    if same_ids and len(a) == len(b) and all(torch.equal(getattr(a, k), getattr(b, k)) for k in ("sample", "position", "role")):
+    if (
+        same_ids
+        and len(a) == len(b)
+        and all(torch.equal(getattr(a, k), getattr(b, k)) for k in ("sample", "position", "role"))
+    ):
         return None
     keys_a, keys_b = a.keys(), b.keys()
     for i, (x, y) in enumerate(zip(keys_a, keys_b, strict=False)):
@@ -112,7 +142,9 @@ class Features:
 
     def __post_init__(self) -> None:
         if self.x.ndim != 2 or len(self.x) != len(self.rows):
-            raise UsageError(f"features at {self.site} have shape {tuple(self.x.shape)}, and there are {len(self.rows)} rows")
+            raise UsageError(
+                f"features at {self.site} have shape {tuple(self.x.shape)}, and there are {len(self.rows)} rows"
+            )
 
     def take(self, index: Tensor) -> Features:
         """The same features at the rows ``index``."""
@@ -135,5 +167,8 @@ def concatenate(parts: Sequence[Rows]) -> Rows:
     if any(part.ids != parts[0].ids for part in parts):
         raise UsageError("rows of different probe sets cannot be joined")
     return Rows(
-        torch.cat([p.sample for p in parts]), torch.cat([p.position for p in parts]), torch.cat([p.role for p in parts]), parts[0].ids
+        torch.cat([p.sample for p in parts]),
+        torch.cat([p.position for p in parts]),
+        torch.cat([p.role for p in parts]),
+        parts[0].ids,
     )

@@ -1,0 +1,61 @@
+#!/usr/bin/env python3
+"""The two commands of the README, on a machine with nothing but Python 3.11.
+
+``python3 dev.py demo`` and ``python3 dev.py test`` make the virtual environment ``.venv`` beside this file (once; again
+when the pins change) and run in it. ``check`` runs lint, types and the layer test. What follows the command is passed
+on: ``python3 dev.py test tests/linalg -x``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import subprocess
+import sys
+import venv
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent
+ENVIRONMENT = ROOT / ".venv"
+BIN = ENVIRONMENT / ("Scripts" if os.name == "nt" else "bin")
+COMMANDS: dict[str, list[list[str]]] = {
+    "demo": [["-m", "rankscope", "demo"]],
+    "test": [["-m", "pytest"]],
+    "check": [
+        ["-m", "ruff", "check", "."],
+        ["-m", "ruff", "format", "--check", "."],
+        ["-m", "mypy"],
+        ["-m", "pytest", "tests/test_layers.py"],
+    ],
+}
+
+
+def set_up() -> None:
+    """Install this checkout and what it needs at the pinned versions, unless that has been done for these very pins."""
+    pins = hashlib.sha256((ROOT / "pyproject.toml").read_bytes() + (ROOT / "constraints.txt").read_bytes()).hexdigest()
+    stamp = ENVIRONMENT / "installed"
+    if stamp.exists() and stamp.read_text() == pins:
+        return
+    print(f"setting up {ENVIRONMENT} (once, a few minutes)", file=sys.stderr, flush=True)
+    venv.create(ENVIRONMENT, with_pip=True, clear=True)
+    install = [BIN / "python", "-m", "pip", "install", "--quiet", "--constraint", ROOT / "constraints.txt"]
+    subprocess.run([*install, "torch"], check=True)  # first and pinned: a range in another package must not choose it
+    subprocess.run([*install, "--editable", f"{ROOT}[test]"], check=True)
+    stamp.write_text(pins)
+
+
+def main(arguments: list[str]) -> int:
+    """Set up, run the command, return the first failing status."""
+    if not arguments or arguments[0] not in COMMANDS:
+        print(f"usage: python3 dev.py {{{','.join(COMMANDS)}}} [arguments]", file=sys.stderr)
+        return 2
+    set_up()
+    for command in COMMANDS[arguments[0]]:
+        status = subprocess.run([BIN / "python", *command, *arguments[1:]], cwd=ROOT).returncode
+        if status:
+            return status
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1:]))

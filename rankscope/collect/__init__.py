@@ -1,0 +1,1 @@
+"""Collecting: a forward pass with hooks at the chosen sites, rows chosen by mask, written as they come."""

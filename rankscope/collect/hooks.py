@@ -1,0 +1,74 @@
+"""Forward hooks that keep the chosen rows of each site and nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from rankscope.errors import CheckpointError
+from rankscope.sites import Site
+
+
+@dataclass(frozen=True)
+class Tap:
+    """Where a site is read: a module, and whether what enters it or what it returns."""
+
+    module: nn.Module
+    """The module inside the model that is called."""
+    entering: bool = False
+    """Whether its first input is read, rather than its output."""
+
+
+def hidden_states(value: object) -> Tensor:
+    """The hidden states in what a module takes or returns: a tensor, or the first tensor of a tuple or model output.
+
+    Raises:
+        CheckpointError: if there is no tensor in it.
+    """
+    while isinstance(value, Mapping | tuple | list) and len(value):
+        value = next(iter(value.values())) if isinstance(value, Mapping) else value[0]
+    if not isinstance(value, Tensor):
+        raise CheckpointError(
+            f"a site must return a tensor of hidden states, or a tuple that begins with one; got {type(value).__name__}"
+        )
+    return value
+
+
+@contextmanager
+def reading(taps: Mapping[Site, Tap], keep: Callable[[Site, Tensor], Tensor]) -> Iterator[dict[Site, Tensor]]:
+    """Fill a dictionary with what each site gives during the forward passes inside the block.
+
+    Args:
+        taps: where each site is read.
+        keep: the site and its hidden states → the rows to keep. Called inside the hook, so that what is not kept is freed.
+
+    Raises:
+        CheckpointError: if a site runs twice in one forward pass, so that its rows would be ambiguous.
+    """
+    found: dict[Site, Tensor] = {}
+    handles = []
+
+    def record(site: Site, value: object) -> None:
+        if site in found:
+            raise CheckpointError(f"the site {site} ran more than once in one forward pass; read another site")
+        found[site] = keep(site, hidden_states(value))
+
+    def entering(site: Site) -> Callable[..., None]:
+        return lambda module, args, kwargs: record(site, args or kwargs.get("hidden_states", kwargs))
+
+    def leaving(site: Site) -> Callable[..., None]:
+        return lambda module, args, output: record(site, output)
+
+    try:
+        for site, tap in taps.items():
+            if tap.entering:
+                handles.append(tap.module.register_forward_pre_hook(entering(site), with_kwargs=True))
+            else:
+                handles.append(tap.module.register_forward_hook(leaving(site)))
+        yield found
+    finally:
+        for handle in handles:
+            handle.remove()

@@ -1,0 +1,166 @@
+"""The house holds: who may import whom, which module may import which library, and how a module looks."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from statistics import median
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGE = ROOT / "rankscope"
+
+# Each row imports only from rows above it. Names in one row never import each other.
+ROWS: list[set[str]] = [
+    {"errors"},
+    {"sites", "definition"},
+    {"features", "checkpoint", "linalg", "data"},
+    {"spectrum", "store", "scores", "inference", "planted"},
+    {"measures", "compare", "weights", "models"},
+    {"registry", "collect"},
+    {"result"},
+    {"plots"},
+    {"pipeline", "tuning"},
+    {"report", "selftest"},
+    {"demo"},
+    {"__init__"},
+    {"cli", "__main__"},
+]
+LEVEL = {name: level for level, row in enumerate(ROWS) for name in row}
+
+ONLY_IN: dict[str, set[str]] = {
+    "transformers": {"models", "tuning"},
+    "peft": {"models", "tuning"},
+    "accelerate": {"models", "tuning"},
+    "safetensors": {"store", "models", "tuning"},
+    "matplotlib": {"plots"},
+    "typer": {"cli"},
+    "rich": {"cli"},
+}
+
+
+def modules(package: Path = PACKAGE) -> list[Path]:
+    return sorted(p for p in package.rglob("*.py"))
+
+
+def part(path: Path, package: Path = PACKAGE) -> str:
+    """The name in the table of rows that a module belongs to."""
+    first = path.relative_to(package).parts[0]
+    return first.removesuffix(".py")
+
+
+def imports(path: Path) -> Iterator[str]:
+    """Every module named by an import, those inside functions too; not those for types only."""
+    tree = ast.parse(path.read_text())
+    typing_only = {
+        id(node)
+        for test in ast.walk(tree)
+        if isinstance(test, ast.If) and ast.unparse(test.test).endswith("TYPE_CHECKING")
+        for node in ast.walk(test)
+    }
+    for node in ast.walk(tree):
+        if id(node) in typing_only:
+            continue
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
+            yield from (
+                (f"{node.module}.{alias.name}" for alias in node.names) if node.module == "rankscope" else [node.module]
+            )
+
+
+def direction_faults(package: Path = PACKAGE) -> list[str]:
+    faults = []
+    for path in modules(package):
+        here = part(path, package)
+        for name in imports(path):
+            pieces = name.split(".")
+            if pieces[0] != "rankscope" or len(pieces) < 2 or pieces[1] == here or here == "__init__":
+                continue
+            if pieces[1] in LEVEL and LEVEL[pieces[1]] >= LEVEL.get(here, -1):
+                faults.append(f"{path.relative_to(package)} imports {name}, which is not above it")
+    return faults
+
+
+def library_faults(package: Path = PACKAGE) -> list[str]:
+    return [
+        f"{path.relative_to(package)} imports {name}; only {sorted(ONLY_IN[top])} may"
+        for path in modules(package)
+        for name in imports(path)
+        if (top := name.split(".")[0]) in ONLY_IN and part(path, package) not in ONLY_IN[top]
+    ]
+
+
+def test_every_module_has_a_row() -> None:
+    assert {part(p) for p in modules()} <= set(LEVEL)
+
+
+def test_imports_point_upwards() -> None:
+    assert direction_faults() == []
+
+
+def test_libraries_stay_where_they_belong() -> None:
+    assert library_faults() == []
+
+
+@pytest.mark.parametrize(
+    ("where", "line", "faults"),
+    [
+        ("sites.py", "from rankscope.models import load", direction_faults),
+        ("measures/x.py", "import transformers", library_faults),
+    ],
+)
+def test_a_planted_import_is_found(tmp_path: Path, where: str, line: str, faults) -> None:
+    target = tmp_path / where
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.write_text(f"def f():\n    {line}\n")
+    assert len(faults(tmp_path)) == 1
+
+
+@pytest.mark.parametrize("module", ["rankscope", "rankscope.measures", "rankscope.store", "rankscope.cli"])
+def test_heavy_libraries_are_not_imported_without_need(module: str) -> None:
+    code = f"import sys, {module}; print([m for m in ('transformers', 'peft', 'matplotlib', 'pandas') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_the_package_and_its_command_line_import_without_torch() -> None:
+    code = "import sys, rankscope, rankscope.cli; print('torch' in sys.modules, 'numpy' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False False"
+
+
+def functions(path: Path) -> Iterator[ast.FunctionDef]:
+    yield from (n for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.FunctionDef))
+
+
+def _body_lines(function: ast.FunctionDef) -> int:
+    body = function.body[1:] if ast.get_docstring(function) else function.body
+    return (body[-1].end_lineno or 0) - body[0].lineno + 1 if body else 0
+
+
+def test_modules_and_functions_stay_small() -> None:
+    long_modules = [str(p.relative_to(ROOT)) for p in modules() if len(p.read_text().splitlines()) > 300]
+    lengths = {f"{p.relative_to(ROOT)}:{f.name}": _body_lines(f) for p in modules() for f in functions(p)}
+    assert long_modules == []
+    assert {name: n for name, n in lengths.items() if n > 60} == {}
+    assert median(lengths.values()) <= 8
+
+
+def test_no_module_is_a_drawer_for_leftovers() -> None:
+    assert not [p for p in modules() if p.stem in {"utils", "helpers", "common", "base", "core", "misc"}]
+
+
+def test_the_library_does_not_print() -> None:
+    printing = [
+        f"{p.relative_to(ROOT)}:{n.lineno}"
+        for p in modules()
+        if part(p) != "cli"
+        for n in ast.walk(ast.parse(p.read_text()))
+        if isinstance(n, ast.Call) and isinstance(n.func, ast.Name) and n.func.id == "print"
+    ]
+    assert printing == []

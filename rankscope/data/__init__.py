@@ -1,0 +1,7 @@
+"""Data: the ordered inputs of a run, and the readers of the formats in which people keep them."""
+
+from rankscope.data.embedded import embedded_checkpoint
+
+from rankscope.data.probes import Example, ProbeSet
+
+__all__ = ["Example", "ProbeSet", "embedded_checkpoint", "open_data"]

@@ -1,0 +1,175 @@
+"""Probe sets: the ordered inputs of a run, with ids and a fingerprint; equal fingerprints mean comparable rows."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol, overload, runtime_checkable
+
+from rankscope.errors import DataError
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from rankscope.data.regions import Regions
+
+MOST_PIXELS = 64 * 2**20
+"""Images above this many pixels are refused before they are decoded: a small file can claim a picture of any size."""
+
+
+@runtime_checkable
+class Picture(Protocol):
+    """A picture that is made or read when it is asked for."""
+
+    def open(self) -> Image:
+        """The picture itself."""
+
+    def digest(self) -> str:
+        """A text that is equal exactly when the picture is."""
+
+
+@dataclass(frozen=True)
+class Example:
+    """One input, and what a good output to it says."""
+
+    id: str
+    """The name by which rows of two runs are matched; it stands once in a probe set."""
+    text: str = ""
+    """The prompt: a question, a text; empty where there is only an image."""
+    image: Path | Picture | Image | None = None
+    """The image, a file that holds it, or something that makes it; opened by :meth:`open_image` only."""
+    targets: tuple[str, ...] = ()
+    """What a good output says: the reference captions, the answer, or the answers of every annotator in their order."""
+    label: int | None = None
+    """The class, for classification."""
+    regions: Regions | None = None
+    """Features of image regions and their tags, for models that read those instead of pixels; read when asked for."""
+    about: Mapping[str, str] = field(default_factory=dict, hash=False)
+    """What else the file says of it (``image_id``, ``question_type``); no part of the fingerprint."""
+
+    @property
+    def target(self) -> str:
+        """The target that stands most often, the first among equals; empty where there is none."""
+        return Counter(self.targets).most_common(1)[0][0] if self.targets else ""
+
+    def open_image(self) -> Image:
+        """The image in RGB, decoded.
+
+        Raises:
+            DataError: if there is no image, its file is missing, cannot be decoded or claims more than ``MOST_PIXELS``.
+        """
+        if self.image is None:
+            raise DataError(f"example {self.id!r} has no image")
+        if isinstance(self.image, Path):
+            return open_picture(self.image, f"the image of example {self.id!r}")
+        image = self.image.open() if isinstance(self.image, Picture) else self.image
+        return image.convert("RGB")
+
+    def digest(self) -> str:
+        """The sha256, in hex, of the text, targets, label and image."""
+        parts = [self.id, self.text, *self.targets, repr(self.label), _image_digest(self)]
+        parts += [self.regions.digest()] if self.regions is not None else []
+        # Lengths before the parts, so that no two lists of parts read alike.
+        return hashlib.sha256("".join(f"{len(p.encode())}:{p}" for p in parts).encode()).hexdigest()
+
+
+def open_picture(path: Path, what: str = "the image") -> Image:
+    """The picture in a file, in RGB and decoded; ``what`` names it in messages.
+
+    Raises:
+        DataError: if the file is missing, is no image, is cut short, or claims more than ``MOST_PIXELS``.
+    """
+    from PIL import Image
+
+    try:
+        with Image.open(path) as image:
+            if image.width * image.height > MOST_PIXELS:
+                raise DataError(
+                    f"{what}, {path}, has {image.width} × {image.height} pixels; at most {MOST_PIXELS} are read"
+                )
+            return image.convert("RGB")
+    except FileNotFoundError:
+        raise DataError(f"{what} is not there: {path}; give the folder of the images, or check its file name") from None
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        if isinstance(error, DataError):
+            raise
+        raise DataError(f"{what} cannot be decoded: {path} ({error}); replace the file") from error
+
+
+def _image_digest(example: Example) -> str:
+    image = example.image
+    if image is None:
+        return ""
+    if isinstance(image, Path):
+        if not image.is_file():
+            raise DataError(f"the image of example {example.id!r} is not there: {image}")
+        return hashlib.sha256(image.read_bytes()).hexdigest()
+    if isinstance(image, Picture):
+        return image.digest()
+    return hashlib.sha256(f"{image.mode}{image.size}".encode() + image.tobytes()).hexdigest()
+
+
+@dataclass(frozen=True, eq=False)
+class ProbeSet(Sequence[Example]):
+    """The ordered inputs of a run."""
+
+    name: str
+    """What was opened, as a person would type it."""
+    examples: Sequence[Example]
+    """The inputs, in order."""
+    notices: tuple[str, ...] = ()
+    """What the reader repaired or left out, in words, with counts."""
+
+    def __post_init__(self) -> None:
+        if not len(self.examples):
+            raise DataError(f"{self.name} holds no examples")
+        twice = [i for i, n in Counter(self.ids).items() if n > 1]
+        if twice:
+            raise DataError(
+                f"{self.name} has {len(twice)} ids that stand more than once (first {', '.join(map(repr, twice[:5]))}); "
+                "ids must be unique, so that rows of two runs can be matched"
+            )
+
+    def __len__(self) -> int:
+        return len(self.examples)
+
+    @overload
+    def __getitem__(self, index: int) -> Example: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> ProbeSet: ...
+
+    def __getitem__(self, index: int | slice) -> Example | ProbeSet:
+        if isinstance(index, slice):
+            return replace(self, examples=self.examples[index])
+        return self.examples[index]
+
+    def __iter__(self) -> Iterator[Example]:
+        return iter(self.examples)
+
+    @cached_property
+    def ids(self) -> tuple[str, ...]:
+        """The ids, in order."""
+        return tuple(example.id for example in self.examples)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """The sha256, in hex, over ids and contents in their order; every image is read for it."""
+        whole = hashlib.sha256()
+        for example in self.examples:
+            whole.update(bytes.fromhex(example.digest()))
+        return whole.hexdigest()
+
+    def first(self, n: int) -> ProbeSet:
+        """The first ``n`` examples.
+
+        Raises:
+            DataError: if there are fewer, or n is not positive.
+        """
+        if not 0 < n <= len(self):
+            raise DataError(f"{self.name} holds {len(self)} examples; {n} were asked for")
+        return self if n == len(self) else self[:n]

@@ -1,0 +1,219 @@
+"""Scenes: the embedded data. Two to four handwritten digits in colour on a ground, captions, and questions about them.
+
+Everything follows from (seed, domain, split, index) by Python's own generator, whose stream is documented not to change;
+the handwritten digits of the three splits are disjoint. There are two domains:
+
+- *plain*, of pre-training: bright digits, 14 to 16 pixels high, on a dark ground; the grammar's plain manner.
+- *told*, the downstream domain: dark digits, 11 to 13 pixels high and slanted, on a light ground; the told manner.
+
+Tasks: ``captions`` and ``questions`` (told), ``pretrain-captions`` and ``pretrain-questions`` (plain), and ``mixture``, on which the
+embedded checkpoint was pre-trained: half captions and half questions, of which a small share (:data:`SHIFTED`) has the
+other domain's look, and another small share its manner.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from random import Random
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rankscope.data import grammar
+from rankscope.data.digits import LEVELS, digits, drawings
+from rankscope.data.grammar import CAPTION, Digit
+from rankscope.data.probes import Example, ProbeSet
+from rankscope.errors import DataError, UnknownName
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+SIZE = 48
+"""The side of an image in pixels: three cells of 16."""
+CELL = 16
+SHIFTED = 0.06
+"""The share of the pre-training mixture that looks like the downstream domain, and the share that reads like it."""
+DOMAINS = ("plain", "told")
+TASKS = ("captions", "questions", "pretrain-captions", "pretrain-questions", "mixture")
+COUNTS = {"train": 4000, "val": 400, "test": 400}
+"""How many examples a task holds where no number is asked for."""
+GROUNDS = {
+    "plain": {"black": (12, 12, 12), "grey": (64, 64, 64), "brown": (60, 36, 16)},
+    "told": {"white": (244, 244, 244), "pink": (250, 210, 216), "cream": (250, 240, 200)},
+}
+"""The grounds of each domain, as RGB."""
+INKS = {
+    "plain": {"red": (255, 60, 50), "green": (60, 220, 70), "blue": (80, 130, 255), "yellow": (250, 230, 60),
+              "purple": (215, 110, 250), "orange": (255, 160, 40)},
+    "told": {"red": (170, 10, 10), "green": (10, 110, 20), "blue": (10, 30, 160), "yellow": (150, 130, 0),
+             "purple": (100, 10, 130), "orange": (200, 95, 0)},
+}  # fmt: skip
+"""The inks of each domain, as RGB: the names are shared, the colours are not."""
+HEIGHTS = {"plain": (14, 16), "told": (11, 13)}
+"""The least and the largest height of a digit in pixels."""
+
+
+@dataclass(frozen=True)
+class Stroke:
+    """How one digit is drawn."""
+
+    image: int
+    """Its place among the handwritten digits."""
+    top: int
+    left: int
+    height: int
+    slant: float
+    """Pixels that the top row leans to the right of the bottom row."""
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A picture of digits, drawn when it is opened; a :class:`~rankscope.data.probes.Picture`."""
+
+    look: str
+    """The domain whose colours it has."""
+    ground: str
+    digits: tuple[Digit, ...]
+    """In reading order."""
+    strokes: tuple[Stroke, ...]
+
+    def pixels(self) -> NDArray[np.uint8]:
+        """``(48, 48, 3)`` RGB."""
+        canvas = np.empty((SIZE, SIZE, 3))
+        canvas[:] = GROUNDS[self.look][self.ground]
+        for digit, stroke in zip(self.digits, self.strokes, strict=True):
+            alpha = _enlarged(stroke.image, stroke.height, stroke.slant)[..., None]
+            part = canvas[stroke.top : stroke.top + stroke.height, stroke.left : stroke.left + stroke.height]
+            part += alpha * (np.array(INKS[self.look][digit.ink]) - part)
+        return np.rint(canvas).astype(np.uint8)
+
+    def open(self) -> Image:
+        """The picture."""
+        from PIL import Image
+
+        return Image.fromarray(self.pixels())
+
+    def digest(self) -> str:
+        """The sha256 of the pixels."""
+        return hashlib.sha256(self.pixels().tobytes()).hexdigest()
+
+
+@cache
+def _stretch(height: int) -> NDArray[np.float64]:
+    """``(height, 8)`` weights of linear interpolation from 8 samples to ``height``, ends cut to the outermost sample."""
+    at = np.clip((np.arange(height) + 0.5) * 8 / height - 0.5, 0, 7)
+    low = np.minimum(at.astype(int), 6)
+    weights = np.zeros((height, 8))
+    weights[np.arange(height), low] = 1 - (at - low)
+    weights[np.arange(height), low + 1] += at - low
+    return weights
+
+
+def _enlarged(image: int, height: int, slant: float) -> NDArray[np.float64]:
+    """``(height, height)`` shares of ink: the handwritten digit enlarged, its rows moved by ``slant``."""
+    weights = _stretch(height)
+    large = weights @ (digits().images[image] / LEVELS) @ weights.T
+    if slant:
+        columns = np.arange(height)
+        for row in range(height):
+            large[row] = np.interp(columns - slant * (0.5 - row / (height - 1)), columns, large[row], left=0, right=0)
+    return large
+
+
+class _Draw:
+    """A fixed stream of choices, made of ``Random.random`` only: that stream is documented not to change."""
+
+    def __init__(self, *key: object) -> None:
+        self._random = Random("/".join(map(str, key))).random
+
+    def __call__(self, n: int) -> int:
+        return int(self._random() * n)
+
+    def chance(self, share: float) -> bool:
+        return self._random() < share
+
+    def between(self, low: float, high: float) -> float:
+        return low + (high - low) * self._random()
+
+
+def scene(look: str, split: str, draw: _Draw) -> Scene:
+    """The scene that ``draw`` chooses: two to four digits in different cells of a three by three grid."""
+    cells = list(range(9))
+    chosen = sorted(cells.pop(draw(len(cells))) for _ in range(2 + draw(3)))
+    marks, strokes = [], []
+    for cell in chosen:
+        row, column = divmod(cell, 3)
+        value = draw(10)
+        images = drawings(split)[value]
+        low, high = HEIGHTS[look]
+        height = low + draw(high - low + 1)
+        free = CELL - height + 1
+        slant = draw.between(2.0, 5.0) if look == "told" else 0.0
+        marks.append(Digit(value, grammar.INKS[draw(len(grammar.INKS))], row, column))
+        strokes.append(
+            Stroke(images[draw(len(images))], row * CELL + draw(free), column * CELL + draw(free), height, slant)
+        )
+    grounds = tuple(GROUNDS[look])
+    return Scene(look, grounds[draw(len(grounds))], tuple(marks), tuple(strokes))
+
+
+def _example(name: str, task: str, look: str, manner: str, split: str, draw: _Draw) -> Example:
+    picture = scene(look, split, draw)
+    if task == "captions":
+        captions = grammar.plain_captions if manner == "plain" else grammar.told_captions
+        said = captions(picture.digits, picture.ground)
+        # The first reference is the one that the example is trained on, so every phrasing takes its turn there.
+        turn = draw(len(said))
+        return Example(
+            name, CAPTION, picture, said[turn:] + said[:turn], about={"task": "caption", "look": look, "manner": manner}
+        )
+    asked = grammar.ask(grammar.PLAIN if manner == "plain" else grammar.TOLD, picture.digits, draw)
+    about = {"task": "question", "look": look, "manner": manner, "question_type": asked.kind}
+    return Example(name, asked.text, picture, (asked.answer,), about=about)
+
+
+def example(task: str, split: str, index: int, *, seed: int = 0) -> Example:
+    """One example of a task, the same on every machine."""
+    name = f"{task}/{split}/{seed}/{index}"
+    draw = _Draw("scenes 1", name)
+    if task != "mixture":
+        domain = "plain" if task.startswith("pretrain-") else "told"
+        return _example(name, task.removeprefix("pretrain-"), domain, domain, split, draw)
+    look = "told" if draw.chance(SHIFTED) else "plain"
+    manner = "told" if draw.chance(SHIFTED) else "plain"
+    return _example(name, ("captions", "questions")[index % 2], look, manner, split, draw)
+
+
+class _Scenes(Sequence[Example]):
+    """The examples of a task, each made when it is asked for."""
+
+    def __init__(self, task: str, split: str, seed: int, places: range) -> None:
+        self._task, self._split, self._seed, self._places = task, split, seed, places
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def __getitem__(self, index):  # type: ignore[no-untyped-def]
+        if isinstance(index, slice):
+            return _Scenes(self._task, self._split, self._seed, self._places[index])
+        return example(self._task, self._split, self._places[index], seed=self._seed)
+
+
+def scenes(task: str = "captions", split: str = "test", *, n: int | None = None, seed: int = 0) -> ProbeSet:
+    """The scenes of a task and split, ``n`` of them (by default :data:`COUNTS`); the first of more are the same as of fewer.
+
+    Raises:
+        UnknownName: if there is no such task or split.
+        DataError: if ``n`` is not positive.
+    """
+    if task not in TASKS:
+        raise UnknownName(f"scenes have no task {task!r}; they have {', '.join(TASKS)}")
+    if split not in COUNTS:
+        raise UnknownName(f"scenes have no split {split!r}; they have {', '.join(COUNTS)}")
+    if n is not None and n < 1:
+        raise DataError(f"scenes:{task}/{split} were asked for {n} examples; ask for at least one")
+    return ProbeSet(f"scenes:{task}/{split}", _Scenes(task, split, seed, range(n or COUNTS[split])))

@@ -1,0 +1,223 @@
+"""Checkpoints as they lie on disk: a base and the ordered tunings on top of it. Plain files; no model is built.
+
+A checkpoint is a full Hugging Face folder, a PEFT adapter folder, an ordered list of those, a folder of ordered stages
+(``0-prefix/``, ``1-lora/``, with or without a ``rankscope.json``), or the name of a repository in the local Hub cache.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from rankscope.checkpoint.files import (
+    ADAPTER_CONFIG,
+    ADAPTER_WEIGHTS,
+    MODEL_CONFIG,
+    check_config,
+    digest,
+    inside,
+    read_json,
+    weight_files,
+)
+from rankscope.checkpoint.kinds import STAGES, in_cache, kind, stage_folders
+from rankscope.errors import CheckpointError
+
+__all__ = ["STAGES", "Checkpoint", "Tuning", "digest"]
+
+FULL = "full"
+"""The kind of a tuning that is a whole model: its weights take the place of the base's."""
+_TOLD = ("r", "lora_alpha", "use_dora", "num_virtual_tokens", "target_modules")
+_PROCESSOR = (
+    "processor_config.json",
+    "preprocessor_config.json",
+    "tokenizer_config.json",
+    "tokenizer.json",
+    "vocab.txt",
+)
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """One thing that was attached to the base, or changed in it."""
+
+    kind: str
+    """PEFT's type in lower case (``lora``, ``prefix_tuning``), or ``full``."""
+    path: Path
+    """The folder that holds it."""
+    config: Mapping[str, Any] = field(hash=False)
+    """Its configuration, as read."""
+
+    @property
+    def summary(self) -> str:
+        """The kind and what matters of its configuration, in a line."""
+        told = [f"{key}={self.config[key]}" for key in _TOLD if self.config.get(key) not in (None, False)]
+        return " ".join([self.kind, *told]) if self.kind != FULL else FULL
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A base and what was done to it, in order."""
+
+    path: Path
+    """What was given: the folder, or that of the last one of a list."""
+    base: Path
+    """The folder of the base model; of the model itself where nothing was tuned."""
+    tunings: tuple[Tuning, ...] = ()
+    """What was attached or changed, in order."""
+    revision: str | None = None
+    """The revision of the base that the adapter names."""
+    base_digest: str | None = None
+    """The digest that the base had when it was tuned, where it was recorded; None where it was not."""
+    record: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    """What ``rankscope.json`` tells of how it was made."""
+
+    @classmethod
+    def read(
+        cls, path: str | Path | Sequence[str | Path] | Checkpoint, *, base_model: str | Path | None = None
+    ) -> Checkpoint:
+        """The checkpoint at ``path``: a folder, a name in the local Hub cache, or a list of those in order.
+
+        Args:
+            path: what to read; a checkpoint is returned as it is.
+            base_model: the base, in place of the one that the adapter names.
+
+        Raises:
+            CheckpointError: if it is no checkpoint, is incomplete, or its base is not here.
+            UnsafeError: if it would run code from elsewhere or points outside its folder.
+        """
+        if isinstance(path, Checkpoint):
+            return path
+        paths = [path] if isinstance(path, str | Path) else list(path)
+        if not paths:
+            raise CheckpointError(
+                "an empty list names no checkpoint; give a folder, or the base and its adapters in order"
+            )
+        folders = [_folder(p) for p in paths]
+        return _read_stages(folders[0], base_model) if _is_stages(folders) else _read_list(folders, base_model)
+
+    @property
+    def weights(self) -> Path:
+        """The folder whose weights are loaded: the last that holds a whole model."""
+        return next((t.path for t in reversed(self.tunings) if t.kind == FULL), self.base)
+
+    @property
+    def adapters(self) -> tuple[Tuning, ...]:
+        """The tunings that are attached to the weights, in order."""
+        return tuple(t for t in self.tunings if t.kind != FULL)
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The configuration of the model whose weights are loaded."""
+        return read_json(self.weights / MODEL_CONFIG)
+
+    @property
+    def processor(self) -> Path:
+        """The folder of the tokenizer or processor: the tuned one's where it keeps one, the base's otherwise."""
+        folders = [self.path, *(t.path for t in reversed(self.tunings)), self.weights, self.base]
+        return next((f for f in folders if any((f / name).exists() for name in _PROCESSOR)), self.base)
+
+    @property
+    def digest(self) -> str:
+        """The sha256, in hex, of everything that makes the tuned network: base and tunings, in order."""
+        folders = [self.weights, *(t.path for t in self.adapters)]
+        return sha256("".join(digest(folder) for folder in folders).encode()).hexdigest()
+
+    @property
+    def name(self) -> str:
+        """The last part of the path."""
+        return self.path.resolve().name
+
+
+def _folder(path: str | Path) -> Path:
+    folder = Path(path).expanduser()
+    if folder.exists():
+        return folder
+    cached = in_cache(str(path))
+    if cached is None:
+        raise CheckpointError(
+            f"there is no folder {str(path)!r}, and no repository of that name in the local Hub cache; nothing is downloaded"
+        )
+    return cached
+
+
+def _is_stages(folders: list[Path]) -> bool:
+    return len(folders) == 1 and kind(folders[0]) in ("stages", "numbered")
+
+
+def _tuning(folder: Path) -> Tuning:
+    if kind(folder) == "model":
+        return Tuning(FULL, folder, _model_config(folder))
+    config = read_json(folder / ADAPTER_CONFIG)
+    check_config(config, folder / ADAPTER_CONFIG)
+    if not isinstance(config.get("peft_type"), str):
+        raise CheckpointError(f"{folder / ADAPTER_CONFIG} names no peft_type: it is no PEFT adapter")
+    weight_files(folder, ADAPTER_WEIGHTS)
+    return Tuning(config["peft_type"].lower(), folder, config)
+
+
+def _model_config(folder: Path) -> dict[str, Any]:
+    config = read_json(folder / MODEL_CONFIG)
+    check_config(config, folder / MODEL_CONFIG)
+    weight_files(folder)
+    return config
+
+
+def _read_list(folders: list[Path], base_model: str | Path | None) -> Checkpoint:
+    tunings = [_tuning(folder) for folder in folders]
+    if base_model is None and tunings[0].kind == FULL:
+        return Checkpoint(folders[-1], folders[0], tuple(tunings[1:]))
+    if base_model is not None and len(tunings) == 1 and tunings[0].kind == FULL:
+        return Checkpoint(folders[0], folders[0])
+    base = _base(tunings, base_model)
+    return Checkpoint(folders[-1], base, tuple(tunings), tunings[0].config.get("revision"))
+
+
+def _read_stages(folder: Path, base_model: str | Path | None) -> Checkpoint:
+    record = read_json(folder / STAGES) if (folder / STAGES).exists() else {}
+    tunings = tuple(_tuning(stage) for stage in _stages(folder, record))
+    base = _base(tunings, base_model or _recorded_base(folder, record))
+    recorded = record.get("base_digest") or record.get("base_fingerprint")
+    return Checkpoint(folder, base, tunings, record.get("base_revision"), recorded, record)
+
+
+def _recorded_base(folder: Path, record: Mapping[str, Any]) -> str | Path | None:
+    base = record.get("base")
+    if not isinstance(base, str):
+        return None
+    beside = folder / base
+    return beside if beside.exists() else base
+
+
+def _stages(folder: Path, record: Mapping[str, Any]) -> list[Path]:
+    listed = record.get("stages")
+    if listed is None:
+        return stage_folders(folder)
+    names = [s.get("folder") if isinstance(s, dict) else s for s in listed] if isinstance(listed, list) else [None]
+    if not all(isinstance(name, str) for name in names):
+        raise CheckpointError(f"{folder / STAGES}: stages must be a list of folder names, or of objects with a folder")
+    return [inside(folder, str(name), said_by=folder / STAGES) for name in names]
+
+
+def _base(tunings: Sequence[Tuning], base_model: str | Path | None) -> Path:
+    named = base_model
+    if named is None:
+        named = next((n for t in tunings if (n := t.config.get("base_model_name_or_path"))), None)
+    if named is None:
+        what = tunings[0].path if tunings else "the folder"
+        raise CheckpointError(f"{what} names no base model; give it with --base-model (base_model=…)")
+    beside = [t.path / named for t in tunings]
+    folder = next((p for p in (Path(named).expanduser(), *beside) if p.is_dir()), None) or in_cache(str(named))
+    if folder is None:
+        raise CheckpointError(
+            f"the base model {str(named)!r} of {tunings[0].path if tunings else 'the checkpoint'} is neither a folder here "
+            "nor in the local Hub cache; give it with --base-model (base_model=…)"
+        )
+    if kind(folder) != "model":
+        raise CheckpointError(
+            f"the base model {folder} is not a full model but {kind(folder)}; give the model under it"
+        )
+    _model_config(folder)
+    return folder

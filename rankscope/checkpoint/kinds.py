@@ -1,0 +1,139 @@
+"""Which kind of checkpoint a path is, and what to say of those that are none."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from rankscope.checkpoint.files import ADAPTER_CONFIG, MODEL_CONFIG, MODEL_WEIGHTS, read_json
+from rankscope.errors import CheckpointError
+
+STAGES = "rankscope.json"
+"""The file in which a folder of stages keeps its base, their order, and how they were made."""
+_STAGE = re.compile(r"(\d+)-.+")
+_TRAINER = re.compile(r"checkpoint-(\d+)")
+_REPOSITORY = re.compile(r"[\w.-]+(/[\w.-]+)?")
+_BARE = {
+    ".safetensors": "a bare weights file",
+    ".bin": "a bare weights file",
+    ".pt": "a bare pickle of weights (fairseq, as OFA was first published, or a saved state dictionary)",
+    ".pth": "a bare pickle of weights (as LAVIS publishes BLIP-2)",
+    ".ckpt": "a bare pickle of weights (as PyTorch Lightning writes)",
+    ".gguf": "a GGUF file of quantised weights",
+}
+
+
+def kind(folder: Path) -> str:
+    """``model``, ``adapter`` or ``stages``.
+
+    Raises:
+        CheckpointError: if the path is none of these; the message says what it is and what to do.
+    """
+    if folder.is_file():
+        raise CheckpointError(_about_file(folder))
+    if not folder.is_dir():
+        raise CheckpointError(f"there is no folder {folder}")
+    _refuse_foreign(folder)
+    for name, test in _KINDS.items():
+        if test(folder):
+            return name
+    raise CheckpointError(_about_folder(folder))
+
+
+def stage_folders(folder: Path) -> list[Path]:
+    """The sub-folders ``0-prefix``, ``1-lora``, … in the order of their numbers."""
+    found = [(int(m[1]), p) for p in folder.iterdir() if p.is_dir() and (m := _STAGE.fullmatch(p.name))]
+    return [path for _, path in sorted(found)]
+
+
+_KINDS: dict[str, Callable[[Path], bool]] = {
+    "stages": lambda p: (
+        (p / STAGES).is_file() and not (p / ADAPTER_CONFIG).exists() and not (p / MODEL_CONFIG).exists()
+    ),
+    "adapter": lambda p: (p / ADAPTER_CONFIG).exists(),
+    "model": lambda p: (p / MODEL_CONFIG).exists(),
+    "numbered": lambda p: bool(stage_folders(p)),
+}
+
+
+def _about_file(path: Path) -> str:
+    if path.name in (MODEL_CONFIG, ADAPTER_CONFIG, STAGES):
+        return f"{path} is a file of a checkpoint; give its folder, {path.parent}"
+    what = _BARE.get(path.suffix.lower(), "a file")
+    return (
+        f"{path} is {what}, not a checkpoint: weights alone do not say which network they belong to. Put it in a folder "
+        "beside its config.json (or adapter_config.json) under its Hugging Face name and give that folder"
+    )
+
+
+def _about_folder(folder: Path) -> str:
+    children = sorted(p.name for p in folder.iterdir())
+    trainer = sorted((int(m[1]), name) for name in children if (m := _TRAINER.fullmatch(name)))
+    if trainer:
+        steps = ", ".join(name for _, name in trainer)
+        return f"{folder} is the output of a Trainer and no checkpoint itself; give one of those in it: {steps}"
+    adapters = [name for name in children if (folder / name / ADAPTER_CONFIG).exists()]
+    if adapters:
+        return (
+            f"{folder} holds several adapters and is none itself; give one of {', '.join(adapters)}, or a list of them"
+        )
+    weights = [name for name in children if Path(name).suffix in _BARE]
+    if weights:
+        return (
+            f"{folder} has weights ({', '.join(weights)}) but no config.json or adapter_config.json that says of what"
+        )
+    listed = ", ".join(children[:8]) + (", …" if len(children) > 8 else "") or "nothing"
+    return (
+        f"{folder} is no checkpoint: it has no config.json, adapter_config.json or stages (0-…, 1-…); it has {listed}"
+    )
+
+
+def _refuse_foreign(folder: Path) -> None:
+    """Name the layouts of other projects, that hold the weights under other names.
+
+    Raises:
+        CheckpointError: if the folder is in the layout of the original LLaVA or of accelerate's ``save_state``.
+    """
+    config = folder / MODEL_CONFIG
+    if config.exists() and str((told := _peek(config).get("model_type"))).startswith("llava_"):
+        raise CheckpointError(
+            f"{folder} is in the layout of the original LLaVA (model_type {told!r}), whose tensors have other names; use the "
+            "converted checkpoint (llava-hf/…), or convert it with transformers' convert_llava_weights_to_hf"
+        )
+    for name in ("mm_projector.bin", "non_lora_trainables.bin"):
+        if (folder / name).exists():
+            raise CheckpointError(
+                f"{folder} holds {name}, of the original LLaVA, beside what plain PEFT reads: opened as it is, a part "
+                "of the tuning would be lost. Merge and convert it first (llava-hf/… are converted)"
+            )
+    if (folder / "random_states_0.pkl").exists() and not config.exists() and not (folder / ADAPTER_CONFIG).exists():
+        raise CheckpointError(
+            f"{folder} was written by accelerate's save_state, to resume training; save the model itself"
+        )
+
+
+def _peek(config: Path) -> dict[str, Any]:
+    try:
+        return read_json(config)
+    except CheckpointError:
+        return {}
+
+
+def in_cache(name: str, revision: str | None = None) -> Path | None:
+    """The folder of a Hub repository in the local cache; None where it is not there. Nothing is downloaded."""
+    if not _REPOSITORY.fullmatch(name):
+        return None
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(name, revision=revision, local_files_only=True))
+    except (LocalEntryNotFoundError, HFValidationError):
+        return None
+
+
+def has_weights(folder: Path) -> bool:
+    """Whether a folder holds a whole model."""
+    return any((folder / f"{name}{end}").exists() for name in MODEL_WEIGHTS for end in ("", ".index.json"))

@@ -1,0 +1,78 @@
+r"""Hill numbers: one family of ranks, of which most published ranks are members.
+
+With weights :math:`p_i \propto \sigma_i` or :math:`p_i \propto \lambda_i = \sigma_i^2` that sum to one, the Hill number
+of order q is :math:`D_q = (\sum_i p_i^q)^{1/(1-q)}`, the number of equal directions that would be as diverse. It falls
+as q grows: order 0 counts the directions, 1 is the exponential of the entropy, 2 the participation ratio, and ∞ the
+reciprocal of the largest weight.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from rankscope.errors import UsageError
+
+Base = Literal["sigma", "lambda"]
+
+
+def weights(s: Tensor, *, base: Base = "lambda") -> Tensor:
+    """The weights p that sum to one, ``(*, r)`` float64; all 0 for a zero matrix.
+
+    Args:
+        s: ``(*, r)`` singular values, none negative.
+        base: ``sigma`` for p ∝ σ, ``lambda`` for p ∝ σ².
+
+    Raises:
+        UsageError: if the base is neither.
+    """
+    if base not in ("sigma", "lambda"):
+        raise UsageError(f"the base of a Hill number is 'sigma' or 'lambda'; got {base!r}")
+    s = s.double()
+    if not s.shape[-1]:
+        return s
+    largest = s.amax(-1, keepdim=True)
+    scaled = s / torch.where(largest > 0, largest, 1)  # keeps squares of extreme values in range; cancels below
+    scaled = scaled.square() if base == "lambda" else scaled
+    return scaled / torch.where(largest > 0, scaled.sum(-1, keepdim=True), 1)
+
+
+def hill(s: Tensor, q: float, *, base: Base = "lambda") -> Tensor:
+    r"""Hill number of order q of a spectrum.
+
+    .. math:: D_q = \Bigl(\sum_i p_i^q\Bigr)^{1/(1-q)}, \qquad D_1 = \exp\Bigl(-\sum_i p_i \log p_i\Bigr), \qquad
+              D_\infty = 1 / \max_i p_i
+
+    It lies between 1, for a matrix of rank one, and the number of values above zero, where they are all equal; it
+    does not grow with q, and does not change when the matrix is scaled or turned. A zero matrix gives 0.
+
+    Hill, "Diversity and evenness", Ecology 54 (1973), equation 2.
+
+    Args:
+        s: ``(*, r)`` singular values, none negative, in any order.
+        q: the order, from 0 to infinity.
+        base: ``sigma`` for p ∝ σ, ``lambda`` for p ∝ σ².
+
+    Returns:
+        ``(*,)`` Hill numbers, float64.
+
+    Raises:
+        UsageError: if q is negative or not a number, or the base is unknown.
+    """
+    if not q >= 0:
+        raise UsageError(f"the order of a Hill number is at least 0; got {q}")
+    p = weights(s, base=base)
+    if q == 0:
+        return (p > 0).sum(-1).double()
+    if q == 1:
+        number = torch.special.entr(p).sum(-1).exp()
+    elif math.isinf(q):
+        number = 1 / p.amax(-1) if p.shape[-1] else p.new_ones(p.shape[:-1])
+    else:
+        # Σpᵠ - 1 = Σ p (exp((q - 1) ln p) - 1), which keeps its digits as q → 1
+        logs = torch.where(p > 0, p, 1).log()
+        number = ((p * torch.expm1((q - 1) * logs)).sum(-1).log1p() / (1 - q)).exp()
+    return torch.where((p > 0).any(-1), number, torch.where(p.isnan().any(-1), torch.nan, 0.0))

@@ -1,0 +1,47 @@
+"""RankMe, exactly as published: on uncentred features, with its ε inside."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from rankscope.definition import Definition
+
+EPSILON = 1e-7
+"""The constant that the paper adds to every share, inside the logarithm and outside, without renormalising."""
+
+
+def rankme(s: Tensor) -> Tensor:
+    r"""RankMe: the exponential of the entropy of the normalised singular values of uncentred embeddings.
+
+    .. math:: \exp\Bigl(-\sum_i p_i \log p_i\Bigr), \qquad p_i = s_i / \sum_j s_j + 10^{-7}
+
+    The constant is part of the published definition; without it this is the effective rank of Roy and Vetterli. It
+    lies between 1 and about ``r``, and does not change when the matrix is scaled. A zero matrix gives 0. Its authors
+    compare runs of one method only.
+
+    Garrido, Balestriero, Najman & LeCun, "RankMe", ICML 2023 (arXiv 2210.02885), equation 1.
+
+    Args:
+        s: ``(*, r)`` singular values of the uncentred features, none negative, in any order.
+
+    Returns:
+        ``(*,)`` ranks, float64.
+    """
+    s = s.double()
+    total = s.sum(-1, keepdim=True)
+    p = s / torch.where(total > 0, total, 1) + EPSILON
+    return torch.where(total[..., 0] == 0, 0.0, torch.special.entr(p).sum(-1).exp())
+
+
+DEFINITION = Definition(
+    name="rankme",
+    function=rankme,
+    reads="spectrum",
+    formula="exp(-sum p ln p), p = sigma / sum sigma + 1e-7, of the uncentred features",
+    citation="Garrido et al., RankMe, ICML 2023 (arXiv 2210.02885), equation 1",
+    low="1",
+    high="rank",
+    bias="falls strongly with few rows, as roy-vetterli; a mean direction pulls it down; compare runs of one method only",
+    centred=False,
+)

@@ -1,0 +1,231 @@
+r"""Canonical correlations and their summaries: mean CCA with its exact null, SVCCA and PWCCA, from streaming moments.
+
+The canonical correlations :math:`\rho_i` of two feature sets are the singular values of
+:math:`S_{aa}^{-1/2} S_{ab} S_{bb}^{-1/2}`. They do not change under *any* invertible map of either side, which is why
+chance alone gives so much: for independent features :math:`\mathbf{E}\sum_i\rho_i^2 = pq/(n-1)` exactly, and with
+``n - 1 ≤ d`` rows every correlation is 1.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from rankscope.compare.requirements import require_rows
+from rankscope.compare.variation import variation
+from rankscope.definition import Comparison
+from rankscope.errors import NotComparable
+from rankscope.linalg.moments import Moments, PairMoments
+
+SVCCA_ENERGY = 0.99
+"""Share of the variance whose components SVCCA keeps on each side (Raghu et al. 2017, section 2.1)."""
+
+
+class Canonical(NamedTuple):
+    """Canonical correlations with what is needed to summarise them."""
+
+    correlations: Tensor
+    """``(*, min(d_a, d_b))`` correlations in [0, 1], descending; 0 beyond the smaller rank."""
+    weights: Tensor
+    """``(*, min(d_a, d_b))`` share of the reference's features in each canonical variate, Σ_j |⟨h_i, x_j⟩|."""
+    rank_a: Tensor
+    """``(*,)`` dimensions of the reference that entered."""
+    rank_b: Tensor
+    """``(*,)`` dimensions of the tuned run that entered."""
+
+
+def canonical(pair: PairMoments, *, energy: float | None = None) -> Canonical:
+    """Canonical correlations of two runs.
+
+    Directions whose variance float64 moments cannot tell from zero, below ``d ε λ₁``, are left out; so, with
+    ``energy``, are the trailing components of each side beyond that share of its variance.
+
+    Hotelling, "Relations between two sets of variates", Biometrika 28, 1936; Björck & Golub 1973.
+
+    Args:
+        pair: moments of two runs on the same rows, leading dimensions ``*``.
+        energy: share of the variance to keep on each side, or None for all.
+
+    Returns:
+        The correlations, without unit, with the weights of PWCCA and the dimensions that entered.
+
+    Raises:
+        NotComparable: if there are fewer than 4 rows, or no more rows than dimensions: all correlations are then 1.
+    """
+    require_rows(pair.a.rows, 4, "canonical correlation")
+    white_a, rank_a = _whitener(pair.a, energy)
+    white_b, rank_b = _whitener(pair.b, energy)
+    spare = pair.a.rows - 1 - torch.maximum(rank_a, rank_b)
+    if (spare <= 0).any():
+        raise NotComparable(
+            f"canonical correlations of {int(pair.a.rows.min())} rows with {int(torch.maximum(rank_a, rank_b).max())} "
+            "dimensions are all 1, whatever the features: take at least ten rows a dimension"
+        )
+    u, rho, _ = torch.linalg.svd(white_a.mT @ pair.cross_scatter @ white_b, full_matrices=False)
+    weights = (u.mT @ white_a.mT @ pair.a.scatter).abs().sum(-1)
+    live = torch.arange(rho.shape[-1], device=rho.device) < torch.minimum(rank_a, rank_b)[..., None]
+    return Canonical((rho.clamp(max=1) * live), weights * live, rank_a, rank_b)
+
+
+def _whitener(moments: Moments, energy: float | None) -> tuple[Tensor, Tensor]:
+    """``(*, d, d)`` columns v_i/√λ_i (zero for the directions left out) and ``(*,)`` how many are not."""
+    values, vectors = torch.linalg.eigh(moments.scatter)
+    values, vectors = values.flip(-1).clamp(min=0), vectors.flip(-1)
+    keep = (variation(moments)[..., None] > 0) & (
+        values > values.shape[-1] * torch.finfo(values.dtype).eps * values[..., :1]
+    )
+    if energy is not None:
+        before = values.cumsum(-1) - values
+        keep &= before < energy * values.sum(-1, keepdim=True)
+    scale = torch.where(keep, values, torch.inf).rsqrt()
+    return vectors * scale[..., None, :], keep.sum(-1)
+
+
+def cca(pair: PairMoments) -> Tensor:
+    r"""Mean squared canonical correlation, :math:`\sum_i\rho_i^2 / \min(p, q)` (:math:`R^2_{CCA}`).
+
+    Between 0 and 1; does not change under invertible maps of either side. NaN where one side does not vary.
+
+    Kornblith et al., ICML 2019, table 1.
+
+    Args:
+        pair: moments of two runs on the same rows, leading dimensions ``*``.
+
+    Returns:
+        ``(*,)`` values without unit, float64.
+
+    Raises:
+        NotComparable: with fewer than 4 rows, or no more rows than dimensions.
+    """
+    found = canonical(pair)
+    return found.correlations.square().sum(-1) / _count(found)
+
+
+def cca_mean(pair: PairMoments) -> Tensor:
+    r"""Mean canonical correlation, :math:`\sum_i\rho_i / \min(p, q)`; its arc cosine is a shape distance.
+
+    Args, range and errors as :func:`cca`.
+    """
+    found = canonical(pair)
+    return found.correlations.sum(-1) / _count(found)
+
+
+def cca_null(pair: PairMoments) -> Tensor:
+    r"""What independent features score in :func:`cca`: exactly :math:`\max(p, q)/(n - 1)` on average.
+
+    Args, range and errors as :func:`cca`.
+    """
+    found = canonical(pair)
+    return torch.maximum(found.rank_a, found.rank_b) / (pair.a.rows - 1).double()
+
+
+def cca_adjusted(pair: PairMoments) -> Tensor:
+    r"""Mean squared canonical correlation with chance taken out, :math:`(\overline{\rho^2} - \nu)/(1 - \nu)`.
+
+    The null :math:`\nu` is :func:`cca_null`. On average 0 for independent features, 1 for features that are
+    invertible maps of one another; may be negative.
+
+    Args and errors as :func:`cca`.
+    """
+    null = cca_null(pair)
+    return (cca(pair) - null) / (1 - null)
+
+
+def svcca(pair: PairMoments, *, energy: float = SVCCA_ENERGY) -> Tensor:
+    r"""SVCCA: the mean canonical correlation of the leading components of each side.
+
+    Each side is first cut to the components that hold ``energy`` of its variance. Between 0 and 1; does not change
+    under rotation, scaling and translation of either side; jumps where a component crosses the cut.
+
+    Raghu, Gilmer, Yosinski & Sohl-Dickstein, "SVCCA", NeurIPS 2017, section 2.1.
+
+    Args:
+        pair: moments of two runs on the same rows, leading dimensions ``*``.
+        energy: share of the variance to keep on each side.
+
+    Returns:
+        ``(*,)`` values without unit, float64.
+
+    Raises:
+        NotComparable: with fewer than 4 rows, or no more rows than kept components.
+    """
+    found = canonical(pair, energy=energy)
+    return found.correlations.sum(-1) / _count(found)
+
+
+def pwcca(pair: PairMoments) -> Tensor:
+    r"""Projection-weighted CCA: canonical correlations weighted by how much of the reference they account for.
+
+    .. math:: \sum_i \alpha_i\rho_i / \sum_i\alpha_i, \qquad \alpha_i = \sum_j |\langle h_i, x_j\rangle|
+
+    with :math:`h_i` the canonical variates and :math:`x_j` the features of the reference. Between 0 and 1, and not
+    symmetric: the reference gives the weights.
+
+    Morcos, Raghu & Bengio, "Insights on representational similarity in neural networks with canonical correlation",
+    NeurIPS 2018, equation 3.
+
+    Args:
+        pair: moments of two runs on the same rows, leading dimensions ``*``.
+
+    Returns:
+        ``(*,)`` values without unit, float64.
+
+    Raises:
+        NotComparable: with fewer than 4 rows, or no more rows than dimensions.
+    """
+    found = canonical(pair)
+    return (found.weights * found.correlations).sum(-1) / found.weights.sum(-1)
+
+
+def _count(found: Canonical) -> Tensor:
+    return torch.minimum(found.rank_a, found.rank_b).double()
+
+
+COMPARISONS = (
+    Comparison(
+        name="cca",
+        function=cca,
+        reads="moments",
+        formula="sum_i rho_i^2 / min(p, q), rho = singular values of Saa^(-1/2) Sab Sbb^(-1/2)",
+        citation="Hotelling 1936; Kornblith et al., ICML 2019, table 1 (R2_CCA)",
+        bias="upwards by about d/(n - 1); cca-adjusted takes it out; needs n of at least 10 d",
+        noise="max(p, q)/(n - 1), exactly",
+        low="0",
+        high="1",
+    ),
+    Comparison(
+        name="cca-adjusted",
+        function=cca_adjusted,
+        reads="moments",
+        formula="(m - v)/(1 - v), m = mean squared canonical correlation, v = max(p, q)/(n - 1)",
+        citation="Hotelling 1936, with the exact mean under independence",
+        low="-1/(n - 1) or less (slightly negative by chance)",
+        high="1",
+        bias="none under independence; between 0 and 1 still slightly upwards",
+        noise="0",
+    ),
+    Comparison(
+        name="svcca",
+        function=svcca,
+        reads="moments",
+        formula="mean canonical correlation of the components that hold 99 % of the variance of each side",
+        citation="Raghu et al., NeurIPS 2017, section 2.1",
+        bias="upwards by chance, about sqrt(k/(n - 1)) for k components kept; jumps at the cut",
+        noise="about sqrt(k/(n - 1))",
+        low="0",
+        high="1",
+    ),
+    Comparison(
+        name="pwcca",
+        function=pwcca,
+        reads="moments",
+        formula="sum_i a_i rho_i / sum_i a_i, a_i = sum_j |<h_i, x_j>| over the reference's features x_j",
+        citation="Morcos et al., NeurIPS 2018, eq. 3",
+        bias="upwards by chance, about sqrt(d/(n - 1)); needs n of at least 10 d",
+        noise="about sqrt(d/(n - 1)), more where the reference is anisotropic",
+        low="0",
+        high="1",
+    ),
+)

@@ -1,0 +1,196 @@
+r"""Orthogonal Procrustes: how alike two runs are when rotations do not count, and when they do.
+
+With centred features of unit Frobenius norm, the best rotation leaves the similarity :math:`s = \|X^\top Y\|_*`; every
+variant is a function of it. Fine-tuned models share the base's residual basis, so the distance *without* a rotation has
+a meaning too, and the gap between the two is what is purely rotation.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from rankscope.compare.requirements import require_rows, require_same_width
+from rankscope.compare.variation import trace, variation
+from rankscope.definition import Comparison
+from rankscope.linalg.moments import PairMoments
+
+
+def procrustes(pair: PairMoments) -> Tensor:
+    r"""Procrustes similarity :math:`s = \|X_c^\top Y_c\|_* / (\|X_c\|_F\,\|Y_c\|_F)`.
+
+    Between 0 and 1; does not change under rotation, scaling and translation of either side; 1 for features that agree
+    up to those. NaN where one side does not vary.
+
+    Schönemann, "A generalized solution of the orthogonal Procrustes problem", Psychometrika 31, 1966.
+
+    Args:
+        pair: moments of two runs on the same rows, leading dimensions ``*``.
+
+    Returns:
+        ``(*,)`` values without unit, float64.
+
+    Raises:
+        NotComparable: with fewer than 4 rows.
+    """
+    require_rows(pair.a.rows, 4, "the Procrustes similarity")
+    nuclear = torch.linalg.svdvals(pair.cross_scatter).sum(-1)
+    return (nuclear / (variation(pair.a).sqrt() * variation(pair.b).sqrt())).clamp(max=1)
+
+
+def procrustes_angle(pair: PairMoments) -> Tensor:
+    r"""Procrustes angle :math:`\arccos s`, a metric on shapes.
+
+    Between 0 and π/2 radians. Below about 1e-8 it is rounding: the arc cosine keeps half the digits near 1.
+
+    Williams, Kunz, Kornblith & Linderman, "Generalized shape metrics on neural representations", NeurIPS 2021.
+
+    Args, invariances and errors as :func:`procrustes`.
+    """
+    return procrustes(pair).acos()
+
+
+def procrustes_disparity(pair: PairMoments) -> Tensor:
+    r"""Procrustes disparity :math:`1 - s^2`, the share of variance that no rotation and scaling explains.
+
+    Between 0 and 1.
+
+    Args, invariances and errors as :func:`procrustes`.
+    """
+    return 1 - procrustes(pair).square()
+
+
+def procrustes_held_out(fit: PairMoments, evaluate: PairMoments) -> Tensor:
+    r"""Procrustes similarity of rows that did not choose the rotation.
+
+    The rotation :math:`Q` comes from the rows of ``fit``; the value is
+    :math:`\operatorname{tr}(Q^\top X_c^\top Y_c)/(\|X_c\|_F\,\|Y_c\|_F)` on the others. About 0 for independent
+    features, where the in-sample value is :math:`(8/3\pi)\sqrt{d/n}`; may be negative.
+
+    Args:
+        fit: moments of the rows that choose the rotation, leading dimensions ``*``.
+        evaluate: moments of other samples.
+
+    Returns:
+        ``(*,)`` values without unit, float64.
+
+    Raises:
+        NotComparable: with fewer than 4 rows on either side.
+    """
+    for part in (fit, evaluate):
+        require_rows(part.a.rows, 4, "the held-out Procrustes similarity")
+    u, _, vh = torch.linalg.svd(fit.cross_scatter, full_matrices=False)
+    aligned = ((u @ vh) * evaluate.cross_scatter).sum((-2, -1))
+    return aligned / (variation(evaluate.a).sqrt() * variation(evaluate.b).sqrt())
+
+
+def identity_distance(pair: PairMoments) -> Tensor:
+    r"""Distance without any alignment, :math:`\|X_c - Y_c\|_F / \|X_c\|_F`: both runs taken to share their basis.
+
+    Zero or more; changes when only one side is rotated, by design. NaN where the reference does not vary.
+
+    Args:
+        pair: moments of two runs on the same rows, leading dimensions ``*``.
+
+    Returns:
+        ``(*,)`` values without unit, float64; below about 1e-8 it is rounding.
+
+    Raises:
+        NotComparable: with fewer than 4 rows, or runs of different width.
+    """
+    require_rows(pair.a.rows, 4, "the identity-aligned distance")
+    require_same_width(pair.a.width, pair.b.width, "the identity-aligned distance")
+    return _distance(pair, trace(pair.cross_scatter))
+
+
+def rotation_gap(pair: PairMoments) -> Tensor:
+    r"""How much of the identity-aligned distance is pure rotation.
+
+    .. math:: \frac{\|X_c - Y_c\|_F - \min_Q\|X_c - Y_c Q\|_F}{\|X_c\|_F}
+
+    Zero or more, at most the distance itself; equal to it when the tuned run is a rotated base.
+
+    Args and errors as :func:`identity_distance`.
+    """
+    nuclear = torch.linalg.svdvals(pair.cross_scatter).sum(-1)
+    return identity_distance(pair) - _distance(pair, nuclear)
+
+
+def _distance(pair: PairMoments, inner: Tensor) -> Tensor:
+    own = variation(pair.a)
+    return ((own + trace(pair.b.scatter) - 2 * inner).clamp(min=0) / own).sqrt()
+
+
+_SHAPE = "Williams et al., NeurIPS 2021"
+_NOISE = "(8/(3 pi)) sqrt(d/n) for n much larger than d; it saturates towards 1 below"
+COMPARISONS = (
+    Comparison(
+        name="procrustes",
+        function=procrustes,
+        reads="moments",
+        formula="s = |Xc' Yc|_* / (|Xc|_F |Yc|_F)",
+        citation="Schönemann, Psychometrika 31, 1966",
+        low="0",
+        high="1",
+        bias="upwards with sqrt(d/n); procrustes-held-out has none",
+        noise=_NOISE,
+    ),
+    Comparison(
+        name="procrustes-angle",
+        function=procrustes_angle,
+        reads="moments",
+        formula="arccos(s), s the Procrustes similarity",
+        citation=_SHAPE,
+        low="0",
+        high="pi/2",
+        bias="downwards with sqrt(d/n)",
+        noise=f"arccos of {_NOISE}",
+        unit="radians",
+    ),
+    Comparison(
+        name="procrustes-disparity",
+        function=procrustes_disparity,
+        reads="moments",
+        formula="1 - s^2, s the Procrustes similarity",
+        citation="Gower, Psychometrika 40, 1975",
+        low="0",
+        high="1",
+        bias="downwards with d/n",
+        noise="about 1 - 0.72 d/n for n much larger than d",
+    ),
+    Comparison(
+        name="procrustes-held-out",
+        function=procrustes_held_out,
+        reads="folds",
+        formula="tr(Q' Xc' Yc) / (|Xc|_F |Yc|_F), Q the best rotation of other samples",
+        citation="Schönemann 1966, cross-fitted",
+        low="about 0 (may be slightly negative)",
+        high="1",
+        bias="none upwards; below the population's value while the rotation is uncertain (d/n)",
+        noise="0",
+    ),
+    Comparison(
+        name="identity-distance",
+        function=identity_distance,
+        reads="moments",
+        formula="|Xc - Yc|_F / |Xc|_F",
+        citation="Ding, Denain & Steinhardt, arXiv 2108.01661 (Procrustes without the rotation)",
+        low="0",
+        high="unbounded",
+        bias="none to first order",
+        noise="sqrt(1 + tr Sb / tr Sa)",
+        same_width=True,
+    ),
+    Comparison(
+        name="rotation-gap",
+        function=rotation_gap,
+        reads="moments",
+        formula="(|Xc - Yc|_F - min_Q |Xc - Yc Q|_F) / |Xc|_F",
+        citation="Schönemann 1966; Williams et al. 2021",
+        low="0",
+        high="the identity-aligned distance",
+        bias="upwards with sqrt(d/n)",
+        noise="sqrt(2) - sqrt(2 - 2 s), s = (8/(3 pi)) sqrt(d/n), for equal variances",
+        same_width=True,
+    ),
+)

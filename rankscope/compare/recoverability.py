@@ -1,0 +1,193 @@
+r"""Recoverability: can the base's principal scores still be read off the tuned features?
+
+Of the four things called rank collapse this is the only one that means *information lost*: an invertible reshaping
+leaves it whole, a projection takes it away. Scores :math:`z_i = v_i^\top(x^0 - \bar x^0)` of the base are predicted from
+the tuned features by ridge regression fitted on other samples; in-sample, independent features would reach
+:math:`R^2 = d/(n-1)`.
+
+The ridge is the rounding noise of the stored features (:mod:`rankscope.compare.rounding`): a direction below it cannot be
+read, however invertible the map is on paper.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from rankscope.compare.requirements import require_aligned, require_rows
+from rankscope.compare.rounding import rounding_scatter
+from rankscope.compare.variation import variation
+from rankscope.definition import Comparison
+from rankscope.errors import UsageError
+from rankscope.linalg.moments import Moments, PairMoments
+
+READABLE = 0.5
+"""A component counts as recoverable when more than this share of its variance is predicted."""
+
+
+@dataclass(frozen=True)
+class Recoverability:
+    """How much of the base can be read off the tuned features."""
+
+    count: int
+    """Number of the base's principal components of which more than half the variance is predicted."""
+    weighted: float
+    """Share of the base's variance that is predicted: the mean of ``per_component`` weighted by variance."""
+    per_component: Tensor
+    """``(d,)`` held-out R² of each principal component of the base, the leading one first; NaN where it has no variance."""
+
+
+def recoverability(
+    x: Tensor, y: Tensor, *, sample: Tensor | None = None, folds: int = 2, dtype: torch.dtype | None = None
+) -> Recoverability:
+    """How much of the base's principal scores can be read off the tuned features, cross-fitted.
+
+    Each of ``folds`` sets of samples is predicted from a ridge regression fitted on the others; R² is averaged over the
+    sets. Does not change under invertible maps of ``y`` (down to rounding) nor under rotation, scaling and translation
+    of ``x``.
+
+    Args:
+        x: ``(n, d_a)`` features of the base.
+        y: ``(n, d_b)`` features of the tuned run, the same rows.
+        sample: ``(n,)`` int64 sample of each row, so that no sample is both fitted and predicted; by default every row
+            is its own.
+        folds: number of sets, at least 2.
+        dtype: the dtype that the features were stored in, which sets the ridge; by default that of ``y``.
+
+    Returns:
+        The number of recoverable components, the share of variance recovered and R² of each component.
+
+    Raises:
+        NotComparable: if the numbers of rows differ, or a fold has fewer than 4 rows.
+        UsageError: with fewer than 2 folds.
+    """
+    sample = torch.arange(len(x), device=x.device) if sample is None else sample
+    require_aligned(x, y, sample, "recoverability")
+    if folds < 2:
+        raise UsageError(f"cross-fitting needs at least 2 folds; {folds} was asked for")
+    place = torch.unique(sample, return_inverse=True)[1] % folds
+    parts = PairMoments.of(x, y, shift_a=_centre(x), shift_b=_centre(y), group=place, groups=folds)
+    dtype = y.dtype if dtype is None else dtype
+    total = parts.sum(0)
+    held_out = [recovered(total - parts[i], parts[i], dtype=dtype) for i in range(folds)]
+    r2 = torch.stack(held_out).mean(0)
+    return Recoverability(int((r2 > READABLE).sum()), float(_weighted(r2, _variances(total.a))), r2)
+
+
+def _centre(x: Tensor) -> Tensor:
+    return x.double().mean(0)
+
+
+def recovered(fit: PairMoments, evaluate: PairMoments, *, dtype: torch.dtype = torch.float32) -> Tensor:
+    r"""Held-out :math:`R^2` of each principal score of the base, predicted from the tuned features.
+
+    .. math:: R_i^2 = 1 - \sum_{\text{evaluate}}(z_i - \hat z_i)^2 \Big/ \sum_{\text{evaluate}}(z_i - \bar z_i)^2
+
+    The directions are those of the base on all rows of both parts; the regression, its intercept included, is that of
+    ``fit``. At most 1; negative when prediction is worse than the mean, about :math:`-d/(n-d)` for independent features.
+
+    Args:
+        fit: moments of the rows on which the regression is fitted, leading dimensions ``*``.
+        evaluate: moments of other samples, about the same shifts.
+        dtype: the dtype that the features were stored in; its rounding is the ridge.
+
+    Returns:
+        ``(*, d_a)`` values without unit, the leading component first; NaN where a component has no variance.
+
+    Raises:
+        NotComparable: with fewer than 4 rows in either part.
+        UsageError: if the two parts were summed about different shifts.
+    """
+    for part in (fit, evaluate):
+        require_rows(part.a.rows, 4, "recoverability")
+    basis = torch.linalg.eigh((fit.a + evaluate.a).scatter).eigenvectors.flip(-1)
+    weights = _regression(fit, dtype) @ basis
+    offset = (_moved(evaluate.a, fit.a) @ basis - _moved(evaluate.b, fit.b) @ weights).squeeze(-2)
+    total = _diagonal(basis, evaluate.a.scatter, basis)
+    explained = 2 * _diagonal(basis, evaluate.cross_scatter, weights) - _diagonal(weights, evaluate.b.scatter, weights)
+    floor = torch.finfo(total.dtype).eps * variation(evaluate.a)[..., None]
+    r2 = (explained - evaluate.a.rows[..., None] * offset.square()) / total
+    return r2.where(total > floor, torch.nan)
+
+
+def _regression(fit: PairMoments, dtype: torch.dtype) -> Tensor:
+    """``(*, d_b, d_a)`` ridge coefficients from the tuned features to the base's."""
+    values, vectors = torch.linalg.eigh(fit.b.scatter)
+    ridge = rounding_scatter(fit.b, dtype)[..., None]
+    return vectors @ ((vectors.mT @ fit.cross_scatter.mT) / (values.clamp(min=0) + ridge)[..., None])
+
+
+def _moved(evaluate: Moments, fit: Moments) -> Tensor:
+    return (evaluate.offset - fit.offset)[..., None, :]
+
+
+def _diagonal(left: Tensor, middle: Tensor, right: Tensor) -> Tensor:
+    """The diagonal of ``left' middle right``: ``(*, d)``."""
+    return (left * (middle @ right)).sum(-2)
+
+
+def _variances(base: Moments) -> Tensor:
+    return torch.linalg.eigvalsh(base.scatter).flip(-1).clamp(min=0)
+
+
+def _weighted(r2: Tensor, variances: Tensor) -> Tensor:
+    live = r2.isfinite()
+    weights = variances * live
+    return (r2.where(live, 0) * weights).sum(-1) / weights.sum(-1)
+
+
+def recovered_share(fit: PairMoments, evaluate: PairMoments, *, dtype: torch.dtype = torch.float32) -> Tensor:
+    """Share of the base's variance that is predicted from the tuned features: :func:`recovered`, variance-weighted.
+
+    At most 1, negative for features that know nothing. NaN where the base does not vary.
+
+    Args and errors as :func:`recovered`.
+
+    Returns:
+        ``(*,)`` values without unit, float64.
+    """
+    return _weighted(recovered(fit, evaluate, dtype=dtype), _variances(fit.a + evaluate.a))
+
+
+def recovered_count(fit: PairMoments, evaluate: PairMoments, *, dtype: torch.dtype = torch.float32) -> Tensor:
+    """Number of the base's principal components of which more than half the variance is predicted.
+
+    Between 0 and d.
+
+    Args and errors as :func:`recovered`.
+
+    Returns:
+        ``(*,)`` numbers of dimensions, float64.
+    """
+    return (recovered(fit, evaluate, dtype=dtype) > READABLE).sum(-1).double()
+
+
+_SOURCE = "held-out R2 (Hoerl & Kennard 1970 for the ridge) of the base's principal scores"
+_BIAS = "none upwards (cross-fitted); downwards by about (1 - R2) d/(n - d): the base itself gives the ceiling"
+COMPARISONS = (
+    Comparison(
+        name="recoverability",
+        function=recovered_share,
+        reads="folds",
+        formula="sum_i l_i R2_i / sum_i l_i, R2_i = held-out ridge R2 of the base's i-th principal score",
+        citation=_SOURCE,
+        low="unbounded (negative where features know nothing)",
+        high="1",
+        bias=_BIAS,
+        noise="-d/(n - d - 2) with n rows to fit: 0 or below",
+    ),
+    Comparison(
+        name="recoverable-components",
+        function=recovered_count,
+        reads="folds",
+        formula="#{i: R2_i > 1/2}, R2_i = held-out ridge R2 of the base's i-th principal score",
+        citation=_SOURCE,
+        low="0",
+        high="d",
+        bias=_BIAS,
+        noise="0",
+        unit="dimensions",
+    ),
+)

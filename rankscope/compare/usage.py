@@ -1,0 +1,87 @@
+r"""Usage of the base's basis: how the tuned run's variance is spread over the base's principal directions.
+
+Usage cannot show preservation. The diagonal of a covariance in *any* basis is majorised by its eigenvalues, so
+:math:`\exp H(u)` is never below the tuned run's own effective rank, and a collapse onto one random direction still
+"uses" 0.482 d directions. Read it beside the effective rank and the variance captured.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from rankscope.compare.requirements import require_rows, require_same_width
+from rankscope.compare.variation import variation
+from rankscope.definition import Comparison
+from rankscope.linalg.moments import PairMoments
+
+
+def usage_spectrum(fit: PairMoments, evaluate: PairMoments) -> Tensor:
+    r"""Share of the tuned run's variance along each principal direction of the base, cross-fitted.
+
+    .. math:: u_i = v_i^\top S_1 v_i / \operatorname{tr} S_1
+
+    with :math:`v_i` from the base on the rows of ``fit``, the leading one first, and :math:`S_1` from the tuned run on
+    those of ``evaluate``. The shares sum to 1. NaN where the tuned run does not vary.
+
+    Args:
+        fit: moments of the rows that give the basis, leading dimensions ``*``.
+        evaluate: moments of other samples.
+
+    Returns:
+        ``(*, d)`` shares, float64.
+
+    Raises:
+        NotComparable: for runs of different width, or with fewer than 4 rows on either side.
+    """
+    require_same_width(fit.a.width, evaluate.b.width, "usage of the base's basis")
+    for part in (fit, evaluate):
+        require_rows(part.a.rows, 4, "usage of the base's basis")
+    basis = torch.linalg.eigh(fit.a.scatter).eigenvectors.flip(-1)
+    used = (basis * (evaluate.b.scatter @ basis)).sum(-2).clamp(min=0)
+    return used / variation(evaluate.b)[..., None]
+
+
+def relative_usage(fit: PairMoments, evaluate: PairMoments) -> Tensor:
+    """The usage spectrum of the tuned run over that of the base on the same held-out rows: 1 where nothing changed.
+
+    Args and errors as :func:`usage_spectrum`.
+
+    Returns:
+        ``(*, d)`` ratios; infinite where the base has no variance and the tuned run has some.
+    """
+    base = PairMoments(**{**vars(evaluate), "b": evaluate.a})
+    return usage_spectrum(fit, evaluate) / usage_spectrum(fit, base)
+
+
+def usage_entropy(fit: PairMoments, evaluate: PairMoments) -> Tensor:
+    r"""Effective number of the base's directions in use, :math:`\exp(-\sum_i u_i\ln u_i)`.
+
+    Between the effective rank of the tuned run and d. NaN where the tuned run does not vary.
+
+    Args:
+        fit: moments of the rows that give the basis, leading dimensions ``*``.
+        evaluate: moments of other samples.
+
+    Returns:
+        ``(*,)`` numbers of dimensions, float64.
+
+    Raises:
+        NotComparable: for runs of different width, or with fewer than 4 rows on either side.
+    """
+    return torch.special.entr(usage_spectrum(fit, evaluate)).sum(-1).exp()
+
+
+COMPARISON = Comparison(
+    name="usage-entropy",
+    function=usage_entropy,
+    reads="folds",
+    formula="exp(-sum_i u_i ln u_i), u_i = vi' S1 vi / tr S1, vi the base's principal directions on other samples",
+    citation="Shannon entropy of a usage spectrum; the bound from below is Schur's (1923)",
+    low="the effective rank of the tuned run",
+    high="d",
+    bias="downwards with 1/n, as any entropy of a spectrum",
+    noise="near d: a random rotation gives nearly d whatever the rank, a random single direction 0.482 d",
+    unit="dimensions",
+    same_width=True,
+)

@@ -1,0 +1,141 @@
+"""A run as a folder of shards, each hashed when it is first read."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from rankscope.errors import RankscopeError, StoreCorrupt, StoreIncomplete
+from rankscope.store import files, layout
+from rankscope.store.files import COLLECT_AGAIN
+from rankscope.store.layout import PLACES
+from rankscope.store.manifest import Batch, Manifest, read_plan
+from rankscope.store.run import Problem, Report, checked_places
+from rankscope.store.tensors import Entry, read_header, read_tensor
+
+
+@dataclass
+class Shard:
+    """One batch of a run in its file."""
+
+    path: Path
+    """The file."""
+    commit: layout.Commit
+    """Its size, digest and rows, as committed."""
+    batch: Batch
+    """Its samples, as planned."""
+    manifest: Manifest
+    """The run it belongs to."""
+    check: bool
+    """Whether it is hashed when it is first read, and again when it has changed since."""
+    _seen: tuple[int, int, int] | None = None
+
+    def count(self, stack: str) -> int:
+        """The number of rows at a stack."""
+        return self.commit.rows[stack]
+
+    def places(self, stack: str) -> tuple[Tensor, Tensor, Tensor]:
+        """Of each row, ``(n,)`` each: place of the sample, token position, role."""
+        with self._open() as (fd, entries):
+            found = {name: read_tensor(fd, self.path, entries[f"rows/{stack}/{name}"]) for name in PLACES}
+        return checked_places(found, self.manifest, self.path, frozenset(self.batch.samples))
+
+    def features(self, site: str) -> Tensor:
+        """``(n, d)`` features."""
+        with self._open() as (fd, entries):
+            return read_tensor(fd, self.path, entries[site])
+
+    @contextmanager
+    def _open(self) -> Iterator[tuple[int, dict[str, Entry]]]:
+        with files.reading(self.path) as fd:
+            self._compare(fd)
+            _, entries = read_header(fd, self.path)
+            if {name: (e.dtype, e.shape) for name, e in entries.items()} != self._expected:
+                raise StoreCorrupt(f"{self.path} does not hold the tensors that its commit tells; {COLLECT_AGAIN}")
+            yield fd, entries
+
+    def _compare(self, fd: int) -> None:
+        status = os.fstat(fd)
+        if status.st_size != self.commit.bytes:
+            size = f"{status.st_size:,} bytes, and {self.commit.bytes:,} were written"
+            raise StoreCorrupt(f"{self.path} has {size}; {COLLECT_AGAIN}")
+        seen = (status.st_ino, status.st_size, status.st_mtime_ns)
+        if self.check and seen != self._seen:
+            if files.digest_of(fd, self.path, 0, status.st_size) != self.commit.sha256:
+                raise StoreCorrupt(
+                    f"{self.path} was altered: its SHA-256 is not the one that was committed; {COLLECT_AGAIN}"
+                )
+            self._seen = seen
+
+    @cached_property
+    def _expected(self) -> dict[str, tuple[torch.dtype, tuple[int, ...]]]:
+        m, rows = self.manifest, self.commit.rows
+        tensors = {site: (m.torch_dtype, (rows[m.stack(site)], m.width(site))) for site in m.sites}
+        places = {f"rows/{s}/{name}": (dtype, (rows[s],)) for s in m.stacks for name, dtype in PLACES.items()}
+        return {**tensors, **places}
+
+
+class Folder:
+    """A run as a folder."""
+
+    def __init__(self, path: Path, *, check: bool = True, partial: bool = False) -> None:
+        self._path = path
+        self.manifest = layout.read_manifest(path / layout.MANIFEST)
+        """What the run is."""
+        plan = {batch.id: batch for batch in read_plan(path / layout.PLAN, self.manifest)}
+        if len(plan) != self.manifest.batches:
+            raise StoreCorrupt(
+                f"{path / layout.PLAN} has {len(plan)} batches, the manifest {self.manifest.batches}; {COLLECT_AGAIN}"
+            )
+        commits = self._commits(partial)
+        stacks = set(self.manifest.stacks)
+        if not commits.keys() <= plan.keys() or any(c.rows.keys() != stacks for c in commits.values()):
+            raise StoreCorrupt(
+                f"{path / layout.INDEX} lists shards of another plan, or of other stacks; {COLLECT_AGAIN}"
+            )
+        shards = path / layout.SHARDS
+        self.parts = tuple(
+            Shard(shards / layout.shard_name(b), commits[b], plan[b], self.manifest, check)
+            for b in plan
+            if b in commits
+        )
+        """The shards, in the order of the plan."""
+        if shards.is_symlink():
+            raise StoreCorrupt(f"{shards} is a link, and a store holds its own files; {COLLECT_AGAIN}")
+
+    def _commits(self, partial: bool) -> dict[int, layout.Commit]:
+        index = self._path / layout.INDEX
+        if os.path.lexists(index):
+            return layout.read_index(index, self.manifest)
+        commits = layout.read_commits(self._path)
+        if partial and commits:
+            return commits
+        done = f"{len(commits)} of {self.manifest.batches} batches are there"
+        raise StoreIncomplete(f"{self._path} is an unfinished collect: {done}; the same collect command continues it")
+
+    def verify(self) -> Report:
+        """Reads every byte and compares it with what was written."""
+        problems, read = [], 0
+        for name in (layout.MANIFEST, layout.PLAN, layout.INDEX):
+            read += (self._path / name).stat().st_size
+        for shard in self.parts:
+            fresh = Shard(shard.path, shard.commit, shard.batch, shard.manifest, check=True)
+            try:
+                for stack in self.manifest.stacks:
+                    fresh.places(stack)
+            except RankscopeError as error:
+                problems.append(Problem(str(shard.path), str(error)))
+            read += shard.commit.bytes
+        known = {shard.path.name for shard in self.parts}
+        for name in files.names_in(self._path / layout.SHARDS):
+            if name not in known:
+                stray = self._path / layout.SHARDS / name
+                problems.append(Problem(str(stray), f"{stray} belongs to no batch of the plan; remove it"))
+        return Report(len(self.parts) + 3, read, tuple(problems))

@@ -1,0 +1,237 @@
+"""What a run is: the checkpoint, the probe set, the rows, the sites; and the plan by which it is collected."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+
+import torch
+
+from rankscope.errors import StoreCorrupt, UsageError
+from rankscope.sites import Site
+from rankscope.store.files import COLLECT_AGAIN, read_small
+from rankscope.store.plain import LIMIT, Json, digest, line, member, parse
+
+DTYPES = {"float64": torch.float64, "float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+"""The dtypes in which features are stored, by name."""
+
+_VOLATILE = ("name", "versions", "notes")
+_HERE = Path("the manifest")
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Samples that go through the model together, fixed before the first forward pass."""
+
+    id: int
+    """The number of the batch; its shard is named after it."""
+    samples: tuple[int, ...]
+    """The places of its samples in the probe set."""
+    length: int
+    """The number of tokens to which its samples are padded."""
+
+    def to_json(self) -> dict[str, Json]:
+        """The line of the plan."""
+        return {"batch": self.id, "samples": list(self.samples), "length": self.length}
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """Everything that a run's features depend on, as plain JSON values."""
+
+    name: str
+    """What tables and figures call the run."""
+    checkpoint: dict[str, Json]
+    """The checkpoint: ``path``, ``base``, ``tunings``, ``digest``. Members called ``path`` say where, not what, and do
+    not have to match when a collect is resumed."""
+    probe: dict[str, Json]
+    """The probe set: ``name``, ``fingerprint`` and ``ids``, the ids of all samples in the data's order."""
+    rows: dict[str, Json]
+    """Which rows: ``kind`` and whether special tokens are kept."""
+    dtype: str
+    """The dtype of the stored features, a key of :data:`DTYPES`."""
+    sites: dict[str, dict[str, Json]]
+    """Of each site, in the network's order: its ``width`` and its ``stack``."""
+    pooling: dict[str, Json] = field(default_factory=dict)
+    """How tokens became rows, where more is to be said than the kind."""
+    reading: dict[str, Json] = field(default_factory=dict)
+    """How the model was read: padding side, attention implementation, token budget, precision."""
+    batches: int = 0
+    """The number of batches in the plan. Set by the writer."""
+    plan: str = ""
+    """SHA-256 of ``plan.jsonl``. Set by the writer."""
+    versions: dict[str, Json] = field(default_factory=dict)
+    """The versions of what computed it. They do not have to match when a collect is resumed."""
+    notes: list[Json] = field(default_factory=list)
+    """What a reader should know, in sentences."""
+
+    def __post_init__(self) -> None:
+        ids = self.probe.get("ids")
+        if not isinstance(ids, list) or not all(isinstance(i, str) for i in ids):
+            raise UsageError("a manifest's probe['ids'] is the list of the ids of all samples, as strings")
+        if self.dtype not in DTYPES:
+            raise UsageError(f"features are stored as {', '.join(DTYPES)}; not as {self.dtype!r}")
+        if not self.sites:
+            raise UsageError("a run has at least one site")
+        for name, entry in self.sites.items():
+            if str(Site.parse(name)) != name or not isinstance(entry, dict):
+                raise UsageError(
+                    f"{name!r} is no site of a manifest; each is spelled stack.point and has a width and a stack"
+                )
+            width, stack = entry.get("width"), entry.get("stack")
+            if (
+                not isinstance(width, int)
+                or isinstance(width, bool)
+                or width < 1
+                or not isinstance(stack, str)
+                or not stack
+            ):
+                raise UsageError(f"the site {name} needs a width and the stack whose rows it has; it has {entry}")
+
+    @property
+    def ids(self) -> tuple[str, ...]:
+        """The ids of the samples, in the data's order."""
+        return tuple(str(i) for i in _list(self.probe["ids"]))
+
+    @property
+    def torch_dtype(self) -> torch.dtype:
+        """The dtype of the stored features."""
+        return DTYPES[self.dtype]
+
+    def width(self, site: Site | str) -> int:
+        """The number of features at a site."""
+        width = self.sites[str(site)]["width"]
+        assert isinstance(width, int)
+        return width
+
+    def stack(self, site: Site | str) -> str:
+        """The stack whose rows a site has."""
+        return str(self.sites[str(site)]["stack"])
+
+    @property
+    def stacks(self) -> tuple[str, ...]:
+        """The stacks whose rows are stored, in the order of the sites."""
+        return tuple(dict.fromkeys(self.stack(site) for site in self.sites))
+
+    def to_json(self) -> dict[str, Json]:
+        """The manifest as JSON values; the order of the sites is kept by ``order``, for keys are written sorted."""
+        value = {f.name: getattr(self, f.name) for f in fields(self)}
+        return {**value, "order": list(self.sites)}
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Json], path: Path = _HERE) -> Manifest:
+        """The manifest that :meth:`to_json` gave.
+
+        Raises:
+            StoreCorrupt: if a member is missing, of another type, or cannot be meant.
+        """
+        wanted = {"name": str, "dtype": str, "plan": str, "batches": int, "notes": list, "order": list}
+        wanted |= dict.fromkeys(("checkpoint", "probe", "rows", "sites", "pooling", "reading", "versions"), dict)
+        got = {key: member(value, key, kind, path) for key, kind in wanted.items()}
+        order, sites = got.pop("order"), got["sites"]
+        if set(value) != set(wanted) or not all(isinstance(s, str) for s in order) or sorted(order) != sorted(sites):
+            raise StoreCorrupt(f"{path}: members or sites that no manifest has, or has twice; {COLLECT_AGAIN}")
+        try:
+            return cls(**{**got, "sites": {site: sites[site] for site in order}})
+        except UsageError as error:
+            raise StoreCorrupt(f"{path}: {error}; {COLLECT_AGAIN}") from error
+
+    def identity(self) -> dict[str, Json]:
+        """All that must match for a collect to be resumed: no name, no versions, no notes, and no paths."""
+        kept = {k: v for k, v in self.to_json().items() if k not in _VOLATILE}
+        return {**kept, "checkpoint": _without_paths(self.checkpoint)}
+
+    @property
+    def plan_digest(self) -> str:
+        """SHA-256 of :meth:`identity`, in hexadecimal; every shard carries it."""
+        return digest(self.identity())
+
+    def differences(self, other: Manifest) -> list[str]:
+        """What keeps this run from being continued as ``other``: ``field: this, and that``, a line each."""
+        mine, theirs = dict(_leaves(self.identity())), dict(_leaves(other.identity()))
+        keys = [k for k in {**mine, **theirs} if mine.get(k, _ABSENT) != theirs.get(k, _ABSENT)]
+        return [f"{k} is {_words(mine.get(k, _ABSENT))}, and now {_words(theirs.get(k, _ABSENT))}" for k in keys]
+
+    def planned(self, plan: Sequence[Batch]) -> Manifest:
+        """The same with the plan's digest and the number of its batches.
+
+        Raises:
+            UsageError: if a batch stands twice, or a sample is in two batches or in none of the probe set.
+        """
+        check_plan(plan, len(self.ids))
+        return replace(self, batches=len(plan), plan=hashlib.sha256(plan_bytes(plan)).hexdigest())
+
+
+_ABSENT = "absent"
+
+
+def _list(value: Json) -> list[Json]:
+    assert isinstance(value, list)
+    return value
+
+
+def _without_paths(value: Json) -> Json:
+    if isinstance(value, dict):
+        return {k: _without_paths(v) for k, v in value.items() if k != "path"}
+    return [_without_paths(v) for v in value] if isinstance(value, list) else value
+
+
+def _leaves(value: Json, name: str = "") -> Iterator[tuple[str, Json]]:
+    if isinstance(value, dict) and value:
+        for key, part in value.items():
+            yield from _leaves(part, f"{name}.{key}" if name else key)
+    else:
+        yield name, value
+
+
+def _words(value: Json) -> str:
+    text = f"a list of {len(value)}" if isinstance(value, list) and len(value) > 8 else str(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def plan_bytes(plan: Sequence[Batch]) -> bytes:
+    """The bytes of ``plan.jsonl``: a line a batch."""
+    return b"".join(line(batch.to_json()) for batch in plan)
+
+
+def check_plan(plan: Sequence[Batch], samples: int) -> None:
+    """Refuses a plan in which a batch or a sample stands twice, or a sample is not one of the ``samples``.
+
+    Raises:
+        UsageError: saying which.
+    """
+    if len({batch.id for batch in plan}) != len(plan) or any(batch.id < 0 for batch in plan):
+        raise UsageError("the batches of a plan have ids that are different and not negative")
+    placed = [sample for batch in plan for sample in batch.samples]
+    if len(set(placed)) != len(placed):
+        raise UsageError("a sample stands in two batches of the plan")
+    if placed and not 0 <= min(placed) <= max(placed) < samples:
+        raise UsageError(f"the plan names samples {min(placed)} to {max(placed)}, and the probe set has {samples}")
+
+
+def read_plan(path: Path, manifest: Manifest) -> tuple[Batch, ...]:
+    """The plan of a store.
+
+    Raises:
+        StoreCorrupt: if it is not the plan that the manifest was made for.
+    """
+    data = read_small(path, LIMIT)
+    if hashlib.sha256(data).hexdigest() != manifest.plan:
+        raise StoreCorrupt(
+            f"{path} is not the plan that store.json was written for: its SHA-256 differs; {COLLECT_AGAIN}"
+        )
+    plan = tuple(_batch(parse(text, path), path) for text in data.splitlines())
+    try:
+        check_plan(plan, len(manifest.ids))
+    except UsageError as error:
+        raise StoreCorrupt(f"{path}: {error}; {COLLECT_AGAIN}") from error
+    return plan
+
+
+def _batch(value: dict[str, Json], path: Path) -> Batch:
+    samples = member(value, "samples", list, path)
+    if not all(isinstance(s, int) and not isinstance(s, bool) for s in samples):
+        raise StoreCorrupt(f"{path}: the samples of a batch are whole numbers; {COLLECT_AGAIN}")
+    return Batch(member(value, "batch", int, path), tuple(samples), member(value, "length", int, path))

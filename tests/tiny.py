@@ -266,7 +266,9 @@ def _peft_config(family: Family, tuning: str) -> peft.PeftConfig:
             feedforward_modules=list(family.forward), init_ia3_weights=False, fan_in_fan_out="c_attn" in family.targets,
         )  # fmt: skip
     kinds = {"prefix": peft.PrefixTuningConfig, "prompt": peft.PromptTuningConfig, "p-tuning": peft.PromptEncoderConfig}
-    return kinds[tuning](task_type=task, num_virtual_tokens=VIRTUAL)
+    # PEFT would count the encoder's blocks, and the prefix stands in the decoder, which has three in every family.
+    layers = {"num_layers": 3} if task == "SEQ_2_SEQ_LM" else {}
+    return kinds[tuning](task_type=task, num_virtual_tokens=VIRTUAL, **layers)
 
 
 def save_base(name: str, folder: Path, *, seed: int = 0) -> Path:

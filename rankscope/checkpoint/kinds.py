@@ -97,7 +97,7 @@ def _refuse_foreign(folder: Path) -> None:
         CheckpointError: if the folder is in the layout of the original LLaVA or of accelerate's ``save_state``.
     """
     config = folder / MODEL_CONFIG
-    if config.exists() and str((told := _peek(config).get("model_type"))).startswith("llava_"):
+    if config.exists() and str(told := _peek(config).get("model_type")).startswith("llava_"):
         raise CheckpointError(
             f"{folder} is in the layout of the original LLaVA (model_type {told!r}), whose tensors have other names; use the "
             "converted checkpoint (llava-hf/…), or convert it with transformers' convert_llava_weights_to_hf"

@@ -11,15 +11,10 @@ from rankscope.models.families import Columns
 if TYPE_CHECKING:
     from rankscope.models.stacks import Stack
 
-_NAMED = {
-    "vision": ("vision", "visual", "image", "vit"),
-    "qformer": ("qformer",),
-    "audio": ("audio", "speech"),
-    "decoder": ("decoder", "language"),
-    "text": ("text",),
-    "encoder": ("encoder",),
-}
-"""Words in a path, and the name of the stack that they tell of; the first that is found counts."""
+_SENSES = {"vision": ("vision", "visual", "image", "vit"), "qformer": ("qformer",), "audio": ("audio", "speech")}
+"""Words anywhere in a path, and the name of the stack that they tell of."""
+_SIDES = {"decoder": ("decoder", "language"), "text": ("text",), "encoder": ("encoder",)}
+"""The same for words of which the innermost counts."""
 _COLUMNS: dict[str, Columns] = {"vision": "patches", "qformer": "queries", "audio": "any"}
 _NORMS = ("norm", "ln_f", "layernorm", "layer_norm", "norm_f")
 
@@ -65,9 +60,10 @@ def _name(model: nn.Module, path: str, *, alone: bool) -> str:
     if alone:
         generates = bool(getattr(config, "is_decoder", False)) or _generates(model)
         return "decoder" if generates else "encoder"
-    for name, words in _NAMED.items():
-        if any(word in path.lower() for word in words):
-            return name
+    for step, names in [(path, _SENSES), *((step, _SIDES) for step in reversed(path.split(".")))]:
+        for name, words in names.items():
+            if any(word in step.lower() for word in words):
+                return name
     return "decoder" if _generates(model) else "encoder"
 
 

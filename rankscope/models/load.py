@@ -1,0 +1,232 @@
+"""Checkpoints to networks, strictly: every tensor of the files lands, and every tensor of the network comes from them."""
+
+from __future__ import annotations
+
+import json
+import logging
+import pickle
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from safetensors import SafetensorError
+from torch import nn
+from transformers import AutoConfig, PreTrainedModel
+from transformers.models.auto import modeling_auto
+from transformers.utils import logging as transformers_logging
+
+from rankscope.checkpoint import Checkpoint
+from rankscope.errors import CheckpointError, MissingTool, UnsafeError
+from rankscope.models import ported
+from rankscope.models.attach import attach
+
+_AUTOS = (
+    "AutoModelForImageTextToText",
+    "AutoModelForSeq2SeqLM",
+    "AutoModelForCausalLM",
+    "AutoModelForPreTraining",
+    "AutoModelForMaskedLM",
+    "AutoModelForSequenceClassification",
+    "AutoModelForImageClassification",
+    "AutoModelForQuestionAnswering",
+    "AutoModelForTokenClassification",
+    "AutoModelForZeroShotImageClassification",
+    "AutoModel",
+)
+"""Where a class is looked for when the configuration names none, or one that the weights do not fit; in this order."""
+_FAULTS = ("missing_keys", "unexpected_keys", "mismatched_keys")
+
+
+def load_model(
+    checkpoint: str | Path | Sequence[str | Path] | Checkpoint,
+    *,
+    base_model: str | Path | None = None,
+    device: str | torch.device | None = None,
+    dtype: torch.dtype | str | None = None,
+    device_map: str | Mapping[str, Any] | None = None,
+    load_in_4bit: bool = False,
+    trust_remote_code: bool = False,
+) -> nn.Module:
+    """The tuned model, in evaluation mode, ready to call.
+
+    Args:
+        checkpoint: a folder, a name in the local Hub cache, a list of those in order, or what was read from them.
+        base_model: the base, in place of the one that the adapter names.
+        device: where the model is put; left where it was loaded unless given.
+        dtype: the dtype of the weights; that of the checkpoint unless given.
+        device_map: how the model is spread over devices, as accelerate takes it.
+        load_in_4bit: quantise the base's linear maps to 4 bits (needs bitsandbytes and a GPU).
+        trust_remote_code: run the Python files that the checkpoint brings along. Never asked for on the terminal.
+
+    Raises:
+        CheckpointError: if a tensor is missing, left over, of another shape, or not finite, or an adapter does not land.
+        UnsafeError: if the checkpoint needs code that was not trusted.
+        MissingTool: if 4-bit weights are asked for without bitsandbytes.
+    """
+    found = Checkpoint.read(checkpoint, base_model=base_model)
+    options: dict[str, Any] = {"dtype": dtype or "auto", "device_map": device_map}
+    if load_in_4bit:
+        options["quantization_config"] = _four_bits()
+    model = load_base(found.weights, trust_remote_code=trust_remote_code, **options)
+    if device is not None and device_map is None:
+        model = model.to(device)
+    return attach(model, found).eval()
+
+
+def _four_bits() -> Any:
+    try:
+        import bitsandbytes  # noqa: F401
+    except ImportError as error:
+        raise MissingTool(
+            "4-bit weights need the package bitsandbytes and a GPU; install it, or load without"
+        ) from error
+    return transformers.BitsAndBytesConfig(load_in_4bit=True)
+
+
+def load_base(folder: Path, *, trust_remote_code: bool = False, **options: Any) -> PreTrainedModel:
+    """The model in a folder, without tunings.
+
+    Args:
+        folder: a full model.
+        trust_remote_code: run the Python files that it brings along.
+        options: passed to ``from_pretrained``.
+
+    Raises:
+        CheckpointError: if the folder's weights do not fit the architecture that its configuration tells.
+        UnsafeError: if it needs code that was not trusted.
+    """
+    ported.install()
+    config = read_config(folder, trust_remote_code=trust_remote_code)
+    first: dict[str, list[str]] = {}
+    for cls in model_classes(config, folder, trust_remote_code=trust_remote_code):
+        model, faults = _try(cls, folder, config, trust_remote_code=trust_remote_code, **options)
+        if not faults:
+            _check_finite(model, folder)
+            return model
+        first = first or {cls.__name__: faults}
+        if any("unexpected" not in fault for fault in faults):
+            break  # another head can take tensors that this one leaves over, but not make up those that are missing
+    if not first:
+        raise CheckpointError(
+            f"transformers {transformers.__version__} has no model class for {folder} ({config.model_type})"
+        )
+    name, faults = next(iter(first.items()))
+    raise CheckpointError(
+        f"{folder} does not fit {name}: {'; '.join(faults)}. Its weights and its config.json belong to different models, or "
+        "the files are incomplete; nothing is filled in at random"
+    )
+
+
+def read_config(folder: Path, *, trust_remote_code: bool = False) -> Any:
+    """The configuration of a model folder.
+
+    Raises:
+        CheckpointError: if transformers does not know the model type.
+        UnsafeError: if the configuration asks for Python files of its own and they were not trusted.
+    """
+    content = json.loads((folder / "config.json").read_text())
+    remote = content.get("auto_map")
+    if remote and not trust_remote_code and content.get("model_type") not in transformers.CONFIG_MAPPING:
+        raise UnsafeError(
+            f"{folder / 'config.json'} wants to run Python files that come with the checkpoint ({remote}); read them, and "
+            "if you trust them pass --trust-remote-code (trust_remote_code=True)"
+        )
+    try:
+        return AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code, local_files_only=True)
+    except (ValueError, KeyError, TypeError, OSError, AttributeError) as error:
+        raise CheckpointError(
+            f"{folder / 'config.json'} (model_type {content.get('model_type')!r}) is not understood by transformers "
+            f"{transformers.__version__}: {_line(error)}"
+        ) from error
+
+
+def model_classes(config: Any, folder: Path, *, trust_remote_code: bool = False) -> Iterator[type[PreTrainedModel]]:
+    """The classes that may hold a model: the one its configuration names, then others of its type."""
+    if trust_remote_code and (remote := getattr(config, "auto_map", None)):
+        yield from _remote_classes(remote, folder)
+    named = [c for n in getattr(config, "architectures", None) or () if (c := _class(n, config)) is not None]
+    others = [c for auto in _AUTOS if (c := _of_auto(auto, config)) is not None]
+    yield from dict.fromkeys([*named, *others])
+
+
+def _class(name: str, config: Any) -> type[PreTrainedModel] | None:
+    found = getattr(transformers, name, None)
+    if isinstance(found, type) and issubclass(found, PreTrainedModel):
+        return found
+    return next((c for auto in _AUTOS if (c := _of_auto(auto, config)) is not None and c.__name__ == name), None)
+
+
+def _of_auto(auto: str, config: Any) -> type[PreTrainedModel] | None:
+    mapping = getattr(modeling_auto, auto)._model_mapping
+    found = mapping[type(config)] if type(config) in mapping else None
+    return found[0] if isinstance(found, tuple | list) else found
+
+
+def _remote_classes(remote: Mapping[str, str], folder: Path) -> Iterator[type[PreTrainedModel]]:
+    from transformers.dynamic_module_utils import get_class_from_dynamic_module
+
+    for auto in _AUTOS:
+        if auto in remote:
+            yield get_class_from_dynamic_module(remote[auto], str(folder), local_files_only=True)
+
+
+def _try(
+    cls: type[PreTrainedModel], folder: Path, config: Any, *, trust_remote_code: bool, **options: Any
+) -> tuple[PreTrainedModel, list[str]]:
+    """A model of a class, and in words what of the files did not fit it."""
+    try:
+        with quiet():
+            model, info = cls.from_pretrained(
+                folder, config=config, output_loading_info=True, ignore_mismatched_sizes=True, local_files_only=True,
+                trust_remote_code=trust_remote_code, **options,
+            )  # fmt: skip
+    except pickle.UnpicklingError as error:
+        raise UnsafeError(
+            f"the weights in {folder} are a pickle with more than tensors in it; it is not opened, because that could run "
+            "any code. Ask for safetensors files"
+        ) from error
+    except (OSError, RuntimeError, ValueError, KeyError, TypeError, AttributeError, EOFError, SafetensorError) as error:
+        raise CheckpointError(f"the weights in {folder} cannot be loaded as {cls.__name__}: {_line(error)}") from error
+    faults = [_fault(kind, info[kind]) for kind in _FAULTS if info.get(kind)]
+    return model, faults + [_line(message) for message in info.get("error_msgs") or ()]
+
+
+def _fault(kind: str, keys: Sequence[Any]) -> str:
+    word = kind.removesuffix("_keys")
+    listed = sorted(
+        f"{k[0]} {tuple(k[1])} in the file, {tuple(k[2])} in the model" if isinstance(k, tuple) else k for k in keys
+    )
+    return f"{len(listed)} {word} ({', '.join(listed[:4])}{', …' if len(listed) > 4 else ''})"
+
+
+def _line(error: object) -> str:
+    """The first lines of a message in one, without advice to load what is not safe."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip() and "weights_only" not in line]
+    return " ".join(lines)[:300] or type(error).__name__
+
+
+def _check_finite(model: nn.Module, folder: Path) -> None:
+    tensors = ((n, p) for n, p in model.state_dict().items() if p.is_floating_point() and p.device.type != "meta")
+    bad = [name for name, tensor in tensors if not torch.isfinite(tensor).all()]
+    if bad:
+        raise CheckpointError(
+            f"{len(bad)} tensors of {folder} hold NaN or infinite numbers ({', '.join(bad[:4])}): the file is damaged, or "
+            "its training diverged"
+        )
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Within the block transformers draws no progress bar and logs no table: what it would tell is checked and raised."""
+    verbosity, bars = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
+    transformers_logging.set_verbosity(logging.CRITICAL)
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        transformers_logging.set_verbosity(verbosity)
+        if bars:
+            transformers_logging.enable_progress_bar()

@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 
 from rankscope.errors import UsageError
-from rankscope.linalg.moments import Moments, Sums
+from rankscope.linalg.moments import Moments
+from rankscope.linalg.sums import Sums
 
 
 @dataclass(frozen=True)

@@ -8,66 +8,14 @@ whatever the dtype of the features, and none grows with the number of rows.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, fields, replace
-from typing import Self
+from collections.abc import Iterable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from rankscope.errors import NonFinite, UsageError
-
-_BLOCK = 1 << 24
-"""Numbers lifted to float64 at a time (128 MiB)."""
-
-
-@dataclass(frozen=True)
-class Sums:
-    """What all sums share: field by field they add, subtract, and are summed over or picked from leading dimensions."""
-
-    def __add__(self, other: Self) -> Self:
-        return self._joined(other, torch.add)
-
-    def __sub__(self, other: Self) -> Self:
-        return self._joined(other, torch.sub)
-
-    def _joined(self, other: Self, operation: Callable[[Tensor, Tensor], Tensor]) -> Self:
-        changed: dict[str, object] = {}
-        for name in (f.name for f in fields(self)):
-            mine, theirs = getattr(self, name), getattr(other, name)
-            if isinstance(mine, Sums):
-                changed[name] = mine._joined(theirs, operation)
-            elif name != "shift":
-                changed[name] = operation(mine, theirs)
-            elif mine is not theirs and not torch.equal(mine, theirs):
-                raise UsageError("sums about different shifts cannot be joined; make them with the same shift")
-        return replace(self, **changed)
-
-    def _mapped(self, function: Callable[[Tensor], Tensor], *, shift: bool = False) -> Self:
-        changed: dict[str, object] = {}
-        for name in (f.name for f in fields(self)):
-            value = getattr(self, name)
-            if isinstance(value, Sums):
-                changed[name] = value._mapped(function, shift=shift)
-            elif name != "shift" or shift:
-                changed[name] = function(value)
-        return replace(self, **changed)
-
-    def sum(self, dim: int = 0) -> Self:
-        """The entries along leading dimension ``dim`` (counted from the front) joined into one."""
-        return self._mapped(lambda value: value.sum(dim))
-
-    def __getitem__(self, index: int | slice | Tensor) -> Self:
-        """The entries at ``index`` of the first leading dimension."""
-        return self._mapped(lambda value: value[index])
-
-    def weighted(self, weights: Tensor) -> Self:
-        """The entries of the first leading dimension joined with weights: ``(G,)`` gives one set, ``(k, G)`` gives k."""
-        return self._mapped(lambda value: torch.tensordot(weights, value, dims=1))
-
-    def to(self, device: torch.device | str) -> Self:
-        """The same sums on another device."""
-        return self._mapped(lambda value: value.to(device), shift=True)
+from rankscope.errors import UsageError
+from rankscope.linalg.sums import Sums, refuse_non_finite, row_blocks, shifted
 
 
 @dataclass(frozen=True)
@@ -108,9 +56,9 @@ class Moments(Sums):
         """The same as :meth:`of` over ``(x, group)`` chunks, holding one chunk and one set of sums."""
         total = cls.zeros(shift, groups)
         for x, group in chunks:
-            for g, index in _blocks(x, group, groups):
-                total._take(g, _shifted(x, index, total.shift))
-            _refuse_non_finite(total.fourth, x)
+            for g, index in row_blocks(x, group, groups):
+                total._take(g, shifted(x, index, total.shift))
+            refuse_non_finite(total.fourth, x)
         return total
 
     @classmethod
@@ -148,6 +96,15 @@ class Moments(Sums):
     def scatter(self) -> Tensor:
         """``(*, d, d)`` Σ (x - x̄)(x - x̄)ᵀ."""
         return self.second - self.first[..., :, None] * self.offset[..., None, :]
+
+    @property
+    def trace(self) -> Tensor:
+        """``(*,)`` Σ ‖x - x̄‖², the trace of the scatter; exactly 0 where what is left is the rounding of equal rows."""
+        about_shift = self.second.diagonal(dim1=-2, dim2=-1).sum(-1)
+        trace = about_shift - (self.first * self.offset).sum(-1)
+        unit = torch.finfo(torch.float64).eps
+        rounding = unit * self.width * about_shift + unit**2 * self.rows * self.shift.square().sum(-1)
+        return torch.where(trace > rounding, trace, 0.0)
 
     @property
     def covariance(self) -> Tensor:
@@ -232,10 +189,10 @@ class PairMoments(Sums):
         for x_a, x_b, group in chunks:
             if len(x_a) != len(x_b):
                 raise UsageError(f"paired rows must align; one matrix has {len(x_a)} rows, the other {len(x_b)}")
-            for g, index in _blocks(x_a, group, groups):
-                total._take(g, _shifted(x_a, index, a.shift), _shifted(x_b, index, b.shift))
-            _refuse_non_finite(a.fourth, x_a)
-            _refuse_non_finite(b.fourth, x_b)
+            for g, index in row_blocks(x_a, group, groups):
+                total._take(g, shifted(x_a, index, a.shift), shifted(x_b, index, b.shift))
+            refuse_non_finite(a.fourth, x_a)
+            refuse_non_finite(b.fourth, x_b)
         return total
 
     def _take(self, g: int, z_a: Tensor, z_b: Tensor) -> None:
@@ -259,35 +216,3 @@ class PairMoments(Sums):
     def swapped(self) -> PairMoments:
         """The same sums with the two matrices in each other's place."""
         return PairMoments(self.b, self.a, self.cross.mT, self.b_weighted, self.a_weighted, self.norms)
-
-
-def _blocks(x: Tensor, group: Tensor | None, groups: int) -> Iterator[tuple[int, slice | Tensor]]:
-    """The rows of each group in turn, as (group, index) pairs of at most ``_BLOCK`` numbers each."""
-    if x.ndim != 2:
-        raise UsageError(f"rows are an (n, d) matrix; got shape {tuple(x.shape)}")
-    step = max(1, _BLOCK // max(1, x.shape[1]))
-    if group is None:
-        yield from ((0, slice(i, i + step)) for i in range(0, len(x), step))
-        return
-    if group.shape != (len(x),):
-        raise UsageError(f"there are {len(x)} rows, and groups of shape {tuple(group.shape)} for them")
-    order = torch.argsort(group, stable=True)
-    present, counts = torch.unique(group, return_counts=True)
-    numbers = present.tolist()
-    if numbers and not 0 <= numbers[0] <= numbers[-1] < groups:
-        raise UsageError(f"groups are numbered 0 to {groups - 1}; got {numbers[0]} to {numbers[-1]}")
-    for g, index in zip(numbers, order.split(counts.tolist()), strict=True):
-        yield from ((g, part.to(x.device)) for part in index.split(step))
-
-
-def _shifted(x: Tensor, index: slice | Tensor, shift: Tensor) -> Tensor:
-    if x.shape[1] != len(shift):
-        raise UsageError(f"rows have {x.shape[1]} features, and the shift {len(shift)}")
-    return x[index].detach().to(shift.device, torch.float64) - shift
-
-
-def _refuse_non_finite(sums: Tensor, x: Tensor) -> None:
-    if not torch.isfinite(sums).all():
-        bad = (~torch.isfinite(x)).any(-1).nonzero().flatten().tolist()
-        where = f"row {bad[0]} of {len(x)} ({len(bad)} in all)" if bad else "their fourth powers"
-        raise NonFinite(f"features must be finite; NaN or infinite in {where}")

@@ -66,7 +66,7 @@ def unbiased_participation_ratio(moments: Moments) -> Tensor:
     if (n < 4).any():
         raise DataError(f"the unbiased participation ratio needs at least 4 rows; there are {int(n.min())}")
     scatter = moments.scatter
-    t1 = scatter.diagonal(dim1=-2, dim2=-1).sum(-1) / (n - 1)
+    t1 = moments.trace / (n - 1)
     t2 = scatter.square().sum((-2, -1)) / (n - 1).square()
     nq = n / (n - 1) * moments.fourth_central
     a = 2 * t2 + (n.square() - 3 * n + 1) * t1.square() - nq
@@ -98,8 +98,7 @@ def clustered_participation_ratio(moments: ClusterMoments) -> Tensor:
     """
     if (moments.samples < 2).any():
         raise DataError(f"the cross-sample participation ratio needs 2 samples; there are {int(moments.samples.min())}")
-    scatter = moments.moments.scatter
-    trace = scatter.diagonal(dim1=-2, dim2=-1).sum(-1)
+    scatter, trace = moments.moments.scatter, moments.moments.trace
     above = trace.square() - moments.central_traces_squared
     below = scatter.square().sum((-2, -1)) - moments.central_norms_squared
     return torch.where(trace > 0, above / below, 0.0)
@@ -110,10 +109,10 @@ def participation_ratio_of_rows(x: Tensor, sample: Tensor) -> Tensor:
     return clustered_participation_ratio(ClusterMoments.of(x, sample, shift=x.double().mean(0)))[0]
 
 
-def _naive_of_moments(moments: Moments) -> Tensor:
-    scatter = moments.scatter
-    trace = scatter.diagonal(dim1=-2, dim2=-1).sum(-1)
-    return torch.where(trace > 0, trace.square() / scatter.square().sum((-2, -1)), 0.0)
+def naive_participation_ratio(moments: Moments) -> Tensor:
+    """:func:`participation_ratio` from moments with leading dimensions ``*``, without an eigenvalue: ``(*,)``."""
+    trace = moments.trace
+    return torch.where(trace > 0, trace.square() / moments.scatter.square().sum((-2, -1)), 0.0)
 
 
 DEFINITIONS = (
@@ -140,7 +139,7 @@ DEFINITIONS = (
     ),
     Definition(
         name="participation-ratio-naive",
-        function=_naive_of_moments,
+        function=naive_participation_ratio,
         reads="moments",
         formula="(tr S)^2 / tr S^2 of the sample covariance",
         citation="Gao et al. 2017 (bioRxiv 214262)",

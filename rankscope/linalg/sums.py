@@ -1,0 +1,98 @@
+"""What all sums over rows share: adding, subtracting, and reading rows a block at a time in float64."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, fields, replace
+from typing import Self
+
+import torch
+from torch import Tensor
+
+from rankscope.errors import NonFinite, UsageError
+
+_BLOCK = 1 << 24
+"""Numbers lifted to float64 at a time (128 MiB)."""
+
+
+@dataclass(frozen=True)
+class Sums:
+    """What all sums share: field by field they add, subtract, and are summed over or picked from leading dimensions."""
+
+    def __add__(self, other: Self) -> Self:
+        return self._joined(other, torch.add)
+
+    def __sub__(self, other: Self) -> Self:
+        return self._joined(other, torch.sub)
+
+    def _joined(self, other: Self, operation: Callable[[Tensor, Tensor], Tensor]) -> Self:
+        changed: dict[str, object] = {}
+        for name in (f.name for f in fields(self)):
+            mine, theirs = getattr(self, name), getattr(other, name)
+            if isinstance(mine, Sums):
+                changed[name] = mine._joined(theirs, operation)
+            elif name != "shift":
+                changed[name] = operation(mine, theirs)
+            elif mine is not theirs and not torch.equal(mine, theirs):
+                raise UsageError("sums about different shifts cannot be joined; make them with the same shift")
+        return replace(self, **changed)
+
+    def _mapped(self, function: Callable[[Tensor], Tensor], *, shift: bool = False) -> Self:
+        changed: dict[str, object] = {}
+        for name in (f.name for f in fields(self)):
+            value = getattr(self, name)
+            if isinstance(value, Sums):
+                changed[name] = value._mapped(function, shift=shift)
+            elif name != "shift" or shift:
+                changed[name] = function(value)
+        return replace(self, **changed)
+
+    def sum(self, dim: int = 0) -> Self:
+        """The entries along leading dimension ``dim`` (counted from the front) joined into one."""
+        return self._mapped(lambda value: value.sum(dim))
+
+    def __getitem__(self, index: int | slice | Tensor) -> Self:
+        """The entries at ``index`` of the first leading dimension."""
+        return self._mapped(lambda value: value[index])
+
+    def weighted(self, weights: Tensor) -> Self:
+        """The entries of the first leading dimension joined with weights: ``(G,)`` gives one set, ``(k, G)`` gives k."""
+        return self._mapped(lambda value: torch.tensordot(weights, value, dims=1))
+
+    def to(self, device: torch.device | str) -> Self:
+        """The same sums on another device."""
+        return self._mapped(lambda value: value.to(device), shift=True)
+
+
+def row_blocks(x: Tensor, group: Tensor | None, groups: int) -> Iterator[tuple[int, slice | Tensor]]:
+    """The rows of each group in turn, as (group, index) pairs of at most ``_BLOCK`` numbers each."""
+    if x.ndim != 2:
+        raise UsageError(f"rows are an (n, d) matrix; got shape {tuple(x.shape)}")
+    step = max(1, _BLOCK // max(1, x.shape[1]))
+    if group is None:
+        yield from ((0, slice(i, i + step)) for i in range(0, len(x), step))
+        return
+    if group.shape != (len(x),):
+        raise UsageError(f"there are {len(x)} rows, and groups of shape {tuple(group.shape)} for them")
+    order = torch.argsort(group, stable=True)
+    present, counts = torch.unique(group, return_counts=True)
+    numbers = present.tolist()
+    if numbers and not 0 <= numbers[0] <= numbers[-1] < groups:
+        raise UsageError(f"groups are numbered 0 to {groups - 1}; got {numbers[0]} to {numbers[-1]}")
+    for g, index in zip(numbers, order.split(counts.tolist()), strict=True):
+        yield from ((g, part.to(x.device)) for part in index.split(step))
+
+
+def shifted(x: Tensor, index: slice | Tensor, shift: Tensor) -> Tensor:
+    """The rows of ``x`` at ``index`` less the shift, in float64 and where the shift is."""
+    if x.shape[1] != len(shift):
+        raise UsageError(f"rows have {x.shape[1]} features, and the shift {len(shift)}")
+    return x[index].detach().to(shift.device, torch.float64) - shift
+
+
+def refuse_non_finite(sums: Tensor, x: Tensor) -> None:
+    """Raise NonFinite, naming the first such row of ``x``, if the sums that it went into are not finite."""
+    if not torch.isfinite(sums).all():
+        bad = (~torch.isfinite(x)).any(-1).nonzero().flatten().tolist()
+        where = f"row {bad[0]} of {len(x)} ({len(bad)} in all)" if bad else "their fourth powers"
+        raise NonFinite(f"features must be finite; NaN or infinite in {where}")

@@ -1,0 +1,70 @@
+"""IsoScore, which is an affine function of the participation ratio."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from rankscope.definition import Definition
+from rankscope.linalg.moments import Moments
+from rankscope.measures.participation_ratio import naive_participation_ratio, unbiased_participation_ratio
+
+
+def isoscore(moments: Moments, *, unbiased: bool = False) -> Tensor:
+    r"""IsoScore: how evenly the variance is spread over all d dimensions.
+
+    .. math:: (\mathrm{PR} - 1) / (d - 1)
+
+    It is 0 for one direction and 1 for isotropic features, and does not change when they are scaled, turned or
+    shifted. Rows that are all equal give 0; a single dimension gives 1.
+
+    Rudman et al., "IsoScore: measuring the uniformity of embedding space utilization", Findings of ACL 2022 (arXiv
+    2108.07344); the published algorithm reduces to this formula.
+
+    Args:
+        moments: sums over rows with leading dimensions ``*``.
+        unbiased: take the unbiased participation ratio; as published it is the naive one.
+
+    Returns:
+        ``(*,)`` scores, float64.
+
+    Raises:
+        DataError: if unbiased, and an entry has fewer than 4 rows.
+    """
+    ratio = unbiased_participation_ratio(moments) if unbiased else naive_participation_ratio(moments)
+    if moments.width == 1:
+        return (ratio > 0).double()
+    return torch.where(ratio == 0, 0.0, (ratio - 1) / (moments.width - 1))
+
+
+def unbiased_isoscore(moments: Moments) -> Tensor:
+    """:func:`isoscore` with the unbiased participation ratio; it can leave the range from 0 to 1 where n is small."""
+    return isoscore(moments, unbiased=True)
+
+
+_CITATION = "Rudman et al. 2022 (arXiv 2108.07344)"
+
+DEFINITIONS = (
+    Definition(
+        name="isoscore",
+        function=isoscore,
+        reads="moments",
+        formula="(PR - 1) / (d - 1), PR the naive participation ratio",
+        citation=_CITATION,
+        low="0",
+        high="1",
+        bias="falls with few rows, as the naive participation ratio",
+        unit="share of isotropy",
+    ),
+    Definition(
+        name="isoscore-unbiased",
+        function=unbiased_isoscore,
+        reads="moments",
+        formula="(PR - 1) / (d - 1), PR the unbiased participation ratio",
+        citation=f"{_CITATION}; Chun et al. 2026 (arXiv 2509.26560)",
+        low="0 (in expectation)",
+        high="1 (in expectation)",
+        bias="hardly any for independent rows",
+        unit="share of isotropy",
+    ),
+)

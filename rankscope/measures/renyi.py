@@ -1,0 +1,50 @@
+"""Rényi entropies of the covariance, the logarithms of Hill numbers."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from torch import Tensor
+
+from rankscope.definition import Definition
+from rankscope.measures.hill import Base, hill
+
+
+def renyi_entropy(s: Tensor, order: float, *, base: Base = "lambda") -> Tensor:
+    r"""Matrix-based Rényi entropy, in nats.
+
+    .. math:: H_\alpha = \frac{1}{1 - \alpha} \ln \sum_i p_i^\alpha, \qquad p_i = s_i^2 / \sum_j s_j^2
+
+    It is the logarithm of the Hill number of that order: order 0 counts, 1 is the von Neumann entropy, 2 is
+    -ln tr K² of the Gram matrix K of trace one. It lies between 0 and ln r. A zero matrix gives -∞.
+
+    Giraldo, Rao & Príncipe, "Measures of entropy from data using infinitely divisible kernels", 2012 (arXiv 1211.2459).
+
+    Args:
+        s: ``(*, r)`` singular values, none negative, in any order.
+        order: α, from 0 to infinity.
+        base: ``lambda`` for p ∝ σ², ``sigma`` for p ∝ σ.
+
+    Returns:
+        ``(*,)`` entropies in nats, float64.
+
+    Raises:
+        UsageError: if the order is negative, or the base is unknown.
+    """
+    return hill(s, order, base=base).log()
+
+
+DEFINITIONS = tuple(
+    Definition(
+        name=f"renyi-{order}",
+        function=partial(renyi_entropy, order=order),
+        reads="spectrum",
+        formula=formula,
+        citation="Giraldo, Rao & Principe 2012 (arXiv 1211.2459)",
+        low="0",
+        high="ln rank",
+        bias="falls with few rows",
+        unit="nats",
+    )
+    for order, formula in ((1, "-sum p ln p, p = sigma^2 / sum sigma^2"), (2, "-ln sum p^2, p = sigma^2 / sum sigma^2"))
+)

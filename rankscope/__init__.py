@@ -1,0 +1,52 @@
+"""rankscope: what fine-tuning does to a model's representation space.
+
+    run = rankscope.collect("lora/", "texts.jsonl", rows="last", out="lora.pt")
+    rankscope.measure(run).to_frame()
+    rankscope.compare("lora.pt", "ptlora.pt", base="pretrained.pt").plot()
+
+Names are loaded when they are first used; importing the package imports nothing heavy.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+_WHERE: dict[str, str] = {
+    "collect": "rankscope.pipeline",
+    "load": "rankscope.pipeline",
+    "measure": "rankscope.pipeline",
+    "profile": "rankscope.pipeline",
+    "spectra": "rankscope.pipeline",
+    "compare": "rankscope.pipeline",
+    "load_model": "rankscope.models.load",
+    "embedded_checkpoint": "rankscope.data",
+    "open_data": "rankscope.data.open",
+    "Run": "rankscope.store",
+    "Features": "rankscope.features",
+    "Rows": "rankscope.features",
+    "Site": "rankscope.sites",
+    "Spectrum": "rankscope.spectrum",
+    "Definition": "rankscope.definition",
+    "Comparison": "rankscope.definition",
+    "DEFINITIONS": "rankscope.registry",
+    "COMPARISONS": "rankscope.registry",
+    "effective_rank": "rankscope.measures.effective_rank",
+    "participation_ratio": "rankscope.measures.participation_ratio",
+    "RankscopeError": "rankscope.errors",
+}
+"""Public names, and the module of each."""
+
+__all__ = sorted(_WHERE)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _WHERE:
+        raise AttributeError(f"module 'rankscope' has no attribute {name!r}")
+    value = getattr(importlib.import_module(_WHERE[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_WHERE})

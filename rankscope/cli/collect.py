@@ -1,0 +1,75 @@
+"""``rankscope collect``: a checkpoint's features at the chosen sites, stored."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from rankscope.cli import show
+
+
+def collect(
+    checkpoint: Annotated[list[Path], typer.Argument(help="A checkpoint folder, or several in order: base, adapters.")],
+    layers: Annotated[
+        str, typer.Option(help="Sites: all; decoder.0,decoder.3-5,final; 0:12:2; vision.*; last.")
+    ] = "all",
+    rows: Annotated[str, typer.Option(help="last, first, mean, tokens, text, image, query or answer.")] = "last",
+    data: Annotated[
+        str | None, typer.Option(help="The probe set: a file, a folder, or scenes. Default: scenes.")
+    ] = None,
+    n: Annotated[
+        int | None, typer.Option("--n", help="Only the first n samples; fewer in the data is an error.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="A folder, or one file .pt or .safetensors. Default: NAME.pt.")
+    ] = None,
+    base_model: Annotated[str | None, typer.Option(help="The base, where the adapter's own record is wrong.")] = None,
+    keep_special: Annotated[bool, typer.Option(help="Count special tokens as rows.")] = False,
+    tokens_per_batch: Annotated[int, typer.Option(help="How many tokens a batch holds, padding included.")] = 8192,
+    dtype: Annotated[str | None, typer.Option(help="Run the model in float32, bfloat16 or float16.")] = None,
+    nonfinite: Annotated[str, typer.Option(help="What NaN or infinite features do: refuse or keep.")] = "refuse",
+    shard: Annotated[str | None, typer.Option(help="Only part i of n, as 0/4; the parts share one folder.")] = None,
+    device: show.Device = None,
+    trust_remote_code: Annotated[bool, typer.Option(help="Allow code that lies in the checkpoint to run.")] = False,
+    overwrite: show.Overwrite = False,
+    dry_run: Annotated[bool, typer.Option(help="Say what it would read and write, and stop.")] = False,
+    quiet: show.Quiet = False,
+) -> None:
+    """Read features from a checkpoint with forward hooks. A collect that was stopped continues where it was.
+
+    Example: rankscope collect lora/ --layers decoder.0,final --rows tokens --data texts.jsonl --out lora.pt
+    """
+    from rankscope.pipeline.collect import collect as run_collect
+    from rankscope.pipeline.collect import prepare
+
+    job = prepare(
+        checkpoint,
+        data,
+        sites=layers,
+        rows=rows,
+        n=n,
+        out=out,
+        base_model=base_model,
+        keep_special=keep_special,
+        tokens_per_batch=tokens_per_batch,
+        dtype=dtype,
+        nonfinite=nonfinite,
+        shard=shard,
+        device=device,
+        trust_remote_code=trust_remote_code,
+        overwrite=overwrite,
+    )
+    if not quiet or dry_run:
+        show.note(job.in_words())
+    if dry_run:
+        return
+    with show.progress("collecting", quiet=quiet) as progress:
+        run = run_collect(job, progress=progress)
+    typer.echo(run.path)
+
+
+def add_to(app: typer.Typer) -> None:
+    """Register the command."""
+    app.command()(collect)

@@ -1,0 +1,67 @@
+"""``rankscope measure``: named numbers of one run along its sites."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from rankscope.cli import show
+
+if TYPE_CHECKING:
+    from rankscope.result import Measurement, Measured
+
+
+def measure(
+    run: Annotated[Path, typer.Argument(help="A run, or a checkpoint folder, which is collected first.")],
+    measures: Annotated[
+        str | None, typer.Option("--measures", "-m", help="Names, or file.py:function, by comma.")
+    ] = None,
+    layers: Annotated[str, typer.Option(help="Which sites of the run.")] = "all",
+    groups: Annotated[int, typer.Option(help="Groups of samples that the jackknife leaves out.")] = 20,
+    as_json: show.Json = False,
+    as_csv: show.Csv = False,
+    plot: Annotated[Path | None, typer.Option(help="Write one figure a measure into this folder.")] = None,
+    device: show.Device = None,
+    quiet: show.Quiet = False,
+) -> None:
+    """Measure a run: effective rank, stable rank, participation ratio, energy-90, the PT-PEFT ratio, and others by name.
+
+    Example: rankscope measure lora.pt --measures roy-vetterli,stable-rank --json
+    """
+    from rankscope.pipeline.measure import measure as run_measure
+    from rankscope.pipeline.resolve import as_run
+    from rankscope.registry import DEFAULT_DEFINITIONS, named
+
+    chosen = named(measures) if measures else DEFAULT_DEFINITIONS
+    with show.progress("measuring", quiet=quiet) as progress:
+        opened = as_run(run, progress=progress)
+        result = run_measure(opened, chosen, sites=layers, groups=groups, device=device, progress=progress)
+    show.records(result.to_records(), as_json=as_json, as_csv=as_csv, table=lambda: _table(result))
+    if plot:
+        from rankscope import plots
+
+        for name in result.measures:
+            plots.save(plots.measurement(result, name), plot / name)
+        show.note(f"figures in {plot}")
+
+
+def _table(result: Measurement) -> None:
+    by_site: dict[str, list[Measured]] = {}
+    for record in result.records:
+        by_site.setdefault(record.site, []).append(record)
+    first = result.records[0]
+    shape = f"{first.dtype}; 95 % intervals over {first.samples} samples"
+    lines = [
+        [site, str(r[0].n), str(r[0].d), *(show.interval(x.value, x.low, x.high) for x in r)]
+        for site, r in by_site.items()
+    ]
+    show.table(f"{result.run}: {shape}", ["site", "n", "d", *result.measures], lines)
+    for text in dict.fromkeys(f"{r.measure}: {r.note}" for r in result.records if r.note):
+        show.note(f"note: {text}")
+
+
+def add_to(app: typer.Typer) -> None:
+    """Register the command."""
+    app.command()(measure)

@@ -1,0 +1,102 @@
+"""How the command line speaks: results on stdout as a table, JSON or CSV; progress and notes on stderr."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Annotated, Any
+
+import typer
+
+Json = Annotated[bool, typer.Option("--json", help="Print a list of flat records as JSON.")]
+Csv = Annotated[bool, typer.Option("--csv", help="Print the records as CSV.")]
+Device = Annotated[str | None, typer.Option(help="The torch device; the GPU where there is one.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no notes.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an output that exists.")]
+
+
+def note(text: str) -> None:
+    """A line on stderr."""
+    typer.echo(text, err=True)
+
+
+def records(rows: Sequence[Mapping[str, Any]], *, as_json: bool, as_csv: bool, table: Callable[[], None]) -> None:
+    """Print records in the form that was asked for: JSON, CSV, or the table that ``table`` prints."""
+    if as_json:
+        typer.echo(json.dumps(list(rows), indent=1, allow_nan=False))
+    elif as_csv:
+        import csv
+
+        writer = csv.DictWriter(sys.stdout, fieldnames=list(rows[0]) if rows else [])
+        writer.writeheader()
+        writer.writerows(rows)
+    else:
+        table()
+
+
+def table(title: str, columns: Sequence[str], lines: Sequence[Sequence[str]]) -> None:
+    """Print a table; the first column is left-aligned, numbers are right-aligned."""
+    from rich.box import SIMPLE_HEAD
+    from rich.console import Console
+    from rich.table import Table
+
+    shown = Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
+    for i, column in enumerate(columns):
+        shown.add_column(column, justify="left" if i == 0 else "right", overflow="fold")
+    for line in lines:
+        shown.add_row(*line)
+    Console(width=None if sys.stdout.isatty() else 200, highlight=False).print(shown)
+
+
+def number(value: float | None) -> str:
+    """Four significant digits; a dash where there is no value."""
+    return "–" if value is None or value != value else f"{value:.4g}"
+
+
+def interval(value: float, low: float, high: float) -> str:
+    """``value [low, high]``."""
+    if value != value:
+        return "–"
+    return number(value) if low != low else f"{number(value)} [{number(low)}, {number(high)}]"
+
+
+def size(count: float) -> str:
+    """Bytes in the unit that leaves one to three digits before the point."""
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if count < 1024:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1024
+    return f"{count:.1f} TiB"
+
+
+@contextmanager
+def progress(what: str, *, quiet: bool = False) -> Iterator[Callable[[int, int, str], None]]:
+    """A bar on stderr with rate and time left; a line every 30 seconds where stderr is no terminal."""
+    if quiet:
+        yield lambda done, total, text: None
+    elif not sys.stderr.isatty():
+        yield _lines(what)
+    else:
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+        layout = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        with Progress(*layout, TextColumn("{task.fields[text]}"), console=Console(stderr=True)) as bar:
+            task = bar.add_task(what, total=None, text="")
+            yield lambda done, total, text: bar.update(task, completed=done, total=total, text=text)
+
+
+def _lines(what: str) -> Callable[[int, int, str], None]:
+    from time import monotonic
+
+    last = monotonic()
+
+    def tell(done: int, total: int, text: str) -> None:
+        nonlocal last
+        if monotonic() - last >= 30:
+            last = monotonic()
+            note(f"{what}: {done} of {total}  {text}")
+
+    return tell

@@ -1,0 +1,139 @@
+"""The loop: batches in, chosen rows of every site out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from rankscope.collect.hooks import Tap, reading
+from rankscope.collect.pooling import Pooling, pool
+from rankscope.errors import CheckpointError, DataError
+from rankscope.features import TEXT, Grid
+from rankscope.sites import Site
+
+ONE_A_SAMPLE = frozenset({"last", "first", "mean"})
+"""The kinds of rows of which every sample has exactly one."""
+
+Places = tuple[Tensor, Tensor, Tensor]
+"""Sample, position and role of each row."""
+
+
+class Inputs(NamedTuple):
+    """One batch, ready for the model."""
+
+    kwargs: Mapping[str, Any]
+    """What the model is called with."""
+    grids: Mapping[str, Grid]
+    """For each stack what its columns are. A stack that is not named has the columns that its hidden states have, all real."""
+
+
+class Read(NamedTuple):
+    """What one batch gave."""
+
+    features: dict[Site, Tensor]
+    """``(rows, d)`` of each site, on the CPU."""
+    rows: dict[str, Places]
+    """For each stack the sample (as its place in the batch), position and role of each row."""
+
+
+def read(
+    model: nn.Module, taps: Mapping[Site, Tap], inputs: Inputs, *, kind: str = "last", keep_special: bool = False
+) -> Read:
+    """One forward pass, and the chosen rows of every site.
+
+    Args:
+        model: the tuned model itself; it is called, and must be in evaluation mode.
+        taps: where each site is read.
+        inputs: one batch.
+        kind: which rows; one of :data:`rankscope.collect.pooling.KINDS`.
+        keep_special: whether special tokens count.
+
+    Raises:
+        CheckpointError: if a site did not run, or its hidden states do not have the columns that were expected.
+    """
+    if model.training:
+        raise CheckpointError("the model is in training mode, in which dropout changes every feature; call model.eval()")
+    poolings = {stack: pool(grid, kind, keep_special=keep_special) for stack, grid in inputs.grids.items()}
+
+    def keep(site: Site, hidden: Tensor) -> Tensor:
+        if site.stack not in poolings:
+            poolings[site.stack] = pool(_all_real(hidden), kind, keep_special=keep_special)
+        return poolings[site.stack](_columns(hidden, poolings[site.stack], site)).cpu()
+
+    with torch.inference_mode(), reading(taps, keep) as features:
+        model(**inputs.kwargs)
+    silent = [str(site) for site in taps if site not in features]
+    if silent:
+        raise CheckpointError(f"the forward pass never reached {', '.join(silent)}; leave these sites out")
+    return Read(features, {s: (p.sample, p.position, p.role) for s, p in poolings.items()})
+
+
+def _all_real(hidden: Tensor) -> Grid:
+    shape = hidden.shape[:2] if hidden.ndim > 2 else (len(hidden), 1)
+    return Grid(torch.full(shape, TEXT, dtype=torch.uint8), torch.ones(shape, dtype=torch.bool))
+
+
+def _columns(hidden: Tensor, pooling: Pooling, site: Site) -> Tensor:
+    """Hidden states as ``(b, t, d)``: as they are, or unpacked from ``(b·t, d)``, or from the real columns alone."""
+    b, t = pooling.mask.shape
+    if hidden.ndim == 4:
+        hidden = hidden.flatten(1, 2)
+    if hidden.ndim == 2 and len(hidden) == b * t:
+        hidden = hidden.unflatten(0, (b, t))
+    if hidden.shape[:2] != (b, t) or hidden.ndim != 3:
+        raise CheckpointError(
+            f"the hidden states at {site} have shape {tuple(hidden.shape)}; {b} samples of {t} columns were expected"
+        )
+    return hidden
+
+
+def check_rows(read: Read, samples: Sequence[int], ids: Sequence[str], *, kind: str, stacks: Iterable[str]) -> None:
+    """Refuse a batch in which a sample has no row where each must have one.
+
+    Raises:
+        DataError: naming the sample and the stack.
+    """
+    if kind not in ONE_A_SAMPLE:
+        return
+    for stack in stacks:
+        without = set(range(len(samples))) - set(read.rows[stack][0].tolist())
+        if without:
+            raise DataError(
+                f"sample {ids[samples[min(without)]]!r} has no real token at {stack} ({len(without)} such samples in its "
+                f"batch), so no {kind!r} row; count special tokens (keep_special), or leave it out"
+            )
+
+
+def batches_by_length(lengths: Sequence[int], budget: int) -> list[tuple[tuple[int, ...], int]]:
+    """Samples of like length together, longest first, each batch within a budget of tokens with padding counted.
+
+    Args:
+        lengths: tokens of each sample.
+        budget: most tokens a batch; a longer sample is a batch of its own.
+
+    Returns:
+        Samples (as their places in ``lengths``) and the padded length of each batch; a function of the arguments alone.
+    """
+    order = sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))
+    batches: list[tuple[tuple[int, ...], int]] = []
+    while order:
+        longest = max(1, lengths[order[0]])
+        take = max(1, budget // longest)
+        batches.append((tuple(order[:take]), longest))
+        order = order[take:]
+    return batches
+
+
+def read_all(
+    model: nn.Module,
+    taps: Mapping[Site, Tap],
+    batches: Iterable[tuple[Any, Sequence[int]]],
+    collate: Callable[[Sequence[int]], Inputs],
+    **options: Any,
+) -> Iterator[tuple[Any, Sequence[int], Read]]:
+    """What every batch gives: pairs of a batch and its samples in, and the same with its rows out."""
+    for batch, samples in batches:
+        yield batch, samples, read(model, taps, collate(samples), **options)

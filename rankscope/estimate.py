@@ -1,0 +1,221 @@
+"""One site seen in one or several runs on the same rows: every number there, and what it becomes when a group of samples is left out.
+
+All second-order numbers come from one pass of sums over groups of samples. Where the rows are few beside the features,
+the runs are first turned, losslessly and together, into the space that their rows span.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, TypeVar
+
+import torch
+from torch import Tensor
+
+from rankscope.definition import Comparison, Definition
+from rankscope.errors import NotComparable
+from rankscope.features import Rows, samples_in_groups
+from rankscope.linalg.moments import Moments, PairMoments
+from rankscope.linalg.svd import singular_values_of
+
+T = TypeVar("T")
+
+FEWEST = 4
+"""The least number of rows for which the unbiased estimates exist."""
+
+
+class Replicates(NamedTuple):
+    """A number on all rows, and with each group of samples left out."""
+
+    value: Tensor
+    """``()`` the number on all rows, float64."""
+    left_out: Tensor
+    """``(G,)`` the number without each group in turn."""
+
+    def minus(self, other: Replicates) -> Replicates:
+        """The difference, paired: the same samples are left out of both."""
+        return Replicates(self.value - other.value, self.left_out - other.left_out)
+
+
+class View:
+    """The features of one or several runs at one site, on the same rows."""
+
+    def __init__(
+        self,
+        features: Sequence[Tensor],
+        rows: Rows,
+        *,
+        groups: int = 20,
+        device: torch.device | str = "cpu",
+        replicated: bool = True,
+    ) -> None:
+        """Take the runs' features together.
+
+        Args:
+            features: for each run ``(n, d)``, of any floating dtype; the widths may differ.
+            rows: where the n rows came from; the same for all.
+            groups: how many groups of samples to leave out in turn; fewer samples make fewer groups.
+            device: where to compute.
+            replicated: whether groups are left out at all.
+
+        Raises:
+            NotComparable: for fewer than four rows or two samples.
+        """
+        self.n, self.rows = len(rows), rows
+        if self.n < FEWEST or rows.samples < 2:
+            raise NotComparable(
+                f"the measures need at least {FEWEST} rows of 2 samples; there are {self.n} rows of {rows.samples}"
+            )
+        self.features = tuple(features)
+        self.widths = tuple(x.shape[1] for x in features)
+        self.device = torch.device(device)
+        self.group = samples_in_groups(rows, groups)
+        self.groups = int(self.group.max()) + 1
+        kept = 1 - torch.eye(self.groups, dtype=torch.float64, device=self.device)
+        self._kept = kept if replicated else kept[:0]
+        self._turned = turned(features)
+        self._cache: dict[tuple[object, ...], Any] = {}
+
+    def moments(self, run: int) -> Moments:
+        """The sums over each group of samples, leading dimension G."""
+        return self._once(
+            ("moments", run),
+            lambda: Moments.of(self._turned[run], shift=self._shift(run), group=self.group, groups=self.groups),
+        )
+
+    def pair(self, a: int, b: int) -> PairMoments:
+        """The paired sums over each group of samples, leading dimension G; ``a`` is the reference."""
+        shifts = {"shift_a": self._shift(a), "shift_b": self._shift(b)}
+        return self._once(
+            ("pair", a, b),
+            lambda: PairMoments.of(self._turned[a], self._turned[b], **shifts, group=self.group, groups=self.groups),
+        )
+
+    def spectrum(self, run: int, *, centred: bool) -> tuple[Tensor, Tensor]:
+        """Singular values of all rows ``(r,)`` and without each group ``(G, r)``, r at most min(n, d)."""
+        sums = self.moments(run)
+        return self._once(
+            ("spectrum", run, centred),
+            lambda: tuple(
+                singular_values_of(m, centre=centred).values for m in (sums.sum(), sums.weighted(self._kept))
+            ),
+        )
+
+    def _shift(self, run: int) -> Tensor:
+        return self._once(("shift", run), lambda: self._turned[run].to(self.device, torch.float64).mean(0))
+
+    def _once(self, key: tuple[object, ...], make: Callable[[], T]) -> T:
+        if key not in self._cache:
+            self._cache[key] = make()
+        return self._cache[key]
+
+    def measured(self, definition: Definition, run: int) -> Replicates:
+        """A definition in one run."""
+        f = definition.function
+        if definition.reads == "spectrum":
+            whole, left = self.spectrum(run, centred=definition.centred)
+            return Replicates(f(whole), f(left))
+        if definition.reads == "moments":
+            sums = self.moments(run)
+            return Replicates(f(sums.sum()), f(sums.weighted(self._kept)))
+        return self._over_rows(lambda keep: f(self._rows(run, keep), self.rows.sample[keep]))
+
+    def related(self, comparison: Comparison, a: int, b: int) -> Replicates:
+        """A comparison of run ``b`` with the reference ``a``.
+
+        Raises:
+            NotComparable: if it needs a shared basis and the widths differ.
+        """
+        if comparison.same_width and self.widths[a] != self.widths[b]:
+            raise NotComparable(
+                f"{comparison.name} needs a shared basis; the widths are {self.widths[a]} and {self.widths[b]}"
+            )
+        f = comparison.function
+        if comparison.reads == "spectra":
+            x, y = (self.spectrum(i, centred=comparison.centred) for i in (a, b))
+            return Replicates(f(x[0], y[0]), f(x[1], y[1]))
+        if comparison.reads == "moments":
+            sums = self.pair(a, b)
+            return Replicates(f(sums.sum()), f(sums.weighted(self._kept)))
+        if comparison.reads == "folds":
+            return self._cross_fitted(f, self.pair(a, b))
+        return self._over_rows(lambda keep: f(self._rows(a, keep), self._rows(b, keep), self.rows.sample[keep]))
+
+    def _rows(self, run: int, keep: Tensor) -> Tensor:
+        return self.features[run][keep].to(self.device, torch.float64)
+
+    def _over_rows(self, function: Callable[[Tensor], Tensor]) -> Replicates:
+        value = function(torch.ones(self.n, dtype=torch.bool))
+        left = [function(self.group != g) for g in range(len(self._kept))]
+        return Replicates(value, torch.stack(left) if left else value.new_empty(0))
+
+    def _cross_fitted(self, function: Callable[[PairMoments, PairMoments], Tensor], sums: PairMoments) -> Replicates:
+        """Fit on one half of the groups and evaluate on the other, both ways, and average."""
+        even = self._even.double()
+        whole, left = (
+            tuple(sums.weighted(kept * half) for half in (even, 1 - even))
+            for kept in (torch.ones_like(even), self._kept)
+        )
+        value, without = ((function(x, y) + function(y, x)) / 2 for x, y in (whole, left))
+        return Replicates(value, without)
+
+    @property
+    def _even(self) -> Tensor:
+        return torch.arange(self.groups, device=self.device) % 2 == 0
+
+    def like_noise(self, run: int) -> View:
+        """Isotropic Gaussian features in the place of a run's, from a fixed seed; made once."""
+
+        def draw() -> View:
+            generator = torch.Generator().manual_seed(self.n * 1_000_003 + self.widths[run])
+            drawn = torch.randn(self.n, self.widths[run], generator=generator)
+            return View([drawn], self.rows, device=self.device, replicated=False)
+
+        return self._once(("noise", run), draw)
+
+    def shuffled(self, comparison: Comparison, a: int, b: int) -> float:
+        """What a comparison scores when each row of ``b`` stands beside a row of ``a`` drawn by a fixed seed."""
+
+        def shuffle() -> View:
+            order = torch.randperm(self.n, generator=torch.Generator().manual_seed(self.n))
+            pair = [self.features[a], self.features[b][order]]
+            return View(pair, self.rows, groups=self.groups, device=self.device, replicated=False)
+
+        return float(self._once(("shuffled", a, b), shuffle).related(comparison, 0, 1).value)
+
+    def against_itself(self, comparison: Comparison, run: int) -> float:
+        """What a run scores against itself: its two halves where spectra are compared, else the very same rows."""
+        if comparison.reads == "spectra":
+            sums = self.moments(run)
+            halves = (sums.weighted(half.double()) for half in (self._even, ~self._even))
+            spectra = [singular_values_of(half, centre=comparison.centred).values for half in halves]
+            r = min(s.shape[-1] for s in spectra)
+            return float(comparison.function(*(s[..., :r] for s in spectra)))
+        twice = self._once(
+            ("itself", run),
+            lambda: View([self.features[run]] * 2, self.rows, groups=self.groups, device=self.device, replicated=False),
+        )
+        return float(twice.related(comparison, 0, 1).value)
+
+
+def turned(features: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    """The same rows in coordinates of the space that they span, where that is smaller than the space they lie in.
+
+    Runs of one width are turned together by one orthonormal basis, so that every inner product within and between them
+    stays as it was; runs of different widths by one each.
+
+    Args:
+        features: for each run ``(n, d)``.
+
+    Returns:
+        For each run ``(n, min(d, m))``, m the number of rows of all runs that share the basis.
+    """
+    n = len(features[0])
+    widths = {x.shape[1] for x in features}
+    if len(widths) > 1:
+        return tuple(turned([x])[0] for x in features)
+    if n * len(features) >= widths.pop():
+        return tuple(features)
+    together = torch.cat([x.double() for x in features])
+    basis, _ = torch.linalg.qr(together.mT)
+    return tuple((together @ basis).split(n))

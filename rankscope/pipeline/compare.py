@@ -1,0 +1,228 @@
+"""Two runs compared on the same rows: against each other, or both against a base."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from rankscope.compare.cka_map import cka_map
+from rankscope.definition import Comparison, Definition
+from rankscope.errors import NotComparable
+from rankscope.estimate import Replicates, View
+from rankscope.features import Rows, common, first_difference
+from rankscope.pipeline.measure import (
+    GROUPS,
+    Progress,
+    caution,
+    convention,
+    dtype_name,
+    interval_of,
+    noise_value,
+    silent,
+    spectra,
+    where,
+    why_not,
+)
+from rankscope.pipeline.resolve import as_run
+from rankscope.registry import DEFAULT_COMPARED, Measure, known
+from rankscope.result import NOTHING, Compared, Contrast
+from rankscope.sites import Site, describe, select
+from rankscope.store import Run
+
+MAP_SAMPLES = 2048
+"""The most samples from which the site × site map is made."""
+
+
+@dataclass(frozen=True)
+class _Aligned:
+    """What two or three runs have in common."""
+
+    runs: tuple[Run, ...]
+    """The first, the second and, where there is one, the base."""
+    sites: tuple[Site, ...]
+    """The sites that all have."""
+    common_rows: bool
+    """Whether rows that only some have are left out."""
+
+    def at(self, site: Site) -> tuple[list[Tensor], Rows]:
+        """The features of each run at a site, on the same rows."""
+        features = [run.features(site) for run in self.runs]
+        rows = [run.rows_at(site) for run in self.runs]
+        if all(first_difference(rows[0], other) is None for other in rows[1:]):
+            return features, rows[0]
+        if not self.common_rows:
+            raise NotComparable(self._words(site, rows))
+        for i in range(1, len(rows)):
+            mine, theirs = common(rows[0], rows[i])
+            features[: i + 1] = [*(x[mine] for x in features[:i]), features[i][theirs]]
+            rows[: i + 1] = [*(r[mine] for r in rows[:i]), rows[i][theirs]]
+        return features, rows[0]
+
+    def _words(self, site: Site, rows: Sequence[Rows]) -> str:
+        other = next(i for i, r in enumerate(rows) if first_difference(rows[0], r))
+        return (
+            f"the rows of {self.runs[0].name} and {self.runs[other].name} differ at {site}: "
+            f"{first_difference(rows[0], rows[other])}; collect both on the same data, or compare the common rows (common_rows)"
+        )
+
+
+def compare(
+    a: Run | str | Path,
+    b: Run | str | Path,
+    *,
+    base: Run | str | Path | None = None,
+    measures: Sequence[Measure] = DEFAULT_COMPARED,
+    sites: str | Sequence[str | Site] = "all",
+    groups: int = GROUPS,
+    level: float = 0.95,
+    common_rows: bool = False,
+    device: str | None = None,
+    progress: Progress = silent,
+) -> Contrast:
+    """Two runs compared at every site, with intervals from a jackknife over samples, paired across the runs.
+
+    Args:
+        a: a run, the path of one, or a checkpoint folder, which is collected first; without a base it is the reference.
+        b: the other.
+        base: the pre-trained run, against which changes are signed.
+        measures: names of definitions and relations, the objects, or functions on ``(*, r)`` singular values.
+        sites: which of the sites that all runs have.
+        groups: how many groups of samples the jackknife leaves out in turn.
+        level: the coverage of the intervals.
+        common_rows: where the rows differ, use those that all have, rather than refuse.
+        device: where to compute; the GPU where there is one.
+        progress: told of each site.
+
+    Raises:
+        NotComparable: if the runs share no site, their rows differ, or there are too few.
+        UnknownName: if there is no such site or measure.
+    """
+    chosen = [known(m) for m in measures]
+    runs = tuple(as_run(r, progress=progress) for r in ((a, b) if base is None else (a, b, base)))
+    aligned = _Aligned(runs, _shared_sites(runs, sites), common_rows)
+    records: list[Compared] = []
+    for done, site in enumerate(aligned.sites):
+        progress(done, len(aligned.sites), str(site))
+        features, rows = aligned.at(site)
+        view = View(features, rows, groups=groups, device=where(device))
+        records += [_compared(aligned, site, what, view, level) for what in chosen]
+    progress(len(aligned.sites), len(aligned.sites), "spectra and similarity")
+    return Contrast(
+        tuple(records),
+        names=_names(runs),
+        rows=f"{runs[0].manifest.rows['kind']}, {runs[0].manifest.probe['name']}",
+        spectra={
+            name: spectra(run, aligned.sites, device=device) for name, run in zip(_names(runs), runs, strict=True)
+        },
+        similarity=_similarity(aligned),
+        similarity_sites=aligned.sites,
+        notes=tuple(_notes(runs, aligned)),
+    )
+
+
+def _names(runs: Sequence[Run]) -> tuple[str, ...]:
+    """The names of the runs, numbered where two are called the same."""
+    names = [run.name for run in runs]
+    return tuple(n if names.count(n) == 1 else f"{n}#{i + 1}" for i, n in enumerate(names))
+
+
+def _shared_sites(runs: Sequence[Run], sites: str | Sequence[str | Site]) -> tuple[Site, ...]:
+    shared = tuple(s for s in runs[0].sites if all(s in run.sites for run in runs[1:]))
+    if not shared:
+        what = "; ".join(f"{run.name} has {describe(run.sites)}" for run in runs)
+        raise NotComparable(f"the runs share no site: {what}")
+    return select(sites, shared)
+
+
+def _notes(runs: Sequence[Run], aligned: _Aligned) -> list[str]:
+    notes = []
+    for run in runs:
+        alone = [s for s in run.sites if any(s not in other.sites for other in runs)]
+        if alone:
+            notes.append(f"only {run.name} has {describe(alone)}; left out")
+    dtypes = {run.manifest.dtype for run in runs}
+    if len(dtypes) > 1:
+        notes.append(f"the runs are stored in different dtypes ({', '.join(sorted(dtypes))}), whose rounding differs")
+    return notes
+
+
+def _compared(aligned: _Aligned, site: Site, what: Definition | Comparison, view: View, level: float) -> Compared:
+    based = len(aligned.runs) > 2
+    nothing = why_not(what, view)
+    parts = _Parts()
+    if not nothing:
+        parts = _defined(what, view, based) if isinstance(what, Definition) else _related(what, view, based)
+    a, b, between = (interval_of(x, level, view.groups) for x in parts[:3])
+    return Compared(
+        site=str(site),
+        measure=what.name,
+        value=between.value,
+        low=between.low,
+        high=between.high,
+        a=a.value,
+        b=b.value,
+        difference=between.value if parts.a is not None else NOTHING,
+        a_low=a.low,
+        a_high=a.high,
+        b_low=b.low,
+        b_high=b.high,
+        base=parts.base,
+        noise=parts.noise,
+        itself=parts.itself,
+        n=view.n,
+        samples=view.rows.samples,
+        d=view.widths[0],
+        dtype="/".join(dict.fromkeys(dtype_name(x) for x in view.features)),
+        convention=convention(what, aligned.runs[0]),
+        unit=what.unit,
+        note=nothing or caution(what, view),
+    )
+
+
+class _Parts(NamedTuple):
+    """A measure in the runs and between them; what has no meaning is None or NaN."""
+
+    a: Replicates | None = None
+    b: Replicates | None = None
+    between: Replicates | None = None
+    base: float = NOTHING
+    noise: float = NOTHING
+    itself: float = NOTHING
+
+
+def _defined(what: Definition, view: View, based: bool) -> _Parts:
+    a, b, noise = view.measured(what, 0), view.measured(what, 1), noise_value(what, view)
+    if not based:
+        return _Parts(a, b, b.minus(a), noise=noise)
+    base = view.measured(what, 2)
+    return _Parts(a.minus(base), b.minus(base), b.minus(a), base=float(base.value), noise=noise)
+
+
+def _related(what: Comparison, view: View, based: bool) -> _Parts:
+    reference = 2 if based else 0
+    noise, itself = view.shuffled(what, reference, 1), view.against_itself(what, reference)
+    if not based:
+        return _Parts(between=view.related(what, 0, 1), noise=noise, itself=itself)
+    a, b = view.related(what, 2, 0), view.related(what, 2, 1)
+    return _Parts(a, b, b.minus(a), noise=noise, itself=itself)
+
+
+def _similarity(aligned: _Aligned) -> Tensor:
+    """Debiased linear CKA of every site of the reference with every site of the second run, on means over samples."""
+    runs = (aligned.runs[-1] if len(aligned.runs) > 2 else aligned.runs[0], aligned.runs[1])
+    sides: tuple[list[Tensor], list[Tensor]] = ([], [])
+    for site in aligned.sites:
+        features, rows = aligned.at(site)
+        sample, place = torch.unique(rows.sample, return_inverse=True)
+        kept = sample < MAP_SAMPLES
+        for side, run in zip(sides, runs, strict=True):
+            x = features[aligned.runs.index(run)].double()
+            side.append(
+                x.new_zeros(len(sample), x.shape[1]).index_reduce_(0, place, x, "mean", include_self=False)[kept]
+            )
+    return cka_map(*sides)

@@ -1,0 +1,167 @@
+"""A run measured: named numbers along its sites, each with its interval, its convention and what noise scores."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from rankscope.definition import Comparison, Definition
+from rankscope.estimate import Replicates, View
+from rankscope.inference.jackknife import Interval, jackknife
+from rankscope.linalg.svd import singular_values
+from rankscope.registry import DEFAULT_DEFINITIONS, Measure, definition
+from rankscope.result import NOTHING, Measured, Measurement
+from rankscope.sites import Site, select
+from rankscope.spectrum import Spectrum
+from rankscope.store import Run
+
+Progress = Callable[[int, int, str], None]
+"""Called with how many steps are done, how many there are, and what comes next."""
+GROUPS = 20
+"""Groups of samples left out in turn."""
+BATCH_BYTES = 1 << 30
+"""How much of equally shaped features is decomposed at a time, in float64."""
+
+
+def silent(done: int, total: int, what: str) -> None:
+    """No progress shown."""
+
+
+def spectra(
+    run: Run, sites: str | Sequence[str | Site] = "all", *, centre: bool = True, device: str | None = None
+) -> dict[Site, Spectrum]:
+    """The singular values of a run's features at each site, decomposed in batches of equal shape.
+
+    Args:
+        run: the run.
+        sites: which of its sites.
+        centre: take the mean over rows away first.
+        device: where to compute; the GPU where there is one.
+
+    Raises:
+        UnknownName: if the run has no such site.
+        NonFinite: if a feature is NaN or infinite.
+    """
+    shapes: dict[tuple[int, int], list[Site]] = {}
+    chosen = select(sites, run.sites)
+    for site in chosen:
+        shapes.setdefault((run.n(site), run.width(site)), []).append(site)
+    found: dict[Site, Spectrum] = {}
+    for (n, d), members in shapes.items():
+        step = max(1, BATCH_BYTES // (8 * n * d))
+        for some in (members[i : i + step] for i in range(0, len(members), step)):
+            stacked = torch.stack([run.features(site) for site in some]).to(where(device))
+            solved = singular_values(stacked, centre=centre)
+            found |= zip(some, (Spectrum.of(solved, site, i) for i, site in enumerate(some)), strict=True)
+    return {site: found[site] for site in chosen}
+
+
+def where(device: str | None) -> torch.device:
+    """The device asked for, or the GPU where there is one."""
+    return torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+
+
+def measure(
+    run: Run,
+    measures: Sequence[Measure] = DEFAULT_DEFINITIONS,
+    *,
+    sites: str | Sequence[str | Site] = "all",
+    groups: int = GROUPS,
+    level: float = 0.95,
+    device: str | None = None,
+    progress: Progress = silent,
+) -> Measurement:
+    """Named numbers of one run along its sites.
+
+    Args:
+        run: the run.
+        measures: names, definitions, or functions from ``(*, r)`` singular values to ``(*,)``.
+        sites: which of its sites.
+        groups: how many groups of samples the jackknife leaves out in turn.
+        level: the coverage of the intervals.
+        device: where to compute; the GPU where there is one.
+        progress: told of each site.
+
+    Raises:
+        UnknownName: if there is no such site or measure.
+        NotComparable: if there are too few rows for any interval.
+    """
+    definitions = [definition(m) for m in measures]
+    chosen = select(sites, run.sites)
+    records: list[Measured] = []
+    for done, site in enumerate(chosen):
+        progress(done, len(chosen), str(site))
+        view = View([run.features(site)], run.rows_at(site), groups=groups, device=where(device))
+        records += [_measured(run, site, d, view, level) for d in definitions]
+    progress(len(chosen), len(chosen), "done")
+    return Measurement(tuple(records), run.name)
+
+
+def profile(run: Run, what: Measure, **options: object) -> Measurement:
+    """One measure along the sites of a run: :func:`measure` with a single definition and the same options."""
+    return measure(run, [what], **options)  # type: ignore[arg-type]
+
+
+def _measured(run: Run, site: Site, what: Definition, view: View, level: float) -> Measured:
+    nothing = why_not(what, view)
+    interval = interval_of(None if nothing else view.measured(what, 0), level, view.groups)
+    return Measured(
+        site=str(site),
+        measure=what.name,
+        value=interval.value,
+        low=interval.low,
+        high=interval.high,
+        noise=NOTHING if nothing else noise_value(what, view),
+        n=view.n,
+        samples=view.rows.samples,
+        d=view.widths[0],
+        dtype=dtype_name(view.features[0]),
+        convention=convention(what, run),
+        unit=what.unit,
+        note=nothing or caution(what, view),
+    )
+
+
+def interval_of(estimate: Replicates | None, level: float, groups: int) -> Interval:
+    """The jackknife interval of an estimate; NaN where there is none."""
+    if estimate is None:
+        return Interval(NOTHING, NOTHING, NOTHING, NOTHING, level, groups)
+    return jackknife(estimate.value, estimate.left_out, level=level)
+
+
+def why_not(what: Definition | Comparison, view: View) -> str:
+    """Why a measure has no meaning here; empty where it has one."""
+    if isinstance(what, Definition) and what.needs_tokens and view.n == view.rows.samples:
+        return "needs several rows a sample; collect with rows=tokens"
+    if isinstance(what, Comparison) and what.same_width and len(set(view.widths)) > 1:
+        return f"needs a shared basis; the widths are {' and '.join(map(str, view.widths))}"
+    return ""
+
+
+def caution(what: Definition | Comparison, view: View) -> str:
+    """What must be said beside a number that has a meaning."""
+    if what.reads in ("spectrum", "spectra") and view.n < 4 * max(view.widths):
+        return "n-limited: fewer than 4 rows a feature, so the value also measures n; compare at equal n only"
+    if what.name == "participation-ratio" and view.n > view.rows.samples:
+        return "takes rows as independent, and those of one sample are not; see participation-ratio-clustered"
+    return ""
+
+
+def noise_value(what: Definition, view: View, run: int = 0) -> float:
+    """What isotropic Gaussian features of the same shape score, from one seeded draw."""
+    noise = view.like_noise(run)
+    return float(noise.measured(what, 0).value)
+
+
+def convention(what: Definition | Comparison, run: Run) -> str:
+    """What was done to the rows before the formula."""
+    special = ", special tokens kept" if run.manifest.rows.get("keep_special") else ""
+    centring = {True: "centred", False: "uncentred"}[what.centred] if what.reads in ("spectrum", "spectra") else ""
+    return "; ".join(filter(None, (what.formula, centring, f"rows={run.manifest.rows['kind']}{special}", "float64")))
+
+
+def dtype_name(x: Tensor) -> str:
+    """``float32`` for a tensor of that dtype."""
+    return str(x.dtype).removeprefix("torch.")

@@ -1,0 +1,108 @@
+"""Numbers along the sites, with their intervals."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import isfinite
+
+from matplotlib.axes import Axes
+
+from rankscope.plots.style import look, panel_title
+from rankscope.sites import Site
+
+
+@dataclass(frozen=True)
+class Line:
+    """One run's numbers along the sites."""
+
+    name: str
+    """The run."""
+    value: Sequence[float]
+    """A value a site."""
+    low: Sequence[float]
+    """The lower ends of the intervals."""
+    high: Sequence[float]
+    """The upper ends."""
+
+
+def places(sites: Sequence[Site]) -> list[float]:
+    """Where each site stands on the axis: one apart within a stack, two between stacks."""
+    where: list[float] = []
+    for before, site in zip((None, *sites), sites, strict=False):
+        where.append(0.0 if before is None else where[-1] + (1 if before.stack == site.stack else 2))
+    return where
+
+
+def segments(sites: Sequence[Site]) -> list[list[int]]:
+    """Runs of sites that one curve may join: a stack, without its ``final``, which lies after a norm and stands alone."""
+    parts: list[list[int]] = []
+    for i, site in enumerate(sites):
+        joined = i > 0 and sites[i - 1].stack == site.stack and site.point != "final"
+        parts[-1].append(i) if joined else parts.append([i])
+    return parts
+
+
+def along(
+    sites: Sequence[Site],
+    lines: Sequence[Line],
+    ax: Axes,
+    *,
+    title: str,
+    unit: str = "",
+    noise: Sequence[float] = (),
+    zero: str = "",
+) -> Axes:
+    """Draw each run's numbers along the sites, with intervals as bars; sites after a norm are not joined to the curve.
+
+    Args:
+        sites: the sites.
+        lines: a line a run.
+        ax: where to draw.
+        title: the measure.
+        unit: its unit.
+        noise: what noise scores at each site, drawn dotted.
+        zero: the name of what zero means, where a line at zero is to be drawn.
+    """
+    x = places(sites)
+    for index, line in enumerate(lines):
+        _draw(x, segments(sites), line, look(index), ax)
+    if any(isfinite(v) for v in noise):
+        for part in segments(sites):
+            ax.plot([x[i] for i in part], [noise[i] for i in part], color="0.45", linestyle=":", marker="_", zorder=1)
+        ax.plot([], [], color="0.45", linestyle=":", label="noise")
+    if zero:
+        ax.axhline(0, label=zero, **(look(-1) | {"linewidth": 1.0, "zorder": 1}))
+    _label(sites, x, ax)
+    ax.set_ylabel(unit)
+    panel_title(ax, title)
+    return ax
+
+
+def _draw(x: Sequence[float], parts: Sequence[Sequence[int]], line: Line, style: dict[str, object], ax: Axes) -> None:
+    for number, part in enumerate(parts):
+        y = [line.value[i] for i in part]
+        errors = [
+            [max(0.0, line.value[i] - line.low[i]) for i in part],
+            [max(0.0, line.high[i] - line.value[i]) for i in part],
+        ]
+        if any(isfinite(v) for v in y):
+            label = line.name if number == 0 else None
+            ax.errorbar(
+                [x[i] for i in part], y, yerr=errors, label=label, markersize=3, capsize=1.5, elinewidth=0.8, **style
+            )
+
+
+def _label(sites: Sequence[Site], x: Sequence[float], ax: Axes) -> None:
+    ax.set_xticks(x, [s.point for s in sites], rotation=90)
+    for stack in dict.fromkeys(s.stack for s in sites):
+        mine = [x[i] for i, s in enumerate(sites) if s.stack == stack]
+        ax.annotate(
+            stack,
+            (sum(mine) / len(mine), 0),
+            xycoords=("data", "axes fraction"),
+            xytext=(0, -34),
+            textcoords="offset points",
+            ha="center",
+            va="top",
+        )

@@ -1,0 +1,132 @@
+"""Every measure that has a name. A new one is a file in ``measures/`` or ``compare/``, its test, and its line here."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from torch import Tensor
+
+from rankscope.definition import Comparison, Definition
+from rankscope.errors import UnknownName, UsageError
+
+MEASURES = (
+    "effective_rank",
+    "participation_ratio",
+    "rankme",
+)
+"""The files of ``rankscope/measures`` that define numbers of one run."""
+COMPARES = (
+    "cka",
+)
+"""The files of ``rankscope/compare`` that define numbers of two runs."""
+
+
+def _defined() -> Iterator[Definition | Comparison]:
+    for package, files in (("measures", MEASURES), ("compare", COMPARES)):
+        for file in files:
+            for value in vars(importlib.import_module(f"rankscope.{package}.{file}")).values():
+                for one in value if isinstance(value, tuple) else (value,):
+                    if isinstance(one, Definition | Comparison):
+                        yield one
+
+
+_ALL = {one.name: one for one in _defined()}
+DEFINITIONS = {name: one for name, one in _ALL.items() if isinstance(one, Definition)}
+"""Numbers of one run, by name."""
+COMPARISONS = {name: one for name, one in _ALL.items() if isinstance(one, Comparison)}
+"""Numbers of two runs, by name."""
+DEFAULT_DEFINITIONS = (
+    "roy-vetterli",
+    "rankme",
+    "stable-rank",
+    "participation-ratio",
+    "participation-ratio-clustered",
+    "energy-90",
+    "pt-peft",
+    "pt-peft-pooled",
+)
+"""What ``measure`` measures where nothing is asked for."""
+DEFAULT_COMPARED = (
+    *DEFAULT_DEFINITIONS,
+    "cka",
+    "overlap",
+    "variance-captured",
+    "recoverability",
+    "drift",
+    "cumulative-distance",
+)
+"""What ``compare`` compares where nothing is asked for."""
+
+Measure = str | Definition | Comparison | Callable[[Tensor], Tensor]
+"""A name, a definition, a comparison, or a function from ``(*, r)`` singular values to ``(*,)``."""
+
+
+def known(what: Measure) -> Definition | Comparison:
+    """The measure that is meant. A plain function becomes a definition on centred singular values.
+
+    Raises:
+        UnknownName: if there is none of that name; the message lists those there are.
+        UsageError: if ``what`` is none of the things a measure can be.
+    """
+    if isinstance(what, Definition | Comparison):
+        return what
+    if callable(what):
+        return _custom(what)
+    if not isinstance(what, str):
+        raise UsageError(f"a measure is a name, a definition or a function on singular values; got {type(what).__name__}")
+    if ".py:" in what:
+        return _custom(_from_file(what))
+    if what not in _ALL:
+        raise UnknownName(f"there is no measure {what!r}; there are {', '.join(sorted(_ALL))}")
+    return _ALL[what]
+
+
+def definition(what: Measure) -> Definition:
+    """The number of one run that is meant.
+
+    Raises:
+        UnknownName: if there is none of that name.
+        UsageError: if it is a number of two runs.
+    """
+    found = known(what)
+    if isinstance(found, Comparison):
+        raise UsageError(f"{found.name} relates two runs; ask compare for it")
+    return found
+
+
+def named(text: str) -> tuple[Definition | Comparison, ...]:
+    """The measures in a comma-separated list of names and ``file.py:function``."""
+    return tuple(known(part.strip()) for part in text.split(","))
+
+
+def _custom(function: Callable[[Tensor], Tensor]) -> Definition:
+    name = getattr(function, "__name__", type(function).__name__)
+    text = (function.__doc__ or "").strip().splitlines()
+    return Definition(
+        name=name.replace("_", "-"),
+        function=lambda s: function(s.double()),
+        reads="spectrum",
+        formula=text[0] if text else f"{name}(sigma)",
+        citation="the caller's own",
+        low="?",
+        high="?",
+        bias="not known",
+        unit="",
+    )
+
+
+def _from_file(text: str) -> Callable[[Tensor], Tensor]:
+    """The function that ``path/file.py:function`` names; the file is run, as any script that its user names."""
+    path, _, name = text.rpartition(":")
+    spec = importlib.util.spec_from_file_location(Path(path).stem, path) if Path(path).is_file() else None
+    if spec is None or spec.loader is None:
+        raise UnknownName(f"there is no file {path!r} to take the measure {name!r} from")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    function = getattr(module, name, None)
+    if not callable(function):
+        raise UnknownName(f"{path} has no function {name!r}")
+    return function

@@ -1,0 +1,1 @@
+"""Changes of weights: spectra of ΔW, intruder dimensions and learned prefixes. Tensors in, no model."""

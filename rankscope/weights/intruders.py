@@ -1,0 +1,108 @@
+r"""Intruder dimensions: leading singular vectors of the tuned weights that the pre-trained weights do not have.
+
+A count of them means little by itself: where the pre-trained singular values lie close together, *any* change turns
+their vectors. So it stands beside what full-rank noise of the same size makes, and beside the local gap. A prefix leaves
+the weights alone and has none by construction, which is no evidence.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from rankscope.errors import UsageError
+
+LEADING = 10
+"""Leading singular vectors of the tuned weights that are looked at."""
+THRESHOLD = 0.5
+"""A vector is an intruder if its cosine with every pre-trained one stays below this."""
+
+
+@dataclass(frozen=True)
+class Intruders:
+    """Which leading directions of the tuned weights are new."""
+
+    count: Tensor
+    """``(*,)`` number of intruder dimensions, int64."""
+    cosine: Tensor
+    """``(*, k)`` largest absolute cosine of each leading vector with any pre-trained left singular vector."""
+    values: Tensor
+    """``(*, k)`` singular values of the tuned weights, float64."""
+    gap: Tensor
+    """``(*, k)`` distance of each to its nearest neighbour in the tuned spectrum, relative to itself."""
+
+
+def intruders(w0: Tensor, w1: Tensor, *, k: int = LEADING, threshold: float = THRESHOLD) -> Intruders:
+    r"""Intruder dimensions: among the top k left singular vectors of :math:`W_1`, those with
+    :math:`\max_i|\langle y_j, x_i\rangle| < \epsilon` over all left singular vectors :math:`x_i` of :math:`W_0`.
+
+    Between 0 and k; does not change when both are scaled or rotated alike.
+
+    Shuttleworth, Andreas, Torralba & Sharma, "LoRA vs full fine-tuning: an illusion of equivalence", arXiv 2410.21228.
+
+    Args:
+        w0: ``(*, m, n)`` pre-trained weights, any floating dtype.
+        w1: ``(*, m, n)`` tuned weights, LoRA merged.
+        k: leading singular vectors to look at, at most min(m, n) (fewer are taken where there are fewer).
+        threshold: :math:`\epsilon`, between 0 and 1.
+
+    Returns:
+        The count with the cosines it is made of; plot it against the threshold.
+
+    Raises:
+        UsageError: if the shapes differ, or k or the threshold make no sense.
+    """
+    if w0.shape != w1.shape:
+        raise UsageError(f"weights of different shape: {tuple(w0.shape)} and {tuple(w1.shape)}")
+    if k < 1 or not 0 < threshold <= 1:
+        raise UsageError(f"intruders need k of at least 1 and a threshold in (0, 1]; got {k} and {threshold}")
+    before = _left(w0)[0]
+    after, values = _left(w1)
+    k = min(k, values.shape[-1])
+    cosine = (before.mT @ after[..., :k]).abs().amax(-2)
+    return Intruders((cosine < threshold).sum(-1), cosine, values[..., :k], _gaps(values)[..., :k])
+
+
+def _left(w: Tensor) -> tuple[Tensor, Tensor]:
+    u, s, _ = torch.linalg.svd(w.double(), full_matrices=False)
+    return u, s
+
+
+def _gaps(values: Tensor) -> Tensor:
+    steps = -values.diff(dim=-1)
+    end = torch.full_like(values[..., :1], torch.inf)
+    nearest = torch.minimum(torch.cat([end, steps], -1), torch.cat([steps, end], -1))
+    return nearest / values
+
+
+def intruder_null(
+    w0: Tensor,
+    norm: Tensor | float,
+    *,
+    k: int = LEADING,
+    threshold: float = THRESHOLD,
+    draws: int = 8,
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    r"""How many intruders full-rank Gaussian noise makes that is as large as the change, :math:`\|\Delta W\|_F`.
+
+    Args:
+        w0: ``(*, m, n)`` pre-trained weights.
+        norm: ``(*,)`` Frobenius norm of the change.
+        k: leading singular vectors to look at.
+        threshold: see :func:`intruders`.
+        draws: number of noises B.
+        generator: source of randomness.
+
+    Returns:
+        ``(B, *)`` int64 counts.
+    """
+    counts = []
+    for _ in range(draws):
+        noise = torch.randn(w0.shape, generator=generator, dtype=torch.float64).to(w0.device)
+        size = torch.as_tensor(norm, dtype=torch.float64, device=w0.device)[..., None, None]
+        noise = noise / torch.linalg.matrix_norm(noise)[..., None, None] * size
+        counts.append(intruders(w0, w0.double() + noise, k=k, threshold=threshold).count)
+    return torch.stack(counts)

@@ -1,0 +1,67 @@
+r"""The spectrum of a change of weights, :math:`\Delta W = W_1 - W_0`, exactly and without forming it where it is low-rank."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from rankscope.errors import UsageError
+
+
+class Update(NamedTuple):
+    """Singular value decomposition of a change of weights."""
+
+    left: Tensor
+    """``(*, m, r)`` left singular vectors, in output space."""
+    values: Tensor
+    """``(*, r)`` singular values, descending, float64."""
+    right: Tensor
+    """``(*, n, r)`` right singular vectors, in input space."""
+
+
+def low_rank_update(b: Tensor, a: Tensor, *, scale: float = 1.0) -> Update:
+    r"""Decomposition of :math:`\Delta W = s\,BA` from its factors, as in LoRA.
+
+    Thin QR of :math:`B` and :math:`A^\top` leaves an r × r matrix to decompose; the result is exact and costs
+    O((m + n) r²), where the full matrix would cost O(m n min(m, n)).
+
+    Hu et al., "LoRA", ICLR 2022, equation 3.
+
+    Args:
+        b: ``(*, m, r)`` the output factor, any floating dtype.
+        a: ``(*, r, n)`` the input factor.
+        scale: s, alpha / r in LoRA (alpha / sqrt(r) with rank stabilisation).
+
+    Returns:
+        The decomposition, float64; r is at most min(m, n).
+
+    Raises:
+        UsageError: if the factors do not fit.
+    """
+    if b.shape[-1] != a.shape[-2]:
+        raise UsageError(f"the factors do not fit: B is {tuple(b.shape[-2:])} and A is {tuple(a.shape[-2:])}")
+    left, upper_b = torch.linalg.qr(b.double())
+    right, upper_a = torch.linalg.qr(a.double().mT)
+    u, s, vh = torch.linalg.svd(upper_b @ upper_a.mT, full_matrices=False)
+    return Update(left @ u, abs(scale) * s, right @ vh.mT * (1.0 if scale >= 0 else -1.0))
+
+
+def full_update(w0: Tensor, w1: Tensor) -> Update:
+    """Decomposition of :math:`W_1 - W_0` as stored.
+
+    Args:
+        w0: ``(*, m, n)`` pre-trained weights, any floating dtype.
+        w1: ``(*, m, n)`` tuned weights.
+
+    Returns:
+        The decomposition, float64, r = min(m, n).
+
+    Raises:
+        UsageError: if the shapes differ.
+    """
+    if w0.shape != w1.shape:
+        raise UsageError(f"weights of different shape have no difference: {tuple(w0.shape)} and {tuple(w1.shape)}")
+    u, s, vh = torch.linalg.svd(w1.double() - w0.double(), full_matrices=False)
+    return Update(u, s, vh.mT)

@@ -61,7 +61,9 @@ class Attention:
         fused, equal = width_out(getattr(self.module, self.maps[0])), self._query_heads
         told = _first(self.module, _HEAD_WIDTH)
         if fused % 3 or (told is not None and fused != 3 * equal * told):
-            raise UsageError(f"{self.path}.{self.maps[0]} fuses queries with fewer keys and values; a prefix cannot be placed")
+            raise UsageError(
+                f"{self.path}.{self.maps[0]} fuses queries with fewer keys and values; a prefix cannot be placed"
+            )
         return fused // 3
 
     @property
@@ -112,5 +114,7 @@ def self_attention(block: nn.Module) -> Attention:
     """
     own = [a for a in attentions(block) if not a.cross]
     if len(own) != 1:
-        raise UsageError(f"{type(block).__name__} has {len(own)} self-attentions that are known by their maps; a prefix needs 1")
+        raise UsageError(
+            f"{type(block).__name__} has {len(own)} self-attentions that are known by their maps; a prefix needs 1"
+        )
     return own[0]

@@ -1,14 +1,16 @@
 """A prefix on disk: a plain PEFT folder where PEFT can express it, and beside it what PEFT has no place for.
 
-========================== ==============================================================================
-``adapter_config.json``    PEFT's: written where one of the stacks takes a cache, which is where PEFT puts a prefix
-``adapter_model.…``        PEFT's: ``prompt_embeddings`` of that stack, the network folded away
-``prefix.json``            how the prefix is built: rows, stacks with their shapes, encoder, which stack PEFT sees
-``prefix_stacks.…``        the rows of every other stack (the encoder of T5 or BART), by the stack's name
-``prefix_encoder.…``       the prefix's own parameters, embeddings and network, so that training can go on
-========================== ==============================================================================
+=================================== =====================================================================
+``adapter_config.json``             PEFT's
+``adapter_model.safetensors``       ``prompt_embeddings``, PEFT's, of the stack that takes a cache, where
+                                    PEFT puts a prefix, the network folded away; the rows of other stacks
+                                    (the encoder of T5 or BART) as ``rankscope_prefix.<stack>``
+``prefix.json``                     rows, stacks with their shapes, encoder, the stack that PEFT sees
+``prefix_encoder.safetensors``      the prefix's own parameters, so that training can go on
+=================================== =====================================================================
 
-Plain PEFT ignores the last three. The tensors are in safetensors files.
+Plain PEFT ignores the last two and the rows of other stacks. Where no stack takes a cache there are no
+``prompt_embeddings``, and plain PEFT refuses the folder.
 """
 
 from __future__ import annotations
@@ -29,9 +31,10 @@ from rankscope.models.prefix import Encoder, Prefix, Shape
 from rankscope.models.prefix_live import cached_owner, shape_of
 from rankscope.models.stacks import stacks
 
-ABOUT, STACKS, ENCODER = "prefix.json", "prefix_stacks.safetensors", "prefix_encoder.safetensors"
+ABOUT, ENCODER = "prefix.json", "prefix_encoder.safetensors"
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 FORMAT = "rankscope-prefix/1"
+PEFT_ROWS, OTHER_ROWS = "prompt_embeddings", "rankscope_prefix."
 
 
 def cached_stack(model: nn.Module) -> str | None:
@@ -40,7 +43,9 @@ def cached_stack(model: nn.Module) -> str | None:
     return next((name for name in reversed(there) if cached_owner(model, there, name) is not None), None)
 
 
-def save_prefix(prefix: Prefix, folder: Path, *, model: nn.Module, base: str | None, extra: Mapping[str, Tensor] | None = None) -> None:
+def save_prefix(
+    prefix: Prefix, folder: Path, *, model: nn.Module, base: str | None, extra: Mapping[str, Tensor] | None = None
+) -> None:
     """Write a prefix into a folder, which is made.
 
     Args:
@@ -57,13 +62,14 @@ def save_prefix(prefix: Prefix, folder: Path, *, model: nn.Module, base: str | N
     about = {"format": FORMAT, "peft_stack": seen, **prefix.about()}
     (folder / ABOUT).write_text(json.dumps(about, indent=2) + "\n")
     save_file({k: v.detach().cpu().contiguous() for k, v in prefix.state_dict().items()}, folder / ENCODER)
-    if seen is not None:
-        shape, twofold = prefix.shapes[seen], _twofold(model)
-        peft_config(shape, prefix.rows, model=model, base=base, heads=bool(extra)).save_pretrained(folder)
-        table = to_peft(tables.pop(seen), shape) if twofold else tables.pop(seen)
-        save_file({"prompt_embeddings": table, **(extra or {})}, folder / WEIGHTS, metadata={"format": "pt"})
-    if tables:
-        save_file(tables, folder / STACKS)
+    first = seen or next(iter(tables))
+    config = peft_config(prefix.shapes[first], prefix.rows, model=model, base=base, heads=bool(extra))
+    config.save_pretrained(folder)
+    tensors = dict(extra or {})
+    for name, table in tables.items():
+        rows = to_peft(table, prefix.shapes[name]) if name == seen and _twofold(model) else table
+        tensors[PEFT_ROWS if name == seen else OTHER_ROWS + name] = rows
+    save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
 
 
 def load_prefix(folder: Path, model: nn.Module, *, trainable: bool = False) -> Prefix:
@@ -79,26 +85,32 @@ def load_prefix(folder: Path, model: nn.Module, *, trainable: bool = False) -> P
     """
     about = json.loads((folder / ABOUT).read_text()) if (folder / ABOUT).is_file() else None
     if trainable and (about is None or not (folder / ENCODER).is_file()):
-        raise CheckpointError(f"{folder} has no {ENCODER}: the network that made the prefix is gone, its training cannot go on")
+        raise CheckpointError(
+            f"{folder} has no {ENCODER}: the network that made the prefix is gone, its training cannot go on"
+        )
     if trainable and about is not None:
         return _built(about, _tensors(folder / ENCODER), folder)
-    shapes = {name: shape_of(stack) for name, stack in stacks(model).items()} if about is None else _shapes(about)
-    tables = _tensors(folder / STACKS) if (folder / STACKS).is_file() else {}
+    tensors = _tensors(_weights(folder))
+    tables = {k.removeprefix(OTHER_ROWS): t for k, t in tensors.items() if k.startswith(OTHER_ROWS)}
     seen = cached_stack(model) if about is None else about["peft_stack"]
     if about is None and seen is None:
         raise CheckpointError(f"{folder} holds PEFT's prefix, and the model has no stack that takes one")
+    shapes = _shapes(about) if about is not None else {seen: shape_of(stacks(model)[seen])}
     if seen is not None:
-        config = json.loads((folder / CONFIG).read_text())
-        tables = {seen: of_peft(config, _tensors(_weights(folder)), shapes[seen], folder), **tables}
-    if about is not None and tables.keys() != shapes.keys():
-        raise CheckpointError(f"{folder} holds a prefix for {', '.join(tables)}; its {ABOUT} says {', '.join(shapes)}")
+        tables[seen] = of_peft(json.loads((folder / CONFIG).read_text()), tensors, shapes[seen], folder)
+    if tables.keys() != shapes.keys():
+        raise CheckpointError(
+            f"{folder} holds a prefix for {', '.join(tables) or 'nothing'}; it should hold one for {', '.join(shapes)}"
+        )
     return Prefix.of_tables(tables, shapes)
 
 
 def _weights(folder: Path) -> Path:
     if (folder / WEIGHTS).is_file():
         return folder / WEIGHTS
-    raise CheckpointError(f"{folder} has no {WEIGHTS}; a prefix in adapter_model.bin must be saved again by PEFT as safetensors")
+    raise CheckpointError(
+        f"{folder} has no {WEIGHTS}; a prefix in adapter_model.bin must be saved again by PEFT as safetensors"
+    )
 
 
 def _built(about: Mapping[str, Any], tensors: Mapping[str, Tensor], folder: Path) -> Prefix:
@@ -107,7 +119,9 @@ def _built(about: Mapping[str, Any], tensors: Mapping[str, Tensor], folder: Path
     found = {name: tuple(t.shape) for name, t in tensors.items()}
     if wanted != found:
         wrong = sorted(k for k in wanted.keys() | found.keys() if wanted.get(k) != found.get(k))
-        raise CheckpointError(f"{folder / ENCODER} does not fit its {ABOUT}: {wrong[0]} is {found.get(wrong[0])}, not {wanted.get(wrong[0])}")
+        raise CheckpointError(
+            f"{folder / ENCODER} does not fit its {ABOUT}: {wrong[0]} is {found.get(wrong[0])}, not {wanted.get(wrong[0])}"
+        )
     prefix.load_state_dict(dict(tensors))
     return prefix
 
@@ -141,7 +155,9 @@ def task_type(model: nn.Module) -> str:
     return "CAUSAL_LM" if can is not None and can() else "FEATURE_EXTRACTION"
 
 
-def peft_config(shape: Shape, rows: int, *, model: nn.Module, base: str | None, heads: bool = False) -> PrefixTuningConfig:
+def peft_config(
+    shape: Shape, rows: int, *, model: nn.Module, base: str | None, heads: bool = False
+) -> PrefixTuningConfig:
     """PEFT's configuration of a prefix of ``rows`` rows.
 
     For an encoder–decoder PEFT hands block i the slots 4i and 4i+1 of its list taken twice (the two between are meant for
@@ -187,6 +203,8 @@ def of_peft(config: Mapping[str, Any], tensors: Mapping[str, Tensor], shape: Sha
     step = 2 * (config.get("num_transformer_submodules") or 1)
     rows = torch.cat([rows] * (step // 2), dim=1)
     if rows.shape[1] < step * shape.layers:
-        raise CheckpointError(f"{folder} holds a prefix for {rows.shape[1] // step} blocks; the model has {shape.layers}")
+        raise CheckpointError(
+            f"{folder} holds a prefix for {rows.shape[1] // step} blocks; the model has {shape.layers}"
+        )
     keys_values = [rows[:, step * block : step * block + 2] for block in range(shape.layers)]
     return torch.cat(keys_values, dim=1).reshape(len(table), -1)

@@ -11,38 +11,36 @@ vision tower, a Q-Former) gets the rows joined to the keys and values inside eac
 
 from __future__ import annotations
 
-import copy
 import inspect
-import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import AttentionInterface, DynamicCache, EncoderDecoderCache
+from transformers import DynamicCache, EncoderDecoderCache
 from transformers.cache_utils import DynamicLayer
-from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from rankscope.errors import UnknownName, UsageError
 from rankscope.models.prefix import Encoder, Prefix, Shape
 from rankscope.models.prefix_attention import self_attention
+from rankscope.models.prefix_join import HELD, NAME, Folded, compute_dtype, join, many, widened
 from rankscope.models.stacks import Stack, stacks
-
-NAME = "rankscope_prefix"
-"""The name of the prefix among the model's submodules, and of the attention that joins it."""
-_HELD = "_rankscope_prefix"
 
 
 def shape_of(stack: Stack) -> Shape:
     """What the self-attention of every block of a stack takes.
 
     Raises:
-        UsageError: if the blocks differ, or their attention is not known.
+        UsageError: if there are no blocks, they differ, or their attention is not known.
     """
+    if not stack.blocks:
+        raise UsageError(f"{stack.name} has no blocks of attention; a prefix cannot stand in it")
     found = [self_attention(block) for block in stack.blocks]
     shapes = {(a.heads, a.head_width) for a in found}
     if len(shapes) != 1:
-        raise UsageError(f"the blocks of {stack.name} differ in their attention {sorted(shapes)}; a prefix needs them equal")
+        raise UsageError(
+            f"the blocks of {stack.name} differ in their attention {sorted(shapes)}; a prefix needs them equal"
+        )
     heads, width = shapes.pop()
     return Shape(len(found), heads, width)
 
@@ -97,11 +95,13 @@ def attach_prefix(model: nn.Module, prefix: Prefix) -> Prefix:
         if name not in there:
             raise UnknownName(f"the model has no stack {name!r} for the prefix; it has {', '.join(there)}")
         if (fits := shape_of(there[name])) != shape:
-            raise UsageError(f"the prefix is made for {shape} and the model's {name} is {fits}; it belongs to another base")
+            raise UsageError(
+                f"the prefix is made for {shape} and the model's {name} is {fits}; it belongs to another base"
+            )
     for name in prefix.shapes:
         owner = cached_owner(model, there, name)
         if owner is None:
-            _join(there[name], prefix)
+            join(there[name], prefix)
         else:
             owner.register_forward_pre_hook(InCache(prefix, name, owner, there[name].blocks[0]), with_kwargs=True)
     first = next(model.parameters())
@@ -116,7 +116,7 @@ def detach_prefix(model: nn.Module) -> Prefix | None:
             if isinstance(hook, InCache | Folded):
                 module._forward_pre_hooks.pop(key)
                 module._forward_pre_hooks_with_kwargs.pop(key, None)
-        if held := module.__dict__.pop(_HELD, None):
+        if held := module.__dict__.pop(HELD, None):
             module.config = held.config
     found = None
     for module in list(model.modules()):
@@ -155,7 +155,9 @@ class InCache:
         signature = inspect.signature(owner.forward)
         self.names = [p.name for p in signature.parameters.values() if p.kind is p.POSITIONAL_OR_KEYWORD]
 
-    def __call__(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[()], dict[str, Any]]:
+    def __call__(
+        self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[tuple[()], dict[str, Any]]:
         if module.training and getattr(self.block, "gradient_checkpointing", False):
             raise UsageError(
                 f"a prefix in {self.stack} does not work with gradient checkpointing: the blocks drop the cache that holds "
@@ -175,7 +177,7 @@ class InCache:
         if cache is None:
             own = DynamicCache(config=module.config) if not _twofold(module) else DynamicCache()
             cache = EncoderDecoderCache(own, DynamicCache()) if _twofold(module) else own
-        if getattr(cache, _HELD, False):
+        if getattr(cache, HELD, False):
             return cache
         own = cache.self_attention_cache if isinstance(cache, EncoderDecoderCache) else cache
         if not isinstance(own, DynamicCache):
@@ -184,10 +186,11 @@ class InCache:
             raise UsageError("the cache was filled without the prefix; start with an empty one")
         blocks = self.prefix(self.stack).to(compute_dtype(module)).unbind(0)
         # T5 sizes the cache by its encoder, which may have fewer blocks than the decoder that fills it.
-        own.layers.extend(DynamicLayer() for _ in range(len(blocks) - len(own.layers)) if own.layers)
+        for part in {id(own): own, id(cache): getattr(cache, "cross_attention_cache", own)}.values():
+            part.layers.extend(DynamicLayer() for _ in range(len(blocks) - len(part.layers)) if part.layers)
         for layer, (keys, values) in enumerate(blocks):
-            own.update(_many(keys, inputs.shape[0]), _many(values, inputs.shape[0]), layer)
-        setattr(cache, _HELD, True)
+            own.update(many(keys, inputs.shape[0]), many(values, inputs.shape[0]), layer)
+        setattr(cache, HELD, True)
         return cache
 
     def _fits(self, module: nn.Module, cache: Any, new: int) -> None:
@@ -197,98 +200,3 @@ class InCache:
                 f"{asked} positions ({self.prefix.rows} of them the prefix's) do not fit the {most} of {self.stack}; "
                 "shorten the texts or the prefix"
             )
-
-
-def _many(rows: Tensor, batch: int) -> Tensor:
-    return rows.unsqueeze(0).expand(batch, *rows.shape)
-
-
-def compute_dtype(module: nn.Module) -> torch.dtype:
-    """The dtype in which the module's keys and values come: autocast's where that is on, else the weights'."""
-    weight = next(p for p in module.parameters() if p.is_floating_point())
-    kind = weight.device.type
-    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else weight.dtype
-
-
-def widened(mask: Any, rows: int) -> Any:
-    """A mask with open columns for the prefix before its own; None stays None.
-
-    Args:
-        mask: ``(b, t)``, or ``(b, *, q, t)`` boolean or additive.
-        rows: the length of the prefix.
-    """
-    if mask is None:
-        return None
-    if isinstance(mask, Mapping):
-        return {key: widened(value, rows) for key, value in mask.items()}
-    additive = mask.ndim > 2 and mask.is_floating_point()
-    shape = (*mask.shape[:-1], rows)
-    return torch.cat([mask.new_zeros(shape) if additive else mask.new_ones(shape), mask], dim=-1)
-
-
-class Folded:
-    """Before a stack's first block runs: the prefix's keys and values are made, once for all its blocks."""
-
-    def __init__(self, prefix: Prefix, stack: str) -> None:
-        self.prefix, self.stack = prefix, stack
-        self.now: Tensor | None = None
-
-    def __call__(self, module: nn.Module, args: tuple[Any, ...]) -> None:
-        self.now = self.prefix(self.stack).to(compute_dtype(module))
-
-
-class Joined:
-    """What an attention that joins a prefix holds: where the rows are, and its configuration as it was."""
-
-    def __init__(self, rows: Folded, layer: int, config: Any) -> None:
-        self.rows, self.layer, self.config = rows, layer, config
-
-
-def _join(stack: Stack, prefix: Prefix) -> None:
-    AttentionInterface.register(NAME, attention_with_prefix)
-    rows = Folded(prefix, stack.name)
-    stack.blocks[0].register_forward_pre_hook(rows)
-    for layer, block in enumerate(stack.blocks):
-        module = self_attention(block).module
-        if not hasattr(module, "config") or not _dispatches(module):
-            raise UsageError(
-                f"{type(module).__name__} computes its attention by itself, so that a prefix cannot join it in {stack.name}; "
-                "leave that stack out"
-            )
-        module.__dict__[_HELD] = Joined(rows, layer, module.config)
-        module.config = copy.copy(module.config)
-        module.config._attn_implementation_internal = NAME
-
-
-def _dispatches(module: nn.Module) -> bool:
-    return hasattr(sys.modules[type(module).__module__], "ALL_ATTENTION_FUNCTIONS")
-
-
-def attention_with_prefix(
-    module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **options: Any
-) -> tuple[Tensor, Tensor | None]:
-    """The module's own attention over the prefix's rows and then its own.
-
-    Args:
-        module: the attention, which holds the prefix.
-        query: ``(b, heads, q, width)``.
-        key: ``(b, kv heads, t, width)``, and ``value`` alike.
-        attention_mask: ``(b, 1, q, t)`` or None.
-        options: passed on; a ``position_bias`` gets zeros for the prefix.
-    """
-    held: Joined = module.__dict__[_HELD]
-    assert held.rows.now is not None
-    keys, values = held.rows.now[held.layer]
-    if attention_mask is None and getattr(module, "is_causal", False) and query.shape[2] > 1:
-        attention_mask = torch.ones(query.shape[2], key.shape[2], dtype=torch.bool, device=key.device).tril()[None, None]
-    key = torch.cat([_many(keys, key.shape[0]).to(key.dtype), key], dim=2)
-    value = torch.cat([_many(values, value.shape[0]).to(value.dtype), value], dim=2)
-    if options.get("position_bias") is not None:
-        bias = options["position_bias"]
-        options["position_bias"] = torch.cat([bias.new_zeros(*bias.shape[:-1], keys.shape[1]), bias], dim=-1)
-    return _own(module, held)(module, query, key, value, widened(attention_mask, keys.shape[1]), **options)
-
-
-def _own(module: nn.Module, held: Joined) -> Callable[..., tuple[Tensor, Tensor | None]]:
-    eager = getattr(sys.modules[type(module).__module__], "eager_attention_forward", None)
-    return ALL_ATTENTION_FUNCTIONS.get_interface(held.config._attn_implementation, eager)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -65,7 +66,7 @@ class Example:
         if self.image is None:
             raise DataError(f"example {self.id!r} has no image")
         if isinstance(self.image, Path):
-            return open_picture(self.image, f"the image of example {self.id!r}")
+            return decode_picture(self.image, f"the image of example {self.id!r}, {self.image}")
         image = self.image.open() if isinstance(self.image, Picture) else self.image
         return image.convert("RGB")
 
@@ -77,27 +78,28 @@ class Example:
         return hashlib.sha256("".join(f"{len(p.encode())}:{p}" for p in parts).encode()).hexdigest()
 
 
-def open_picture(path: Path, what: str = "the image") -> Image:
-    """The picture in a file, in RGB and decoded; ``what`` names it in messages.
+def decode_picture(source: Path | bytes, what: str) -> Image:
+    """The picture in a file, or in the bytes of one, in RGB and decoded; ``what`` names it in messages.
 
     Raises:
         DataError: if the file is missing, is no image, is cut short, or claims more than ``MOST_PIXELS``.
     """
     from PIL import Image
 
+    bombs = (Image.DecompressionBombError, Image.DecompressionBombWarning)
     try:
-        with Image.open(path) as image:
+        with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as image:
             if image.width * image.height > MOST_PIXELS:
-                raise DataError(
-                    f"{what}, {path}, has {image.width} × {image.height} pixels; at most {MOST_PIXELS} are read"
+                raise Image.DecompressionBombError(
+                    f"{image.width} × {image.height} pixels; at most {MOST_PIXELS} are read"
                 )
             return image.convert("RGB")
     except FileNotFoundError:
-        raise DataError(f"{what} is not there: {path}; give the folder of the images, or check its file name") from None
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        if isinstance(error, DataError):
-            raise
-        raise DataError(f"{what} cannot be decoded: {path} ({error}); replace the file") from error
+        raise DataError(
+            f"{what} is not there: {source!s}; give the folder of the images, or check its file name"
+        ) from None
+    except (OSError, SyntaxError, ValueError, *bombs) as error:
+        raise DataError(f"{what} cannot be decoded: {error}; replace it") from error
 
 
 def _image_digest(example: Example) -> str:

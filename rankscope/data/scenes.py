@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from random import Random
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -197,7 +197,13 @@ class _Scenes(Sequence[Example]):
     def __len__(self) -> int:
         return len(self._places)
 
-    def __getitem__(self, index):  # type: ignore[no-untyped-def]
+    @overload
+    def __getitem__(self, index: int) -> Example: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> _Scenes: ...
+
+    def __getitem__(self, index: int | slice) -> Example | _Scenes:
         if isinstance(index, slice):
             return _Scenes(self._task, self._split, self._seed, self._places[index])
         return example(self._task, self._split, self._places[index], seed=self._seed)

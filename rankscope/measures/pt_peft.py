@@ -1,0 +1,237 @@
+"""The ratio of the PT-PEFT paper: the share of a spectrum's length at which its cumulative sum first reaches 0.9.
+
+As far as it is known, the paper takes the last hidden states of one sample, F of L tokens by d features, neither
+centred nor scaled; its singular values over their sum (not squared); the average over samples, element by element; the
+cumulative sum; and 100 k / min(L, d) at the first k with a sum of 0.9. How samples of different length are averaged is
+not known, so here that is a named choice. The number depends on L and d (on Gaussian noise too), moves in steps of
+100 / min(L, d), and hardly sees a collapse of the data set as a whole: read it beside the pooled ratio.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Literal, NamedTuple, get_args
+
+import torch
+from torch import Tensor
+
+from rankscope.definition import Definition
+from rankscope.errors import DataError, UsageError
+from rankscope.linalg.svd import singular_values
+from rankscope.measures.energy import first_reaching
+from rankscope.measures.gaussian import gaussian_ratio
+from rankscope.measures.hill import weights
+
+SHARE = 0.9
+"""The share of the sum of singular values that the paper asks for."""
+
+Length = Literal["relative", "pad", "truncate", "ratio", "equal"]
+"""How samples of different length are averaged. ``relative``: their cumulative curves at the same fraction of their
+length. ``pad``: zeros after the shorter ones, over the longest length. ``truncate``: only the positions that all have, over
+the shortest. ``ratio``: the mean of the ratios of the samples. ``equal``: refuse. On equal lengths the first three and the
+last are the same number, the paper's."""
+
+_BLOCK = 1 << 22
+"""Numbers of samples of equal length that are decomposed together."""
+
+
+class PaperRatio(NamedTuple):
+    """The ratio with what is needed to read it."""
+
+    value: Tensor
+    """The percentage, a float64 scalar."""
+    step: float
+    """The grid step 100 / min(L, d) of the length that was averaged over."""
+    reference: float
+    """What independent Gaussian numbers of the samples' shapes score, in per cent, before rounding up to the grid."""
+    curve: Tensor
+    """``(r,)`` the averaged cumulative curve."""
+    samples: int
+    """How many samples entered."""
+    lengths: tuple[int, int]
+    """The least and greatest L."""
+
+
+def spectrum_ratio(s: Tensor, share: float = SHARE) -> Tensor:
+    r"""The percentage of a spectrum's length at which its cumulative sum first reaches a share.
+
+    .. math:: \frac{100}{r} \min \Bigl\{ k : \sum_{i \le k} s_i \ge 0.9 \sum_i s_i \Bigr\}
+
+    On singular values, not their squares. It lies between 100/r, its step, and 100, and does not change when the matrix is
+    scaled or turned. A zero matrix gives 0. Not monotone in n when rows are pooled: worst at n near d.
+
+    Kim, Lee, Shim & Shim, Findings of EMNLP 2024 (arXiv 2411.00029), section 2.3, as reconstructed by others.
+
+    Args:
+        s: ``(*, r)`` singular values of the uncentred features, none negative, in any order.
+        share: the share to reach, above 0 and up to 1.
+
+    Returns:
+        ``(*,)`` percentages, float64.
+
+    Raises:
+        UsageError: if the share is not in (0, 1].
+    """
+    return 100 * first_reaching(s, share).double() / max(s.shape[-1], 1)
+
+
+def sample_spectra(x: Tensor, sample: Tensor) -> list[Tensor]:
+    """The singular values of the uncentred rows of each sample, in the order of the samples' numbers.
+
+    Args:
+        x: ``(n, d)`` features.
+        sample: ``(n,)`` sample of each row; the rows of a sample need not be contiguous.
+
+    Returns:
+        a float64 ``(min(L, d),)`` tensor a sample.
+
+    Raises:
+        NonFinite: if a feature is NaN or infinite.
+    """
+    counts, order = _rows_by_sample(sample)
+    ends = counts.cumsum(0)
+    spectra: list[Tensor] = [x.new_zeros(0)] * len(counts)
+    for length in torch.unique(counts).tolist():
+        members = (counts == length).nonzero().flatten()
+        for part in members.split(max(1, _BLOCK // max(1, length * x.shape[1]))):
+            index = order[ends[part][:, None] - length + torch.arange(length)]
+            values = singular_values(x[index.to(x.device)]).values
+            for i, s in zip(part.tolist(), values, strict=True):
+                spectra[i] = s
+    return spectra
+
+
+def _rows_by_sample(sample: Tensor) -> tuple[Tensor, Tensor]:
+    _, place, counts = torch.unique(sample.cpu(), return_inverse=True, return_counts=True)
+    return counts, torch.argsort(place, stable=True)
+
+
+def average_curve(spectra: Sequence[Tensor], *, length: Length = "relative") -> Tensor:
+    """The cumulative curve of the paper, averaged over samples; samples that are all zero have none and are left out.
+
+    Args:
+        spectra: the singular values of each sample, descending.
+        length: how samples of different length are averaged (:data:`Length`; for ``ratio`` the curve is that of
+            ``relative``).
+
+    Returns:
+        ``(r,)`` float64, which ends at 1; empty where there is no sample.
+
+    Raises:
+        DataError: if the lengths must be equal and are not.
+        UsageError: if the choice is unknown.
+    """
+    if length not in get_args(Length):
+        raise UsageError(f"lengths are averaged by one of {', '.join(get_args(Length))}; got {length!r}")
+    shares = [weights(s, base="sigma") for s in spectra if s.numel() and s.max() > 0]
+    if not shares:
+        return torch.zeros(0, dtype=torch.float64)
+    sizes = [len(p) for p in shares]
+    if length == "equal" and min(sizes) != max(sizes):
+        raise DataError(
+            f"samples have spectra of {min(sizes)} to {max(sizes)} values; choose how to average their lengths"
+        )
+    r = min(sizes) if length == "truncate" else max(sizes)
+    total = shares[0].new_zeros(r)
+    for p in shares:
+        curve = p.cumsum(0)
+        total += _stretched(curve, r) if length in ("relative", "ratio") else _cut(curve, r)
+    return total / total[-1]
+
+
+def _cut(curve: Tensor, r: int) -> Tensor:
+    return torch.cat([curve[:r], curve[-1:].expand(max(0, r - len(curve)))])
+
+
+def _stretched(curve: Tensor, r: int) -> Tensor:
+    """The curve, 0 at 0 and linear between its points, at the fractions 1/r … 1 of its length."""
+    if len(curve) == r:
+        return curve
+    at = torch.arange(1, r + 1, dtype=torch.float64, device=curve.device) * len(curve) / r
+    low = at.floor().long().clamp(max=len(curve) - 1)
+    padded = torch.cat([curve.new_zeros(1), curve])
+    return padded[low] + (at - low) * (padded[low + 1] - padded[low])
+
+
+def paper_ratio(x: Tensor, sample: Tensor, *, length: Length = "relative", share: float = SHARE) -> PaperRatio:
+    """The ratio per sample, averaged over samples, with its step and its Gaussian reference.
+
+    The value lies between the step and 100; it does not change when all features are scaled or turned. Where every
+    sample is zero it is 0.
+
+    Kim, Lee, Shim & Shim, Findings of EMNLP 2024 (arXiv 2411.00029), section 2.3, as reconstructed by others.
+
+    Args:
+        x: ``(n, d)`` features.
+        sample: ``(n,)`` sample of each row.
+        length: how samples of different length are averaged (:data:`Length`).
+        share: the share of the sum of singular values to reach.
+
+    Raises:
+        DataError: if no sample has more than one row, or the lengths must be equal and are not.
+        NonFinite: if a feature is NaN or infinite.
+        UsageError: if the choice of lengths is unknown.
+    """
+    counts, _ = _rows_by_sample(sample)
+    if not len(counts) or int(counts.max()) < 2:
+        raise DataError(
+            "the ratio per sample needs samples of several rows; every sample here has one (collect tokens)"
+        )
+    spectra = sample_spectra(x, sample)
+    curve = average_curve(spectra, length=length)
+    if length == "ratio":
+        value = torch.stack([spectrum_ratio(s, share) for s in spectra]).mean()
+    else:
+        steps = torch.diff(curve, prepend=curve.new_zeros(1)) if len(curve) else curve
+        value = spectrum_ratio(steps.clamp(min=0), share)
+    sizes, times = torch.unique(counts, return_counts=True)
+    references = [gaussian_ratio(n, x.shape[1], share=share) for n in sizes.tolist()]
+    reference = sum(r * m for r, m in zip(references, times.tolist(), strict=True)) / len(counts)
+    return PaperRatio(
+        value, 100 / max(len(curve), 1), 100 * reference, curve, len(counts), (int(counts.min()), int(counts.max()))
+    )
+
+
+def ratio_of_samples(x: Tensor, sample: Tensor, *, length: Length = "relative") -> Tensor:
+    """The value of :func:`paper_ratio`: a scalar in per cent."""
+    return paper_ratio(x, sample, length=length).value
+
+
+_CITATION = "Kim, Lee, Shim & Shim, Findings of EMNLP 2024 (arXiv 2411.00029), section 2.3, as reconstructed by others"
+_WAYS: dict[Length, str] = {
+    "relative": "curves averaged at equal fractions of their length",
+    "pad": "shorter spectra filled with zeros",
+    "truncate": "spectra cut to the shortest",
+    "ratio": "the mean of the samples' own ratios",
+}
+
+DEFINITIONS = (
+    *(
+        Definition(
+            name="pt-peft" if length == "relative" else f"pt-peft-{length}",
+            function=partial(ratio_of_samples, length=length),
+            reads="rows",
+            formula=f"100 k / min(L, d) where the mean over samples of cumsum(sigma / sum sigma) reaches 0.9; {way}",
+            citation=_CITATION,
+            low="100 / min(L, d)",
+            high="100",
+            bias="depends on L and d, on noise too; moves in steps of 100 / min(L, d); blind to a collapse of the data set",
+            unit="% of the spectrum",
+            needs_tokens=True,
+        )
+        for length, way in _WAYS.items()
+    ),
+    Definition(
+        name="pt-peft-pooled",
+        function=spectrum_ratio,
+        reads="spectrum",
+        formula="100 k / r, least k with sum_(i<=k) sigma >= 0.9 sum sigma, of all rows together, uncentred",
+        citation=_CITATION,
+        low="100 / r",
+        high="100",
+        bias="not monotone in the number of rows, and worst at n near d; moves in steps of 100 / r",
+        unit="% of the spectrum",
+        centred=False,
+    ),
+)

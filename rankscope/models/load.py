@@ -161,7 +161,7 @@ def _class(name: str, config: Any) -> type[PreTrainedModel] | None:
 
 def _of_auto(auto: str, config: Any) -> type[PreTrainedModel] | None:
     mapping = getattr(modeling_auto, auto)._model_mapping
-    found = mapping[type(config)] if type(config) in mapping else None
+    found = mapping.get(type(config), None)
     return found[0] if isinstance(found, tuple | list) else found
 
 

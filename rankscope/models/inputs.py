@@ -1,0 +1,244 @@
+"""One example as tensors: tokens and pixels by the checkpoint's own tokenizer and processor, and the role of each column."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import AutoImageProcessor, AutoProcessor, AutoTokenizer
+
+from rankscope.checkpoint import Checkpoint
+from rankscope.data.probes import Example
+from rankscope.errors import CheckpointError, DataError
+from rankscope.features import ANSWER, IMAGE, QUERY, SPECIAL, TEXT
+from rankscope.models.load import quiet
+from rankscope.models.stacks import Stack, stacks, unwrapped
+
+
+def open_processor(folder: Path, *, text: bool, image: bool, trust_remote_code: bool = False) -> Any:
+    """The tokenizer, image processor or processor of a checkpoint, whichever its model needs.
+
+    Raises:
+        CheckpointError: if it is not in the folder, or cannot be read.
+    """
+    auto = AutoProcessor if text and image else AutoTokenizer if text else AutoImageProcessor
+    try:
+        with quiet():
+            return auto.from_pretrained(folder, trust_remote_code=trust_remote_code, local_files_only=True)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, ImportError) as error:
+        what = {AutoProcessor: "processor", AutoTokenizer: "tokenizer", AutoImageProcessor: "image processor"}[auto]
+        told = " ".join(str(error).split())[:300]
+        raise CheckpointError(
+            f"{folder} has no {what} that can be read ({told}); save it there with processor.save_pretrained"
+        ) from error
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """How the samples of one model are made."""
+
+    processor: Any
+    """The checkpoint's tokenizer, image processor or processor."""
+    config: Any
+    """The base model's configuration."""
+    stacks: dict[str, Stack]
+    """Its stacks."""
+    answers: bool = True
+    """Whether a decoder-only model reads the target after the text."""
+    chat: bool = False
+    """Whether the text is put through the chat template."""
+
+    @classmethod
+    def of(
+        cls,
+        model: nn.Module,
+        checkpoint: Any,
+        *,
+        answers: bool = True,
+        chat: bool = False,
+        trust_remote_code: bool = False,
+    ) -> Inputs:
+        """The inputs of a model, with what lies in its checkpoint.
+
+        Raises:
+            CheckpointError: if there is no tokenizer or processor.
+        """
+        there = stacks(model)
+        columns = {stack.columns for stack in there.values()}
+        processor = open_processor(
+            Checkpoint.read(checkpoint).processor,
+            text="text" in columns,
+            image="patches" in columns,
+            trust_remote_code=trust_remote_code,
+        )
+        return cls(processor, unwrapped(model).config, there, answers, chat)
+
+    @property
+    def tokenizer(self) -> Any:
+        """The tokenizer; None for a model that reads images only."""
+        return getattr(self.processor, "tokenizer", self.processor if hasattr(self.processor, "encode") else None)
+
+    @property
+    def pad(self) -> int:
+        """What tokens are padded with; it is always masked."""
+        return next(
+            (i for i in (getattr(self.tokenizer, n, None) for n in ("pad_token_id", "eos_token_id")) if i is not None),
+            0,
+        )
+
+    @property
+    def image_token(self) -> int | None:
+        """The token that stands in the text for a part of the image."""
+        return getattr(self.config, "image_token_id", None) or getattr(self.config, "image_token_index", None)
+
+    def _with(self, columns: str) -> list[Stack]:
+        return [stack for stack in self.stacks.values() if stack.columns == columns]
+
+    def length(self, example: Example) -> int:
+        """The tokens of an example, its image not counted."""
+        if self.tokenizer is None:
+            return 1
+        return len(self._tokens(example.text)) + len(self._tokens(example.target))
+
+    def encode(self, example: Example) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """An example as the model takes it, and for each stack the role of each column ``(t,)``.
+
+        Raises:
+            DataError: if it lacks what the model reads.
+        """
+        inputs, roles = dict[str, Tensor](), dict[str, Tensor]()
+        answer = 0
+        if self._with("text"):
+            text, answer = self._text(example)
+            inputs |= self._processed(example, text)
+        elif self._with("patches"):
+            inputs |= self._arrays(self.processor(images=example.open_image(), return_tensors="pt"))
+        if self._with("target"):
+            inputs |= self._target(example)
+        for name, stack in self.stacks.items():
+            roles[name] = self._roles(stack, inputs, example, answer)
+        return inputs, roles
+
+    def _text(self, example: Example) -> tuple[str, int]:
+        """What the text stack reads, and how many of its last tokens are the answer."""
+        decodes = bool([s for s in self._with("text") if s.name == "decoder"])
+        prompt = self._prompt(example)
+        if not decodes or not self.answers or not example.target:
+            return prompt or ("" if decodes or self._with("target") else example.target), 0
+        gap = " " if prompt and not prompt[-1].isspace() else ""
+        joined = f"{prompt}{gap}{example.target}"
+        before, after = self._tokens(prompt), self._tokens(joined)
+        same = next(
+            (i for i, (x, y) in enumerate(zip(before, after, strict=False)) if x != y), min(len(before), len(after))
+        )
+        return joined, len(after) - same
+
+    def _prompt(self, example: Example) -> str:
+        if not self.chat:
+            return example.text
+        content: Any = example.text
+        if self._with("patches"):
+            content = [{"type": "image"}, {"type": "text", "text": example.text}]
+        return self.processor.apply_chat_template(
+            [{"role": "user", "content": content}], tokenize=False, add_generation_prompt=True
+        )
+
+    def _tokens(self, text: str) -> list[int]:
+        """The tokens of a text without special ones."""
+        return self.tokenizer(text, add_special_tokens=False)["input_ids"]
+
+    def _processed(self, example: Example, text: str) -> dict[str, Tensor]:
+        options: dict[str, Any] = {"add_special_tokens": False} if self.chat else {}
+        if not self._with("patches"):
+            return self._arrays(self.tokenizer(text, return_tensors="pt", **options))
+        token = getattr(self.processor, "image_token", None)
+        if token and self._with("projected") and token not in text:
+            text = f"{token}\n{text}"
+        return self._arrays(self.processor(images=example.open_image(), text=text, return_tensors="pt", **options))
+
+    def _arrays(self, produced: Any) -> dict[str, Tensor]:
+        """The tensors without a batch dimension; segment numbers are left out where there is one segment."""
+        tensors = {name: value[0] for name, value in produced.items() if isinstance(value, Tensor)}
+        for name in ("token_type_ids", "mm_token_type_ids"):
+            if name in tensors and (name == "mm_token_type_ids" or not tensors[name].any()):
+                del tensors[name]
+        for name in ("input_ids", "attention_mask"):
+            if name in tensors:
+                tensors[name] = tensors[name].long()
+        return tensors
+
+    def _target(self, example: Example) -> dict[str, Tensor]:
+        """The decoder's own input: the target, or the text where there is none, shifted by the start token."""
+        labels = self.tokenizer(text_target=example.target or example.text)["input_ids"]
+        if labels and labels[-1] == self.tokenizer.eos_token_id:
+            labels = labels[:-1]
+        ids = torch.tensor([self._start(), *labels], dtype=torch.int64)
+        return {"decoder_input_ids": ids, "decoder_attention_mask": torch.ones_like(ids)}
+
+    def _start(self) -> int:
+        text = self.config.get_text_config() if hasattr(self.config, "get_text_config") else self.config
+        found = [
+            getattr(config, name, None)
+            for name in ("decoder_start_token_id", "bos_token_id", "pad_token_id")
+            for config in (self.config, text)
+        ]
+        start = next((i for i in found if i is not None), None)
+        if start is None:
+            raise CheckpointError("the configuration names no decoder_start_token_id, so the decoder cannot start")
+        return int(start)
+
+    def _roles(self, stack: Stack, inputs: dict[str, Tensor], example: Example, answer: int) -> Tensor:
+        if stack.columns == "text":
+            return self._token_roles(inputs["input_ids"], TEXT, answer)
+        if stack.columns == "target":
+            return self._token_roles(inputs["decoder_input_ids"], ANSWER if example.target else TEXT, 0)
+        if stack.columns == "queries":
+            queries = torch.full((self.config.num_query_tokens,), QUERY, dtype=torch.uint8)
+            read = inputs.get("qformer_input_ids")
+            return queries if read is None else torch.cat([queries, self._token_roles(read, TEXT, 0)])
+        if stack.columns == "patches":
+            return patch_roles(stack, inputs["pixel_values"])
+        if stack.columns == "projected":
+            roles = patch_roles(self._with("patches")[0], inputs["pixel_values"])
+            keep = getattr(self.config, "vision_feature_select_strategy", "default") == "full"
+            return torch.full_like(roles if keep else roles[roles == IMAGE], IMAGE)
+        raise DataError(
+            f"what the columns of {stack.name} are is not known for this model; read it from tensors of your own"
+        )
+
+    def _token_roles(self, ids: Tensor, plain: int, answer: int) -> Tensor:
+        """``(t,)`` roles of tokens; the last ``answer`` that are not special are the answer."""
+        special = torch.isin(ids, torch.tensor(self.tokenizer.all_special_ids, dtype=ids.dtype))
+        roles = torch.full(ids.shape, plain, dtype=torch.uint8)
+        if answer:
+            end = int((~special).nonzero()[-1]) + 1
+            roles[end - answer : end] = ANSWER
+        roles[special & (roles != ANSWER)] = SPECIAL
+        if self.image_token is not None:
+            roles[ids == self.image_token] = IMAGE
+        return roles
+
+
+def patch_roles(stack: Stack, pixels: Tensor) -> Tensor:
+    """``(t,)`` roles of a vision tower's columns: class and register tokens are special, patches are image.
+
+    Args:
+        stack: the tower.
+        pixels: ``(c, h, w)``.
+    """
+    config = getattr(stack.owner, "config", None)
+    config = getattr(config, "vision_config", config)
+    size = getattr(config, "patch_size", None)
+    if pixels.ndim != 3 or size is None:
+        raise DataError(f"images of shape {tuple(pixels.shape)} have columns in {stack.name} that are not known here")
+    tall, wide = (size, size) if isinstance(size, int) else size
+    patches = (pixels.shape[-2] // tall) * (pixels.shape[-1] // wide)
+    names = (
+        {name.rpartition(".")[2] for name, _ in stack.owner.named_parameters()} if stack.owner is not None else set()
+    )
+    special = int(bool(names & {"class_embedding", "cls_token"})) + int("distillation_token" in names)
+    special += int(getattr(config, "num_register_tokens", 0) or 0)
+    return torch.tensor([SPECIAL] * special + [IMAGE] * patches, dtype=torch.uint8)

@@ -1,0 +1,169 @@
+"""Every family under every tuning: features are the hidden states of the plain model on one unpadded sample."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import peft
+import pytest
+import tiny
+import torch
+from torch import Tensor, nn
+
+from rankscope.collect.hooks import reading
+from rankscope.data.probes import Example
+from rankscope.models.load import load_model
+from rankscope.models.reader import Batch, reader
+from rankscope.models.stacks import sites, stacks, taps
+from rankscope.sites import Site
+
+CASES = tiny.cases()
+TEXTS = ("how many digits are there?", "three is left of seven, and", "a photo of")
+TARGETS = ("five", "nothing", "two digits")
+
+
+def examples(count: int = 3) -> list[Example]:
+    return [
+        Example(str(i), text, tiny.picture(i), (target,))
+        for i, (text, target) in enumerate(zip(TEXTS, TARGETS, strict=True))
+    ][:count]
+
+
+def plain(folder: Path, base: Path, name: str, tuning: str) -> nn.Module:
+    """The tuned model as plain transformers and PEFT open it."""
+    model = tiny.open_base(base)
+    if tuning == "none":
+        return model
+    inner = tiny.FAMILIES[name].inner if tuning in tiny.PROMPTS else ""
+    host = model.get_submodule(inner) if inner else model
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        tuned = peft.PeftModel.from_pretrained(host, folder)
+    if not inner:
+        return tuned.eval()
+    setattr(model, inner, tuned)
+    return model.eval()
+
+
+def called(model: nn.Module, batch: Batch) -> dict[Site, Tensor]:
+    """What each site gives for a batch."""
+    with torch.inference_mode(), reading(taps(model), lambda site, hidden: hidden.clone()) as found:
+        model(**batch.inputs)
+    return found
+
+
+def core(model: Any) -> Any:
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
+
+
+def numbered(stack: str, states: tuple[Tensor, ...], *, normed: bool, text: bool = False) -> dict[Site, Tensor]:
+    """Hidden states by the site that they belong to: embed, 0, …, and the last under ``final`` where it is normed."""
+    names = ["embed", *map(str, range(len(states) - 1))]
+    if normed:
+        names[-1] = "final"
+    return {Site(stack, point): state for point, state in zip(names, states, strict=True)}
+
+
+@torch.inference_mode()
+def expected(model: Any, batch: Batch, name: str) -> dict[Site, Tensor]:
+    """The sites' hidden states as transformers returns them."""
+    out = model(**batch.inputs, output_hidden_states=True, return_dict=True)
+    if name in ("gpt2", "opt", "llama"):
+        return numbered("decoder", out.hidden_states, normed=True)
+    if name in ("bert", "vit"):
+        return numbered("encoder", out.hidden_states, normed=name == "vit") | _vit_final(core(model), batch, name)
+    if name in ("t5", "bart"):
+        return _pair(out, normed=name == "t5")
+    if name == "clip":
+        text = numbered("text", out.text_model_output.hidden_states, normed=False)
+        text[Site("text", "final")] = out.text_model_output.last_hidden_state
+        return text | numbered("vision", out.vision_model_output.hidden_states, normed=False)
+    pixels = batch.inputs["pixel_values"]
+    if name == "llava":
+        vision = core(model).model.vision_tower(pixels, output_hidden_states=True, return_dict=True)
+        found = numbered("vision", vision.hidden_states, normed=False) | numbered(
+            "decoder", out.hidden_states, normed=True
+        )
+        return {**found, Site("projector", "output"): out.image_hidden_states}
+    return _blip2(core(model), pixels) | _language(out.language_model_outputs)
+
+
+def _vit_final(model: Any, batch: Batch, name: str) -> dict[Site, Tensor]:
+    if name == "bert":
+        return {}
+    states = model(**batch.inputs, output_hidden_states=True).hidden_states
+    return {Site("encoder", str(len(states) - 2)): states[-1], Site("encoder", "final"): model.vit(**batch.inputs)[0]}
+
+
+def _pair(out: Any, *, normed: bool) -> dict[Site, Tensor]:
+    encoder = numbered("encoder", out.encoder_hidden_states, normed=normed)
+    return encoder | numbered("decoder", out.decoder_hidden_states, normed=normed)
+
+
+def _language(out: Any) -> dict[Site, Tensor]:
+    return (
+        _pair(out, normed=True)
+        if "encoder_hidden_states" in out
+        else numbered("decoder", out.hidden_states, normed=True)
+    )
+
+
+def _blip2(model: Any, pixels: Tensor) -> dict[Site, Tensor]:
+    vision = model.vision_model(pixels, output_hidden_states=True, return_dict=True)
+    queries = model.query_tokens.expand(len(pixels), -1, -1)
+    read = model.qformer(
+        query_embeds=queries,
+        encoder_hidden_states=vision.last_hidden_state,
+        output_hidden_states=True,
+        return_dict=True,
+    )
+    found = numbered("vision", vision.hidden_states, normed=False)
+    found[Site("vision", "final")] = vision.last_hidden_state
+    return found | numbered("qformer", read.hidden_states, normed=False)
+
+
+def real(hidden: Tensor, batch: Batch, site: Site, place: int) -> Tensor:
+    """The real rows of one sample of a batch."""
+    mask = batch.grids[site.stack].real[place]
+    hidden = hidden.reshape(batch.grids[site.stack].real.shape[0], -1, hidden.shape[-1])
+    assert hidden.shape[1] == len(mask), f"{site}: {hidden.shape[1]} columns, {len(mask)} in the grid"
+    return hidden[place, mask]
+
+
+@pytest.mark.parametrize(("name", "tuning"), CASES, ids=[f"{name}-{tuning}" for name, tuning in CASES])
+def test_features_are_the_hidden_states_of_one_unpadded_sample(
+    folder: Callable[..., Path], name: str, tuning: str
+) -> None:
+    path, base = folder(name, tuning), folder(name)
+    model, other = load_model(path), plain(path, base, name, tuning)
+    read = reader(model, path)
+    batch = read.read(examples())
+    together = called(model, batch)
+    assert set(together) == set(sites(model))
+    swept = 0
+    for i, example in enumerate(examples()):
+        alone = read.read([example])
+        want = expected(other, alone, name)
+        for site, hidden in together.items():
+            if site not in want:  # transformers returns the last block's output normed only
+                stack = stacks(model)[site.stack]
+                assert site.point == str(len(stack.blocks) - 1), f"{site} has nothing to compare with"
+                assert stack.final is not None
+                hidden, site = stack.final(hidden), Site(site.stack, "final")  # noqa: PLW2901
+            torch.testing.assert_close(
+                real(hidden, batch, site, i),
+                real(want[site], alone, site, 0),
+                rtol=1e-5,
+                atol=2e-5,
+                msg=lambda m, s=site: f"{s}: {m}",
+            )
+            swept += 1
+    assert swept == 3 * len(sites(model))
+
+
+def test_the_table_is_swept_whole() -> None:
+    assert len(CASES) == 11 * 6 - 2 * 3
+    assert {name for name, _ in CASES} == set(tiny.FAMILIES)

@@ -24,7 +24,7 @@ def complete(path: Path, manifest: Manifest, batches: Collection[int], *, known:
     Returns:
         The number of batches that are missing, or whose shard is not what was committed.
     """
-    found = {b: c for b, c in layout.read_commits(path).items() if b in batches}
+    found = {b: c for b, c in layout.read_commits(path, manifest).items() if b in batches}
     commits = {**{b: c for b, c in found.items() if b not in known and layout.is_whole(path, c)}, **known}
     missing = len(batches) - len(commits)
     if not missing:
@@ -66,22 +66,25 @@ def tidy(path: Path, batches: Collection[int]) -> None:
             if name.startswith(files.TEMPORARY) or (folder != path and name not in kept):
                 files.remove(folder / name)
     files.remove(path / layout.LOCK)
-    for name in files.names_in(path / layout.COMMITS):
-        files.remove(path / layout.COMMITS / name)
-    files.remove_folder(path / layout.COMMITS)
+    _empty_folder(path / layout.COMMITS)
 
 
 def empty(path: Path) -> None:
     """Removes a store's files, all but its lock; ``index.json`` first, so that no half of it passes for a whole."""
-    for name in (layout.INDEX, layout.MANIFEST, layout.PLAN):
+    files.remove(path / layout.INDEX)
+    _empty_folder(path / layout.COMMITS)
+    for name in (layout.MANIFEST, layout.PLAN):
         files.remove(path / name)
-    for folder in (path / layout.COMMITS, path / layout.SHARDS):
-        for name in files.names_in(folder):
-            files.remove(folder / name)
-        files.remove_folder(folder)
+    _empty_folder(path / layout.SHARDS)
     for name in files.names_in(path):
         if name.startswith(files.TEMPORARY):
             files.remove(path / name)
+
+
+def _empty_folder(folder: Path) -> None:
+    for name in files.names_in(folder):
+        files.remove(folder / name)
+    files.remove_folder(folder)
 
 
 def discard(path: str | Path) -> None:

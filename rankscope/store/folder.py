@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
@@ -36,6 +36,7 @@ class Shard:
     check: bool
     """Whether it is hashed when it is first read, and again when it has changed since."""
     _seen: tuple[int, int, int] | None = None
+    _entries: dict[str, Entry] = field(default_factory=dict)
 
     def count(self, stack: str) -> int:
         """The number of rows at a stack."""
@@ -55,24 +56,28 @@ class Shard:
     @contextmanager
     def _open(self) -> Iterator[tuple[int, dict[str, Entry]]]:
         with files.reading(self.path) as fd:
-            self._compare(fd)
-            _, entries = read_header(fd, self.path)
-            if {name: (e.dtype, e.shape) for name, e in entries.items()} != self._expected:
-                raise StoreCorrupt(f"{self.path} does not hold the tensors that its commit tells; {COLLECT_AGAIN}")
-            yield fd, entries
+            status = os.fstat(fd)
+            seen = (status.st_ino, status.st_size, status.st_mtime_ns)
+            if seen != self._seen:
+                self._look(fd, status.st_size)
+                self._seen = seen
+            yield fd, self._entries
 
-    def _compare(self, fd: int) -> None:
-        status = os.fstat(fd)
-        if status.st_size != self.commit.bytes:
-            size = f"{status.st_size:,} bytes, and {self.commit.bytes:,} were written"
-            raise StoreCorrupt(f"{self.path} has {size}; {COLLECT_AGAIN}")
-        seen = (status.st_ino, status.st_size, status.st_mtime_ns)
-        if self.check and seen != self._seen:
-            if files.digest_of(fd, self.path, 0, status.st_size) != self.commit.sha256:
-                raise StoreCorrupt(
-                    f"{self.path} was altered: its SHA-256 is not the one that was committed; {COLLECT_AGAIN}"
-                )
-            self._seen = seen
+    def _look(self, fd: int, size: int) -> None:
+        """Compares the file with its commit, when it is first read and whenever it has changed since."""
+        if size != self.commit.bytes:
+            raise StoreCorrupt(
+                f"{self.path} has {size:,} bytes, and {self.commit.bytes:,} were written; {COLLECT_AGAIN}"
+            )
+        if self.check and files.digest_of(fd, self.path, 0, size) != self.commit.sha256:
+            raise StoreCorrupt(
+                f"{self.path} was altered: its SHA-256 is not the one that was committed; {COLLECT_AGAIN}"
+            )
+        metadata, self._entries = read_header(fd, self.path)
+        if metadata.get("plan_sha256") != self.manifest.plan_digest or metadata.get("batch") != str(self.batch.id):
+            raise StoreCorrupt(f"{self.path} is a shard of another run or batch; {COLLECT_AGAIN}")
+        if {name: (e.dtype, e.shape) for name, e in self._entries.items()} != self._expected:
+            raise StoreCorrupt(f"{self.path} does not hold the tensors that its commit tells; {COLLECT_AGAIN}")
 
     @cached_property
     def _expected(self) -> dict[str, tuple[torch.dtype, tuple[int, ...]]]:
@@ -114,7 +119,7 @@ class Folder:
         index = self._path / layout.INDEX
         if os.path.lexists(index):
             return layout.read_index(index, self.manifest)
-        commits = layout.read_commits(self._path)
+        commits = layout.read_commits(self._path, self.manifest)
         if partial and commits:
             return commits
         done = f"{len(commits)} of {self.manifest.batches} batches are there"
@@ -124,18 +129,25 @@ class Folder:
         """Reads every byte and compares it with what was written."""
         problems, read = [], 0
         for name in (layout.MANIFEST, layout.PLAN, layout.INDEX):
-            read += (self._path / name).stat().st_size
-        for shard in self.parts:
-            fresh = Shard(shard.path, shard.commit, shard.batch, shard.manifest, check=True)
+            read += self._size(name)
+        try:
+            now = Folder(self._path, partial=True)
+        except RankscopeError as error:
+            return Report(3, read, (Problem(str(self._path), str(error)),))
+        for shard in now.parts:
+            read += shard.commit.bytes
             try:
                 for stack in self.manifest.stacks:
-                    fresh.places(stack)
+                    shard.places(stack)
             except RankscopeError as error:
                 problems.append(Problem(str(shard.path), str(error)))
-            read += shard.commit.bytes
-        known = {shard.path.name for shard in self.parts}
+        known = {shard.path.name for shard in now.parts}
         for name in files.names_in(self._path / layout.SHARDS):
-            if name not in known:
+            if name not in known and (self._path / layout.INDEX).exists():
                 stray = self._path / layout.SHARDS / name
                 problems.append(Problem(str(stray), f"{stray} belongs to no batch of the plan; remove it"))
-        return Report(len(self.parts) + 3, read, tuple(problems))
+        return Report(len(now.parts) + 3, read, tuple(problems))
+
+    def _size(self, name: str) -> int:
+        path = self._path / name
+        return path.stat().st_size if path.exists() else 0

@@ -27,6 +27,9 @@ MANIFEST, PLAN, INDEX, LOCK, SHARDS, COMMITS = "store.json", "plan.jsonl", "inde
 PLACES = {"sample": torch.int64, "position": torch.int64, "role": torch.uint8}
 """What is stored of each row of a stack, and as what: tensors named ``rows/<stack>/<key>``."""
 
+LOG_LIMIT = 1 << 30
+"""The longest commit log that is read, in bytes."""
+
 _LOG = re.compile(r"rank[0-9]{5,}\.jsonl")
 
 
@@ -57,7 +60,8 @@ class Commit:
 
     def to_json(self) -> dict[str, Json]:
         """The members of a line of the log, and of the index."""
-        rows, bad = {**self.rows}, {**self.nonfinite}
+        rows: dict[str, Json] = {**self.rows}
+        bad: dict[str, Json] = {**self.nonfinite}
         file = f"{SHARDS}/{shard_name(self.batch)}"
         return {
             "batch": self.batch,
@@ -143,17 +147,19 @@ def _commit(item: Json, path: Path) -> Commit:
     return Commit.from_json(item, path)
 
 
-def read_commits(folder: Path) -> dict[int, Commit]:
-    """The commits of all ranks of an unfinished store. Lines that are torn or altered count as not written."""
+def read_commits(folder: Path, manifest: Manifest) -> dict[int, Commit]:
+    """The commits of all ranks of an unfinished store. Lines that are torn, altered or of another run do not count."""
     commits: dict[int, Commit] = {}
     for name in files.names_in(folder / COMMITS):
         if not _LOG.fullmatch(name):
             continue
         path = folder / COMMITS / name
-        for text in files.read_small(path, 1 << 30).splitlines(keepends=True):
+        for text in files.read_small(path, LOG_LIMIT).splitlines(keepends=True):
             with suppress(StoreCorrupt):
-                commit = Commit.from_json(member(unsealed(text, path, written="line"), "commit", dict, path), path)
-                commits[commit.batch] = commit
+                value = unsealed(text, path, written="line")
+                commit = Commit.from_json(member(value, "commit", dict, path), path)
+                if value.get("plan_sha256") == manifest.plan_digest:
+                    commits[commit.batch] = commit
     return commits
 
 
@@ -163,9 +169,9 @@ def is_whole(folder: Path, commit: Commit) -> bool:
     return shard.exists() and files.digest_of_file(shard) == (commit.bytes, commit.sha256)
 
 
-def commit_line(commit: Commit) -> bytes:
+def commit_line(commit: Commit, manifest: Manifest) -> bytes:
     """The line of a commit log, with its own checksum."""
-    return line(sealed({"commit": commit.to_json()}))
+    return line(sealed({"commit": commit.to_json(), "plan_sha256": manifest.plan_digest}))
 
 
 @contextmanager

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -71,6 +73,10 @@ class Manifest:
         ids = self.probe.get("ids")
         if not isinstance(ids, list) or not all(isinstance(i, str) for i in ids):
             raise UsageError("a manifest's probe['ids'] is the list of the ids of all samples, as strings")
+        if not ids or len(set(ids)) != len(ids):
+            raise UsageError(
+                f"the ids of the {len(ids)} samples of a probe set are different, and there is at least one"
+            )
         if self.dtype not in DTYPES:
             raise UsageError(f"features are stored as {', '.join(DTYPES)}; not as {self.dtype!r}")
         if not self.sites:
@@ -127,9 +133,9 @@ class Manifest:
         Raises:
             StoreCorrupt: if a member is missing, of another type, or cannot be meant.
         """
-        wanted = {"name": str, "dtype": str, "plan": str, "batches": int, "notes": list, "order": list}
+        wanted: dict[str, type] = {"name": str, "dtype": str, "plan": str, "batches": int, "notes": list, "order": list}
         wanted |= dict.fromkeys(("checkpoint", "probe", "rows", "sites", "pooling", "reading", "versions"), dict)
-        got = {key: member(value, key, kind, path) for key, kind in wanted.items()}
+        got: dict[str, Any] = {key: member(value, key, kind, path) for key, kind in wanted.items()}
         order, sites = got.pop("order"), got["sites"]
         if set(value) != set(wanted) or not all(isinstance(s, str) for s in order) or sorted(order) != sorted(sites):
             raise StoreCorrupt(f"{path}: members or sites that no manifest has, or has twice; {COLLECT_AGAIN}")
@@ -161,7 +167,11 @@ class Manifest:
             UsageError: if a batch stands twice, or a sample is in two batches or in none of the probe set.
         """
         check_plan(plan, len(self.ids))
-        return replace(self, batches=len(plan), plan=hashlib.sha256(plan_bytes(plan)).hexdigest())
+        planned = replace(self, batches=len(plan), plan=hashlib.sha256(plan_bytes(plan)).hexdigest())
+        try:
+            return Manifest.from_json(json.loads(line(planned.to_json())))
+        except (TypeError, ValueError) as error:
+            raise UsageError(f"a manifest holds plain JSON values only: {error}") from error
 
 
 _ABSENT = "absent"
@@ -202,6 +212,8 @@ def check_plan(plan: Sequence[Batch], samples: int) -> None:
     Raises:
         UsageError: saying which.
     """
+    if not plan:
+        raise UsageError("a plan has at least one batch")
     if len({batch.id for batch in plan}) != len(plan) or any(batch.id < 0 for batch in plan):
         raise UsageError("the batches of a plan have ids that are different and not negative")
     placed = [sample for batch in plan for sample in batch.samples]

@@ -3,28 +3,21 @@
 from __future__ import annotations
 
 import hashlib
-import math
 import os
-import pickle
-import struct
-import zipfile
-from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from io import BytesIO
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from rankscope.errors import OutputExists, UsageError
+from rankscope.errors import OutputExists, StorageError, UsageError
 from rankscope.features import Rows
-from rankscope.store import files
+from rankscope.store import files, ptfile
 from rankscope.store.layout import PLACES, locked
 from rankscope.store.opening import open_run
 from rankscope.store.run import Run
-from rankscope.store.single import sealed_archive, texts
+from rankscope.store.single import strings
 from rankscope.store.tensors import header, raw
 
 SUFFIXES = (".pt", ".safetensors")
@@ -56,7 +49,11 @@ def pack(folder: str | Path, target: str | Path, *, overwrite: bool = False) -> 
     if os.path.lexists(path) and (path.is_dir() or not overwrite):
         raise OutputExists(f"{path} exists and is kept{'' if path.is_dir() else ' unless --overwrite is given'}")
     files.make_folder(path.absolute().parent)
-    needed = _size(run)
+    needed, free = _size(run), files.free_bytes(path)
+    if free is not None and free < needed:
+        raise StorageError(
+            f"cannot write {path}: {needed:,} bytes are needed, and {free:,} are free; free some space first"
+        )
     with _temporary(path) as temporary, files.storing(path, needed):
         (_write_pt if path.suffix == ".pt" else _write_safetensors)(run, temporary)
         with files.reading(temporary) as fd:
@@ -80,7 +77,7 @@ def _temporary(path: Path) -> Iterator[Path]:
 def _size(run: Run) -> int:
     m = run.manifest
     features = sum(run.n(site) * run.width(site) for site in run.sites) * m.torch_dtype.itemsize
-    return features + sum(len(run.rows_at(site)) * 17 for site in run.sites)
+    return features + 17 * sum(len(rows) for rows in _rows(run).values())
 
 
 def _rows(run: Run) -> dict[str, Rows]:
@@ -109,91 +106,26 @@ def _tensors(run: Run) -> Iterator[tuple[str, Tensor]]:
 def _write_safetensors(run: Run, path: Path) -> None:
     """The header is written last, into the place that was kept for it: only then are the digests known."""
     shapes = _shapes(run)
-    head = header(shapes, texts(run.manifest, dict.fromkeys(shapes, "0" * 64)))
-    digests = {}
+    digests = dict.fromkeys(shapes, "0" * 64)
     with path.open("r+b") as stream:
         stream.truncate(0)
-        stream.write(head)
+        stream.write(header(shapes, strings(run.manifest, digests)))
         for name, x in _tensors(run):
             data = raw(x)
             stream.write(data)
             digests[name] = hashlib.sha256(data).hexdigest()
         stream.seek(0)
-        stream.write(header(shapes, texts(run.manifest, digests)))
-
-
-@dataclass(frozen=True)
-class _Storage:
-    """Stands for the bytes of a tensor in the pickle of a ``.pt`` file."""
-
-    key: str
-    kind: type
-    numel: int
-
-
-@dataclass(frozen=True)
-class _Reference:
-    """A tensor whose bytes lie in a record of their own."""
-
-    storage: _Storage
-    shape: tuple[int, ...]
-
-    def __reduce__(self) -> tuple[object, ...]:
-        stride = tuple(math.prod(self.shape[i + 1 :]) for i in range(len(self.shape)))
-        return torch._utils._rebuild_tensor_v2, (self.storage, 0, self.shape, stride, False, OrderedDict())
-
-
-class _Pickler(pickle.Pickler):
-    """Pickles as ``torch.save`` does, for tensors that are not in memory."""
-
-    def persistent_id(self, obj: object) -> tuple[object, ...] | None:
-        if isinstance(obj, _Storage):
-            return "storage", obj.kind, obj.key, "cpu", obj.numel
-        return None
-
-
-_KINDS = {
-    torch.float64: torch.DoubleStorage,
-    torch.float32: torch.FloatStorage,
-    torch.float16: torch.HalfStorage,
-    torch.bfloat16: torch.BFloat16Storage,
-    torch.int64: torch.LongStorage,
-    torch.uint8: torch.ByteStorage,
-}
+        stream.write(header(shapes, strings(run.manifest, digests)))
 
 
 def _write_pt(run: Run, path: Path) -> None:
-    """An archive as ``torch.save`` writes it: a record a tensor, and the pickle that tells what they are."""
     digests, references = {}, {}
-    with sealed_archive(path) as archive:
+    with ptfile.sealed_archive(path) as archive:
         for i, (name, x) in enumerate(_tensors(run)):
             data = raw(x)
-            _record(archive, f"data/{i}", [data])
+            ptfile.add(archive, f"data/{i}", [data])
             digests[name] = hashlib.sha256(data).hexdigest()
-            references[name] = _Reference(_Storage(str(i), _KINDS[x.dtype], x.numel()), tuple(x.shape))
-        _record(archive, "data.pkl", [_pickle(run, references, texts(run.manifest, digests))])
-        for record, content in (("byteorder", b"little"), ("version", b"3\n")):
-            _record(archive, record, [content])
-
-
-def _pickle(run: Run, references: Mapping[str, _Reference], strings: Mapping[str, str]) -> bytes:
-    features = {str(site): references[str(site)] for site in run.sites}
-    rows = {stack: {key: references[f"rows/{stack}/{key}"] for key in PLACES} for stack in run.manifest.stacks}
-    buffer = BytesIO()
-    _Pickler(buffer, protocol=2).dump({**strings, "features": features, "rows": rows})
-    return buffer.getvalue()
-
-
-def _record(archive: zipfile.ZipFile, name: str, chunks: Iterable[bytes | memoryview]) -> None:
-    """Adds a record whose data begin at a multiple of 64 bytes, as torch wants them for mapping into memory."""
-    info = zipfile.ZipInfo(f"run/{name}")
-    assert archive.fp is not None
-    begin = archive.fp.tell() + 30 + len(info.filename) + _ZIP64_EXTRA + 4
-    pad = -begin % 64
-    info.extra = struct.pack("<HH", 0x4246, pad) + b"Z" * pad
-    with archive.open(info, "w", force_zip64=True) as stream:
-        for chunk in chunks:
-            stream.write(chunk)
-
-
-_ZIP64_EXTRA = 20
+            references[name] = ptfile.Reference(i, x.dtype, tuple(x.shape))
+        features = {str(site): references[str(site)] for site in run.sites}
+        rows = {stack: {key: references[f"rows/{stack}/{key}"] for key in PLACES} for stack in run.manifest.stacks}
+        ptfile.add_dictionary(archive, {**strings(run.manifest, digests), "features": features, "rows": rows})

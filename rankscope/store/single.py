@@ -4,22 +4,18 @@ from __future__ import annotations
 
 import json
 import os
-import struct
-import zipfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from pickle import UnpicklingError
 
 import torch
 from torch import Tensor
 
-from rankscope.errors import CheckpointError, RankscopeError, StoreCorrupt, StoreError, UnsafeError
-from rankscope.store import files
+from rankscope.errors import CheckpointError, RankscopeError, StoreCorrupt, StoreError
+from rankscope.store import files, ptfile
 from rankscope.store.files import COLLECT_AGAIN
-from rankscope.store.layout import PLACES
+from rankscope.store.layout import PLACES, SHARD_FORMAT
 from rankscope.store.manifest import Manifest
 from rankscope.store.plain import digest, member, parse
 from rankscope.store.run import Problem, Report, checked_places
@@ -27,9 +23,6 @@ from rankscope.store.tensors import Entry, header, read_header, read_tensor
 
 FORMAT = "rankscope-run"
 VERSION = "1"
-SEAL = b"sha256:"
-"""The comment of the archive that a ``.pt`` file is: this, and the digest of all bytes before the comment's text."""
-
 _STRETCH = 1 << 26
 
 
@@ -99,8 +92,9 @@ class SingleFile:
 
     def __init__(self, path: Path, *, check: bool = True) -> None:
         self._path = path
-        texts, entries = (_read_pt if is_zip(path) else _read_safetensors)(path)
-        manifest, digests = _unsealed(texts, path)
+        self._zip = _begins_with(path, ptfile.MAGIC)
+        strings, entries = (_read_pt if self._zip else _read_safetensors)(path)
+        manifest, digests = _unsealed(strings, path)
         self._tensors = Tensors(path, entries, manifest, digests, check)
         self._check_shapes()
 
@@ -144,11 +138,10 @@ class SingleFile:
                 tensors.read(name, slice(0, 0))
             except RankscopeError as error:
                 problems.append(Problem(str(self._path), str(error)))
-        with files.reading(self._path) as fd:
-            size = os.fstat(fd).st_size
-            if is_zip(self._path) and not _seal_holds(fd, self._path, size):
-                message = f"{self._path} was altered: the SHA-256 at its end is not that of its bytes; {COLLECT_AGAIN}"
-                problems.append(Problem(str(self._path), message))
+        if self._zip and not ptfile.seal_holds(self._path):
+            message = f"{self._path} was altered: the SHA-256 at its end is not that of its bytes; {COLLECT_AGAIN}"
+            problems.append(Problem(str(self._path), message))
+        size = self._path.stat().st_size
         return Report(1, size, tuple(problems))
 
 
@@ -158,19 +151,25 @@ def _ends(sample: Tensor, rows: int) -> list[int]:
     return sorted({s for s in starts if s > 0})
 
 
-def is_zip(path: Path) -> bool:
-    """Whether a file begins as an archive does, which is what ``torch.save`` writes."""
+def _begins_with(path: Path, magic: bytes) -> bool:
     with files.reading(path) as fd:
-        return os.pread(fd, 4, 0) == b"PK\x03\x04"
+        return os.pread(fd, len(magic), 0) == magic
 
 
-def _unsealed(texts: Mapping[str, str], path: Path) -> tuple[Manifest, dict[str, str]]:
-    if texts.get("version") != VERSION:
+def strings(manifest: Manifest, digests: Mapping[str, str]) -> dict[str, str]:
+    """The strings of a run in one file: manifest and digests as JSON, with their seal."""
+    told = json.dumps(manifest.to_json(), separators=(",", ":"), allow_nan=False)
+    tensors = json.dumps(dict(digests), separators=(",", ":"))
+    return {"format": FORMAT, "version": VERSION, "manifest": told, "tensors": tensors, "sha256": seal(told, tensors)}
+
+
+def _unsealed(strings: Mapping[str, str], path: Path) -> tuple[Manifest, dict[str, str]]:
+    if strings.get("version") != VERSION:
         raise StoreCorrupt(
-            f"{path}: this rankscope reads {FORMAT!r} version {VERSION}, and it is {texts.get('version')!r}"
+            f"{path}: this rankscope reads {FORMAT!r} version {VERSION}, and it is {strings.get('version')!r}"
         )
-    manifest, tensors = texts.get("manifest", ""), texts.get("tensors", "")
-    if texts.get("sha256") != seal(manifest, tensors):
+    manifest, tensors = strings.get("manifest", ""), strings.get("tensors", "")
+    if strings.get("sha256") != seal(manifest, tensors):
         raise StoreCorrupt(
             f"{path} was altered: its manifest does not match the SHA-256 that it carries; {COLLECT_AGAIN}"
         )
@@ -179,112 +178,40 @@ def _unsealed(texts: Mapping[str, str], path: Path) -> tuple[Manifest, dict[str,
 
 
 def _read_safetensors(path: Path) -> tuple[dict[str, str], dict[str, Entry]]:
+    if _begins_with(path, b"\x80"):
+        raise StoreError(
+            f"{path} is a pickle, as torch wrote them long ago, and no run; runs are written by 'rankscope collect'"
+        )
+    if path.suffix not in (".safetensors", ".pt"):
+        raise StoreError(
+            f"{path} is no run: a run is a folder with store.json, or a file ending in .pt or .safetensors"
+        )
     with files.reading(path) as fd:
-        texts, entries = read_header(fd, path)
-        if texts.get("format") != FORMAT:
-            raise foreign(path, list(entries), texts.get("format"))
-        head = header({name: (e.dtype, e.shape) for name, e in entries.items()}, texts)
-        found = bytearray(len(head))
-        files.read_into(fd, path, memoryview(found), 0)
-        if bytes(found) != head:
+        found, entries = read_header(fd, path)
+        if found.get("format") != FORMAT:
+            raise foreign(path, list(entries), found.get("format"))
+        head = header({name: (e.dtype, e.shape) for name, e in entries.items()}, found)
+        there = bytearray(len(head))
+        files.read_into(fd, path, memoryview(there), 0)
+        if bytes(there) != head:
             raise StoreCorrupt(f"{path} was altered: its header is not as rankscope writes it; {COLLECT_AGAIN}")
-    return texts, entries
+    return found, entries
+
+
+def _read_pt(path: Path) -> tuple[dict[str, str], dict[str, Entry]]:
+    value, records = ptfile.read(path)
+    if value.get("format") != FORMAT:
+        raise foreign(path, [str(key) for key in value])
+    found = {str(key): text for key, text in value.items() if isinstance(text, str)}
+    return found, ptfile.places(path, ptfile.flat(value, path), records)
 
 
 def foreign(path: Path, names: list[str], form: str | None = None) -> StoreError | CheckpointError:
     """What to raise about a readable file of tensors that is no run: it says what the file is and what to do."""
-    if form == "rankscope-shard":
-        return StoreError(f"{path} is one shard of a run; give the folder that holds {path.parent.name}/")
+    if form == SHARD_FORMAT:
+        return StoreError(f"{path} is one shard of a run; give the run's folder, {path.parent.parent}")
     some = ", ".join(repr(name[:60]) for name in names[:2])
     return CheckpointError(
         f"{path} is no run: it holds {len(names)} tensors, such as {some or 'none'}, and looks like the weights of a checkpoint; "
         "give the checkpoint's folder to 'rankscope collect', or, if they are features, convert them with 'rankscope import'"
     )
-
-
-def _read_pt(path: Path) -> tuple[dict[str, str], dict[str, Entry]]:
-    try:
-        value = torch.load(path, map_location="meta", weights_only=True)
-    except UnpicklingError as error:
-        reason = str(error).split("Please file")[0].replace("\n", " ")[:200]
-        raise UnsafeError(
-            f"{path} holds more than tensors and text, and could run code if it were loaded: {reason}"
-        ) from None
-    except (RuntimeError, ValueError, EOFError, KeyError, AttributeError, TypeError, IndexError) as error:
-        raise StoreCorrupt(f"{path} cannot be read as a .pt file: {str(error)[:200]}; {COLLECT_AGAIN}") from error
-    if not isinstance(value, dict) or value.get("format") != FORMAT:
-        raise foreign(path, [str(k) for k in value] if isinstance(value, dict) else [type(value).__name__])
-    texts = {str(k): v for k, v in value.items() if isinstance(v, str)}
-    return texts, _places(path, _flat(value, path))
-
-
-def _flat(value: Mapping[object, object], path: Path) -> dict[str, Tensor]:
-    """The tensors by the names that they have in the other formats, in the order in which their data lie."""
-    features, rows = value.get("features"), value.get("rows")
-    if (
-        not isinstance(features, dict)
-        or not isinstance(rows, dict)
-        or not all(isinstance(v, dict) for v in rows.values())
-    ):
-        raise StoreCorrupt(f"{path} has no dictionaries 'features' and 'rows'; {COLLECT_AGAIN}")
-    flat = {**features, **{f"rows/{stack}/{key}": x for stack, places in rows.items() for key, x in places.items()}}
-    if not all(isinstance(x, Tensor) and x.is_contiguous() and x.storage_offset() == 0 for x in flat.values()):
-        raise StoreCorrupt(f"{path}: what it holds under 'features' and 'rows' are not whole tensors; {COLLECT_AGAIN}")
-    return flat
-
-
-def _places(path: Path, tensors: Mapping[str, Tensor]) -> dict[str, Entry]:
-    """Where the tensors of a ``.pt`` file lie: their records are numbered in the order of the dictionary."""
-    with files.reading(path) as fd, os.fdopen(os.dup(fd), "rb") as stream:
-        try:
-            with zipfile.ZipFile(stream) as archive:
-                records = {r.filename.split("/", 1)[-1]: r for r in archive.infolist()}
-        except (zipfile.BadZipFile, ValueError, UnicodeDecodeError, struct.error, EOFError) as error:
-            raise StoreCorrupt(f"{path} is not a whole archive: {error}; {COLLECT_AGAIN}") from error
-        entries = {}
-        for i, (name, x) in enumerate(tensors.items()):
-            record = records.get(f"data/{i}")
-            size = x.numel() * x.dtype.itemsize
-            if record is None or record.file_size != size or record.compress_type != zipfile.ZIP_STORED:
-                raise StoreCorrupt(
-                    f"{path}: the record of {name[:60]} has not the {size:,} bytes it should; {COLLECT_AGAIN}"
-                )
-            local = bytearray(30)
-            files.read_into(fd, path, memoryview(local), record.header_offset)
-            name_length, extra_length = struct.unpack("<HH", local[26:30])
-            entries[name] = Entry(x.dtype, tuple(x.shape), record.header_offset + 30 + name_length + extra_length)
-    return entries
-
-
-def _seal_holds(fd: int, path: Path, size: int) -> bool:
-    """Whether the archive's comment is the digest of what stands before it; one written by torch itself has no comment."""
-    length = len(SEAL) + 64
-    tail = bytearray(min(size, length + 2))
-    files.read_into(fd, path, memoryview(tail), size - len(tail))
-    if tail.endswith(b"\0\0") and SEAL not in tail:
-        return True
-    if len(tail) < length + 2 or tail[2 : 2 + len(SEAL)] != SEAL:
-        return False
-    return files.digest_of(fd, path, 0, size - 64) == tail[-64:].decode("ascii", errors="replace")
-
-
-@contextmanager
-def sealed_archive(path: Path) -> Iterator[zipfile.ZipFile]:
-    """A new archive at ``path`` that gets its seal when it is closed."""
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
-        yield archive
-        archive.comment = SEAL + b"0" * 64
-    with files.reading(path) as fd:
-        size = os.fstat(fd).st_size
-        found = files.digest_of(fd, path, 0, size - 64)
-    with path.open("r+b") as stream:
-        stream.seek(size - 64)
-        stream.write(found.encode("ascii"))
-
-
-def texts(manifest: Manifest, digests: Mapping[str, str]) -> dict[str, str]:
-    """The strings of a run in one file, with their seal."""
-    manifest_text = json.dumps(manifest.to_json(), separators=(",", ":"), allow_nan=False)
-    tensors_text = json.dumps(dict(digests), separators=(",", ":"))
-    sha = seal(manifest_text, tensors_text)
-    return {"format": FORMAT, "version": VERSION, "manifest": manifest_text, "tensors": tensors_text, "sha256": sha}

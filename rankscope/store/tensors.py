@@ -61,7 +61,7 @@ class Entry:
 def raw(x: Tensor) -> memoryview:
     """The bytes of a tensor in row-major order, without a copy where it lies so on the CPU already."""
     flat = x.detach().to("cpu").contiguous().reshape(-1)
-    return memoryview(flat.view(torch.uint8).numpy()) if flat.numel() else memoryview(b"")
+    return flat.view(torch.uint8).numpy().data if flat.numel() else memoryview(b"")
 
 
 def header(shapes: Mapping[str, tuple[torch.dtype, Sequence[int]]], metadata: Mapping[str, str]) -> bytes:

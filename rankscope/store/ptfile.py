@@ -1,0 +1,209 @@
+"""The ``.pt`` file of a run: what ``torch.save`` would write, but a tensor at a time, and with a seal.
+
+Such a file is an archive of uncompressed records: ``data/0``, ``data/1``, … with the bytes of the tensors and ``data.pkl``,
+the pickle of a dictionary that refers to them. The comment of the archive is the SHA-256 of all bytes before the digest.
+Reading lets torch resolve the dictionary with ``weights_only=True`` and without data, and finds the bytes by itself.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import pickle
+import struct
+import zipfile
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from rankscope.errors import StoreCorrupt, StoreError, UnsafeError
+from rankscope.store import files
+from rankscope.store.files import COLLECT_AGAIN
+from rankscope.store.tensors import Entry
+
+SEAL = b"sha256:"
+"""How the comment of the archive begins; the digest of all bytes before it follows."""
+
+MAGIC = b"PK\x03\x04"
+"""The first bytes of an archive."""
+
+_ZIP64_EXTRA = 20
+_TORCH_ERRORS = (RuntimeError, ValueError, EOFError, KeyError, AttributeError, TypeError, IndexError, OverflowError)
+
+
+def read(path: Path) -> tuple[Mapping[object, object], dict[str, zipfile.ZipInfo]]:
+    """What a ``.pt`` file holds, with tensors that have shapes and no data, and the records of the archive.
+
+    Raises:
+        StoreCorrupt: if the archive is torn.
+        StoreError: if it is an archive of something else.
+        UnsafeError: if it holds more than tensors and plain values.
+    """
+    records = _records(path)
+    if "data.pkl" not in records:
+        raise StoreError(
+            f"{path} is an archive, but not one of torch; arrays of other tools are read by 'rankscope import'"
+        )
+    try:
+        value = torch.load(path, map_location="meta", weights_only=True)
+    except pickle.UnpicklingError as error:
+        reason = str(error).split("Please file")[0].replace("\n", " ")[:200]
+        raise UnsafeError(
+            f"{path} holds more than tensors and text, and could run code if it were loaded: {reason}"
+        ) from None
+    except _TORCH_ERRORS as error:
+        raise StoreCorrupt(f"{path} cannot be read as a .pt file: {str(error)[:200]}; {COLLECT_AGAIN}") from error
+    return (value if isinstance(value, dict) else {type(value).__name__: value}), records
+
+
+def _records(path: Path) -> dict[str, zipfile.ZipInfo]:
+    with files.reading(path) as fd, os.fdopen(os.dup(fd), "rb") as stream:
+        try:
+            with zipfile.ZipFile(stream) as archive:
+                infos = archive.infolist()
+        except (zipfile.BadZipFile, ValueError, NotImplementedError, struct.error, EOFError) as error:
+            raise StoreCorrupt(f"{path} is not a whole .pt file: {error}; {COLLECT_AGAIN}") from error
+        size = os.fstat(fd).st_size
+    if any(r.compress_type != zipfile.ZIP_STORED or r.header_offset + r.file_size > size for r in infos):
+        raise StoreCorrupt(f"{path}: its records are compressed or reach beyond the file, and torch writes none such")
+    records = {r.filename.split("/", 1)[-1]: r for r in infos}
+    if len(records) != len(infos):
+        raise StoreCorrupt(f"{path}: a record stands in it twice; {COLLECT_AGAIN}")
+    return records
+
+
+def flat(value: Mapping[object, object], path: Path) -> dict[str, Tensor]:
+    """The tensors of a run by the names that they have in the other formats, in the order in which their data lie.
+
+    Raises:
+        StoreCorrupt: if the dictionary has another form.
+    """
+    features, rows = value.get("features"), value.get("rows")
+    if (
+        not isinstance(features, dict)
+        or not isinstance(rows, dict)
+        or not all(isinstance(v, dict) for v in rows.values())
+    ):
+        raise StoreCorrupt(f"{path} has no dictionaries 'features' and 'rows'; {COLLECT_AGAIN}")
+    found = {**features, **{f"rows/{stack}/{key}": x for stack, places in rows.items() for key, x in places.items()}}
+    if not all(isinstance(x, Tensor) and x.is_contiguous() and x.storage_offset() == 0 for x in found.values()):
+        raise StoreCorrupt(f"{path}: what it holds under 'features' and 'rows' are not whole tensors; {COLLECT_AGAIN}")
+    return {str(name): x for name, x in found.items()}
+
+
+def places(path: Path, tensors: Mapping[str, Tensor], records: Mapping[str, zipfile.ZipInfo]) -> dict[str, Entry]:
+    """Where the tensors lie: their records are numbered in the order of the dictionary.
+
+    Raises:
+        StoreCorrupt: if a record is missing or has not the size of its tensor.
+    """
+    entries = {}
+    with files.reading(path) as fd:
+        for i, (name, x) in enumerate(tensors.items()):
+            record, size = records.get(f"data/{i}"), x.numel() * x.dtype.itemsize
+            if record is None or record.file_size != size:
+                raise StoreCorrupt(
+                    f"{path}: the record of {name[:60]} has not the {size:,} bytes it should; {COLLECT_AGAIN}"
+                )
+            local = bytearray(30)
+            files.read_into(fd, path, memoryview(local), record.header_offset)
+            name_length, extra_length = struct.unpack("<HH", local[26:30])
+            entries[name] = Entry(x.dtype, tuple(x.shape), record.header_offset + 30 + name_length + extra_length)
+    return entries
+
+
+def seal_holds(path: Path) -> bool:
+    """Whether the archive's comment is the digest of what stands before it. One that torch itself wrote has no comment."""
+    with files.reading(path) as fd:
+        size, length = os.fstat(fd).st_size, len(SEAL) + 64
+        tail = bytearray(min(size, length + 22))
+        files.read_into(fd, path, memoryview(tail), size - len(tail))
+        if tail[-22:-18] == b"PK\x05\x06" and tail[-2:] == b"\0\0":
+            return True
+        if tail[:4] != b"PK\x05\x06" or tail[22 : 22 + len(SEAL)] != SEAL:
+            return False
+        return files.digest_of(fd, path, 0, size - 64) == tail[-64:].decode("ascii", errors="replace")
+
+
+@dataclass(frozen=True)
+class _Storage:
+    """Stands for the bytes of a tensor in the pickle."""
+
+    key: str
+    kind: type
+    numel: int
+
+
+@dataclass(frozen=True)
+class Reference:
+    """A tensor whose bytes lie in a record of their own."""
+
+    record: int
+    """The number of the record."""
+    dtype: torch.dtype
+    """Its dtype."""
+    shape: tuple[int, ...]
+    """Its shape."""
+
+    def __reduce__(self) -> tuple[object, ...]:
+        storage = _Storage(str(self.record), _KINDS[self.dtype], math.prod(self.shape))
+        stride = tuple(math.prod(self.shape[i + 1 :]) for i in range(len(self.shape)))
+        return torch._utils._rebuild_tensor_v2, (storage, 0, self.shape, stride, False, OrderedDict())
+
+
+class _Pickler(pickle.Pickler):
+    """Pickles as ``torch.save`` does, for tensors that are not in memory."""
+
+    def persistent_id(self, obj: object) -> tuple[object, ...] | None:
+        if isinstance(obj, _Storage):
+            return "storage", obj.kind, obj.key, "cpu", obj.numel
+        return None
+
+
+_KINDS: dict[torch.dtype, type] = {
+    torch.float64: torch.DoubleStorage,
+    torch.float32: torch.FloatStorage,
+    torch.float16: torch.HalfStorage,
+    torch.bfloat16: torch.BFloat16Storage,
+    torch.int64: torch.LongStorage,
+    torch.uint8: torch.ByteStorage,
+}
+
+
+@contextmanager
+def sealed_archive(path: Path) -> Iterator[zipfile.ZipFile]:
+    """A new archive at ``path`` that gets its seal when it is closed."""
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
+        yield archive
+        archive.comment = SEAL + b"0" * 64
+    with files.reading(path) as fd:
+        size = os.fstat(fd).st_size
+        found = files.digest_of(fd, path, 0, size - 64)
+    with path.open("r+b") as stream:
+        stream.seek(size - 64)
+        stream.write(found.encode("ascii"))
+
+
+def add(archive: zipfile.ZipFile, name: str, chunks: Iterable[bytes | memoryview]) -> None:
+    """Adds a record whose data begin at a multiple of 64 bytes, as torch wants them for mapping into memory."""
+    info = zipfile.ZipInfo(f"run/{name}")
+    assert archive.fp is not None
+    pad = -(archive.fp.tell() + 30 + len(info.filename) + _ZIP64_EXTRA + 4) % 64
+    info.extra = struct.pack("<HH", 0x4246, pad) + b"Z" * pad
+    with archive.open(info, "w", force_zip64=True) as stream:
+        for chunk in chunks:
+            stream.write(chunk)
+
+
+def add_dictionary(archive: zipfile.ZipFile, value: Mapping[str, object]) -> None:
+    """Adds what makes an archive of records a ``.pt`` file: the pickled dictionary, the byte order and the version."""
+    buffer = BytesIO()
+    _Pickler(buffer, protocol=2).dump(value)
+    for record, content in (("data.pkl", buffer.getvalue()), ("byteorder", b"little"), ("version", b"3\n")):
+        add(archive, record, [content])

@@ -21,7 +21,7 @@ class Tail(NamedTuple):
     """α, above 1."""
     x_min: float
     """Where the tail starts: the value with the least distance."""
-    count: int
+    members: int
     """m, the eigenvalues in the tail, x_min among them."""
     distance: float
     """The greatest distance between the tail's cumulative distribution and the fitted one."""
@@ -62,6 +62,6 @@ def weight_alpha(s: Tensor) -> Tail:
         distance = float((fitted - torch.arange(m, dtype=torch.float64) / m).abs().max())
         if distance < best.distance:
             best = Tail(alpha, float(values[i]), m, distance, (alpha - 1) / math.sqrt(m))
-    if not best.count:
+    if not best.members:
         raise DataError(f"all {n} eigenvalues are equal; they have no tail")
     return best

@@ -1,0 +1,51 @@
+"""Coherence: how much one row alone carries a direction of the whole."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from rankscope.definition import Definition
+from rankscope.errors import DataError
+
+
+def coherence(x: Tensor, sample: Tensor | None = None) -> Tensor:
+    r"""Coherence of the left singular vectors of the uncentred features.
+
+    .. math:: \frac{n}{k} \max_i \lVert u_i \rVert^2
+
+    with :math:`u_i` the rows of U and k the rank of the features (d where they have full column rank). Between 1, when all rows
+    carry alike, and n/k, when one row alone carries a direction: an outlier. It does not change under any invertible linear map.
+
+    Candès & Recht, Found. Comput. Math. 9 (2009), definition 1.2; as a measure of embeddings, Tsitsulin et al. 2023 (arXiv
+    2305.16562).
+
+    Args:
+        x: ``(n, d)`` features.
+        sample: the sample of each row; it makes no difference.
+
+    Returns:
+        a float64 scalar.
+
+    Raises:
+        DataError: if all features are zero.
+    """
+    u, s, _ = torch.linalg.svd(x.double(), full_matrices=False)
+    limit = max(x.shape) * torch.finfo(torch.float64).eps * (s[0] if len(s) else 0)
+    rank = int((s > limit).sum())
+    if not rank:
+        raise DataError("features that are all zero have no coherence")
+    return len(x) / rank * u[:, :rank].square().sum(1).max()
+
+
+DEFINITION = Definition(
+    name="coherence",
+    function=coherence,
+    reads="rows",
+    formula="(n / k) max_i |u_i|^2, U of the SVD of the uncentred features, k their rank",
+    citation="Candes & Recht 2009, definition 1.2; Tsitsulin et al. 2023 (arXiv 2305.16562)",
+    low="1",
+    high="n / k",
+    bias="the maximum over rows grows with n; 1 whenever n <= d",
+    unit="",
+)

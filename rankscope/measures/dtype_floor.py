@@ -1,0 +1,86 @@
+"""What the stored dtype resolves: the values below its floor, and the condition number above it."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from rankscope.definition import Definition
+from rankscope.linalg.svd import singular_values
+from rankscope.spectrum import rounding_floor
+
+
+def condition_number(s: Tensor, *, floor: Tensor | float = 0.0) -> Tensor:
+    r"""Condition number: the largest singular value over the smallest that is told from rounding.
+
+    .. math:: s_1 / \min \{ s_i : s_i \ge \text{floor} \}
+
+    At least 1; without a floor a singular matrix has ∞. A zero matrix gives NaN. It does not change when the matrix is scaled
+    (with its floor) or turned.
+
+    Tsitsulin et al. 2023 (arXiv 2305.16562) as "pseudo-condition number".
+
+    Args:
+        s: ``(*, r)`` singular values, none negative, in any order, r at least 1.
+        floor: ``(*,)`` or a number: values below it are left out (:func:`rankscope.spectrum.rounding_floor`).
+
+    Returns:
+        ``(*,)`` condition numbers, float64.
+    """
+    s = s.double()
+    limit = torch.as_tensor(floor, dtype=torch.float64, device=s.device)[..., None]
+    largest = s.amax(-1)
+    least = torch.where(s >= limit, s, torch.inf).amin(-1)
+    return torch.where(least.isinf(), torch.nan, largest / least)
+
+
+def values_below_floor(x: Tensor, sample: Tensor | None = None) -> Tensor:
+    """How many singular values of centred ``(n, d)`` features cannot be told from the rounding of their dtype: a scalar.
+
+    The floor is the upper edge of what rounding makes (:func:`rankscope.spectrum.rounding_floor`). A value that is zero by
+    algebra (the last one of centred features with n ≤ d) counts as well.
+
+    Args:
+        x: ``(n, d)`` features in the dtype in which they were stored.
+        sample: the sample of each row; it makes no difference.
+    """
+    values, floor = _above(x)
+    return (values < floor).sum().double()
+
+
+def resolved_condition(x: Tensor, sample: Tensor | None = None) -> Tensor:
+    """:func:`condition_number` of centred ``(n, d)`` features above the floor of their dtype: a scalar."""
+    values, floor = _above(x)
+    return condition_number(values, floor=floor)
+
+
+def _above(x: Tensor) -> tuple[Tensor, float]:
+    found = singular_values(x, centre=True)
+    return found.values, rounding_floor(float(found.norm), found.rows, found.columns, found.dtype)
+
+
+_CITATION = "rounding as n x d noise of rms 0.4247 u; spectrum of noise after Marchenko & Pastur 1967"
+
+DEFINITIONS = (
+    Definition(
+        name="below-dtype-floor",
+        function=values_below_floor,
+        reads="rows",
+        formula="#{sigma < 0.4247 u |X|_F (1/sqrt d + 1/sqrt n)}, u the rounding unit of the stored dtype",
+        citation=_CITATION,
+        low="0",
+        high="min(n, d)",
+        bias="massive dimensions raise the floor for all",
+    ),
+    Definition(
+        name="condition",
+        function=resolved_condition,
+        reads="rows",
+        formula="sigma_1 / smallest sigma above the floor of the stored dtype, of the centred features",
+        citation="Tsitsulin et al. 2023 (arXiv 2305.16562), pseudo-condition number",
+        low="1",
+        high="infinity",
+        bias="rises where n is near d",
+        unit="ratio",
+    ),
+)

@@ -1,0 +1,92 @@
+"""Rules of thumb for an elbow in a spectrum. All are fragile: annotations on a plot, not findings."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from rankscope.definition import Definition
+
+
+def spectral_gap(s: Tensor) -> Tensor:
+    r"""The rank after which the spectrum falls by the largest factor, :math:`\arg\max_i \lambda_i / \lambda_{i+1}`.
+
+    Between 1 and r - 1; 0 where there are fewer than two values above zero. A fall to zero is no ratio and does not count.
+
+    Args:
+        s: ``(*, r)`` singular values, descending.
+
+    Returns:
+        ``(*,)`` ranks, whole numbers as float64.
+    """
+    s = s.double()
+    if s.shape[-1] < 2:
+        return s.new_zeros(s.shape[:-1])
+    ratio = torch.where(s[..., 1:] > 0, s[..., :-1] / s[..., 1:], 0)
+    return torch.where(ratio.amax(-1) > 0, ratio.argmax(-1) + 1, 0).double()
+
+
+def broken_stick(s: Tensor) -> Tensor:
+    r"""How many leading eigenvalues exceed the pieces of a stick broken at random, up to the first that does not.
+
+    :math:`\lambda_i / \sum_j \lambda_j > \frac{1}{r} \sum_{j \ge i} \frac{1}{j}`. Between 0 and r.
+
+    Frontier, J. Exp. Mar. Biol. Ecol. 25 (1976).
+
+    Args:
+        s: ``(*, r)`` singular values, descending.
+
+    Returns:
+        ``(*,)`` ranks, whole numbers as float64.
+    """
+    energy = s.double().square()
+    r = energy.shape[-1]
+    pieces = (1 / torch.arange(1, r + 1, dtype=torch.float64, device=s.device)).flip(0).cumsum(0).flip(0) / max(r, 1)
+    above = energy > pieces * energy.sum(-1, keepdim=True)
+    return above.long().cumprod(-1).sum(-1).double()
+
+
+def kaiser(s: Tensor) -> Tensor:
+    """How many eigenvalues exceed their mean: ``(*,)`` float64, between 0 and r - 1. (Guttman 1954; Kaiser 1960.)
+
+    Args:
+        s: ``(*, r)`` singular values, none negative, in any order.
+    """
+    energy = s.double().square()
+    return (energy > energy.sum(-1, keepdim=True) / max(energy.shape[-1], 1)).sum(-1).double()
+
+
+_BIAS = "fragile; an annotation, not a finding"
+
+DEFINITIONS = (
+    Definition(
+        name="spectral-gap",
+        function=spectral_gap,
+        reads="spectrum",
+        formula="argmax_i lambda_i / lambda_(i+1)",
+        citation="folklore; Davis & Kahan 1970 for why a gap matters",
+        low="1",
+        high="r - 1",
+        bias=_BIAS,
+    ),
+    Definition(
+        name="broken-stick",
+        function=broken_stick,
+        reads="spectrum",
+        formula="leading lambda_i / sum lambda > (1/r) sum_(j>=i) 1/j",
+        citation="Frontier 1976",
+        low="0",
+        high="r",
+        bias=_BIAS,
+    ),
+    Definition(
+        name="kaiser",
+        function=kaiser,
+        reads="spectrum",
+        formula="#{lambda_i > mean lambda}",
+        citation="Guttman 1954; Kaiser 1960",
+        low="0",
+        high="r - 1",
+        bias=_BIAS,
+    ),
+)

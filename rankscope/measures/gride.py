@@ -1,0 +1,97 @@
+"""GRIDE: intrinsic dimension at a scale, from the ratio of distances to two further neighbours."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from rankscope.definition import Definition
+from rankscope.errors import UsageError
+from rankscope.measures.neighbours import nearest
+
+_STEPS = 200
+"""Halvings of the bracket of the dimension: more than float64 has digits."""
+
+
+class Scale(NamedTuple):
+    """The dimension that the data show at one scale."""
+
+    n1: int
+    """The nearer of the two neighbours; the further is its double."""
+    distance: float
+    """The mean distance to the two."""
+    dimension: float
+    """The estimate at that scale."""
+
+
+def gride(x: Tensor, sample: Tensor | None = None, *, n1: int = 2, n2: int | None = None) -> Tensor:
+    r"""GRIDE estimate of the intrinsic dimension, by maximum likelihood.
+
+    With :math:`\mu = r_{n_2} / r_{n_1}`, the dimension is the root of
+
+    .. math:: \frac{N}{d} + (n_2 - n_1 - 1) \sum_i \frac{\ln \mu_i}{1 - \mu_i^{-d}} - (n_2 - 1) \sum_i \ln \mu_i = 0.
+
+    Larger n1 looks at a larger scale, past the noise. Above 0; it does not change when the features are scaled, turned or
+    shifted. n1 = 1 and n2 = 2 is TwoNN with N for N - 1. Duplicated rows are removed first; with ``sample``, rows of one
+    sample are no neighbours of each other.
+
+    Denti, Doimo, Laio & Mira, Sci. Rep. 12 (2022), arXiv 2104.13832, equation 8.
+
+    Args:
+        x: ``(n, d)`` features.
+        sample: ``(n,)`` sample of each row.
+        n1: the nearer neighbour.
+        n2: the further one; twice n1 by default.
+
+    Returns:
+        a float64 scalar.
+
+    Raises:
+        DataError: if a row has fewer than n2 others.
+        NonFinite: if a feature is NaN or infinite.
+        UsageError: if n1 and n2 are not 1 ≤ n1 < n2.
+    """
+    n2 = 2 * n1 if n2 is None else n2
+    if not 1 <= n1 < n2:
+        raise UsageError(f"GRIDE takes neighbours 1 <= n1 < n2; got {n1} and {n2}")
+    distances = nearest(x, n2, sample=sample).distances
+    return _root((distances[:, n2 - 1] / distances[:, n1 - 1]).log(), n1, n2)
+
+
+def _root(logs: Tensor, n1: int, n2: int) -> Tensor:
+    """The dimension at which the score, which falls with it, is zero."""
+    logs = logs[logs > 0]
+    low, high = logs.new_tensor(1e-8), logs.new_tensor(1e8)
+    for _ in range(_STEPS):
+        d = (low * high).sqrt()
+        score = len(logs) / d - (n2 - 1) * logs.sum()
+        if n2 - n1 > 1:
+            score = score + (n2 - n1 - 1) * (logs / -torch.expm1(-d * logs)).sum()
+        low, high = torch.where(score > 0, d, low), torch.where(score > 0, high, d)
+    return (low * high).sqrt()
+
+
+def gride_scales(x: Tensor, sample: Tensor | None = None, *, largest: int = 64) -> tuple[Scale, ...]:
+    """:func:`gride` at n1 = 1, 2, 4, … up to ``largest``: the dimension against the scale at which it is seen.
+
+    Raises:
+        DataError: if a row has fewer than twice ``largest`` others.
+    """
+    powers = [2**i for i in range(largest.bit_length())]
+    distances = nearest(x, 2 * powers[-1], sample=sample).distances
+    pairs = [(n, distances[:, n - 1], distances[:, 2 * n - 1]) for n in powers]
+    return tuple(Scale(n, float((a + b).mean() / 2), float(_root((b / a).log(), n, 2 * n))) for n, a, b in pairs)
+
+
+DEFINITION = Definition(
+    name="gride",
+    function=gride,
+    reads="rows",
+    formula="root of the likelihood of r_4 / r_2, duplicates removed, neighbours of other samples only",
+    citation="Denti et al. 2022 (arXiv 2104.13832), equation 8",
+    low="0",
+    high="infinity",
+    bias="under-estimates high dimensions; depends on the scale: compare at equal n and n1",
+)

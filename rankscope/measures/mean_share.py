@@ -1,0 +1,41 @@
+"""The mean's share of the energy, to be printed beside every centred number."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from rankscope.definition import Definition
+from rankscope.linalg.moments import Moments
+
+
+def mean_share(moments: Moments) -> Tensor:
+    r"""How much of the mean squared length of a row is that of the mean row.
+
+    .. math:: \frac{\lVert \bar x \rVert^2}{\lVert \bar x \rVert^2 + \operatorname{tr} S}
+
+    with S the sample covariance. Between 0 and 1; it does not change when the features are scaled or turned. Where it is near 1,
+    an uncentred rank is about 1 whatever the rest does. Features that are all zero give 0.
+
+    Args:
+        moments: sums over rows with leading dimensions ``*``.
+
+    Returns:
+        ``(*,)`` shares, float64.
+    """
+    mean = moments.mean.square().sum(-1)
+    whole = mean + moments.trace / (moments.rows - 1).clamp(min=1)
+    return torch.where(whole > 0, mean / torch.where(whole > 0, whole, 1), 0.0)
+
+
+DEFINITION = Definition(
+    name="mean-share",
+    function=mean_share,
+    reads="moments",
+    formula="|mean|^2 / (|mean|^2 + tr S)",
+    citation="Mu & Viswanath, All-but-the-top, ICLR 2018 (arXiv 1702.01417), for why it matters",
+    low="0",
+    high="1",
+    bias="rises by tr S / n with few rows",
+    unit="share of energy",
+)

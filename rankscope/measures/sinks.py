@@ -1,0 +1,79 @@
+"""Rows and dimensions of massive size, which can make a rank all by themselves: found, and never dropped in silence."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from rankscope.definition import Definition
+
+TIMES = 10.0
+"""How many times the median a length must be to stand out."""
+
+
+def sink_rows(x: Tensor, *, times: float = TIMES) -> Tensor:
+    """Which rows are longer than ``times`` the median row: ``(n,)`` bool. Attention sinks are such rows.
+
+    Xiao et al., ICLR 2024 (arXiv 2309.17453); Sun et al., COLM 2024 (arXiv 2402.17762).
+
+    Args:
+        x: ``(n, d)`` features.
+        times: what counts as massive.
+    """
+    length = x.double().square().sum(1).sqrt()
+    return length > times * length.median() if len(x) else length.bool()
+
+
+def massive_dimensions(x: Tensor, *, times: float = TIMES) -> Tensor:
+    """Which dimensions have a root mean square above ``times`` that of the median dimension: ``(d,)`` bool.
+
+    Timkey & van Schijndel, EMNLP 2021 (arXiv 2109.04404), as rogue dimensions.
+
+    Args:
+        x: ``(n, d)`` features.
+        times: what counts as massive.
+    """
+    size = x.double().square().mean(0).sqrt()
+    return size > times * size.median() if x.shape[1] else size.bool()
+
+
+def standardised(x: Tensor) -> Tensor:
+    """``(n, d)`` float64 features with mean 0 and deviation 1 in every dimension that varies: their covariance is the
+    correlation matrix, in which no dimension is massive."""
+    z = x.double() - x.double().mean(0)
+    deviation = z.square().mean(0).sqrt()
+    return z / deviation.where(deviation > 0, 1)
+
+
+def count_sinks(x: Tensor, sample: Tensor | None = None) -> Tensor:
+    """How many rows :func:`sink_rows` finds: a float64 scalar."""
+    return sink_rows(x).sum().double()
+
+
+def count_massive(x: Tensor, sample: Tensor | None = None) -> Tensor:
+    """How many dimensions :func:`massive_dimensions` finds: a float64 scalar."""
+    return massive_dimensions(x).sum().double()
+
+
+DEFINITIONS = (
+    Definition(
+        name="sink-rows",
+        function=count_sinks,
+        reads="rows",
+        formula="#{|x_i| > 10 median |x|}",
+        citation="Xiao et al. 2024 (arXiv 2309.17453); Sun et al. 2024 (arXiv 2402.17762)",
+        low="0",
+        high="n / 2",
+        bias="none",
+        unit="rows",
+    ),
+    Definition(
+        name="massive-dimensions",
+        function=count_massive,
+        reads="rows",
+        formula="#{rms_j > 10 median rms}",
+        citation="Timkey & van Schijndel 2021 (arXiv 2109.04404)",
+        low="0",
+        high="d / 2",
+        bias="none",
+    ),
+)

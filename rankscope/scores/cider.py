@@ -61,7 +61,7 @@ class Frequencies:
     @classmethod
     def of(cls, references: Sequence[Sequence[str]]) -> Frequencies:
         """Count over images, each with its references as tokens separated by spaces."""
-        found = document_frequencies(([text.split() for text in texts] for texts in references))
+        found = document_frequencies([text.split() for text in texts] for texts in references)
         return cls(len(references), {gram: count for gram, count in found.items() if count > 1})
 
     def weigh(self, caption: str) -> Weighed:
@@ -188,9 +188,7 @@ class CiderReward:
             raise DataError(
                 f"{len(unknown)} ids have no references among {len(self.references)}: {', '.join(unknown[:5])}"
             )
-        weighed = {
-            key: [self.frequencies.weigh(text) for text in self.references[key]] for key in dict.fromkeys(keys)
-        }
+        weighed = {key: [self.frequencies.weigh(text) for text in self.references[key]] for key in dict.fromkeys(keys)}
         return np.array([self._reward(weighed[key], text) for key, text in zip(keys, captions, strict=True)])
 
     def _reward(self, references: list[Weighed], caption: str) -> float:

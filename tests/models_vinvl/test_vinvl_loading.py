@@ -1,0 +1,162 @@
+"""Folders: recognised by transformers' Auto classes, loaded strictly, saved and loaded again."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import transformers
+from tiny_vinvl import LABELS, WORDS, save_published
+from torch.testing import assert_close
+
+from rankscope.errors import CheckpointError
+from rankscope.models import vinvl
+from rankscope.models.ported import install
+
+
+class Bomb:
+    """Unpickled, it writes a file: what a folder of unknown origin could do."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+
+    def __reduce__(self) -> tuple[object, tuple[object, ...]]:
+        return (Path.touch, (self.file,))
+
+
+def copied(folder: Path, target: Path) -> Path:
+    return Path(shutil.copytree(folder, target))
+
+
+def test_auto_classes_know_the_folder_once_registered(captioning, vqa) -> None:
+    vinvl.register()
+    vinvl.register()
+    kinds = {
+        "AutoConfig": (captioning, "VinVLConfig"),
+        "AutoModelForMaskedLM": (captioning, "VinVLForImageCaptioning"),
+        "AutoModelForImageTextToText": (captioning, "VinVLForImageCaptioning"),
+        "AutoModelForSequenceClassification": (vqa, "VinVLForSequenceClassification"),
+        "AutoModelForVisualQuestionAnswering": (vqa, "VinVLForSequenceClassification"),
+        "AutoTokenizer": (captioning, "BertTokenizer"),
+    }
+    for auto, (folder, name) in kinds.items():
+        assert type(getattr(transformers, auto).from_pretrained(folder)).__name__ == name
+    assert type(transformers.AutoModel.from_pretrained(vqa)).__name__ == "VinVLModel"
+
+
+def test_the_hook_is_light_and_reaches_the_auto_classes(captioning) -> None:
+    code = f"""
+import sys
+from rankscope.models.ported import install
+install(); install()
+assert not {{"torch", "transformers"}} & set(sys.modules), "importing rankscope must not import torch"
+from transformers import AutoConfig, AutoModelForMaskedLM
+assert AutoConfig.from_pretrained({str(captioning)!r}).model_type == "vinvl"
+print(type(AutoModelForMaskedLM.from_pretrained({str(captioning)!r})).__name__)
+"""
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert run.stdout.strip() == "VinVLForImageCaptioning", run.stderr
+
+
+def test_the_hook_enters_tables_that_are_imported_already(captioning) -> None:
+    install()
+    assert transformers.AutoConfig.from_pretrained(captioning).bos_token_id == WORDS.index("[CLS]")
+
+
+def test_saving_and_loading_again_gives_equal_scores(captioning, vqa, scene, tmp_path) -> None:
+    for folder in (captioning, vqa):
+        model = vinvl.load(folder)
+        model.save_pretrained(tmp_path / folder.name)
+        again = vinvl.load(tmp_path / folder.name)
+        with torch.no_grad():
+            assert_close(again(**scene).logits, model(**scene).logits, rtol=0, atol=0)
+    assert "vinvl" in json.loads((tmp_path / captioning.name / "config.json").read_text())["model_type"]
+
+
+def test_a_pickle_of_training_arguments_is_not_opened(captioning, tmp_path) -> None:
+    folder = copied(captioning, tmp_path / "with-arguments")
+    (folder / "training_args.bin").write_bytes(pickle.dumps(Bomb(tmp_path / "boom")))
+    vinvl.load(folder)
+    assert not (tmp_path / "boom").exists()
+
+
+def test_weights_that_are_code_are_refused(captioning, tmp_path) -> None:
+    folder = copied(captioning, tmp_path / "code")
+    (folder / "pytorch_model.bin").write_bytes(pickle.dumps({"bert": Bomb(tmp_path / "boom")}))
+    with pytest.raises(CheckpointError, match="cannot be read as plain tensors"):
+        vinvl.load(folder)
+    assert not (tmp_path / "boom").exists()
+
+
+def changed(folder: Path, target: Path, change: str) -> Path:
+    folder = copied(folder, target)
+    weights = torch.load(folder / "pytorch_model.bin", weights_only=True)
+    if change == "missing":
+        del weights["bert.img_embedding.bias"]
+    if change == "extra":
+        weights["bert.adapter.weight"] = torch.zeros(2)
+    if change == "shape":
+        weights["bert.pooler.dense.weight"] = torch.zeros(3, 3)
+    torch.save(weights, folder / "pytorch_model.bin")
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("change", "match"),
+    [
+        ("missing", r"1 missing \(bert.img_embedding.bias\)"),
+        ("extra", r"1 unexpected \(bert.adapter.weight\)"),
+        ("shape", "1 mismatched .*bert.pooler.dense.weight"),
+    ],
+)
+def test_keys_that_do_not_land_are_named(captioning, tmp_path, change, match) -> None:
+    with pytest.raises(CheckpointError, match=match):
+        vinvl.load(changed(captioning, tmp_path / change, change))
+
+
+def test_a_vocabulary_of_another_length_is_named(captioning, tmp_path) -> None:
+    folder = copied(captioning, tmp_path / "vocabulary")
+    (folder / "vocab.txt").write_text("\n".join(WORDS[:-1]))
+    with pytest.raises(CheckpointError, match=r"names 14 words and config.json says vocab_size 15"):
+        vinvl.load(folder)
+
+
+def test_a_folder_of_something_else_is_named(tmp_path) -> None:
+    with pytest.raises(CheckpointError, match=r"has no config\.json"):
+        vinvl.load(tmp_path)
+    (tmp_path / "config.json").write_text('{"model_type": "bert"}')
+    with pytest.raises(CheckpointError, match="not VinVL's"):
+        vinvl.load(tmp_path)
+    (tmp_path / "config.json").write_text('{"img_feature_dim": 2054}')
+    with pytest.raises(CheckpointError, match="has no weights"):
+        vinvl.load(tmp_path)
+
+
+def test_what_is_not_ported_is_named() -> None:
+    with pytest.raises(CheckpointError, match="discrete image codes"):
+        vinvl.VinVLConfig(img_feature_type="dis_code_t")
+    with pytest.raises(CheckpointError, match="classifier 'tree'"):
+        vinvl.VinVLConfig(classifier="tree")
+
+
+def test_oscar_s_first_heads_load_too(tmp_path) -> None:
+    """A linear classifier, no norm of the regions, 0/1 for booleans, gamma and beta for a norm's parameters."""
+    folder = save_published(tmp_path / "old", head="vqa", classifier="linear", use_img_layernorm=0)
+    model = vinvl.load(folder)
+    assert isinstance(model.classifier, torch.nn.Linear)
+    assert model.classifier.out_features == LABELS
+    assert not hasattr(model.bert, "LayerNorm")
+    weights = torch.load(folder / "pytorch_model.bin", weights_only=True)
+    renamed = {
+        k.replace("LayerNorm.weight", "LayerNorm.gamma").replace("LayerNorm.bias", "LayerNorm.beta"): v
+        for k, v in weights.items()
+    }
+    torch.save(renamed, folder / "pytorch_model.bin")
+    again = vinvl.load(folder)
+    assert all(torch.equal(a, b) for a, b in zip(again.parameters(), model.parameters(), strict=True))

@@ -1,0 +1,193 @@
+"""What a recipe is: its stages and their options, as plain data; :mod:`rankscope.tuning.recipes` writes them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any, Literal
+
+from rankscope.errors import UsageError
+
+KINDS = ("prefix", "lora", "adapter", "full")
+"""What a stage can attach; ``full`` attaches nothing and trains the base's own weights."""
+SCST = "scst"
+"""The stage that attaches nothing and rewards whole captions."""
+Objective = Literal["cross-entropy", "scst"]
+
+
+@dataclass(frozen=True)
+class PrefixOptions:
+    """The prefix."""
+
+    length: int = 16
+    """Rows."""
+    projection: bool = True
+    """Whether a network makes the rows (the prefix encoder)."""
+    embedding: int = 0
+    """Width of what enters the network; 0 for the stack's own."""
+    hidden: int = 0
+    """Width of its hidden layers; 0 for that of what enters."""
+    depth: int = 2
+    """Its linear layers."""
+    dropout: float = 0.1
+    """Dropout before its last layer, which keeps rows apart."""
+    init_std: float = 1.0
+    """Spread of what enters it at the start."""
+    stacks: tuple[str, ...] = ()
+    """The stacks in which a prefix stands; those that read text unless given."""
+
+
+@dataclass(frozen=True)
+class LoraOptions:
+    """LoRA."""
+
+    rank: int = 8
+    """Rank of each update."""
+    alpha: float = 16.0
+    """The update is scaled by alpha / rank."""
+    dropout: float = 0.0
+    """Dropout before the update."""
+    targets: tuple[str, ...] = ()
+    """Endings of module paths; the query, key and value maps of every attention unless given."""
+    stacks: tuple[str, ...] = ()
+    """The stacks in which targets are sought; those that read text unless given."""
+
+
+@dataclass(frozen=True)
+class AdapterOptions:
+    """The bottleneck adapter."""
+
+    size: int = 16
+    """Dimensions inside."""
+    function: str = "gelu"
+    """The function between down and up."""
+    dropout: float = 0.0
+    """Dropout before the way up."""
+    scaling: float = 1.0
+    """Factor on what is added."""
+    targets: tuple[str, ...] = ()
+    """Endings of module paths; the last map of attention and of feed-forward unless given."""
+    stacks: tuple[str, ...] = ()
+    """The stacks in which targets are sought; those that read text unless given."""
+
+
+@dataclass(frozen=True)
+class FullOptions:
+    """Full fine-tuning."""
+
+    stacks: tuple[str, ...] = ()
+    """The stacks whose weights are trained; all weights of the model unless given."""
+
+
+@dataclass(frozen=True)
+class ScstOptions:
+    """Self-critical sequence training."""
+
+    samples: int = 5
+    """Captions sampled for each image."""
+    temperature: float = 1.0
+    """Temperature of the samples."""
+    max_new_tokens: int = 48
+    """The longest caption, in tokens."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage of a recipe."""
+
+    attach: tuple[str, ...]
+    """What is attached: some of :data:`KINDS`; nothing in a stage that only changes the objective."""
+    train: tuple[str, ...]
+    """What is trained, of all that is attached so far."""
+    learning_rate: float
+    """The highest rate."""
+    objective: Objective = "cross-entropy"
+    """What is minimised."""
+    schedule: str = "linear"
+    """How the rate falls, by transformers' name (``linear``, ``cosine``, ``constant``)."""
+    warmup: float = 0.06
+    """Share of the steps in which the rate rises."""
+    epochs: float = 3.0
+    """Passes over the data."""
+    steps: int = 0
+    """Optimiser steps, instead of epochs; 0 to count epochs."""
+    batch_size: int = 16
+    """Samples in a batch on each device."""
+    accumulation: int = 1
+    """Batches in an optimiser step."""
+    weight_decay: float = 0.0
+    """Weight decay (AdamW's)."""
+    max_grad_norm: float = 1.0
+    """Gradients longer than this are shortened to it."""
+
+    def __post_init__(self) -> None:
+        if self.learning_rate < 0 or self.weight_decay < 0:
+            raise UsageError(f"rates and decay are not negative; got {self.learning_rate} and {self.weight_decay}")
+        if self.batch_size < 1 or self.accumulation < 1 or self.steps < 0 or (self.epochs <= 0 and not self.steps):
+            raise UsageError("a stage needs a batch of at least 1 and something to do: epochs above 0, or steps")
+        if not 0 <= self.warmup < 1:
+            raise UsageError(f"the warm-up is a share of the steps, in [0, 1); got {self.warmup}")
+
+    @property
+    def name(self) -> str:
+        """What it is called: ``prefix``, ``prefix+lora``, ``scst``."""
+        return "+".join(self.attach) or self.objective
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a base is tuned."""
+
+    stages: tuple[Stage, ...]
+    """The stages, in order."""
+    method: str = ""
+    """What was asked for: a method or a list of stages."""
+    freeze_prefix: bool = False
+    """Whether later stages leave the prefix as the first one ended it."""
+    precision: Literal["float32", "bf16", "fp16"] = "float32"
+    """float32, or mixed precision."""
+    gradient_checkpointing: bool = False
+    """Trade time for memory; refused with a prefix in a decoder."""
+    max_length: int = 0
+    """Texts longer than this many tokens are refused; 0 for what the model's positions hold."""
+    keep_epochs: bool = False
+    """Whether the model at the end of each epoch is kept, as a checkpoint of its own."""
+    save_steps: int = 0
+    """Optimiser steps between the states from which a killed run continues; 0 for once an epoch."""
+    prefix: PrefixOptions = field(default_factory=PrefixOptions)
+    """The prefix."""
+    lora: LoraOptions = field(default_factory=LoraOptions)
+    """LoRA."""
+    adapter: AdapterOptions = field(default_factory=AdapterOptions)
+    """The bottleneck adapter."""
+    full: FullOptions = field(default_factory=FullOptions)
+    """Full fine-tuning."""
+    scst: ScstOptions = field(default_factory=ScstOptions)
+    """Self-critical sequence training."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """The recipe as plain data, everything spelled out; :meth:`of_dict` reads it."""
+        return asdict(self)
+
+    @classmethod
+    def of_dict(cls, content: Mapping[str, Any]) -> Recipe:
+        """The recipe that :meth:`to_dict` wrote."""
+        parts = {name: made(kind, content[name]) for name, kind in GROUPS.items()}
+        stages = tuple(made(Stage, stage) for stage in content["stages"])
+        plain = {f.name: content[f.name] for f in fields(cls) if f.name not in (*GROUPS, "stages")}
+        return cls(stages=stages, **plain, **parts)
+
+
+GROUPS: dict[str, type[Any]] = {
+    "prefix": PrefixOptions, "lora": LoraOptions, "adapter": AdapterOptions, "full": FullOptions, "scst": ScstOptions,
+}  # fmt: skip
+
+
+def made(kind: type[Any], content: Mapping[str, Any]) -> Any:
+    """The dataclass of plain data: lists become tuples, a single text a tuple where one is meant."""
+    defaults = {f.name: str(f.type) for f in fields(kind)}
+    values = {k: tuple(v) if isinstance(v, list) else v for k, v in content.items()}
+    for name, value in values.items():
+        if defaults[name].startswith("tuple") and isinstance(value, str):
+            values[name] = tuple(part.strip() for part in value.split(",") if part.strip())
+    return kind(**values)

@@ -1,0 +1,190 @@
+"""What a stage does to a model: what it attaches, which parameters it trains, and how that lies on disk.
+
+LoRA and bottleneck adapters are put inside the base by PEFT's own injection, the prefix is hooked into the base's own
+modules: so the model that is called keeps its class, its ``generate`` and its loss, whatever is attached, in any order.
+"""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from peft import LoraConfig, PeftConfig, inject_adapter_in_model
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
+
+from rankscope.errors import UsageError
+from rankscope.models.bottleneck import BottleneckConfig, register_bottleneck
+from rankscope.models.prefix import Encoder
+from rankscope.models.prefix_files import save_prefix
+from rankscope.models.prefix_join import NAME as PREFIX
+from rankscope.models.prefix_live import attach_prefix, new_prefix, prefix_of
+from rankscope.tuning.config import Recipe
+from rankscope.tuning.targets import blocks_of, named, query_key_value, sublayer_outputs
+
+HEADS = ("classifier", "score", "classification_head")
+"""Names of the heads of classifiers, which every stage of a classification trains."""
+_MARKS = {"prefix": f"{PREFIX}.", "lora": ".lora_", "adapter": ".bottleneck_"}
+_NAMED = re.compile(r"(\.(?:lora_[A-Za-z]+|bottleneck_[a-z]+)(?:_vector)?)\.(?:lora|adapter)(?=\.|$)")
+
+
+def attach_kinds(model: nn.Module, kinds: Iterable[str], recipe: Recipe) -> None:
+    """Attach what a stage attaches, newly drawn from torch's generator, in place.
+
+    Raises:
+        UnknownName: if the model has no such stack or target.
+        UsageError: if the method does not fit the architecture.
+    """
+    for kind in kinds:
+        _ATTACH[kind](model, recipe)
+
+
+def _attach_prefix(model: nn.Module, recipe: Recipe) -> None:
+    o = recipe.prefix
+    encoder = Encoder(o.projection, o.embedding, o.hidden, o.depth, o.dropout, o.init_std)
+    attach_prefix(model, new_prefix(model, rows=o.length, stacks_in=o.stacks, encoder=encoder))
+
+
+def lora_config(model: nn.Module, recipe: Recipe) -> LoraConfig:
+    """PEFT's configuration of the recipe's LoRA, with the paths of its targets in this model."""
+    o = recipe.lora
+    targets = named(model, o.targets, in_stacks=o.stacks) if o.targets else query_key_value(model, in_stacks=o.stacks)
+    transposed = any(isinstance(model.get_submodule(path), Conv1D) for path in targets)
+    return LoraConfig(
+        r=o.rank, lora_alpha=o.alpha, lora_dropout=o.dropout, target_modules=targets, fan_in_fan_out=transposed
+    )  # fmt: skip
+
+
+def adapter_config(model: nn.Module, recipe: Recipe) -> BottleneckConfig:
+    """PEFT's configuration of the recipe's bottleneck adapters, with the paths of its targets in this model."""
+    o = recipe.adapter
+    targets = named(model, o.targets, in_stacks=o.stacks) if o.targets else sublayer_outputs(model, in_stacks=o.stacks)
+    return BottleneckConfig(
+        target_modules=targets, bottleneck_size=o.size, non_linearity=o.function, bottleneck_dropout=o.dropout,
+        bottleneck_scaling=o.scaling,
+    )  # fmt: skip
+
+
+def _inject(model: nn.Module, config: PeftConfig, name: str) -> None:
+    trained = {n: p.requires_grad for n, p in model.named_parameters()}
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Already found a `peft_config`")
+        inject_adapter_in_model(config, model, adapter_name=name)
+    for n, p in model.named_parameters():
+        p.requires_grad = trained.get(n, p.requires_grad)
+
+
+def _attach_lora(model: nn.Module, recipe: Recipe) -> None:
+    _inject(model, lora_config(model, recipe), "lora")
+
+
+def _attach_adapter(model: nn.Module, recipe: Recipe) -> None:
+    register_bottleneck()
+    _inject(model, adapter_config(model, recipe), "adapter")
+
+
+def _attach_full(model: nn.Module, recipe: Recipe) -> None:
+    if recipe.full.stacks:
+        blocks_of(model, recipe.full.stacks)
+
+
+_ATTACH: dict[str, Callable[[nn.Module, Recipe], None]] = {
+    "prefix": _attach_prefix, "lora": _attach_lora, "adapter": _attach_adapter, "full": _attach_full,
+}  # fmt: skip
+
+
+def kind_of(name: str) -> str:
+    """Of what a parameter of this name is a part: ``prefix``, ``lora``, ``adapter``, or ``full`` for the base's own."""
+    return next((kind for kind, mark in _MARKS.items() if mark in f".{name}"), "full")
+
+
+def heads(model: nn.Module) -> tuple[str, ...]:
+    """The names of the classification heads of a model."""
+    return tuple(name for name, _ in model.named_children() if name in HEADS)
+
+
+def set_trainable(model: nn.Module, kinds: Iterable[str], recipe: Recipe, *, head: bool) -> dict[str, nn.Parameter]:
+    """Train exactly these kinds, and the classification head where ``head``; everything else is frozen.
+
+    Returns:
+        The trained parameters by name.
+    """
+    wanted = set(kinds)
+    within = tuple(f"{path}." for path in blocks_of(model, recipe.full.stacks)) if recipe.full.stacks else ("",)
+    first = heads(model) if head else ()
+    for name, parameter in model.named_parameters():
+        kind = kind_of(name)
+        chosen = kind in wanted and (kind != "full" or name.startswith(within))
+        parameter.requires_grad = parameter.is_floating_point() and (chosen or name.split(".")[0] in first)
+    trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    if not trained:
+        raise UsageError(f"{'+'.join(sorted(wanted))} trains no parameter of this {type(model).__name__}")
+    return trained
+
+
+def base_tensors(model: nn.Module) -> dict[str, Tensor]:
+    """The base's own tensors under their own names, without what is attached."""
+    return {n.replace(".base_layer.", "."): t for n, t in model.state_dict().items() if kind_of(n) == "full"}
+
+
+def save_kinds(
+    model: nn.Module, kinds: Iterable[str], folder: Path, recipe: Recipe, *, base: str, head: bool, processor: Any
+) -> list[str]:
+    """Write each kind into a folder of its own, in order: plain PEFT folders, and a plain model folder for ``full``.
+
+    Args:
+        model: the tuned model.
+        kinds: what is attached, in order.
+        folder: where the folders are made.
+        recipe: how it was attached.
+        base: the base checkpoint, as PEFT records it.
+        head: whether the classification head was trained and is kept with the adapters.
+        processor: the tokenizer or processor, saved with a whole model.
+
+    Returns:
+        The names of the folders.
+    """
+    names = []
+    for place, kind in enumerate(kinds):
+        names.append(f"{place}-{kind}")
+        into = folder / names[-1]
+        into.mkdir(parents=True)
+        if kind == "prefix":
+            prefix = prefix_of(model)
+            assert prefix is not None
+            save_prefix(
+                prefix, into, model=model, base=base, extra=_head_tensors(model, "base_model.") if head else None
+            )
+        elif kind == "full":
+            model.save_pretrained(into, state_dict=base_tensors(model))  # type: ignore[operator]
+            processor.save_pretrained(into)
+        else:
+            _save_adapter(model, kind, into, recipe, base=base, head=head)
+    return names
+
+
+def _head_tensors(model: nn.Module, before: str) -> dict[str, Tensor]:
+    own = heads(model)
+    return {
+        f"{before}{n}": t.detach().cpu().contiguous() for n, t in model.state_dict().items() if n.split(".")[0] in own
+    }
+
+
+def _save_adapter(model: nn.Module, kind: str, folder: Path, recipe: Recipe, *, base: str, head: bool) -> None:
+    configs: Mapping[str, PeftConfig] = model.peft_config  # type: ignore[assignment]
+    config = configs[kind]
+    config.base_model_name_or_path, config.inference_mode = base, True
+    if head:
+        config.modules_to_save = list(heads(model))
+    config.save_pretrained(str(folder))
+    tensors = {
+        "base_model.model." + _NAMED.sub(r"\1", name): tensor.detach().cpu().contiguous()
+        for name, tensor in model.state_dict().items()
+        if kind_of(name) == kind
+    }
+    tensors |= _head_tensors(model, "base_model.model.") if head else {}
+    save_file(tensors, folder / "adapter_model.safetensors", metadata={"format": "pt"})

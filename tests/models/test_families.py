@@ -133,6 +133,7 @@ def real(hidden: Tensor, batch: Batch, site: Site, place: int) -> Tensor:
     return hidden[place, mask]
 
 
+@torch.inference_mode()
 @pytest.mark.parametrize(("name", "tuning"), CASES, ids=[f"{name}-{tuning}" for name, tuning in CASES])
 def test_features_are_the_hidden_states_of_one_unpadded_sample(
     folder: Callable[..., Path], name: str, tuning: str
@@ -152,7 +153,7 @@ def test_features_are_the_hidden_states_of_one_unpadded_sample(
                 stack = stacks(model)[site.stack]
                 assert site.point == str(len(stack.blocks) - 1), f"{site} has nothing to compare with"
                 assert stack.final is not None
-                hidden, site = stack.final(hidden), Site(site.stack, "final")  # noqa: PLW2901
+                hidden, site = stack.final(hidden), Site(site.stack, "final")
             torch.testing.assert_close(
                 real(hidden, batch, site, i),
                 real(want[site], alone, site, 0),
@@ -162,6 +163,16 @@ def test_features_are_the_hidden_states_of_one_unpadded_sample(
             )
             swept += 1
     assert swept == 3 * len(sites(model))
+
+
+@pytest.mark.parametrize(("name", "tuning"), [case for case in CASES if case[1] != "none"])
+def test_a_tuning_changes_what_is_read(folder: Callable[..., Path], name: str, tuning: str) -> None:
+    tuned, base = load_model(folder(name, tuning)), load_model(folder(name))
+    batch, before = (reader(m, folder(name)).read(examples(1)) for m in (tuned, base))
+    site = sites(base)[-1]
+    a, b = (real(called(m, x)[site], x, site, 0) for m, x in ((tuned, batch), (base, before)))
+    assert a.shape == b.shape
+    assert (a - b).abs().max() > 1e-3
 
 
 def test_the_table_is_swept_whole() -> None:

@@ -15,10 +15,11 @@ from torch import Tensor
 from rankscope.definition import Comparison, Definition
 from rankscope.errors import NotComparable
 from rankscope.features import Rows, samples_in_groups
-from rankscope.linalg.moments import Moments, PairMoments
+from rankscope.linalg.moments import Moments, PairMoments, Sums
 from rankscope.linalg.svd import singular_values_of
 
 T = TypeVar("T")
+S = TypeVar("S", bound=Sums)
 
 FEWEST = 4
 """The least number of rows for which the unbiased estimates exist."""
@@ -71,8 +72,8 @@ class View:
         self.device = torch.device(device)
         self.group = samples_in_groups(rows, groups)
         self.groups = int(self.group.max()) + 1
-        kept = 1 - torch.eye(self.groups, dtype=torch.float64, device=self.device)
-        self._kept = kept if replicated else kept[:0]
+        self._kept = 1 - torch.eye(self.groups, dtype=torch.float64, device=self.device)
+        self._replicated = replicated
         self._turned = turned(features)
         self._cache: dict[tuple[object, ...], Any] = {}
 
@@ -91,15 +92,14 @@ class View:
             lambda: PairMoments.of(self._turned[a], self._turned[b], **shifts, group=self.group, groups=self.groups),
         )
 
-    def spectrum(self, run: int, *, centred: bool) -> tuple[Tensor, Tensor]:
-        """Singular values of all rows ``(r,)`` and without each group ``(G, r)``, r at most min(n, d)."""
-        sums = self.moments(run)
-        return self._once(
-            ("spectrum", run, centred),
-            lambda: tuple(
-                singular_values_of(m, centre=centred).values for m in (sums.sum(), sums.weighted(self._kept))
-            ),
-        )
+    def spectrum(self, run: int, *, centred: bool, left_out: bool = False) -> Tensor:
+        """Singular values of all rows ``(r,)``, or without each group ``(G, r)``; r is at most min(n, d)."""
+
+        def solve() -> Tensor:
+            sums = self.moments(run)
+            return singular_values_of(sums.weighted(self._kept) if left_out else sums.sum(), centre=centred).values
+
+        return self._once(("spectrum", run, centred, left_out), solve)
 
     def _shift(self, run: int) -> Tensor:
         return self._once(("shift", run), lambda: self._turned[run].to(self.device, torch.float64).mean(0))
@@ -111,13 +111,11 @@ class View:
 
     def measured(self, definition: Definition, run: int) -> Replicates:
         """A definition in one run."""
-        f = definition.function
-        if definition.reads == "spectrum":
-            whole, left = self.spectrum(run, centred=definition.centred)
-            return Replicates(f(whole), f(left))
-        if definition.reads == "moments":
-            sums = self.moments(run)
-            return Replicates(f(sums.sum()), f(sums.weighted(self._kept)))
+        f, reads = definition.function, definition.reads
+        if reads == "spectrum":
+            return self._replicates(lambda left: f(self.spectrum(run, centred=definition.centred, left_out=left)))
+        if reads == "moments":
+            return self._replicates(lambda left: f(self._summed(self.moments(run), left)))
         return self._over_rows(lambda keep: f(self._rows(run, keep), self.rows.sample[keep]))
 
     def related(self, comparison: Comparison, a: int, b: int) -> Replicates:
@@ -130,34 +128,44 @@ class View:
             raise NotComparable(
                 f"{comparison.name} needs a shared basis; the widths are {self.widths[a]} and {self.widths[b]}"
             )
-        f = comparison.function
-        if comparison.reads == "spectra":
-            x, y = (self.spectrum(i, centred=comparison.centred) for i in (a, b))
-            return Replicates(f(x[0], y[0]), f(x[1], y[1]))
-        if comparison.reads == "moments":
-            sums = self.pair(a, b)
-            return Replicates(f(sums.sum()), f(sums.weighted(self._kept)))
-        if comparison.reads == "folds":
-            return self._cross_fitted(f, self.pair(a, b))
+        f, reads = comparison.function, comparison.reads
+        if reads == "spectra":
+            centred = comparison.centred
+            return self._replicates(
+                lambda left: f(*(self.spectrum(run, centred=centred, left_out=left) for run in (a, b)))
+            )
+        if reads == "moments":
+            return self._replicates(lambda left: f(self._summed(self.pair(a, b), left)))
+        if reads == "folds":
+            return self._replicates(lambda left: self._cross_fitted(f, self.pair(a, b), left))
         return self._over_rows(lambda keep: f(self._rows(a, keep), self._rows(b, keep), self.rows.sample[keep]))
+
+    def _replicates(self, number: Callable[[bool], Tensor]) -> Replicates:
+        value = number(False)
+        return Replicates(value, number(True) if self._replicated else value.new_empty(0))
+
+    def _summed(self, sums: S, left_out: bool) -> S:
+        return sums.weighted(self._kept) if left_out else sums.sum()
 
     def _rows(self, run: int, keep: Tensor) -> Tensor:
         return self.features[run][keep].to(self.device, torch.float64)
 
     def _over_rows(self, function: Callable[[Tensor], Tensor]) -> Replicates:
-        value = function(torch.ones(self.n, dtype=torch.bool))
-        left = [function(self.group != g) for g in range(len(self._kept))]
-        return Replicates(value, torch.stack(left) if left else value.new_empty(0))
+        everything = torch.ones(self.n, dtype=torch.bool)
+        return self._replicates(
+            lambda left: (
+                torch.stack([function(self.group != g) for g in range(self.groups)]) if left else function(everything)
+            )
+        )
 
-    def _cross_fitted(self, function: Callable[[PairMoments, PairMoments], Tensor], sums: PairMoments) -> Replicates:
+    def _cross_fitted(
+        self, function: Callable[[PairMoments, PairMoments], Tensor], sums: PairMoments, left_out: bool
+    ) -> Tensor:
         """Fit on one half of the groups and evaluate on the other, both ways, and average."""
         even = self._even.double()
-        whole, left = (
-            tuple(sums.weighted(kept * half) for half in (even, 1 - even))
-            for kept in (torch.ones_like(even), self._kept)
-        )
-        value, without = ((function(x, y) + function(y, x)) / 2 for x, y in (whole, left))
-        return Replicates(value, without)
+        kept = self._kept if left_out else torch.ones_like(even)
+        x, y = sums.weighted(kept * even), sums.weighted(kept * (1 - even))
+        return (function(x, y) + function(y, x)) / 2
 
     @property
     def _even(self) -> Tensor:
@@ -173,15 +181,25 @@ class View:
 
         return self._once(("noise", run), draw)
 
-    def shuffled(self, comparison: Comparison, a: int, b: int) -> float:
-        """What a comparison scores when each row of ``b`` stands beside a row of ``a`` drawn by a fixed seed."""
+    def unrelated(self, comparison: Comparison, a: int, b: int) -> float:
+        """What a comparison scores where nothing relates the runs.
 
-        def shuffle() -> View:
-            order = torch.randperm(self.n, generator=torch.Generator().manual_seed(self.n))
-            pair = [self.features[a], self.features[b][order]]
-            return View(pair, self.rows, groups=self.groups, device=self.device, replicated=False)
+        Spectra are compared with that of isotropic noise. Otherwise the rows of ``b`` are put in a random order and,
+        where a shared basis is compared, turned by a random rotation: each run keeps its own covariance.
+        """
+        if comparison.reads == "spectra":
+            centred = comparison.centred
+            mine, noise = self.spectrum(a, centred=centred), self.like_noise(a).spectrum(0, centred=centred)
+            return float(comparison.function(mine, noise))
 
-        return float(self._once(("shuffled", a, b), shuffle).related(comparison, 0, 1).value)
+        def scatter() -> View:
+            generator = torch.Generator().manual_seed(self.n)
+            x = self.features[b][torch.randperm(self.n, generator=generator)].double()
+            if self.widths[a] == self.widths[b]:
+                x = x @ torch.linalg.qr(torch.randn(2 * [x.shape[1]], generator=generator, dtype=torch.float64)).Q
+            return View([self.features[a], x], self.rows, groups=self.groups, device=self.device, replicated=False)
+
+        return float(self._once(("unrelated", a, b), scatter).related(comparison, 0, 1).value)
 
     def against_itself(self, comparison: Comparison, run: int) -> float:
         """What a run scores against itself: its two halves where spectra are compared, else the very same rows."""

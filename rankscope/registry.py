@@ -13,13 +13,38 @@ from rankscope.definition import Comparison, Definition
 from rankscope.errors import UnknownName, UsageError
 
 MEASURES = (
+    "anisotropy",
+    "curvature",
+    "diff_erank",
     "effective_rank",
+    "energy",
+    "gavish_donoho",
+    "isoscore",
+    "lidar",
+    "marchenko_pastur",
+    "numerical_rank",
+    "parallel_analysis",
     "participation_ratio",
+    "power_law",
+    "pt_peft",
     "rankme",
+    "renyi",
+    "stable_rank",
 )
 """The files of ``rankscope/measures`` that define numbers of one run."""
 COMPARES = (
+    "cca",
     "cka",
+    "drift",
+    "gaussian",
+    "kernel_cka",
+    "neighbours",
+    "procrustes",
+    "recoverability",
+    "rsa",
+    "spectra",
+    "subspace",
+    "usage",
 )
 """The files of ``rankscope/compare`` that define numbers of two runs."""
 

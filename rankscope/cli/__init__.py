@@ -5,14 +5,14 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import traceback
 from importlib.metadata import version as installed_version
 from types import FrameType
 from typing import Annotated, NoReturn
 
-import click
 import typer
 
-from rankscope.cli import collect, compare, definitions, demo, inspect, measure, verify
+from rankscope.cli import collect, compare, definitions, demo, inspect, measure, show, verify
 from rankscope.errors import RankscopeError
 
 EXIT_CODES = """Exit codes: 0 ok · 1 unexpected · 2 usage · 3 bad checkpoint or data · 4 corrupt or incomplete store ·
@@ -47,38 +47,28 @@ def _options(
 
 def main() -> NoReturn:
     """Run the command line and end the process with its documented exit code."""
-    signal.signal(signal.SIGTERM, _terminated)
-    sys.exit(_status())
-
-
-def _terminated(number: int, frame: FrameType | None) -> NoReturn:
-    raise SystemExit(128 + number)
-
-
-def _status() -> int:
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _interrupted)
     try:
-        status = app(standalone_mode=False)
-    except click.exceptions.Exit as exit_:
-        return exit_.exit_code
-    except click.ClickException as error:
-        error.show()
-        return error.exit_code
-    except (KeyboardInterrupt, click.Abort):
-        typer.echo("interrupted; what was committed is kept, and the same command continues it", err=True)
-        return 130
+        app()
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 141
+        sys.exit(141)
     except Exception as error:
-        return _failed(error)
-    return status if isinstance(status, int) else 0
+        sys.exit(_failed(error))
+    sys.exit(0)
+
+
+def _interrupted(number: int, frame: FrameType | None) -> NoReturn:
+    show.note("\ninterrupted; what was committed is kept, and the same command continues it")
+    sys.exit(128 + number)
 
 
 def _failed(error: Exception) -> int:
     if os.environ.get("RANKSCOPE_DEBUG"):
-        raise error
+        traceback.print_exception(error)
     if isinstance(error, RankscopeError):
-        typer.echo(f"error: {error}", err=True)
+        show.note(f"error: {error}")
         return error.exit_code
-    typer.echo(f"unexpected {type(error).__name__}: {error}\nset RANKSCOPE_DEBUG=1 for the whole traceback", err=True)
+    show.note(f"unexpected {type(error).__name__}: {error}\nset RANKSCOPE_DEBUG=1 for the whole traceback")
     return 1

@@ -41,8 +41,7 @@ def collect(
 
     Example: rankscope collect lora/ --layers decoder.0,final --rows tokens --data texts.jsonl --out lora.pt
     """
-    from rankscope.pipeline.collect import collect as run_collect
-    from rankscope.pipeline.collect import prepare
+    from rankscope.pipeline.job import prepare, run_job
 
     job = prepare(
         checkpoint,
@@ -66,7 +65,7 @@ def collect(
     if dry_run:
         return
     with show.progress("collecting", quiet=quiet) as progress:
-        run = run_collect(job, progress=progress)
+        run = run_job(job, progress=progress)
     typer.echo(run.path)
 
 

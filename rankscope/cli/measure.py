@@ -10,7 +10,7 @@ import typer
 from rankscope.cli import show
 
 if TYPE_CHECKING:
-    from rankscope.result import Measurement, Measured
+    from rankscope.result import Measured, Measurement
 
 
 def measure(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -25,10 +25,10 @@ from rankscope.pipeline.measure import (
     noise_value,
     silent,
     spectra,
-    where,
     why_not,
 )
 from rankscope.pipeline.resolve import as_run
+from rankscope.pipeline.source import where
 from rankscope.registry import DEFAULT_COMPARED, Measure, known
 from rankscope.result import NOTHING, Compared, Contrast
 from rankscope.sites import Site, describe, select
@@ -157,7 +157,7 @@ def _compared(aligned: _Aligned, site: Site, what: Definition | Comparison, view
     parts = _Parts()
     if not nothing:
         parts = _defined(what, view, based) if isinstance(what, Definition) else _related(what, view, based)
-    a, b, between = (interval_of(x, level, view.groups) for x in parts[:3])
+    a, b, between = (interval_of(x, level) for x in parts[:3])
     return Compared(
         site=str(site),
         measure=what.name,
@@ -205,7 +205,7 @@ def _defined(what: Definition, view: View, based: bool) -> _Parts:
 
 def _related(what: Comparison, view: View, based: bool) -> _Parts:
     reference = 2 if based else 0
-    noise, itself = view.shuffled(what, reference, 1), view.against_itself(what, reference)
+    noise, itself = view.unrelated(what, reference, 1), view.against_itself(what, reference)
     if not based:
         return _Parts(between=view.related(what, 0, 1), noise=noise, itself=itself)
     a, b = view.related(what, 2, 0), view.related(what, 2, 1)
@@ -226,3 +226,10 @@ def _similarity(aligned: _Aligned) -> Tensor:
                 x.new_zeros(len(sample), x.shape[1]).index_reduce_(0, place, x, "mean", include_self=False)[kept]
             )
     return cka_map(*sides)
+
+
+def _sample_means(x: Tensor, rows: Rows) -> Tensor:
+    """``(samples, d)`` float64, the mean over the rows of each sample, in the data's order."""
+    sample, place, counts = torch.unique(rows.sample, return_inverse=True, return_counts=True)
+    total = torch.zeros(len(sample), x.shape[1], dtype=torch.float64).index_add_(0, place, x.double())
+    return total / counts[:, None]

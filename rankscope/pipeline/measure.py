@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from rankscope.definition import Comparison, Definition
 from rankscope.estimate import Replicates, View
-from rankscope.inference.jackknife import Interval, jackknife
+from rankscope.inference import jackknife
 from rankscope.linalg.svd import singular_values
+from rankscope.pipeline.source import where
 from rankscope.registry import DEFAULT_DEFINITIONS, Measure, definition
 from rankscope.result import NOTHING, Measured, Measurement
 from rankscope.sites import Site, select
@@ -58,11 +60,6 @@ def spectra(
     return {site: found[site] for site in chosen}
 
 
-def where(device: str | None) -> torch.device:
-    """The device asked for, or the GPU where there is one."""
-    return torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-
-
 def measure(
     run: Run,
     measures: Sequence[Measure] = DEFAULT_DEFINITIONS,
@@ -99,14 +96,14 @@ def measure(
     return Measurement(tuple(records), run.name)
 
 
-def profile(run: Run, what: Measure, **options: object) -> Measurement:
+def profile(run: Run, what: Measure, **options: Any) -> Measurement:
     """One measure along the sites of a run: :func:`measure` with a single definition and the same options."""
-    return measure(run, [what], **options)  # type: ignore[arg-type]
+    return measure(run, [what], **options)
 
 
 def _measured(run: Run, site: Site, what: Definition, view: View, level: float) -> Measured:
     nothing = why_not(what, view)
-    interval = interval_of(None if nothing else view.measured(what, 0), level, view.groups)
+    interval = interval_of(None if nothing else view.measured(what, 0), level)
     return Measured(
         site=str(site),
         measure=what.name,
@@ -124,11 +121,20 @@ def _measured(run: Run, site: Site, what: Definition, view: View, level: float) 
     )
 
 
-def interval_of(estimate: Replicates | None, level: float, groups: int) -> Interval:
+class Limits(NamedTuple):
+    """A number and the ends of its interval."""
+
+    value: float = NOTHING
+    low: float = NOTHING
+    high: float = NOTHING
+
+
+def interval_of(estimate: Replicates | None, level: float) -> Limits:
     """The jackknife interval of an estimate; NaN where there is none."""
     if estimate is None:
-        return Interval(NOTHING, NOTHING, NOTHING, NOTHING, level, groups)
-    return jackknife(estimate.value, estimate.left_out, level=level)
+        return Limits()
+    found = jackknife.interval(estimate.value, estimate.left_out, level=level)
+    return Limits(float(found.value), float(found.low), float(found.high))
 
 
 def why_not(what: Definition | Comparison, view: View) -> str:
@@ -142,7 +148,7 @@ def why_not(what: Definition | Comparison, view: View) -> str:
 
 def caution(what: Definition | Comparison, view: View) -> str:
     """What must be said beside a number that has a meaning."""
-    if what.reads in ("spectrum", "spectra") and view.n < 4 * max(view.widths):
+    if what.reads in ("spectrum", "spectra", "folds") and view.n < 4 * max(view.widths):
         return "n-limited: fewer than 4 rows a feature, so the value also measures n; compare at equal n only"
     if what.name == "participation-ratio" and view.n > view.rows.samples:
         return "takes rows as independent, and those of one sample are not; see participation-ratio-clustered"

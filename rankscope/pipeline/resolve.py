@@ -4,15 +4,31 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from rankscope.checkpoint import looks_like_checkpoint
 from rankscope.pipeline.measure import Progress, silent
 from rankscope.store import Run, open_run
+
+_OF_A_STORE = ("store.json", "plan.jsonl", "lock")
+
+
+def load(path: str | Path, *, verify: bool = True) -> Run:
+    """The run at ``path``: a folder, a ``.pt`` or a ``.safetensors`` file, all three the same run.
+
+    Args:
+        path: the folder or file.
+        verify: whether what is read is hashed on first reading; sizes and shapes are always checked.
+
+    Raises:
+        StoreError: if there is no run there, it is unfinished, or its bytes are not those that were written.
+        CheckpointError: if it is a checkpoint, or the weights of one.
+    """
+    return open_run(path, verify=verify)
 
 
 def as_run(what: Run | str | Path, *, progress: Progress = silent) -> Run:
     """The run that is meant.
 
-    A checkpoint folder is collected with every default, beside where the command runs, and found there the next time.
+    A checkpoint folder is collected with every default, into a file beside where the command runs, and found there the
+    next time.
 
     Args:
         what: a run; the path of a run; or a checkpoint folder.
@@ -20,13 +36,13 @@ def as_run(what: Run | str | Path, *, progress: Progress = silent) -> Run:
 
     Raises:
         CheckpointError: if it is a bare weights file; the message says what to do.
-        StoreCorrupt: if it is a run whose bytes are not those that were written.
+        StoreError: if it is a run that cannot be read.
     """
     if isinstance(what, Run):
         return what
     path = Path(what)
-    if path.is_dir() and looks_like_checkpoint(path):
-        from rankscope.pipeline.collect import collect, prepare
+    if not path.is_dir() or any((path / name).exists() for name in _OF_A_STORE):
+        return load(path)
+    from rankscope.pipeline.job import prepare, run_job
 
-        return collect(prepare(path, reuse=True), progress=progress)
-    return open_run(path)
+    return run_job(prepare(path, reuse=True), progress=progress)

@@ -24,8 +24,8 @@ def cumulative(spectra: Mapping[str, Spectrum], ax: Axes, *, base: str | None = 
     others = [name for name in spectra if name != base]
     for name, spectrum in spectra.items():
         style = look(others.index(name) if name in others else -1) | {"marker": ""}
-        curve = spectrum.cumulative.tolist()
-        ax.plot([100 * (i + 1) / len(curve) for i in range(len(curve))], curve, label=name, **style)
+        curve = spectrum.cumulative().tolist()
+        ax.plot((100 * spectrum.positions).tolist(), curve, label=name, **style)
     ax.axhline(0.9, color="0.7", linewidth=0.6, zorder=0)
     first = next(iter(spectra.values()))
     ax.set(xlim=(0, 100), ylim=(0, 1.01), xlabel="directions, % of min(n, d)", ylabel="cumulative share of Σσ")

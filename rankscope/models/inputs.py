@@ -18,6 +18,10 @@ from rankscope.models.load import quiet
 from rankscope.models.stacks import Stack, stacks, unwrapped
 
 
+_VOCABULARIES = ("tokenizer.json", "vocab.json", "vocab.txt", "merges.txt", "*.model", "*.tiktoken", "*.spm")
+"""Files of which a tokenizer has at least one; without them transformers makes one that knows no word."""
+
+
 def open_processor(folder: Path, *, text: bool, image: bool, trust_remote_code: bool = False) -> Any:
     """The tokenizer, image processor or processor of a checkpoint, whichever its model needs.
 
@@ -25,6 +29,10 @@ def open_processor(folder: Path, *, text: bool, image: bool, trust_remote_code: 
         CheckpointError: if it is not in the folder, or cannot be read.
     """
     auto = AutoProcessor if text and image else AutoTokenizer if text else AutoImageProcessor
+    if text and not any(True for pattern in _VOCABULARIES for _ in folder.glob(pattern)):
+        raise CheckpointError(
+            f"{folder} has no tokenizer: none of {', '.join(_VOCABULARIES)}; save it there with tokenizer.save_pretrained"
+        )
     try:
         with quiet():
             return auto.from_pretrained(folder, trust_remote_code=trust_remote_code, local_files_only=True)

@@ -48,6 +48,8 @@ BATCH = 32
 """Captions, and as many questions, in a step."""
 RATES = {"look": 1.5e-3, "tell": 1.5e-3}
 WARMUP = 150
+KEEP = 250
+"""Steps after which the state of training is left in the work folder."""
 SEED = 0
 
 
@@ -149,7 +151,7 @@ def rate(step: int, steps: int) -> float:
 
 # %% [markdown]
 # ## Training
-# A stage is a loss and its own parameters; its whole state is left in the work folder every 250 steps.
+# A stage is a loss and its own parameters; its whole state is left in the work folder every 250 steps, and continued from there.
 
 
 # %%
@@ -224,7 +226,7 @@ def train(stage: torch.nn.Module, name: str, steps: int, first: int, peak: float
                 flush=True,
             )
             sums.clear()
-        if (step + 1) % 250 == 0 or step + 1 == steps:
+        if (step + 1) % KEEP == 0 or step + 1 == steps:
             work.mkdir(parents=True, exist_ok=True)
             saved = {
                 "stage": stage.state_dict(),

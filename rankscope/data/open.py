@@ -180,7 +180,10 @@ def _from_disk(spec: str | Path, split: str | None, options: Options) -> ProbeSe
         if split and split != named:
             raise UsageError(f"{spec} names the split {named}, and {split} was asked for")
     ledger = Ledger()
-    examples = _selected(recognise(path).read(path, options, ledger), named or split, str(path))
+    read = recognise(path).read(path, options, ledger)
+    if ledger.faults and not any(e.about.get("split") == (named or split) for e in read):
+        ledger.refuse(str(spec))  # The split may be missing because of these.
+    examples = _selected(read, named or split, str(path))
     if options.regions:
         examples = oscar.with_regions(examples, options.regions, ledger)
     _check_ids(examples, ledger)

@@ -33,7 +33,7 @@ class Problem:
             self.places.append(place)
 
     def __str__(self) -> str:
-        more = ", …" if self.count > len(self.places) else ""
+        more = "; …" if self.count > len(self.places) else ""
         return f"{self.count} × {self.kind} ({'; '.join(self.places)}{more})"
 
 

@@ -136,6 +136,8 @@ def read_index(path: Path, manifest: Manifest) -> dict[int, Commit]:
         raise StoreCorrupt(f"{path} belongs to another run than {MANIFEST} beside it; {COLLECT_AGAIN}")
     listed = [_commit(item, path) for item in member(value, "shards", list, path)]
     commits = {commit.batch: commit for commit in listed}
+    if member(value, "total_bytes", int, path) != sum(commit.bytes for commit in listed):
+        raise StoreCorrupt(f"{path}: its total_bytes are not the sum of its shards; {COLLECT_AGAIN}")
     if len(commits) != len(listed) or len(commits) != manifest.batches:
         raise StoreCorrupt(f"{path} lists {len(listed)} shards, and the plan has {manifest.batches}; {COLLECT_AGAIN}")
     return commits

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -45,6 +45,8 @@ class Tensors:
     """SHA-256 of each tensor's bytes."""
     check: bool
     """Whether a tensor is hashed when it is first read, and again when the file has changed since."""
+    size: int
+    """The size of the file when it was opened, in bytes."""
     _seen: dict[str, tuple[int, int, int]] = field(default_factory=dict)
 
     def read(self, name: str, rows: slice | None = None) -> Tensor:
@@ -56,6 +58,10 @@ class Tensors:
         entry = self.entries[name]
         with files.reading(self.path) as fd:
             status = os.fstat(fd)
+            if status.st_size != self.size:
+                raise StoreCorrupt(
+                    f"{self.path} had {self.size:,} bytes and has {status.st_size:,} now; {COLLECT_AGAIN}"
+                )
             seen = (status.st_ino, status.st_size, status.st_mtime_ns)
             if self.check and self._seen.get(name) != seen:
                 if files.digest_of(fd, self.path, entry.start, entry.stop) != self.digests[name]:
@@ -95,7 +101,7 @@ class SingleFile:
         self._zip = _begins_with(path, ptfile.MAGIC)
         strings, entries = (_read_pt if self._zip else _read_safetensors)(path)
         manifest, digests = _unsealed(strings, path)
-        self._tensors = Tensors(path, entries, manifest, digests, check)
+        self._tensors = Tensors(path, entries, manifest, digests, check, path.stat().st_size)
         self._check_shapes()
 
     @property
@@ -132,7 +138,7 @@ class SingleFile:
     def verify(self) -> Report:
         """Reads every byte and compares it with what was written."""
         problems: list[Problem] = []
-        tensors = Tensors(self._path, self._tensors.entries, self.manifest, self._tensors.digests, check=True)
+        tensors = replace(self._tensors, check=True, _seen={})
         for name in tensors.entries:
             try:
                 tensors.read(name, slice(0, 0))

@@ -91,7 +91,7 @@ class Writer:
 
     def _begin(self, overwrite: bool) -> None:
         refuse_foreign(self.path)
-        if not overwrite and self._is_finished():
+        if not overwrite and not (self.path / layout.COMMITS).exists() and self._is_finished():
             return
         files.make_folder(self.path)
         self._held.enter_context(layout.locked(self.path / layout.LOCK, shared=self._share.world > 1))
@@ -116,7 +116,8 @@ class Writer:
             )
         self._commits = layout.read_index(self.path / layout.INDEX, there)
         self.manifest, self._complete = there, True
-        tidy(self.path, self._commits)
+        if untidy:
+            tidy(self.path, self._commits)
         return True
 
     def _is_continued(self) -> bool:

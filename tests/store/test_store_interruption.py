@@ -159,7 +159,7 @@ class Memory:
     def before(self, number: int, name: str, arguments: tuple[object, ...]) -> None:
         def told(value: object) -> object:
             if isinstance(value, int) and name in ("write", "fsync", "ftruncate"):
-                return os.readlink(f"/proc/self/fd/{value}")
+                return str(Path(f"/proc/self/fd/{value}").readlink())
             return bytes(value) if isinstance(value, memoryview | bytes) else value
 
         self.journal.append((name, (told(arguments[0]), *(told(a) if name == "write" else a for a in arguments[1:]))))

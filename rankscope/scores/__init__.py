@@ -1,0 +1,38 @@
+"""Scores of generated captions and answers: texts in, numbers out.
+
+No models, no data sets, no Java unless METEOR, SPICE or the reference tokenizer are asked for.
+"""
+
+from rankscope.scores.answers import Question, score_vqa
+from rankscope.scores.captions import METRICS, score_captions
+from rankscope.scores.cider import CiderReward, Frequencies
+from rankscope.scores.java import Java
+from rankscope.scores.predictions import (
+    read_predictions,
+    write_coco_results,
+    write_predictions,
+    write_vqa_submission,
+)
+from rankscope.scores.result import Scores
+from rankscope.scores.tally import Interval
+from rankscope.scores.tokenize import tokenize
+from rankscope.scores.vqa import RULES, vqa_accuracy
+
+__all__ = [
+    "METRICS",
+    "RULES",
+    "CiderReward",
+    "Frequencies",
+    "Interval",
+    "Java",
+    "Question",
+    "Scores",
+    "read_predictions",
+    "score_captions",
+    "score_vqa",
+    "tokenize",
+    "vqa_accuracy",
+    "write_coco_results",
+    "write_predictions",
+    "write_vqa_submission",
+]

@@ -27,6 +27,8 @@ def complete(path: Path, manifest: Manifest, batches: Collection[int], *, known:
     found = {b: c for b, c in layout.read_commits(path, manifest).items() if b in batches}
     commits = {**{b: c for b, c in found.items() if b not in known and layout.is_whole(path, c)}, **known}
     missing = len(batches) - len(commits)
+    if missing and (path / layout.INDEX).exists():  # another process has completed it meanwhile
+        return 0
     if not missing:
         files.write_new(path / layout.INDEX, layout.index_bytes(manifest, commits))
         tidy(path, commits)

@@ -117,9 +117,9 @@ class Folder:
 
     def _commits(self, partial: bool) -> dict[int, layout.Commit]:
         index = self._path / layout.INDEX
-        if os.path.lexists(index):
+        commits = {} if os.path.lexists(index) else layout.read_commits(self._path, self.manifest)
+        if os.path.lexists(index):  # also where it has been completed meanwhile
             return layout.read_index(index, self.manifest)
-        commits = layout.read_commits(self._path, self.manifest)
         if partial and commits:
             return commits
         done = f"{len(commits)} of {self.manifest.batches} batches are there"

@@ -156,13 +156,23 @@ def read_commits(folder: Path, manifest: Manifest) -> dict[int, Commit]:
         if not _LOG.fullmatch(name):
             continue
         path = folder / COMMITS / name
-        for text in files.read_small(path, LOG_LIMIT).splitlines(keepends=True):
+        for text in _lines(path):
             with suppress(StoreCorrupt):
                 value = unsealed(text, path, written="line")
                 commit = Commit.from_json(member(value, "commit", dict, path), path)
                 if value.get("plan_sha256") == manifest.plan_digest:
                     commits[commit.batch] = commit
     return commits
+
+
+def _lines(path: Path) -> list[bytes]:
+    """The lines of a log; none if whoever completed the store has removed it meanwhile."""
+    try:
+        return files.read_small(path, LOG_LIMIT).splitlines(keepends=True)
+    except StoreCorrupt:
+        if os.path.lexists(path):
+            raise
+        return []
 
 
 def is_whole(folder: Path, commit: Commit) -> bool:

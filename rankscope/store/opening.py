@@ -34,12 +34,12 @@ def open_run(path: str | Path, *, verify: bool = True, partial: bool = False) ->
 
 
 def _source(path: Path, verify: bool, partial: bool) -> Source:
+    if not path.exists():
+        raise StoreError(f"there is no run at {path}; 'rankscope collect CHECKPOINT --out {path}' makes one")
     if path.is_dir():
         if not os.path.lexists(path / layout.MANIFEST):
             raise _no_store(path)
         return Folder(path, check=verify, partial=partial)
-    if not path.exists():
-        raise StoreError(f"there is no run at {path}; 'rankscope collect CHECKPOINT --out {path}' makes one")
     return SingleFile(path.resolve(), check=verify)
 
 

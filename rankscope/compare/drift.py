@@ -6,6 +6,8 @@ no centred measure sees; its covariance has directions and a rank of its own.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
@@ -16,30 +18,47 @@ from rankscope.definition import Comparison
 from rankscope.linalg.moments import PairMoments
 
 
-def _mean(pair: PairMoments) -> Tensor:
+class _Parts(NamedTuple):
+    """Δ in moments; what float64 sums cannot tell from zero is exactly zero."""
+
+    mean: Tensor
     """``(*, d)`` mean of Δ."""
+    covariance: Tensor
+    """``(*, d, d)`` covariance of Δ with n in the denominator."""
+    shifted: Tensor
+    """``(*,)`` squared norm of the mean."""
+    spread: Tensor
+    """``(*,)`` trace of the covariance."""
+
+    @property
+    def total(self) -> Tensor:
+        """``(*,)`` E‖Δ‖²."""
+        return self.shifted + self.spread
+
+
+def _parts(pair: PairMoments) -> _Parts:
+    """Sums of n products are uncertain by n ε of their size, a mean by n ε of the typical row and ε of the shift."""
     require_rows(pair.a.rows, 4, "drift")
     require_same_width(pair.a.width, pair.b.width, "drift")
-    return pair.b.mean - pair.a.mean
+    n, cross, eps = pair.a.rows, pair.cross_scatter, torch.finfo(pair.cross.dtype).eps
+    covariance = (pair.a.scatter + pair.b.scatter - cross - cross.mT) / n[..., None, None]
+    mean = (pair.b.offset - pair.a.offset) + (pair.b.shift - pair.a.shift)
+    size = (trace(pair.a.second) + trace(pair.b.second)) / n
+    far = pair.a.shift.square().sum() + pair.b.shift.square().sum()
+    shifted, spread = mean.square().sum(-1), trace(covariance)
+    shifted = shifted.where(shifted > (n * eps).square() * size + eps**2 * far, 0)
+    return _Parts(mean, covariance, shifted, spread.where(spread > n * eps * size, 0))
 
 
-def _covariance(pair: PairMoments) -> Tensor:
-    """``(*, d, d)`` covariance of Δ with n in the denominator."""
-    cross = pair.cross_scatter
-    return (pair.a.scatter + pair.b.scatter - cross - cross.mT) / pair.a.rows[..., None, None]
-
-
-def _squared(pair: PairMoments) -> Tensor:
-    """``(*,)`` E‖Δ‖², exactly 0 where float64 sums cannot tell it from 0."""
-    total = trace(_covariance(pair)) + _mean(pair).square().sum(-1)
-    size = (trace(pair.a.second) + trace(pair.b.second)) / pair.a.rows
-    return total.where(total > pair.a.rows * torch.finfo(total.dtype).eps * size, 0)
+def _share(part: Tensor, total: Tensor) -> Tensor:
+    """``part / total``, 0 where the total is."""
+    return part.where(total > 0, 0) / total.where(total > 0, 1)
 
 
 def drift(pair: PairMoments) -> Tensor:
     r"""Relative drift :math:`\mathbf{E}\|\Delta\|^2 / \operatorname{tr} S_0`, the mean's shift included.
 
-    Zero or more; exactly 0 where the difference is below what float64 sums resolve, ``n ε`` of their size. Unchanged
+    Zero or more; exactly 0 where the difference is below what float64 sums resolve. Unchanged
     when both sides are rotated, scaled or moved alike. NaN where the base does not vary.
 
     Kumar et al., "Fine-tuning can distort pretrained features", ICLR 2022 (feature distortion).
@@ -53,7 +72,7 @@ def drift(pair: PairMoments) -> Tensor:
     Raises:
         NotComparable: with fewer than 4 rows, or runs of different width.
     """
-    return _squared(pair) / (variation(pair.a) / (pair.a.rows - 1))
+    return _parts(pair).total / (variation(pair.a) / (pair.a.rows - 1))
 
 
 def drift_mean_share(pair: PairMoments) -> Tensor:
@@ -66,8 +85,8 @@ def drift_mean_share(pair: PairMoments) -> Tensor:
     Returns:
         ``(*,)`` values without unit, float64.
     """
-    total = _squared(pair)
-    return _mean(pair).square().sum(-1).where(total > 0, 0) / total.where(total > 0, 1)
+    parts = _parts(pair)
+    return _share(parts.shifted, parts.total)
 
 
 def drift_per_component(pair: PairMoments) -> Tensor:
@@ -79,9 +98,9 @@ def drift_per_component(pair: PairMoments) -> Tensor:
         ``(*, d)`` values in units of the component's variance, the leading one first; infinite where the base has no
         variance and the tuned run moved.
     """
-    mean = _mean(pair)
+    mean, covariance, *_ = _parts(pair)
     values, vectors = torch.linalg.eigh(pair.a.covariance)
-    moved = _covariance(pair) + mean[..., :, None] * mean[..., None, :]
+    moved = covariance + mean[..., :, None] * mean[..., None, :]
     along = (vectors * (moved @ vectors)).sum(-2).clamp(min=0)
     return (along / values.clamp(min=0)).flip(-1)
 
@@ -102,10 +121,11 @@ def drift_inside(pair: PairMoments, *, k: int | None = None) -> Tensor:
         NotComparable: with fewer than k + 1 rows, or runs of different width.
         UsageError: if k is not between 1 and d.
     """
-    mean, total = _mean(pair)[..., None, :], _squared(pair)
-    basis = leading_subspace(pair.a, subspace_size(mean.shape[-1]) if k is None else k)
-    inside = trace(basis.mT @ _covariance(pair) @ basis) + (mean @ basis).square().sum((-2, -1))
-    return inside.where(total > 0, 0) / total.where(total > 0, 1)
+    parts = _parts(pair)
+    basis = leading_subspace(pair.a, subspace_size(pair.a.width) if k is None else k)
+    spread = trace(basis.mT @ parts.covariance @ basis).where(parts.spread > 0, 0)
+    shifted = (parts.mean[..., None, :] @ basis).square().sum((-2, -1)).where(parts.shifted > 0, 0)
+    return _share(spread + shifted, parts.total)
 
 
 def drift_rank(pair: PairMoments) -> Tensor:
@@ -118,11 +138,10 @@ def drift_rank(pair: PairMoments) -> Tensor:
     Returns:
         ``(*,)`` numbers of dimensions, float64.
     """
-    total, shifted = _squared(pair), _mean(pair).square().sum(-1)
-    values = torch.linalg.eigvalsh(_covariance(pair)).clamp(min=0)
-    spread = values.sum(-1, keepdim=True)
-    moved = (total > 0) & (total - shifted > pair.a.rows * torch.finfo(total.dtype).eps * total)
-    return torch.special.entr(values / spread).sum(-1).exp().where(moved, 0)
+    parts = _parts(pair)
+    values = torch.linalg.eigvalsh(parts.covariance).clamp(min=0)
+    shares = values / values.sum(-1, keepdim=True)
+    return torch.special.entr(shares).sum(-1).exp().where(parts.spread > 0, 0)
 
 
 _SOURCE = "Kumar et al., ICLR 2022, arXiv 2202.10054 (feature distortion)"

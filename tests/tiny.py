@@ -6,6 +6,7 @@ initialisation would make them, so that every block, mask and position visibly m
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -296,7 +297,9 @@ def tune(model: Any, name: str, tuning: str, *, seed: int = 1) -> Any:
     family = FAMILIES[name]
     torch.manual_seed(seed)
     inner = model.get_submodule(family.inner) if family.inner and tuning in PROMPTS else model
-    tuned = peft.get_peft_model(inner, _peft_config(family, tuning))
+    with warnings.catch_warnings():  # PEFT asks for an attribute that transformers is about to rename
+        warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
+        tuned = peft.get_peft_model(inner, _peft_config(family, tuning))
     if inner is not model:
         setattr(model, family.inner, tuned)
     return tuned.eval()

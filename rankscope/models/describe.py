@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -62,7 +63,7 @@ class Description:
     """For each stack with a prefix the effective number of its rows, between 1 and its length."""
 
 
-def describe(checkpoint: str | Path | Checkpoint, **options: Any) -> Description:
+def describe(checkpoint: str | Path | Sequence[str | Path] | Checkpoint, **options: Any) -> Description:
     """What a checkpoint is. The model is loaded and its tunings attached, so that ``lands`` is a finding.
 
     Args:

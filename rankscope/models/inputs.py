@@ -224,7 +224,7 @@ class Inputs:
         if answer:
             end = int((~special).nonzero()[-1]) + 1
             roles[end - answer : end] = ANSWER
-        roles[special & (roles != ANSWER)] = SPECIAL
+        roles[special] = SPECIAL
         if self.image_token is not None:
             roles[ids == self.image_token] = IMAGE
         return roles

@@ -11,25 +11,15 @@ import peft
 import pytest
 import tiny
 import torch
+from tapped import called, examples, real
 from torch import Tensor, nn
 
-from rankscope.collect.hooks import reading
-from rankscope.data.probes import Example
 from rankscope.models.load import load_model
 from rankscope.models.reader import Batch, reader
-from rankscope.models.stacks import sites, stacks, taps
+from rankscope.models.stacks import sites, stacks
 from rankscope.sites import Site
 
 CASES = tiny.cases()
-TEXTS = ("how many digits are there?", "three is left of seven, and", "a photo of")
-TARGETS = ("five", "nothing", "two digits")
-
-
-def examples(count: int = 3) -> list[Example]:
-    return [
-        Example(str(i), text, tiny.picture(i), (target,))
-        for i, (text, target) in enumerate(zip(TEXTS, TARGETS, strict=True))
-    ][:count]
 
 
 def plain(folder: Path, base: Path, name: str, tuning: str) -> nn.Module:
@@ -46,13 +36,6 @@ def plain(folder: Path, base: Path, name: str, tuning: str) -> nn.Module:
         return tuned.eval()
     setattr(model, inner, tuned)
     return model.eval()
-
-
-def called(model: nn.Module, batch: Batch) -> dict[Site, Tensor]:
-    """What each site gives for a batch."""
-    with torch.inference_mode(), reading(taps(model), lambda site, hidden: hidden.clone()) as found:
-        model(**batch.inputs)
-    return found
 
 
 def core(model: Any) -> Any:
@@ -123,14 +106,6 @@ def _blip2(model: Any, pixels: Tensor) -> dict[Site, Tensor]:
     found = numbered("vision", vision.hidden_states, normed=False)
     found[Site("vision", "final")] = vision.last_hidden_state
     return found | numbered("qformer", read.hidden_states, normed=False)
-
-
-def real(hidden: Tensor, batch: Batch, site: Site, place: int) -> Tensor:
-    """The real rows of one sample of a batch."""
-    mask = batch.grids[site.stack].real[place]
-    hidden = hidden.reshape(batch.grids[site.stack].real.shape[0], -1, hidden.shape[-1])
-    assert hidden.shape[1] == len(mask), f"{site}: {hidden.shape[1]} columns, {len(mask)} in the grid"
-    return hidden[place, mask]
 
 
 @torch.inference_mode()

@@ -1,0 +1,61 @@
+"""What the tests here share: a few examples, and the rows that a model's sites give for them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import tiny
+import torch
+from torch import Tensor, nn
+
+from rankscope.data.probes import Example
+from rankscope.models.reader import Batch
+from rankscope.models.stacks import taps
+from rankscope.sites import Site
+
+TEXTS = ("how many digits are there?", "three is left of seven, and", "a photo of")
+TARGETS = ("five", "nothing", "two digits")
+
+
+def examples(count: int = 3) -> list[Example]:
+    return [
+        Example(str(i), text, tiny.picture(i), (target,))
+        for i, (text, target) in enumerate(zip(TEXTS, TARGETS, strict=True))
+    ][:count]
+
+
+def called(model: nn.Module, batch: Batch) -> dict[Site, Tensor]:
+    """What each site gives for a batch, recorded by hooks of our own."""
+    found: dict[Site, Tensor] = {}
+
+    def keep(site: Site, value: Any) -> None:
+        value = next(iter(value.values())) if isinstance(value, dict) else value
+        assert site not in found, f"{site} ran twice"
+        found[site] = (value[0] if isinstance(value, tuple) else value).clone()
+
+    def entering(site: Site) -> Callable[..., None]:
+        return lambda module, args, kwargs: keep(site, args[0] if args else kwargs["hidden_states"])
+
+    def leaving(site: Site) -> Callable[..., None]:
+        return lambda module, args, output: keep(site, output)
+
+    handles = [
+        tap.module.register_forward_pre_hook(entering(site), with_kwargs=True)
+        if tap.entering
+        else tap.module.register_forward_hook(leaving(site))
+        for site, tap in taps(model).items()
+    ]
+    with torch.inference_mode():
+        model(**batch.inputs)
+    for handle in handles:
+        handle.remove()
+    return found
+
+
+def real(hidden: Tensor, batch: Batch, site: Site, place: int) -> Tensor:
+    """The real rows of one sample of a batch."""
+    mask = batch.grids[site.stack].real[place]
+    hidden = hidden.reshape(batch.grids[site.stack].real.shape[0], -1, hidden.shape[-1])
+    assert hidden.shape[1] == len(mask), f"{site}: {hidden.shape[1]} columns, {len(mask)} in the grid"
+    return hidden[place, mask]

@@ -1,0 +1,105 @@
+r"""Self-critical sequence training: captions are sampled, and rewarded for being better than the model's own greedy one.
+
+.. math:: L = -\frac1{n} \sum_{i=1}^{n} \bigl(r(w^{(i)}) - r(\hat w)\bigr) \, \log p(w^{(i)})
+
+with n sampled captions w, the greedy caption ŵ, and CIDEr-D against the image's references as the reward r.
+Rennie et al., "Self-critical sequence training for image captioning", CVPR 2017, equation 7.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import Dataset
+
+from rankscope.data.probes import Example, ProbeSet
+from rankscope.models.reader import Reader
+from rankscope.scores.cider import CiderReward
+from rankscope.tuning.batches import IGNORED
+from rankscope.tuning.config import ScstOptions
+from rankscope.tuning.generate import continuations, prompt_inputs
+from rankscope.tuning.trainer import StageTrainer
+
+
+class Prompts(Dataset[Example]):
+    """The examples themselves."""
+
+    def __init__(self, data: ProbeSet) -> None:
+        self.data = data
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    def __getitem__(self, index: int) -> Example:
+        return self.data[index]
+
+
+def prompts(data: ProbeSet, reading: Reader) -> Prompts:
+    """The data of an SCST stage."""
+    return Prompts(data)
+
+
+class ScstTrainer(StageTrainer):
+    """Runs an SCST stage."""
+
+    def __init__(self, *, reader: Reader, data: ProbeSet, options: ScstOptions, **rest: Any) -> None:
+        super().__init__(data_collator=lambda examples: {"examples": examples}, **rest)
+        self.reader, self.options = reader, options
+        self.reward = CiderReward({example.id: list(example.targets) for example in data})
+
+    def compute_loss(
+        self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
+        """The self-critical loss of a batch of examples."""
+        inner = self.accelerator.unwrap_model(model)
+        examples: Sequence[Example] = inputs["examples"]
+        prompt = prompt_inputs(inner, self.reader, examples, room=self.options.max_new_tokens)
+        inner.eval()
+        greedy = continuations(inner, self.reader, prompt, max_new_tokens=self.options.max_new_tokens)
+        many = {name: tensor.repeat_interleave(self.options.samples, 0) for name, tensor in prompt.items()}
+        sampled = continuations(
+            inner, self.reader, many, max_new_tokens=self.options.max_new_tokens, do_sample=True, top_k=0, top_p=1.0,
+            temperature=self.options.temperature,
+        )  # fmt: skip
+        inner.train()
+        advantage = self._rewards(examples, sampled, self.options.samples)
+        advantage = advantage - self._rewards(examples, greedy, 1).repeat_interleave(self.options.samples)
+        log_p = caption_log_probability(model, self.reader, many, self._ended(sampled))
+        return -(advantage.to(log_p) * log_p).mean()
+
+    def _rewards(self, examples: Sequence[Example], said: Tensor, each: int) -> Tensor:
+        texts = self.reader.inputs.tokenizer.batch_decode(said, skip_special_tokens=True)
+        ids = [example.id for example in examples for _ in range(each)]
+        return torch.as_tensor(self.reward(ids, [text.strip() for text in texts]), dtype=torch.float32)
+
+    def _ended(self, said: Tensor) -> Tensor:
+        """Tokens after the first end token carry no probability."""
+        ends = said == self.reader.inputs.tokenizer.eos_token_id
+        after = (ends.cumsum(1) - ends.long()) > 0
+        return said.masked_fill(after, IGNORED)
+
+
+def caption_log_probability(model: nn.Module, reading: Reader, prompt: dict[str, Tensor], said: Tensor) -> Tensor:
+    """``(b,)`` the log-probability of each caption after its prompt.
+
+    Args:
+        model: the model.
+        reading: its reader.
+        prompt: the prompts, padded on the left (an encoder–decoder's on the right).
+        said: ``(b, t)`` tokens; those that do not count are :data:`~rankscope.tuning.batches.IGNORED`.
+    """
+    tokens = said.masked_fill(said == IGNORED, reading.inputs.pad)
+    if reading.stacks["decoder"].columns == "target":
+        logits = model(**prompt, labels=said).logits
+    else:
+        mask = torch.cat([prompt["attention_mask"], (said != IGNORED).long()], 1)
+        rest = {k: v for k, v in prompt.items() if k not in ("input_ids", "attention_mask")}
+        if reading.positions:
+            rest["position_ids"] = (mask.cumsum(1) - 1).clamp(min=0)
+        ids = torch.cat([prompt["input_ids"], tokens], 1)
+        logits = model(input_ids=ids, attention_mask=mask, **rest).logits[:, prompt["input_ids"].shape[1] - 1 : -1]
+    chosen = logits.float().log_softmax(-1).gather(-1, tokens.unsqueeze(-1)).squeeze(-1)
+    return (chosen * (said != IGNORED)).sum(1)

@@ -1,0 +1,139 @@
+"""transformers' Trainer, with what a stage needs besides: only what is trained is saved, and a loss that is no number stops."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from transformers import PrinterCallback, ProgressCallback, Trainer, TrainerCallback, TrainingArguments
+
+from rankscope.errors import NonFinite
+from rankscope.tuning.config import Recipe, Stage
+
+TRAINED = "trained.safetensors"
+"""In a state from which training continues: what is trained, by name."""
+COMPLETE = "complete"
+"""The file that is written last, so that a state that a kill cut short is not taken for one."""
+
+
+class StageTrainer(Trainer):
+    """Runs one stage."""
+
+    def __init__(self, *, trained: dict[str, nn.Parameter], **options: Any) -> None:
+        super().__init__(**options)
+        self.trained = trained
+        self.losses: list[float] = []
+        for printing in (PrinterCallback, ProgressCallback):
+            self.remove_callback(printing)
+
+    def training_step(self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Any = None) -> Tensor:
+        """One forward and backward pass.
+
+        Raises:
+            NonFinite: if the loss, or a gradient in full precision, is no number; before it reaches the weights.
+        """
+        loss = super().training_step(model, inputs, num_items_in_batch)
+        value = float(loss.detach().float())
+        self.losses.append(value)
+        if value != value or value in (float("inf"), float("-inf")):
+            raise NonFinite(f"the loss is {value} at step {self.state.global_step + 1}")
+        if self.accelerator.scaler is None and (bad := _first_bad(self.trained, gradients=True)):
+            raise NonFinite(f"the gradient of {bad} is not finite at step {self.state.global_step + 1}")
+        return loss
+
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
+        folder = Path(output_dir or self.args.output_dir)
+        folder.mkdir(parents=True, exist_ok=True)
+        save_trained(self.trained, folder / TRAINED)
+
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        super()._save_checkpoint(model, trial)
+        if self.args.should_save:
+            (Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}" / COMPLETE).touch()
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        load_trained(self.trained, Path(resume_from_checkpoint) / TRAINED)
+
+
+class EpochEnd(TrainerCallback):
+    """Calls something at the end of every epoch, with the number of the epoch."""
+
+    def __init__(self, call: Callable[[int], None]) -> None:
+        self.call = call
+
+    def on_epoch_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Called by the Trainer."""
+        self.call(round(state.epoch))
+
+
+def _first_bad(trained: dict[str, nn.Parameter], *, gradients: bool) -> str | None:
+    for name, parameter in trained.items():
+        tensor = parameter.grad if gradients else parameter
+        if tensor is not None and not torch.isfinite(tensor).all():
+            return name
+    return None
+
+
+def all_finite(trained: dict[str, nn.Parameter]) -> bool:
+    """Whether every trained number is one."""
+    return _first_bad(trained, gradients=False) is None
+
+
+def save_trained(trained: dict[str, nn.Parameter], file: Path) -> None:
+    """Write what is trained, by name; through a file beside it, so that it is whole or absent."""
+    beside = file.with_suffix(".part")
+    save_file({name: p.detach().cpu().contiguous().clone() for name, p in trained.items()}, beside)
+    beside.replace(file)
+
+
+@torch.no_grad()
+def load_trained(trained: dict[str, nn.Parameter], file: Path) -> None:
+    """Read back what :func:`save_trained` wrote, into the parameters of the same names."""
+    tensors = load_file(file)
+    assert tensors.keys() == trained.keys(), "the saved state belongs to another recipe"
+    for name, parameter in trained.items():
+        parameter.copy_(tensors[name])
+
+
+def arguments(stage: Stage, recipe: Recipe, folder: Path, *, seed: int, samples: int, cpu: bool) -> TrainingArguments:
+    """The Trainer's arguments for a stage.
+
+    Args:
+        stage: the stage.
+        recipe: the recipe that it belongs to.
+        folder: where states are kept from which a killed run continues.
+        seed: the seed of order and dropout.
+        samples: how many there are, which tells the number of steps.
+        cpu: whether an accelerator is left alone.
+    """
+    total = stage.steps or max(1, round(stage.epochs * samples / (stage.batch_size * stage.accumulation)))
+    saving: dict[str, Any] = (
+        {"save_strategy": "steps", "save_steps": recipe.save_steps} if recipe.save_steps else {"save_strategy": "epoch"}
+    )
+    return TrainingArguments(
+        output_dir=str(folder), per_device_train_batch_size=stage.batch_size,
+        gradient_accumulation_steps=stage.accumulation, learning_rate=stage.learning_rate,
+        lr_scheduler_type=stage.schedule, warmup_steps=round(stage.warmup * total), num_train_epochs=stage.epochs,
+        max_steps=stage.steps or -1, weight_decay=stage.weight_decay, max_grad_norm=stage.max_grad_norm,
+        seed=seed, data_seed=seed, bf16=recipe.precision == "bf16", fp16=recipe.precision == "fp16",
+        save_total_limit=2, report_to=[], disable_tqdm=True,
+        remove_unused_columns=False, label_names=["labels"], logging_strategy="steps", logging_steps=max(1, total // 200),
+        use_cpu=cpu, dataloader_pin_memory=False, **saving,
+    )  # fmt: skip
+
+
+def save_memory(model: nn.Module) -> None:
+    """Compute activations again in the backward pass instead of keeping them (gradient checkpointing)."""
+    names = ("activation_checkpointing_enable", "gradient_checkpointing_enable")
+    enable = next(getattr(model, name) for name in names if hasattr(model, name))
+    enable({"use_reentrant": False})
+
+
+def last_complete(folder: Path) -> Path | None:
+    """The newest whole state in a folder, or None."""
+    found = [p.parent for p in folder.glob(f"checkpoint-*/{COMPLETE}")]
+    return max(found, key=lambda p: int(p.name.rpartition("-")[2]), default=None)

@@ -1,4 +1,4 @@
-"""Every measure that has a name. A new one is a file in ``measures/`` or ``compare/``, its test, and its line here."""
+"""Every measure that has a name. A new one is a file in ``measures/`` or ``comparisons/``, its test, and its line here."""
 
 from __future__ import annotations
 
@@ -46,11 +46,11 @@ COMPARES = (
     "subspace",
     "usage",
 )
-"""The files of ``rankscope/compare`` that define numbers of two runs."""
+"""The files of ``rankscope/comparisons`` that define numbers of two runs."""
 
 
 def _defined() -> Iterator[Definition | Comparison]:
-    for package, files in (("measures", MEASURES), ("compare", COMPARES)):
+    for package, files in (("measures", MEASURES), ("comparisons", COMPARES)):
         for file in files:
             for value in vars(importlib.import_module(f"rankscope.{package}.{file}")).values():
                 for one in value if isinstance(value, tuple) else (value,):

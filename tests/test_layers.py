@@ -20,7 +20,7 @@ ROWS: list[set[str]] = [
     {"sites", "definition"},
     {"features", "checkpoint", "linalg", "data"},
     {"spectrum", "store", "scores", "inference", "planted"},
-    {"measures", "compare", "weights", "models"},
+    {"measures", "comparisons", "weights", "models"},
     {"registry", "reading"},
     {"result"},
     {"plots"},

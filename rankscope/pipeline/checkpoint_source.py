@@ -11,7 +11,7 @@ from torch import nn
 
 from rankscope.checkpoint import Checkpoint
 from rankscope.checkpoint import digest as folder_digest
-from rankscope.collect.reading import Inputs
+from rankscope.reading.forward import Inputs
 from rankscope.data.open import open_data
 from rankscope.data.probes import ProbeSet
 from rankscope.errors import CheckpointError

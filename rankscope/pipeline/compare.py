@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from rankscope.compare.cka_map import cka_map
+from rankscope.comparisons.cka_map import cka_map
 from rankscope.definition import Comparison, Definition
 from rankscope.errors import NotComparable
 from rankscope.estimate import Replicates, View

@@ -11,9 +11,9 @@ from typing import Any, Literal
 
 import torch
 
-from rankscope.collect.hooks import Tap
-from rankscope.collect.pooling import check_kind, pool
-from rankscope.collect.reading import batches_by_length, check_rows, read
+from rankscope.reading.hooks import Tap
+from rankscope.reading.pooling import check_kind, pool
+from rankscope.reading.forward import batches_by_length, check_rows, read
 from rankscope.errors import OutputExists, StorageError, UsageError
 from rankscope.pipeline.measure import Progress, silent
 from rankscope.pipeline.source import Source, open_source
@@ -120,7 +120,7 @@ def prepare(
         model: a checkpoint folder, several in order, or a module.
         data: the probe set; the embedded scenes where nothing is given.
         sites: which sites.
-        rows: which rows; one of :data:`rankscope.collect.pooling.KINDS`.
+        rows: which rows; one of :data:`rankscope.reading.pooling.KINDS`.
         n: only the first n samples.
         out: a folder, or a file ``.pt`` or ``.safetensors``; the checkpoint's name with ``.pt`` where nothing is given.
         name: what tables and figures call the run; the name of the output where nothing is given.

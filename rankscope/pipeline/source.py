@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from rankscope.collect.hooks import Tap, reading
-from rankscope.collect.reading import Inputs
+from rankscope.reading.hooks import Tap, reading
+from rankscope.reading.forward import Inputs
 from rankscope.errors import DataError
 from rankscope.sites import Site
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 RANKS = ("participation-ratio", "roy-vetterli", "pt-peft")
 """The definitions that a contrast draws along the sites."""
-RELATIONS = ("variance-captured", "recoverability", "cka", "overlap")
+RELATIONS = ("overlap", "variance-captured", "recoverability")
 """The relations that it draws."""
 
 

@@ -10,7 +10,7 @@ from sklearn.cross_decomposition import CCA
 from torch import Tensor
 from torch.testing import assert_close
 
-from rankscope.compare.cca import canonical, cca, cca_adjusted, cca_mean, cca_null, pwcca, svcca
+from rankscope.comparisons.cca import canonical, cca, cca_adjusted, cca_mean, cca_null, pwcca, svcca
 from rankscope.errors import NotComparable
 
 

@@ -10,8 +10,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from rankscope.compare.requirements import require_rows, require_same_width
-from rankscope.compare.variation import variation
+from rankscope.comparisons.requirements import require_rows, require_same_width
+from rankscope.comparisons.variation import variation
 from rankscope.definition import Comparison
 from rankscope.linalg.moments import PairMoments
 

@@ -10,9 +10,9 @@ from sklearn.metrics import r2_score
 from torch import Tensor
 from torch.testing import assert_close
 
-from rankscope.compare.itself import itself
-from rankscope.compare.recoverability import recoverability, recovered, recovered_count, recovered_share
-from rankscope.compare.rounding import rounding_scatter
+from rankscope.comparisons.itself import itself
+from rankscope.comparisons.recoverability import recoverability, recovered, recovered_count, recovered_share
+from rankscope.comparisons.rounding import rounding_scatter
 from rankscope.errors import NotComparable, UsageError
 
 

@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from rankscope.collect.hooks import Tap, reading
-from rankscope.collect.pooling import Pooling, pool
+from rankscope.reading.hooks import Tap, reading
+from rankscope.reading.pooling import Pooling, pool
 from rankscope.errors import CheckpointError, DataError
 from rankscope.features import TEXT, Grid
 from rankscope.sites import Site
@@ -48,7 +48,7 @@ def read(
         model: the tuned model itself; it is called, and must be in evaluation mode.
         taps: where each site is read.
         inputs: one batch.
-        kind: which rows; one of :data:`rankscope.collect.pooling.KINDS`.
+        kind: which rows; one of :data:`rankscope.reading.pooling.KINDS`.
         keep_special: whether special tokens count.
 
     Raises:

@@ -11,9 +11,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from rankscope.compare.requirements import require_rows, require_same_width
-from rankscope.compare.subspace import leading_subspace, subspace_size
-from rankscope.compare.variation import trace, variation
+from rankscope.comparisons.requirements import require_rows, require_same_width
+from rankscope.comparisons.subspace import leading_subspace, subspace_size
+from rankscope.comparisons.variation import trace, variation
 from rankscope.definition import Comparison
 from rankscope.linalg.moments import PairMoments
 
@@ -112,7 +112,7 @@ def drift_inside(pair: PairMoments, *, k: int | None = None) -> Tensor:
 
     Args:
         pair: moments of two runs on the same rows, leading dimensions ``*``.
-        k: dimensions; :func:`~rankscope.compare.subspace.subspace_size` of the width by default.
+        k: dimensions; :func:`~rankscope.comparisons.subspace.subspace_size` of the width by default.
 
     Returns:
         ``(*,)`` values without unit, float64.

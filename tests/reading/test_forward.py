@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from rankscope.collect.hooks import Tap
-from rankscope.collect.reading import Inputs, Read, batches_by_length, check_rows, read
+from rankscope.reading.hooks import Tap
+from rankscope.reading.forward import Inputs, Read, batches_by_length, check_rows, read
 from rankscope.errors import CheckpointError, DataError
 from rankscope.features import TEXT, Grid
 from rankscope.sites import Site

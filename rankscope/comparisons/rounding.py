@@ -11,7 +11,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from rankscope.compare.variation import trace
+from rankscope.comparisons.variation import trace
 from rankscope.linalg.moments import Moments
 
 ROUNDING = 0.4247

@@ -13,9 +13,9 @@ from scipy.stats import entropy, wasserstein_distance
 from torch import Tensor
 from torch.testing import assert_close
 
-from rankscope.compare.gaussian import affine_distance, bures, frechet, generalised_eigenvalues
-from rankscope.compare.rounding import rounding_share
-from rankscope.compare.spectra import atom_wasserstein, cumulative_distance, js, kl, log_wasserstein
+from rankscope.comparisons.gaussian import affine_distance, bures, frechet, generalised_eigenvalues
+from rankscope.comparisons.rounding import rounding_share
+from rankscope.comparisons.spectra import atom_wasserstein, cumulative_distance, js, kl, log_wasserstein
 from rankscope.errors import NotComparable
 
 DISTANCES = (log_wasserstein, atom_wasserstein, kl, js, cumulative_distance)

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rankscope.collect.pooling import KINDS, pool
+from rankscope.reading.pooling import KINDS, pool
 from rankscope.errors import UnknownName
 from rankscope.features import ANSWER, IMAGE, POOLED, SPECIAL, TEXT, Grid
 

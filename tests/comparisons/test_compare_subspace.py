@@ -11,8 +11,8 @@ from scipy.special import digamma
 from torch import Tensor
 from torch.testing import assert_close
 
-from rankscope.compare.itself import itself
-from rankscope.compare.subspace import (
+from rankscope.comparisons.itself import itself
+from rankscope.comparisons.subspace import (
     chance_of_variance_captured,
     leading_subspace,
     overlap,
@@ -22,7 +22,7 @@ from rankscope.compare.subspace import (
     subspace_size,
     variance_captured,
 )
-from rankscope.compare.usage import relative_usage, usage_entropy, usage_spectrum
+from rankscope.comparisons.usage import relative_usage, usage_entropy, usage_spectrum
 from rankscope.errors import NotComparable, UsageError
 from rankscope.linalg.moments import Moments
 

@@ -10,9 +10,9 @@ from scipy.stats import pearsonr, rankdata, spearmanr
 from torch import Tensor
 from torch.testing import assert_close
 
-from rankscope.compare.cka import cka
-from rankscope.compare.neighbours import mutual_neighbours
-from rankscope.compare.rsa import dissimilarities, ranks, rsa, sample_means
+from rankscope.comparisons.cka import cka
+from rankscope.comparisons.neighbours import mutual_neighbours
+from rankscope.comparisons.rsa import dissimilarities, ranks, rsa, sample_means
 from rankscope.errors import NotComparable, UsageError
 
 

@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from rankscope.compare.requirements import require_aligned, require_rows
+from rankscope.comparisons.requirements import require_aligned, require_rows
 from rankscope.definition import Comparison
 from rankscope.errors import UsageError
 

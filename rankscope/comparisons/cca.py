@@ -13,8 +13,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from rankscope.compare.requirements import require_rows
-from rankscope.compare.variation import variation
+from rankscope.comparisons.requirements import require_rows
+from rankscope.comparisons.variation import variation
 from rankscope.definition import Comparison
 from rankscope.errors import NotComparable
 from rankscope.linalg.moments import Moments, PairMoments

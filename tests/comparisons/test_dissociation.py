@@ -6,11 +6,11 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from rankscope.compare.cka import cka
-from rankscope.compare.drift import drift, drift_mean_share
-from rankscope.compare.procrustes import procrustes
-from rankscope.compare.recoverability import recoverability
-from rankscope.compare.subspace import variance_captured
+from rankscope.comparisons.cka import cka
+from rankscope.comparisons.drift import drift, drift_mean_share
+from rankscope.comparisons.procrustes import procrustes
+from rankscope.comparisons.recoverability import recoverability
+from rankscope.comparisons.subspace import variance_captured
 from rankscope.errors import UnknownName, UsageError
 from rankscope.linalg.moments import PairMoments
 from rankscope.planted import CONTROLS, DISSOCIATION, SCENARIOS, Planted, plant

@@ -5,7 +5,7 @@ leaves it whole, a projection takes it away. Scores :math:`z_i = v_i^\top(x^0 - 
 the tuned features by ridge regression fitted on other samples; in-sample, independent features would reach
 :math:`R^2 = d/(n-1)`.
 
-The ridge is the rounding noise of the stored features (:mod:`rankscope.compare.rounding`): a direction below it cannot be
+The ridge is the rounding noise of the stored features (:mod:`rankscope.comparisons.rounding`): a direction below it cannot be
 read, however invertible the map is on paper.
 """
 
@@ -16,9 +16,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from rankscope.compare.requirements import require_aligned, require_rows
-from rankscope.compare.rounding import rounding_scatter
-from rankscope.compare.variation import variation
+from rankscope.comparisons.requirements import require_aligned, require_rows
+from rankscope.comparisons.rounding import rounding_scatter
+from rankscope.comparisons.variation import variation
 from rankscope.definition import Comparison
 from rankscope.errors import UsageError
 from rankscope.linalg.moments import Moments, PairMoments

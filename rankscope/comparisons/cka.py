@@ -11,9 +11,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from rankscope.compare.itself import itself
-from rankscope.compare.requirements import require_rows
-from rankscope.compare.variation import trace, variation
+from rankscope.comparisons.itself import itself
+from rankscope.comparisons.requirements import require_rows
+from rankscope.comparisons.variation import trace, variation
 from rankscope.definition import Comparison
 from rankscope.linalg.moments import PairMoments
 

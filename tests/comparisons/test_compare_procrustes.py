@@ -12,7 +12,7 @@ from scipy.spatial import procrustes as scipy_procrustes
 from torch import Tensor
 from torch.testing import assert_close
 
-from rankscope.compare.procrustes import (
+from rankscope.comparisons.procrustes import (
     identity_distance,
     procrustes,
     procrustes_angle,

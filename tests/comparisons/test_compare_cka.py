@@ -13,9 +13,9 @@ from sklearn.metrics.pairwise import rbf_kernel
 from torch import Tensor
 from torch.testing import assert_close
 
-from rankscope.compare.cka import centred_norms, cka, cka_biased, hsic
-from rankscope.compare.itself import itself
-from rankscope.compare.kernel_cka import gaussian_kernel, kernel_cka, kernel_hsic
+from rankscope.comparisons.cka import centred_norms, cka, cka_biased, hsic
+from rankscope.comparisons.itself import itself
+from rankscope.comparisons.kernel_cka import gaussian_kernel, kernel_cka, kernel_hsic
 from rankscope.errors import NotComparable, UsageError
 from rankscope.linalg.moments import PairMoments
 

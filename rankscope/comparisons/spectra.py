@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from rankscope.compare.rounding import rounding_share
+from rankscope.comparisons.rounding import rounding_share
 from rankscope.definition import Comparison
 from rankscope.errors import NotComparable
 

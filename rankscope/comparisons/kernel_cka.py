@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from rankscope.compare.requirements import require_aligned, require_rows
+from rankscope.comparisons.requirements import require_aligned, require_rows
 from rankscope.definition import Comparison
 from rankscope.errors import UsageError
 

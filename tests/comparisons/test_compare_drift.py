@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.testing import assert_close
 
-from rankscope.compare.drift import drift, drift_inside, drift_mean_share, drift_per_component, drift_rank
+from rankscope.comparisons.drift import drift, drift_inside, drift_mean_share, drift_per_component, drift_rank
 from rankscope.errors import NotComparable
 
 

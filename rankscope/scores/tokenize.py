@@ -160,7 +160,10 @@ _CLASSES: tuple[tuple[str, str], ...] = (
     (r"(?i:&nbsp;)", ""),
 )
 _RULES = tuple(re.compile(f"({token}){context}") for token, context in _CLASSES)
-_WHOLE_WORD = re.compile(r"(?!(?i:cannot|gonna|gotta|lemme|gimme|wanna) )([A-Za-z]{2,}) +")
+_DIVIDED = frozenset({"cannot", "gonna", "gotta", "lemme", "gimme", "wanna"})
+_ABBREVIATED = frozenset(f"{_SHORT} {_NUMBERED} ark az del ill la mass miss ore pa tex wash".split())
+_WORDS = re.compile("[A-Za-z ]*")
+_WHOLE_WORD = re.compile(rf"(?!(?i:{'|'.join(sorted(_DIVIDED))}) )([A-Za-z]{{2,}}) +")
 _WRITTEN = {
     "¼": "1/4", "½": "1/2", "¾": "3/4", "⅓": "1/3", "⅔": "2/3", "¢": "cents", "£": "#", "€": "$", "¤": "$", "₠": "$",
     "\x80": "$", "[": "-lsb-", "]": "-rsb-", "{": "-lcb-", "}": "-rcb-", '"': "''", "…": "...", "\x85": "...",
@@ -213,6 +216,18 @@ def _split(text: str, stop: int) -> list[str]:
     return tokens
 
 
+def _plain(line: str) -> list[str] | None:
+    """The tokens of a line of mere words with or without a period, by a shorter way; None for any other line."""
+    body, period, _ = line.rstrip(" ").partition(".")
+    last = body.rpartition(" ")[2].lower()
+    if not _WORDS.fullmatch(body) or len(line.rstrip(" ")) > len(body) + len(period):
+        return None
+    words = body.lower().split()
+    if (period and last and (len(last) == 1 or last in _ABBREVIATED)) or not _DIVIDED.isdisjoint(words):
+        return None
+    return words
+
+
 def tokenize(caption: str, *, following: str | None = "") -> list[str]:
     r"""The words of a caption: Penn Treebank tokens in lower case, without punctuation.
 
@@ -225,6 +240,9 @@ def tokenize(caption: str, *, following: str | None = "") -> list[str]:
         ``(t,)`` tokens without spaces; some hold a no-break space, such as ``1\u00a01/2``. Empty for an empty caption.
     """
     line = one_line(caption)
+    plain = _plain(line)
+    if plain is not None:
+        return plain
     after = "" if following is None else f"\n{one_line(following)}\n"
     spelled = (_spell(token) for token in _split(line + after, len(line)))
     return [token for token in spelled if token and token not in PUNCTUATION]

@@ -127,7 +127,7 @@ def _shift(world: World) -> Tensor:
 
 
 _COLUMNS = (
-    "effective-rank-lambda",
+    "entropy-rank",
     "participation-ratio",
     "variance-captured",
     "cka",
@@ -201,12 +201,12 @@ DISSOCIATION = (
 is by 32 directions."""
 
 CONTROLS = (
-    Scenario("known rank", "every rank is 16", _known_rank, {"effective-rank-lambda": 16, "participation-ratio": 16}),
+    Scenario("known rank", "every rank is 16", _known_rank, {"entropy-rank": 16, "participation-ratio": 16}),
     Scenario(
         "row shift",
         "the rows are off by one: one spectrum, no alignment",
         lambda w: (w.x, w.x.roll(1, 0)),
-        {"effective-rank-lambda": 72.2, "cka": 0.0, "recoverable-components": 0},
+        {"entropy-rank": 72.2, "cka": 0.0, "recoverable-components": 0},
     ),
     Scenario("duplicated rows", "independent runs that share their padding: refuse, or see no likeness", _duplicates),
     Scenario("one sink", "one row in 128 is massive; without those rows nothing changed", _sink),

@@ -48,9 +48,9 @@ class Law(NamedTuple):
 
 LAWS = MappingProxyType(
     {
-        "participation-ratio": Law(torch.reciprocal, torch.reciprocal, 1, 0.0, "1/PR is linear in 1/n"),
-        "effective-rank-lambda": Law(torch.log, torch.exp, 2, 0.25, "the entropy of eigenvalues is quadratic in 1/n"),
-        "effective-rank-sigma": Law(torch.log, torch.exp, 1, 2.0, "the entropy of singular values is linear in 1/n"),
+        "participation-ratio-naive": Law(torch.reciprocal, torch.reciprocal, 1, 0.0, "1/PR is linear in 1/n"),
+        "entropy-rank": Law(torch.log, torch.exp, 2, 0.25, "the entropy of eigenvalues is quadratic in 1/n"),
+        "roy-vetterli": Law(torch.log, torch.exp, 1, 2.0, "the entropy of singular values is linear in 1/n"),
     }
 )
 """The measures that can be extrapolated: the naive participation ratio, and the effective ranks on eigenvalues (Hill-1)

@@ -16,7 +16,7 @@ from rankscope.linalg.moments import PairMoments
 from rankscope.planted import CONTROLS, DISSOCIATION, SCENARIOS, Planted, plant
 
 TOLERANCE = {
-    "effective-rank-lambda": (0.04, 0.15),
+    "entropy-rank": (0.04, 0.15),
     "participation-ratio": (0.09, 0.05),
     "variance-captured": (0.0, 0.012),
     "cka": (0.0, 0.035),
@@ -43,7 +43,7 @@ def measured(planted: Planted) -> dict[str, float]:
     values = torch.linalg.eigvalsh(both.b.scatter).clamp(min=0)
     found = recoverability(x, y)
     return {
-        "effective-rank-lambda": float(torch.special.entr(values / values.sum()).sum().exp()),
+        "entropy-rank": float(torch.special.entr(values / values.sum()).sum().exp()),
         "participation-ratio": unbiased_participation(y),
         "variance-captured": float(variance_captured(folds[0], folds[1], k=32)),
         "cka": float(cka(both)),
@@ -76,7 +76,7 @@ def test_the_table_is_recovered_row_by_row(table: dict[str, dict[str, float]]) -
 
 def test_no_column_separates_all_rows_and_each_is_fooled_as_it_should_be(table: dict[str, dict[str, float]]) -> None:
     base = table["identical"]
-    rank = {name: row["effective-rank-lambda"] / base["effective-rank-lambda"] for name, row in table.items()}
+    rank = {name: row["entropy-rank"] / base["entropy-rank"] for name, row in table.items()}
     assert rank["invertible reshape"] < 0.05, "rank calls an invertible reshape a collapse"
     assert abs(rank["independent features"] - 1) < 0.03, "and an unrelated model preserved"
     for column in ("variance-captured", "cka"):
@@ -95,14 +95,14 @@ def test_no_column_separates_all_rows_and_each_is_fooled_as_it_should_be(table: 
 def test_a_rotation_is_seen_by_the_basis_alone(table: dict[str, dict[str, float]]) -> None:
     """Control 9 of the sheet: a random rotation must leave rank, CKA, Procrustes and recoverability unchanged."""
     turned, base = table["random rotation"], table["identical"]
-    for column in ("effective-rank-lambda", "participation-ratio", "cka", "procrustes", "recoverability"):
+    for column in ("entropy-rank", "participation-ratio", "cka", "procrustes", "recoverability"):
         assert_close(turned[column], base[column], rtol=1e-6, atol=0)
     assert_close(turned["variance-captured"], 32 / 256, rtol=0.2, atol=0)
 
 
 def test_controls() -> None:
     known = measured(plant("known rank", rows=600, width=64))
-    assert_close(known["effective-rank-lambda"], 16.0, rtol=1e-9, atol=0)
+    assert_close(known["entropy-rank"], 16.0, rtol=1e-9, atol=0)
     shifted = measured(plant("row shift", rows=600, width=64))
     assert abs(shifted["cka"]) < 0.03
     assert shifted["recoverable-components"] == 0
@@ -111,7 +111,7 @@ def test_controls() -> None:
     real = Planted(*(part[:420] for part in padded))
     assert abs(measured(real)["cka"]) < 0.05
     sunk = plant("one sink", rows=1024, width=64)
-    assert measured(sunk)["effective-rank-lambda"] < 1.2
+    assert measured(sunk)["entropy-rank"] < 1.2
     kept = torch.arange(1024) % 128 != 0
     assert_close(measured(Planted(*(part[kept] for part in sunk)))["cka"], 1.0)
 

@@ -1,0 +1,144 @@
+"""Intervals from leaving out groups of samples, and why not from drawing rows twice."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from scipy import stats
+from torch import Tensor
+from torch.testing import assert_close
+
+from rankscope.errors import NotComparable, UsageError
+from rankscope.inference.group_kernel import GroupKernel
+from rankscope.inference.jackknife import critical_t, difference, interval, pseudo_values, ratio, standard_error
+from rankscope.linalg.moments import Moments
+
+
+def draw(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def means(x: Tensor, groups: int) -> tuple[Tensor, Tensor]:
+    group = torch.arange(len(x)) * groups // len(x)
+    return x.mean(0), torch.stack([x[group != g].mean(0) for g in range(groups)])
+
+
+def erank(x: Tensor) -> Tensor:
+    s = torch.linalg.svdvals(x - x.mean(0))
+    return torch.special.entr(s / s.sum()).sum().exp()
+
+
+def test_of_a_mean_it_is_the_textbook_interval() -> None:
+    x = draw(30)
+    found = interval(*means(x, 30))
+    expected = stats.t.interval(0.95, 29, x.mean().item(), stats.sem(x.numpy()))
+    assert_close((found.low.item(), found.high.item()), tuple(float(e) for e in expected), rtol=1e-12, atol=0)
+    assert_close(found.se.item(), float(stats.sem(x.numpy())), rtol=1e-12, atol=0)
+    assert (found.level, found.groups) == (0.95, 30)
+
+
+def test_pseudo_values_of_a_mean_are_the_group_means() -> None:
+    x = draw(40, 3)
+    value, left = means(x, 8)
+    pseudo = pseudo_values(value, left)
+    assert_close(pseudo, x.reshape(8, 5, 3).mean(1))
+    assert_close(pseudo.std(0) / math.sqrt(8), standard_error(left))
+
+
+def test_a_log_interval_is_positive_and_scales() -> None:
+    value, left = means(draw(20, 2).exp(), 10)
+    found, scaled = interval(value, left, scale="log"), interval(100 * value, 100 * left, scale="log")
+    assert (found.low > 0).all()
+    assert_close(scaled.low, 100 * found.low)
+    assert_close(scaled.se, found.se)
+    assert_close(found.low * found.high, value.square())
+
+
+def test_pairing_takes_the_common_noise_out() -> None:
+    common, own = draw(400), 0.05 * draw(400, seed=1)
+    a, b = means(common, 20), means(common + own + 0.1, 20)
+    paired, alone = difference(*a, *b), interval(*b)
+    assert paired.se < alone.se / 10
+    assert paired.low < 0.1 < paired.high
+    both = ratio(*means(common.exp(), 20), *means((common + own + 0.1).exp(), 20))
+    assert both.low < math.exp(0.1) < both.high
+    assert both.se < 0.02
+
+
+def test_what_nothing_changes_has_no_width() -> None:
+    found = interval(torch.tensor(0.0), torch.zeros(5), scale="log")
+    assert found.low == found.high == found.se == 0
+
+
+def test_a_log_of_what_is_not_positive_is_no_interval() -> None:
+    found = interval(torch.tensor([1.0, 2.0]), torch.tensor([[1.1, 2.1], [-0.1, 1.9]]), scale="log")
+    assert found.low[0].isnan()
+    assert found.low[1].isfinite()
+
+
+def test_refusals() -> None:
+    with pytest.raises(NotComparable, match="an interval needs at least 2 groups of samples; there are 1"):
+        interval(torch.tensor(1.0), torch.tensor([1.0]))
+    with pytest.raises(UsageError, match="made on the scale identity or log; got 'sqrt'"):
+        interval(torch.tensor(1.0), torch.ones(3), scale="sqrt")
+    with pytest.raises(UsageError, match="a confidence level is between 0 and 1; got 95"):
+        critical_t(4, 95)
+    with pytest.raises(NotComparable, match="the same groups out of both runs; one has 3 and the other 4"):
+        difference(torch.tensor(1.0), torch.ones(3), torch.tensor(1.0), torch.ones(4))
+
+
+def test_a_bootstrap_of_rows_excludes_its_own_estimate_and_the_jackknife_holds_it() -> None:
+    """Trap 12: rows drawn twice are copies; at n = d the bootstrap of an effective rank lies far below it."""
+    n = d = 128
+    x = draw(n, d) * torch.arange(1, d + 1, dtype=torch.float64).rsqrt()
+    value = erank(x)
+    generator = torch.Generator().manual_seed(1)
+    boot = torch.stack([erank(x[torch.randint(0, n, (n,), generator=generator)]) for _ in range(40)])
+    assert boot.mean() < 0.75 * value, "231 of 327 at n = d = 512"
+    assert boot.mean() + 5 * boot.std() < value
+    group = torch.arange(n) * 16 // n
+    found = interval(value, torch.stack([erank(x[group != g]) for g in range(16)]), scale="log")
+    assert found.low < value < found.high
+
+
+def test_tokens_as_the_unit_are_three_times_too_sure() -> None:
+    """Trap 11: 64 prompts × 32 tokens with half of the variance between prompts."""
+    spreads: dict[str, list[float]] = {"token": [], "prompt": []}
+    values = []
+    for seed in range(40):
+        scale = torch.arange(1, 13, dtype=torch.float64).rsqrt()
+        x = (draw(64, 1, 12, seed=seed) + draw(64, 32, 12, seed=seed + 1000)).flatten(0, 1) * scale
+        for unit, group in (("prompt", torch.arange(2048) // 64), ("token", torch.arange(2048) % 32)):
+            parts = Moments.of(x, shift=x[0], group=group, groups=32)
+            whole, left = parts.sum(), parts.sum()[None] - parts
+            ranks = [
+                m.scatter.diagonal(dim1=-2, dim2=-1).sum(-1) ** 2 / m.scatter.square().sum((-2, -1))
+                for m in (whole, left)
+            ]
+            spreads[unit].append(float(standard_error(ranks[1].log())))
+        values.append(float(ranks[0].log()))
+    truth = float(torch.tensor(values).std())
+    means_of = {unit: sum(v) / len(v) for unit, v in spreads.items()}
+    assert means_of["token"] < truth / 2.2
+    assert abs(means_of["prompt"] / truth - 1) < 0.3
+
+
+def test_the_group_kernel_reproduces_every_reweighting() -> None:
+    x = draw(60, 7) * torch.arange(1, 8)
+    z = x - x.mean(0)
+    group = torch.arange(60) % 6
+    scatters = torch.stack([z[group == g].T @ z[group == g] for g in range(6)])
+    kernel = GroupKernel.of(scatters)
+    weights = torch.rand(4, 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    for w, found in zip(weights, kernel.participation_ratio(weights), strict=True):
+        s = (w[:, None, None] * scatters).sum(0)
+        assert_close(found, s.trace() ** 2 / s.square().sum(), rtol=1e-13, atol=0)
+    left = kernel.left_out()
+    s = scatters[1:].sum(0)
+    assert_close(left[0], s.trace() ** 2 / s.square().sum(), rtol=1e-13, atol=0)
+    top = sum(scatters[a].trace() * scatters[b].trace() for a in range(6) for b in range(6) if a != b)
+    bottom = sum((scatters[a] * scatters[b]).sum() for a in range(6) for b in range(6) if a != b)
+    assert_close(kernel.participation_ratio(torch.ones(6), across=True), top / bottom, rtol=1e-13, atol=0)
+    assert (kernel.left_out(across=True) - left).abs().min() > 1e-3, "the diagonal matters"

@@ -1,0 +1,138 @@
+"""Changes of weights: exact spectra, intruders against their noise null, and what a prefix spans."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+from torch.testing import assert_close
+
+from rankscope.errors import UsageError
+from rankscope.weights.intruders import intruder_null, intruders
+from rankscope.weights.prefixes import prefix_spectrum, split_prefix
+from rankscope.weights.updates import full_update, low_rank_update
+
+
+def draw(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def pretrained(width: int, seed: int = 0) -> Tensor:
+    """Entries of variance 1/d: singular values fill (0, 2)."""
+    return draw(width, width, seed=seed) / width**0.5
+
+
+def low_rank(width: int, size: float, rank: int = 4, seed: int = 1) -> Tensor:
+    u, v = (torch.linalg.qr(draw(width, rank, seed=seed + i)).Q for i in (0, 1))
+    return size * u @ v.T
+
+
+@pytest.mark.parametrize("shape", [(30, 20), (20, 30), (25, 25)])
+@pytest.mark.parametrize("scale", [2.0, -0.5])
+def test_factors_give_the_spectrum_of_their_product(shape: tuple[int, int], scale: float) -> None:
+    b, a = draw(shape[0], 4), draw(4, shape[1], seed=1)
+    found = low_rank_update(b, a, scale=scale)
+    product = scale * b @ a
+    assert_close(found.values, torch.linalg.svdvals(product)[:4], rtol=1e-12, atol=0)
+    assert_close(found.left * found.values @ found.right.T, product, rtol=1e-10, atol=1e-12)
+    full = full_update(torch.zeros(shape), product)
+    assert_close(full.values[:4], found.values)
+    assert (full.values[4:] < 1e-12).all()
+
+
+def test_factors_come_in_batches_and_in_half_precision() -> None:
+    b, a = draw(3, 16, 2).bfloat16(), draw(3, 2, 12, seed=1).bfloat16()
+    found = low_rank_update(b, a)
+    assert found.values.shape == (3, 2)
+    assert found.values.dtype == torch.float64
+    assert_close(found.values, torch.linalg.svdvals(b.double() @ a.double())[:, :2])
+    assert (low_rank_update(torch.zeros(6, 2), a[0]).values == 0).all()
+
+
+def test_more_factors_than_dimensions_are_exact_too() -> None:
+    b, a = draw(5, 8), draw(8, 6, seed=1)
+    assert_close(low_rank_update(b, a).values, torch.linalg.svdvals(b @ a), rtol=1e-12, atol=0)
+
+
+@pytest.mark.parametrize(("size", "expected"), [(0.5, 0), (2.0, 4), (4.0, 4)])
+def test_intruders_appear_above_the_bulk(size: float, expected: int) -> None:
+    """A rank-4 update of a random square matrix: none at s = .5, four at s ≥ 2, at σ = (1 + s²)/s."""
+    w = pretrained(300)
+    found = intruders(w, w + low_rank(300, size))
+    assert found.count == expected
+    if size > 1:
+        assert_close(found.values[:4].mean().item(), (1 + size**2) / size, rtol=0.05, atol=0)
+        assert (found.cosine[:4] < 0.5).all()
+
+
+def test_full_rank_noise_makes_false_ones() -> None:
+    """The bulk is nearly degenerate: any change of that size turns its leading vectors."""
+    w = pretrained(300)
+    noise = 0.3 * pretrained(300, seed=7)
+    assert intruders(w, w + noise).count > 0
+    generator = torch.Generator().manual_seed(55)
+    null = intruder_null(w, torch.linalg.matrix_norm(noise), draws=5, generator=generator)
+    assert null.shape == (5,)
+    assert null.double().mean() > 1, "so a count by itself is no evidence"
+    assert (intruders(w, w + noise).gap < 0.1).all()
+    update = low_rank(300, 2.0)
+    equal = intruder_null(w, torch.linalg.matrix_norm(update), draws=5, generator=generator)
+    assert (intruders(w, w + update).count > equal).all()
+
+
+def test_equal_weights_have_none_and_scale_does_not_matter() -> None:
+    """A prefix changes no weight: 0 intruders by construction, which is no evidence."""
+    w = pretrained(60)
+    same = intruders(w, w)
+    assert same.count == 0
+    assert_close(same.cosine, torch.ones(10, dtype=torch.float64))
+    tuned = w + low_rank(60, 3.0)
+    q = torch.linalg.qr(draw(60, 60, seed=4)).Q
+    assert_close(intruders(5 * q @ w, 5 * q @ tuned).cosine, intruders(w, tuned).cosine)
+
+
+def test_intruders_equal_the_definition_in_a_batch() -> None:
+    w, tuned = torch.stack([pretrained(40), pretrained(40, 1)]), torch.stack([pretrained(40, 2), pretrained(40, 1)])
+    found = intruders(w.float(), tuned.float(), k=5, threshold=0.4)
+    u, v = (torch.linalg.svd(z.float().double()[0]).U for z in (w, tuned))
+    best = [max(abs(float(v[:, j] @ u[:, i])) for i in range(40)) for j in range(5)]
+    assert_close(found.cosine[0], torch.tensor(best, dtype=torch.float64))
+    assert found.count.tolist() == [sum(c < 0.4 for c in best), 0]
+    assert intruders(w[0, :, :3], tuned[0, :, :3]).cosine.shape == (3,), "a narrow matrix has fewer than k"
+
+
+def test_a_prefix_of_equal_rows_is_one_row() -> None:
+    row = draw(1, 24)
+    assert_close(prefix_spectrum(row.expand(16, 24)).effective.item(), 1.0, rtol=1e-9, atol=0)
+    assert_close(prefix_spectrum(torch.eye(16, 24)).effective.item(), 16.0)
+    noisy = prefix_spectrum(row + 1e-4 * draw(16, 24, seed=1)).effective
+    assert 1 < noisy < 1.02
+    assert prefix_spectrum(torch.zeros(4, 8)).effective == 0
+    assert prefix_spectrum(draw(2, 3, 16, 8)).effective.shape == (2, 3)
+    assert prefix_spectrum(draw(16, 8).bfloat16()).values.dtype == torch.float64
+
+
+def test_a_saved_prefix_is_taken_apart_as_peft_lays_it_out() -> None:
+    rows, layers, heads, width = 3, 2, 4, 5
+    saved = torch.arange(rows * layers * 2 * heads * width, dtype=torch.float64).reshape(rows, -1)
+    parts = split_prefix(saved, layers=layers, heads=heads)
+    assert parts.shape == (layers, 2, heads, rows, width)
+    as_peft = saved.view(1, rows, layers * 2, heads, width).permute(2, 0, 3, 1, 4).split(2)
+    for layer in range(layers):
+        assert torch.equal(parts[layer, 0], as_peft[layer][0, 0])
+        assert torch.equal(parts[layer, 1], as_peft[layer][1, 0])
+
+
+def test_refusals() -> None:
+    with pytest.raises(UsageError, match=r"the factors do not fit: B is \(4, 2\) and A is \(3, 5\)"):
+        low_rank_update(draw(4, 2), draw(3, 5))
+    with pytest.raises(UsageError, match=r"weights of different shape have no difference: \(4, 4\) and \(4, 5\)"):
+        full_update(draw(4, 4), draw(4, 5))
+    with pytest.raises(UsageError, match=r"weights of different shape: \(4, 4\) and \(4, 5\)"):
+        intruders(draw(4, 4), draw(4, 5))
+    with pytest.raises(UsageError, match=r"k of at least 1 and a threshold in \(0, 1\]; got 10 and 0"):
+        intruders(draw(4, 4), draw(4, 4), threshold=0)
+    with pytest.raises(UsageError, match=r"at least one row; got shape \(0, 4\)"):
+        prefix_spectrum(draw(0, 4))
+    with pytest.raises(UsageError, match="does not divide into 2 layers x 2 x 3 heads"):
+        split_prefix(draw(4, 10), layers=2, heads=3)

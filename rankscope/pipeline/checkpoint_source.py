@@ -11,7 +11,6 @@ from torch import nn
 
 from rankscope.checkpoint import Checkpoint
 from rankscope.checkpoint import digest as folder_digest
-from rankscope.reading.forward import Inputs
 from rankscope.data.open import open_data
 from rankscope.data.probes import ProbeSet
 from rankscope.errors import CheckpointError
@@ -19,6 +18,7 @@ from rankscope.models.load import load_model
 from rankscope.models.reader import Reader, reader
 from rankscope.models.stacks import stacks, taps, unwrapped
 from rankscope.pipeline.source import Source, module_digest, where
+from rankscope.reading.forward import Inputs
 
 
 def from_checkpoint(

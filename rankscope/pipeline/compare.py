@@ -13,7 +13,7 @@ from torch import Tensor
 from rankscope.comparisons.cka_map import cka_map
 from rankscope.definition import Comparison, Definition
 from rankscope.errors import NotComparable
-from rankscope.estimate import Replicates, View
+from rankscope.estimate import FEWEST, Replicates, View
 from rankscope.features import Rows, common, first_difference
 from rankscope.pipeline.measure import (
     GROUPS,
@@ -111,6 +111,8 @@ def compare(
         features, rows = aligned.at(site)
         view = View(features, rows, groups=groups, device=where(device))
         records += [_compared(aligned, site, what, view, level) for what in chosen]
+    if all(r.value != r.value for r in records):
+        raise NotComparable(f"nothing that was asked for compares these runs: {records[0].note}")
     progress(len(aligned.sites), len(aligned.sites), "spectra and similarity")
     return Contrast(
         tuple(records),
@@ -153,10 +155,12 @@ def _notes(runs: Sequence[Run], aligned: _Aligned) -> list[str]:
 
 def _compared(aligned: _Aligned, site: Site, what: Definition | Comparison, view: View, level: float) -> Compared:
     based = len(aligned.runs) > 2
-    nothing = why_not(what, view)
-    parts = _Parts()
-    if not nothing:
-        parts = _defined(what, view, based) if isinstance(what, Definition) else _related(what, view, based)
+    nothing, parts = why_not(what, view), _Parts()
+    try:
+        if not nothing:
+            parts = _defined(what, view, based) if isinstance(what, Definition) else _related(what, view, based)
+    except NotComparable as error:
+        nothing = str(error)
     a, b, between = (interval_of(x, level) for x in parts[:3])
     return Compared(
         site=str(site),
@@ -212,24 +216,22 @@ def _related(what: Comparison, view: View, based: bool) -> _Parts:
     return _Parts(a, b, b.minus(a), noise=noise, itself=itself)
 
 
-def _similarity(aligned: _Aligned) -> Tensor:
+def _similarity(aligned: _Aligned) -> Tensor | None:
     """Debiased linear CKA of every site of the reference with every site of the second run, on means over samples."""
-    runs = (aligned.runs[-1] if len(aligned.runs) > 2 else aligned.runs[0], aligned.runs[1])
-    sides: tuple[list[Tensor], list[Tensor]] = ([], [])
-    for site in aligned.sites:
-        features, rows = aligned.at(site)
-        sample, place = torch.unique(rows.sample, return_inverse=True)
-        kept = sample < MAP_SAMPLES
-        for side, run in zip(sides, runs, strict=True):
-            x = features[aligned.runs.index(run)].double()
-            side.append(
-                x.new_zeros(len(sample), x.shape[1]).index_reduce_(0, place, x, "mean", include_self=False)[kept]
-            )
+    reference = len(aligned.runs) - 1 if len(aligned.runs) > 2 else 0
+    at = {site: aligned.at(site) for site in aligned.sites}
+    shared = sorted(set.intersection(*(set(rows.sample.tolist()) for _, rows in at.values())))[:MAP_SAMPLES]
+    if len(shared) < FEWEST:
+        return None
+    sides = ([_sample_means(x[run], rows, shared) for x, rows in at.values()] for run in (reference, 1))
     return cka_map(*sides)
 
 
-def _sample_means(x: Tensor, rows: Rows) -> Tensor:
-    """``(samples, d)`` float64, the mean over the rows of each sample, in the data's order."""
-    sample, place, counts = torch.unique(rows.sample, return_inverse=True, return_counts=True)
-    total = torch.zeros(len(sample), x.shape[1], dtype=torch.float64).index_add_(0, place, x.double())
-    return total / counts[:, None]
+def _sample_means(x: Tensor, rows: Rows, samples: Sequence[int]) -> Tensor:
+    """``(len(samples), d)`` float64, the mean over the rows of each sample."""
+    place = torch.full((len(rows.ids),), -1)
+    place[torch.tensor(samples)] = torch.arange(len(samples))
+    kept = place[rows.sample] >= 0
+    where_to = place[rows.sample[kept]]
+    total = torch.zeros(len(samples), x.shape[1], dtype=torch.float64).index_add_(0, where_to, x[kept].double())
+    return total / torch.bincount(where_to, minlength=len(samples))[:, None]

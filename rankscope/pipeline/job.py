@@ -11,12 +11,12 @@ from typing import Any, Literal
 
 import torch
 
-from rankscope.reading.hooks import Tap
-from rankscope.reading.pooling import check_kind, pool
-from rankscope.reading.forward import batches_by_length, check_rows, read
 from rankscope.errors import OutputExists, StorageError, UsageError
 from rankscope.pipeline.measure import Progress, silent
 from rankscope.pipeline.source import Source, open_source
+from rankscope.reading.forward import batches_by_length, check_rows, read
+from rankscope.reading.hooks import Tap
+from rankscope.reading.pooling import check_kind, pool
 from rankscope.sites import Site, describe, select
 from rankscope.store import Batch, Manifest, Run, Writer, discard, open_run, pack
 

@@ -141,8 +141,9 @@ def why_not(what: Definition | Comparison, view: View) -> str:
     """Why a measure has no meaning here; empty where it has one."""
     if isinstance(what, Definition) and what.needs_tokens and view.n == view.rows.samples:
         return "needs several rows a sample; collect with rows=tokens"
-    if isinstance(what, Comparison) and what.same_width and len(set(view.widths)) > 1:
-        return f"needs a shared basis; the widths are {' and '.join(map(str, view.widths))}"
+    if isinstance(what, Comparison) and len(set(view.widths)) > 1 and (what.same_width or what.reads == "spectra"):
+        need = "a shared basis" if what.same_width else "spectra of equal length"
+        return f"needs {need}; the widths are {' and '.join(map(str, view.widths))}"
     return ""
 
 

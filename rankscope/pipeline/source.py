@@ -11,9 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from rankscope.reading.hooks import Tap, reading
-from rankscope.reading.forward import Inputs
 from rankscope.errors import DataError
+from rankscope.reading.forward import Inputs
+from rankscope.reading.hooks import Tap, reading
 from rankscope.sites import Site
 
 DEFAULT_DATA = "scenes"

@@ -26,7 +26,9 @@ def texts(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def runs(folder: Callable[..., Path], texts: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, rankscope.Run]:
+def runs(
+    folder: Callable[..., Path], texts: Path, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, rankscope.Run]:
     """The tiny GPT-2 plain, with LoRA and with a prefix, read on the same tokens."""
     where = tmp_path_factory.mktemp("runs")
     return {

@@ -87,7 +87,12 @@ def test_the_defaults_are_told_before_anything_runs(
     job = prepare(folder("llama"), n=3)
     assert job.out == Path(f"{folder('llama').name}.pt")
     words = job.in_words()
-    for part in ("scenes:captions/test: 3 samples", "rows        last", "decoder (embed, 0-2, final)", "llama.pt: about"):
+    for part in (
+        "scenes:captions/test: 3 samples",
+        "rows        last",
+        "decoder (embed, 0-2, final)",
+        "llama.pt: about",
+    ):
         assert part in words
     assert not list(tmp_path.iterdir())
 
@@ -112,7 +117,7 @@ def test_any_module_is_read_at_its_named_parts(tmp_path: Path) -> None:
 def test_a_plain_module_needs_tensors(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="fed with a tensor, a sample a row"):
         rankscope.collect(nn.Linear(2, 2), ["a text"], out=tmp_path / "run.pt")
-    with pytest.raises(DataError, match="hold .4. samples; 9 were asked for"):
+    with pytest.raises(DataError, match=r"hold .4. samples; 9 were asked for"):
         rankscope.collect(nn.Linear(2, 2), torch.zeros(4, 2), n=9, out=tmp_path / "run.pt")
 
 
@@ -160,7 +165,7 @@ def test_a_disk_without_room_is_told_before_the_model_runs(
     folder: Folder, texts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(job_module.shutil, "disk_usage", lambda path: _Disk())
-    with pytest.raises(StorageError, match="needs about .* and 0 B are free"):
+    with pytest.raises(StorageError, match=r"needs about .* and 0 B are free"):
         rankscope.collect(folder("gpt2"), texts, out=tmp_path / "run.pt")
 
 

@@ -22,7 +22,7 @@ from rankscope.errors import CheckpointError
 if TYPE_CHECKING:
     import torch
 
-FAMILIES = ("rankscope.models.vinvl",)
+FAMILIES = ("rankscope.models.vinvl", "rankscope.models.ofa")
 """Packages with a module ``family``."""
 
 _AUTO = "transformers.models.auto."

@@ -1,0 +1,21 @@
+"""OFA's tokenizer: BART's byte-level BPE, and words for image codes and coordinates."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from transformers.models.bart.tokenization_bart import BartTokenizer
+
+CODES, BINS = 8192, 1000
+"""How many image codes and coordinates the published vocabulary has."""
+
+
+class OFATokenizer(BartTokenizer):
+    """``<s> text </s>``; ``<code_0>`` … ``<code_8191>`` and ``<bin_0>`` … ``<bin_999>`` are words of their own.
+
+    A folder's ``vocab.json`` holds BART's words only; the others follow them, as the authors' tokenizer adds them.
+    """
+
+    def __init__(self, vocab: Any = None, merges: Any = None, **options: Any) -> None:
+        super().__init__(vocab=vocab, merges=merges, **options)
+        self.add_tokens([f"<code_{i}>" for i in range(CODES)] + [f"<bin_{i}>" for i in range(BINS)])

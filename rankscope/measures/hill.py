@@ -72,7 +72,13 @@ def hill(s: Tensor, q: float, *, base: Base = "lambda") -> Tensor:
     elif math.isinf(q):
         number = 1 / p.amax(-1) if p.shape[-1] else p.new_ones(p.shape[:-1])
     else:
-        # Σpᵠ - 1 = Σ p (exp((q - 1) ln p) - 1), which keeps its digits as q → 1
-        logs = torch.where(p > 0, p, 1).log()
-        number = ((p * torch.expm1((q - 1) * logs)).sum(-1).log1p() / (1 - q)).exp()
+        number = (_log_power_sum(p, q) / (1 - q)).exp()
     return torch.where((p > 0).any(-1), number, torch.where(p.isnan().any(-1), torch.nan, 0.0))
+
+
+def _log_power_sum(p: Tensor, q: float) -> Tensor:
+    """ln Σpᵠ; near q = 1, where it vanishes, from Σp (p^{q-1} - 1), which keeps its digits."""
+    logs = torch.where(p > 0, p, 1).log()
+    if abs(q - 1) < 0.1:
+        return (p * torch.expm1((q - 1) * logs)).sum(-1).log1p()
+    return torch.where(p > 0, q * logs, -torch.inf).logsumexp(-1)

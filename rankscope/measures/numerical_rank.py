@@ -7,7 +7,7 @@ from torch import Tensor
 
 from rankscope.definition import Definition
 from rankscope.linalg.svd import singular_values
-from rankscope.spectrum import rounding_floor
+from rankscope.spectrum import ROUNDING_RMS
 
 
 def numerical_rank(s: Tensor, *, threshold: Tensor | float | None = None) -> Tensor:
@@ -32,19 +32,27 @@ def numerical_rank(s: Tensor, *, threshold: Tensor | float | None = None) -> Ten
     return (s > limit[..., None]).sum(-1).double()
 
 
-def storage_threshold(largest: float, norm: float, rows: int, columns: int, dtype: torch.dtype) -> float:
-    """The threshold for features stored in a dtype: LAPACK's σ₁·max(n, d)·ε with the ε of float64, or the upper edge of
-    what rounding to that dtype makes (:func:`rankscope.spectrum.rounding_floor`), whichever is larger.
+def storage_threshold(x: Tensor) -> float:
+    r"""What rounding to the stored dtype can add to a singular value, and float64 arithmetic besides.
+
+    The rounding errors of unequal entries behave like noise of unequal variance, whose largest singular value is about
+
+    .. math:: 0.4247\,u\,\bigl(\max_i \lVert x_{i \cdot} \rVert + \max_j \lVert x_{\cdot j} \rVert\bigr);
+
+    where all rows and columns are of equal length that is :func:`rankscope.spectrum.rounding_floor`. To it comes LAPACK's
+    σ₁·max(n, d)·ε with the ε of float64, in which singular values are computed.
+
+    Bandeira & van Handel, Ann. Probab. 44 (2016), arXiv 1408.6185, theorem 1.1.
 
     Args:
-        largest: σ₁.
-        norm: Frobenius norm of the features as stored, the mean included.
-        rows: n.
-        columns: d.
-        dtype: the dtype of the stored features.
+        x: ``(n, d)`` features in the dtype in which they are stored, the mean included.
     """
-    lapack = largest * max(rows, columns) * torch.finfo(torch.float64).eps
-    return max(lapack, rounding_floor(norm, rows, columns, dtype))
+    if not x.numel():
+        return 0.0
+    squares = x.double().square()
+    longest = float(squares.sum(1).max().sqrt() + squares.sum(0).max().sqrt())
+    lapack = float(squares.sum().sqrt()) * max(x.shape) * torch.finfo(torch.float64).eps
+    return ROUNDING_RMS * torch.finfo(x.dtype).eps / 2 * longest + lapack
 
 
 def rank_of_rows(x: Tensor, sample: Tensor | None = None) -> Tensor:
@@ -54,18 +62,15 @@ def rank_of_rows(x: Tensor, sample: Tensor | None = None) -> Tensor:
         x: ``(n, d)`` features as they are stored.
         sample: the sample of each row; it makes no difference.
     """
-    found = singular_values(x, centre=True)
-    largest = float(found.values[0]) if found.values.numel() else 0.0
-    limit = storage_threshold(largest, float(found.norm), found.rows, found.columns, found.dtype)
-    return numerical_rank(found.values, threshold=limit)
+    return numerical_rank(singular_values(x, centre=True).values, threshold=storage_threshold(x))
 
 
 DEFINITION = Definition(
     name="numerical-rank",
     function=rank_of_rows,
     reads="rows",
-    formula="#{sigma > max(sigma_1 max(n, d) eps, rounding floor of the stored dtype)}, of the centred features",
-    citation="Golub & Van Loan, Matrix Computations, 4th edition 2013, section 5.5.8",
+    formula="#{sigma > 0.4247 u (longest row + longest column) + |X|_F max(n, d) eps}, of the centred features",
+    citation="Golub & Van Loan, Matrix Computations, 2013, section 5.5.8; threshold: Bandeira & van Handel 2016",
     low="0",
     high="min(n, d)",
     bias="at most n - 1; the floor of the dtype hides what is below it",

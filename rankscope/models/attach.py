@@ -102,7 +102,7 @@ def inside(model: nn.Module, tuning: Tuning, *, name: str, wrap: bool, must_chan
     config, weights = peft_config(tuning), read_weights(tuning.path)
     with understood(tuning):
         if wrap:
-            model = peft.get_peft_model(model, config, adapter_name=name)  # type: ignore[arg-type]
+            model = peft.get_peft_model(model, config, adapter_name=name)
         else:
             peft.inject_adapter_in_model(config, model, adapter_name=name)
         result = peft.set_peft_model_state_dict(model, weights, adapter_name=name)
@@ -152,7 +152,7 @@ def prompt(model: nn.Module, tuning: Tuning) -> nn.Module:
     host = model.get_submodule(path)
     with understood(tuning):
         check_landed(tuning, [PEFT_ROWS] if PEFT_ROWS not in weights else [], [])
-        wrapped = peft.get_peft_model(host, config)  # type: ignore[arg-type]
+        wrapped = peft.get_peft_model(host, config)
         result = peft.set_peft_model_state_dict(wrapped, weights)
     check_landed(tuning, [], sorted(set(result.unexpected_keys) - {PEFT_ROWS}))
     if not path:

@@ -78,7 +78,7 @@ def describe(checkpoint: str | Path | Sequence[str | Path] | Checkpoint, **optio
     described = _of_base(model)
     trouble = ""
     try:
-        model = attach(model, found)  # type: ignore[arg-type]
+        model = attach(model, found)
     except CheckpointError as error:
         trouble = str(error)
     prefix = None if trouble else prefix_of(model)

@@ -49,8 +49,8 @@ def _layer_changes(layer: Any, name: str) -> bool:
 
 def _parts(layer: Any) -> list[Mapping[str, Any]]:
     """What a layer holds of its adapters: for each factor a dictionary from the adapter's name."""
-    held = [getattr(layer, attribute, None) for attribute in layer.adapter_layer_names]
-    return [part for part in held if isinstance(part, nn.ModuleDict | nn.ParameterDict | Mapping)]
+    held = (getattr(layer, attribute, None) for attribute in layer.adapter_layer_names)
+    return [dict(part.items()) for part in held if isinstance(part, nn.ModuleDict | nn.ParameterDict | Mapping)]
 
 
 def adapters_in(layer: Any) -> set[str]:

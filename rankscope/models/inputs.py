@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +17,6 @@ from rankscope.errors import CheckpointError, DataError
 from rankscope.features import ANSWER, IMAGE, QUERY, SPECIAL, TEXT
 from rankscope.models.load import quiet
 from rankscope.models.stacks import Stack, stacks, unwrapped
-
 
 _VOCABULARIES = ("tokenizer.json", "vocab.json", "vocab.txt", "merges.txt", "*.model", "*.tiktoken", "*.spm")
 """Files of which a tokenizer has at least one; without them transformers makes one that knows no word."""
@@ -44,9 +44,28 @@ def open_processor(folder: Path, *, text: bool, image: bool, trust_remote_code: 
         ) from error
 
 
+ABSENT = 255
+"""The role of a column that is in the model and stands for nothing."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One example as tensors, without padding and without a batch dimension."""
+
+    inputs: dict[str, Tensor]
+    """What the model takes."""
+    roles: dict[str, Tensor]
+    """For each stack ``(t,)`` uint8, the role of each of its columns."""
+    parts: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    """For a stack or an input whose columns are several sequences, each padded by itself: their lengths."""
+
+
 @dataclass(frozen=True)
 class Inputs:
     """How the samples of one model are made."""
+
+    reads_images: ClassVar[bool] = False
+    """Whether images are read although no stack has patches of its own."""
 
     processor: Any
     """The checkpoint's tokenizer, image processor or processor."""
@@ -58,6 +77,8 @@ class Inputs:
     """Whether a decoder-only model reads the target after the text."""
     chat: bool = False
     """Whether the text is put through the chat template."""
+    generates: bool = False
+    """Whether the model has a ``generate``."""
 
     @classmethod
     def of(
@@ -79,10 +100,11 @@ class Inputs:
         processor = open_processor(
             Checkpoint.read(checkpoint).processor,
             text="text" in columns,
-            image="patches" in columns,
+            image="patches" in columns or cls.reads_images,
             trust_remote_code=trust_remote_code,
         )
-        return cls(processor, unwrapped(model).config, there, answers, chat)
+        base = unwrapped(model)
+        return cls(processor, base.config, there, answers, chat, hasattr(base, "generate"))
 
     @property
     def tokenizer(self) -> Any:
@@ -111,8 +133,8 @@ class Inputs:
             return 1
         return len(self._tokens(example.text)) + len(self._tokens(example.target))
 
-    def encode(self, example: Example) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """An example as the model takes it, and for each stack the role of each column ``(t,)``.
+    def encode(self, example: Example) -> Sample:
+        """An example as the model takes it, and the role of each column.
 
         Raises:
             DataError: if it lacks what the model reads.
@@ -128,7 +150,7 @@ class Inputs:
             inputs |= self._target(example)
         for name, stack in self.stacks.items():
             roles[name] = self._roles(stack, inputs, example, answer)
-        return inputs, roles
+        return Sample(inputs, roles)
 
     def _text(self, example: Example) -> tuple[str, int]:
         """What the text stack reads, and how many of its last tokens are the answer."""
@@ -183,7 +205,8 @@ class Inputs:
         labels = self.tokenizer(text_target=example.target or example.text)["input_ids"]
         if labels and labels[-1] == self.tokenizer.eos_token_id:
             labels = labels[:-1]
-        ids = torch.tensor([self._start(), *labels], dtype=torch.int64)
+        start = self._start()
+        ids = torch.tensor(labels if labels[:1] == [start] else [start, *labels], dtype=torch.int64)
         return {"decoder_input_ids": ids, "decoder_attention_mask": torch.ones_like(ids)}
 
     def _start(self) -> int:

@@ -101,13 +101,14 @@ def load_base(folder: Path, *, trust_remote_code: bool = False, **options: Any) 
     ported.install()
     config = read_config(folder, trust_remote_code=trust_remote_code)
     first: dict[str, list[str]] = {}
+    named = getattr(config, "architectures", None) or ()
     for cls in model_classes(config, folder, trust_remote_code=trust_remote_code):
         model, faults = _try(cls, folder, config, trust_remote_code=trust_remote_code, **options)
         if not faults:
             _check_finite(model, folder)
             return model
         first = first or {cls.__name__: faults}
-        if any("unexpected" not in fault for fault in faults):
+        if cls.__name__ in named and any("unexpected" not in fault for fault in faults):
             break  # another head can take tensors that this one leaves over, but not make up those that are missing
     if not first:
         raise CheckpointError(

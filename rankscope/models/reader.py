@@ -17,7 +17,7 @@ No chat template is applied unless asked for.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import torch
@@ -26,7 +26,8 @@ from torch import Tensor, nn
 from rankscope.data.probes import Example
 from rankscope.errors import DataError, UsageError
 from rankscope.features import Grid
-from rankscope.models.inputs import Inputs
+from rankscope.models.inputs import ABSENT, Inputs, Sample
+from rankscope.models.inputs_ported import OFAInputs, VinVLInputs
 from rankscope.models.limits import check_length, takes_positions, virtual_rows
 from rankscope.models.stacks import Stack, stacks, unwrapped
 
@@ -39,8 +40,14 @@ PADDED = {
     "qformer_attention_mask": 0,
     "token_type_ids": 0,
     "mm_token_type_ids": 0,
+    "segment_ids": 0,
+    "img_feats": 0,
 }
 """Inputs along the tokens of a sample, and what they are padded with."""
+
+
+INPUTS: dict[str, type[Inputs]] = {"ofa": OFAInputs, "vinvl": VinVLInputs}
+"""Families with inputs of their own, by ``model_type``."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +60,8 @@ class Encoding:
     """What the model takes, without a batch dimension."""
     roles: Mapping[str, Tensor]
     """For each stack ``(t,)`` uint8, the role of each of its columns; without rows that a prompt adds."""
+    parts: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    """For a stack or an input whose columns are several sequences, each padded by itself: their lengths."""
 
     @property
     def length(self) -> int:
@@ -111,13 +120,13 @@ class Reader:
         Raises:
             DataError: if it lacks what the model reads, or does not fit its positions (prefix and prompt count).
         """
-        tensors, roles = self.inputs.encode(example)
-        missing = [name for name in self.stacks if name not in roles]
+        sample = self.inputs.encode(example)
+        missing = [name for name in self.stacks if name not in sample.roles]
         assert not missing, f"no columns for {missing}"
         for name, stack in self.stacks.items():
             added = (self.virtual if stack.columns == "text" else 0) + self.prefix.get(name, 0)
-            check_length(example.id, stack, len(roles[name]), added)
-        return Encoding(example.id, tensors, roles)
+            check_length(example.id, stack, _tokens(stack, sample), added)
+        return Encoding(example.id, sample.inputs, sample.roles, sample.parts)
 
     def collate(self, encodings: Sequence[Encoding]) -> Batch:
         """Samples in one batch, filled up to the longest of them.
@@ -127,21 +136,24 @@ class Reader:
         """
         if not encodings:
             raise UsageError("an empty batch has no inputs")
-        inputs = {name: self._joined(name, [e.inputs[name] for e in encodings]) for name in encodings[0].inputs}
+        if any(e.inputs.keys() != encodings[0].inputs.keys() for e in encodings):
+            raise DataError("some samples of a batch have an image and some have none; read them apart")
+        inputs = {name: self._joined(name, encodings) for name in encodings[0].inputs}
         if self.positions:
             mask = inputs["attention_mask"]
             inputs["position_ids"] = (mask.cumsum(1) - 1).clamp(min=0)
-        grids = {name: self._grid(stack, [e.roles[name] for e in encodings]) for name, stack in self.stacks.items()}
+        grids = {name: self._grid(stack, encodings) for name, stack in self.stacks.items()}
         return Batch(tuple(e.id for e in encodings), inputs, grids)
 
     def read(self, examples: Sequence[Example]) -> Batch:
         """Examples encoded and put in one batch."""
         return self.collate([self.encode(example) for example in examples])
 
-    def _joined(self, name: str, parts: list[Tensor]) -> Tensor:
+    def _joined(self, name: str, encodings: Sequence[Encoding]) -> Tensor:
+        parts = [e.inputs[name] for e in encodings]
         if name in PADDED:
             fill = self.inputs.pad if PADDED[name] == "pad" else 0
-            return padded(parts, fill, side=self._side(name))
+            return in_parts(parts, [e.parts.get(name) for e in encodings], fill, side=self._side(name))
         shapes = {tuple(p.shape) for p in parts}
         if len(shapes) > 1:
             raise DataError(f"{name} differ in shape {sorted(shapes)} within a batch; read these samples one by one")
@@ -154,21 +166,35 @@ class Reader:
             else "right"
         )
 
-    def _grid(self, stack: Stack, roles: list[Tensor]) -> Grid:
+    def _grid(self, stack: Stack, encodings: Sequence[Encoding]) -> Grid:
         side = self.padding_side if stack.columns == "text" else "right"
-        role = padded(roles, 0, side=side)
-        real = padded([torch.ones_like(r, dtype=torch.bool) for r in roles], False, side=side)
+        lengths = [e.parts.get(stack.name) for e in encodings]
+        role = in_parts([e.roles[stack.name] for e in encodings], lengths, ABSENT, side=side)
         if stack.columns == "text" and self.virtual:
-            before = (len(roles), self.virtual)
-            role = torch.cat([role.new_zeros(before), role], 1)
-            real = torch.cat([real.new_zeros(before), real], 1)
-        return Grid(role, real)
+            role = torch.cat([role.new_full((len(role), self.virtual), ABSENT), role], 1)
+        real = role != ABSENT
+        return Grid(role.masked_fill(~real, 0), real)
+
+
+def _tokens(stack: Stack, sample: Sample) -> int:
+    """The columns of a stack that take positions: its tokens."""
+    names = {"text": "input_ids", "target": "decoder_input_ids"}
+    tokens = sample.inputs.get(names.get(stack.columns, ""))
+    return len(sample.roles[stack.name]) if tokens is None else len(tokens)
+
+
+def in_parts(rows: Sequence[Tensor], lengths: Sequence[tuple[int, ...] | None], fill: float, *, side: str) -> Tensor:
+    """``(b, t)`` from ``(t_i,)`` each; where a row is several sequences, each of them filled up by itself."""
+    if lengths[0] is None:
+        return padded(rows, fill, side=side)
+    split = [row.split(list(given or ())) for row, given in zip(rows, lengths, strict=True)]
+    return torch.cat([padded(part, fill, side=side) for part in zip(*split, strict=True)], 1)
 
 
 def padded(parts: Sequence[Tensor], fill: float, *, side: str = "right") -> Tensor:
-    """``(b, t)`` from ``(t_i,)`` each, filled up on one side."""
+    """``(b, t, *)`` from ``(t_i, *)`` each, filled up on one side."""
     longest = max(len(p) for p in parts)
-    out = parts[0].new_full((len(parts), longest), fill)
+    out = parts[0].new_full((len(parts), longest, *parts[0].shape[1:]), fill)
     for row, part in zip(out, parts, strict=True):
         row[longest - len(part) if side == "left" else 0 :][: len(part)] = part
     return out
@@ -187,4 +213,5 @@ def reader(model: nn.Module, checkpoint: Any, **options: Any) -> Reader:
         CheckpointError: if there is no tokenizer or processor in it.
     """
     side = options.pop("padding_side", "right")
-    return Reader(model, Inputs.of(model, checkpoint, **options), padding_side=side)
+    kind = getattr(getattr(unwrapped(model), "config", None), "model_type", "")
+    return Reader(model, INPUTS.get(kind, Inputs).of(model, checkpoint, **options), padding_side=side)

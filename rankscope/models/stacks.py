@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
+from peft import PeftMixedModel, PeftModel
 from torch import nn
 from transformers import PreTrainedModel
 
@@ -70,7 +71,7 @@ class Stack:
 def unwrapped(module: nn.Module) -> nn.Module:
     """The base model inside PEFT's wrapper, data parallelism or ``torch.compile``; the module itself where none is."""
     while True:
-        if hasattr(module, "get_base_model"):
+        if isinstance(module, PeftModel | PeftMixedModel):
             module = module.get_base_model()
         elif "_orig_mod" in module._modules:
             module = module._modules["_orig_mod"]  # type: ignore[assignment]

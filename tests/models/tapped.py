@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import tiny
@@ -26,7 +26,12 @@ def examples(count: int = 3) -> list[Example]:
 
 
 def called(model: nn.Module, batch: Batch) -> dict[Site, Tensor]:
-    """What each site gives for a batch, recorded by hooks of our own."""
+    """What each site gives for a batch."""
+    return recorded(model, batch.inputs)
+
+
+def recorded(model: nn.Module, inputs: Mapping[str, Tensor]) -> dict[Site, Tensor]:
+    """What each site gives for some inputs, recorded by hooks of our own."""
     found: dict[Site, Tensor] = {}
 
     def keep(site: Site, value: Any) -> None:
@@ -47,7 +52,7 @@ def called(model: nn.Module, batch: Batch) -> dict[Site, Tensor]:
         for site, tap in taps(model).items()
     ]
     with torch.inference_mode():
-        model(**batch.inputs)
+        model(**inputs)
     for handle in handles:
         handle.remove()
     return found

@@ -1,0 +1,74 @@
+"""The inputs of the ported families, which take other tensors than pixels and tokens in one row."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from rankscope.data.probes import Example
+from rankscope.errors import DataError
+from rankscope.features import ANSWER, IMAGE, SPECIAL, TEXT
+from rankscope.models.inputs import ABSENT, Inputs, Sample
+from rankscope.models.ofa.prompts import CAPTION_PROMPT
+from rankscope.models.vinvl import encode_caption_inputs, encode_vqa_inputs
+
+
+class OFAInputs(Inputs):
+    """Patches, then the prompt; the decoder reads the target after the start token.
+
+    The text is taken as it is; an image without a text is asked what it shows, as in OFA's captioning.
+    """
+
+    reads_images = True
+
+    def encode(self, example: Example) -> Sample:
+        """An example as the model takes it."""
+        image = None if example.image is None else example.open_image()
+        text = example.text or (CAPTION_PROMPT if image is not None else "")
+        inputs = self._arrays(self.processor(images=image, text=text, return_tensors="pt"))
+        inputs |= self._target(example)
+        words = self._token_roles(inputs["input_ids"], TEXT, 0)
+        side = self.config.patch_size if hasattr(self.config, "patch_size") else 16
+        pixels = inputs.get("patch_images")
+        count = 0 if pixels is None else (pixels.shape[-2] // side) * (pixels.shape[-1] // side)
+        patches = words.new_full((count,), IMAGE)
+        said = self._token_roles(inputs["decoder_input_ids"], ANSWER if example.target else TEXT, 0)
+        return Sample(inputs, {"encoder": torch.cat([patches, words]), "decoder": said})
+
+
+class VinVLInputs(Inputs):
+    """Words and tags, then regions.
+
+    The captioning model reads the target in the slots of the caption (``[MASK]`` where there is none); the others read
+    the text as a question. Slots that a short caption leaves empty are columns that never count.
+    """
+
+    def encode(self, example: Example) -> Sample:
+        """An example as the model takes it.
+
+        Raises:
+            DataError: if it has no regions.
+        """
+        if example.regions is None:
+            raise DataError(
+                f"example {example.id!r} has no regions, and VinVL reads those instead of pixels; name a feature file"
+            )
+        found = example.regions.open()
+        features, tags = [torch.from_numpy(found.features)], [found.tags]
+        said = (self.answers and example.target) or None
+        if self.generates:
+            made = encode_caption_inputs(self.tokenizer, features, tags=tags, captions=said and [said])
+        else:
+            made = encode_vqa_inputs(self.tokenizer, features, [example.text], tags=tags)
+        inputs = {name: tensor[0] for name, tensor in made.items()}
+        parts = (len(inputs["input_ids"]), len(inputs["img_feats"]))
+        roles = torch.cat([self._words(inputs), torch.full(parts[1:], IMAGE, dtype=torch.uint8)])
+        roles[inputs["attention_mask"] == 0] = ABSENT
+        return Sample(inputs, {"encoder": roles}, {"encoder": parts, "attention_mask": parts})
+
+    def _words(self, inputs: dict[str, Tensor]) -> Tensor:
+        """``(t,)`` roles: words of the caption are the answer, those of a question and the tags are text."""
+        ids = inputs["input_ids"]
+        first = ANSWER if self.generates else TEXT
+        roles = torch.where(inputs["segment_ids"] == 0, first, TEXT).to(torch.uint8)
+        return roles.masked_fill(torch.isin(ids, torch.tensor(self.tokenizer.all_special_ids)), SPECIAL)

@@ -20,7 +20,7 @@ from rankscope.models.reader import Reader
 from rankscope.scores.cider import CiderReward
 from rankscope.tuning.batches import IGNORED
 from rankscope.tuning.config import ScstOptions
-from rankscope.tuning.generate import continuations, prompt_inputs
+from rankscope.tuning.generation import continuations, prompt_inputs
 from rankscope.tuning.trainer import StageTrainer
 
 

@@ -19,6 +19,7 @@ from transformers.pytorch_utils import Conv1D
 
 from rankscope.errors import UsageError
 from rankscope.models.bottleneck import BottleneckConfig, register_bottleneck
+from rankscope.models.load import quiet
 from rankscope.models.prefix import Encoder
 from rankscope.models.prefix_files import save_prefix
 from rankscope.models.prefix_join import NAME as PREFIX
@@ -160,8 +161,9 @@ def save_kinds(
                 prefix, into, model=model, base=base, extra=_head_tensors(model, "base_model.") if head else None
             )
         elif kind == "full":
-            model.save_pretrained(into, state_dict=base_tensors(model))  # type: ignore[operator]
-            processor.save_pretrained(into)
+            with quiet():
+                model.save_pretrained(into, state_dict=base_tensors(model))  # type: ignore[operator]
+                processor.save_pretrained(into)
         else:
             _save_adapter(model, kind, into, recipe, base=base, head=head)
     return names

@@ -27,7 +27,7 @@ from rankscope.models.reader import Reader, reader
 from rankscope.models.stacks import stacks
 from rankscope.tuning.batches import Encoder, TrainingData, check_task, collate, samples, task_of
 from rankscope.tuning.config import Recipe, Stage
-from rankscope.tuning.generate import prompt_reader
+from rankscope.tuning.generation import prompt_reader
 from rankscope.tuning.recipes import read_options, recipe
 from rankscope.tuning.record import Plan, prepare, write_checkpoint
 from rankscope.tuning.scst import ScstTrainer, prompts
@@ -176,7 +176,8 @@ class _Run:
         begun = time.monotonic()
         try:
             state = last_complete(folder)
-            trainer.train(resume_from_checkpoint=str(state) if state else None)
+            with quiet():
+                trainer.train(resume_from_checkpoint=str(state) if state else None)
             if not all_finite(trained):
                 raise NonFinite(f"weights are not finite after step {trainer.state.global_step}")
         except NonFinite as error:

@@ -1,0 +1,64 @@
+"""The cross-entropy of a model on data that it was not tuned on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from rankscope.checkpoint import Checkpoint
+from rankscope.data.open import open_data
+from rankscope.models.load import load_model
+from rankscope.models.reader import reader
+from rankscope.tuning.batches import IGNORED, Encoder, check_task, collate, samples, task_of
+
+
+def held_out_loss(
+    checkpoint: str | Path | Checkpoint,
+    data: Any,
+    *,
+    task: str | None = None,
+    batch_size: int = 16,
+    model: nn.Module | None = None,
+    device: str | torch.device | None = None,
+) -> float:
+    """Mean cross-entropy, in nats, over the tokens (or labels) that the model is to say.
+
+    Args:
+        checkpoint: the model, tuned or not.
+        data: what :func:`~rankscope.data.open.open_data` takes.
+        task: one of :data:`~rankscope.tuning.batches.TASKS`; told by the model and the data unless given.
+        batch_size: samples at once; the mean does not depend on it.
+        model: the loaded model, where it is at hand already.
+        device: where it runs; where the model is, or an accelerator where there is one, unless given.
+
+    Raises:
+        DataError: if the data lacks what the task needs.
+    """
+    found, probes = Checkpoint.read(checkpoint), open_data(data)
+    where = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    network = load_model(found, device=where) if model is None else model.eval()
+    reading = reader(network, found)
+    chosen = task or task_of(network, probes, reading)
+    check_task(chosen, network, probes, reading)
+    encode, pairs = Encoder(reading, chosen), samples(probes, chosen)
+    twofold = any(stack.columns == "target" for stack in reading.stacks.values())
+    shifted = chosen != "classification" and not twofold
+    total, count = 0.0, 0
+    for start in range(0, len(pairs), batch_size):
+        inputs = collate(reading, [encode(pair) for pair in pairs[start : start + batch_size]])
+        inputs = {name: tensor.to(next(network.parameters()).device) for name, tensor in inputs.items()}
+        part = _summed(network, inputs, shifted=shifted)
+        total, count = total + part[0], count + part[1]
+    return total / count
+
+
+@torch.no_grad()
+def _summed(model: nn.Module, inputs: dict[str, torch.Tensor], *, shifted: bool) -> tuple[float, int]:
+    logits, labels = model(**inputs).logits.double(), inputs["labels"]
+    if shifted:
+        logits, labels = logits[:, :-1], labels[:, 1:]
+    loss = nn.functional.cross_entropy(logits.flatten(0, -2), labels.flatten(), ignore_index=IGNORED, reduction="sum")
+    return float(loss), int((labels != IGNORED).sum())

@@ -147,7 +147,8 @@ class _AfterImport(MetaPathFinder):
         if name not in _ENTRIES or not fullname.startswith(_AUTO):
             return None
         for finder in sys.meta_path:
-            spec = None if finder is self else finder.find_spec(fullname, path, target)
+            find = getattr(finder, "find_spec", None)
+            spec = None if finder is self or find is None else find(fullname, path, target)
             if spec is not None and spec.loader is not None:
                 spec.loader = _Entering(spec.loader, name)
                 return spec

@@ -151,3 +151,10 @@ def test_fairseq_files_of_something_else_are_named(model, tmp_path) -> None:
     torch.save({"model": weights}, tmp_path / "lacking.pt")
     with pytest.raises(CheckpointError, match=r"1 missing \(decoder\.layers\.0\.cross_attn\.c_attn\)"):
         ofa.load_fairseq(tmp_path / "lacking.pt")
+
+
+def test_rankscope_s_own_loader_reads_the_folder(folder, model) -> None:
+    from rankscope.models.load import load_model
+
+    again = load_model(folder)
+    assert all(torch.equal(a, b) for a, b in zip(again.parameters(), model.parameters(), strict=True))

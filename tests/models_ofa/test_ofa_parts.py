@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shutil
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from torch.testing import assert_close
 from rankscope.errors import CheckpointError, DataError, UsageError
 from rankscope.models import ofa
 from rankscope.models.ofa.positions import code_places, grid_places, image_buckets, token_buckets
+from rankscope.models.ofa.processing import resolution_of
 from rankscope.models.ofa.resnet import DropPath, Stem
 
 
@@ -169,7 +171,8 @@ def test_the_processor_of_a_published_folder_needs_no_settings(folder, model, tm
     ofa.register()
     processor = transformers.AutoProcessor.from_pretrained(folder)
     assert type(processor).__name__ == "OFAProcessor"
-    assert processor.image_processor.resolution == 480
+    assert processor.image_processor.resolution == 64, "the grid of the tiny model takes no more"
+    assert resolution_of(tmp_path) == ofa.OFAImageProcessor().resolution == 480
     processor.image_processor.resolution = PIXELS
     picture = Image.new("RGB", (9, 5), (200, 10, 90))
     out = processor(images=[picture, picture])
@@ -177,7 +180,9 @@ def test_the_processor_of_a_published_folder_needs_no_settings(folder, model, tm
     assert out["input_ids"][0].tolist() == processor.tokenizer(ofa.CAPTION_PROMPT)["input_ids"]
     assert model.generate(**out, max_new_tokens=3).shape == (2, 4)
     processor.save_pretrained(tmp_path)
-    again = ofa.OFAProcessor.from_pretrained(tmp_path)
+    shutil.copy(folder / "config.json", tmp_path)
+    again = transformers.AutoProcessor.from_pretrained(tmp_path)
+    assert type(again) is type(processor)
     assert again.image_processor.resolution == PIXELS
     with pytest.raises(DataError, match="2 images and 1 prompts"):
         processor(images=[picture, picture], text=" what?")

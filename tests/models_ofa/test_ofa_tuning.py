@@ -10,6 +10,7 @@ from torch.testing import assert_close
 
 from rankscope.errors import UsageError
 from rankscope.models import ofa
+from rankscope.models.prefix_live import attach_prefix, detach_prefix, new_prefix
 
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
 """PEFT asks transformers by a name that transformers is about to drop."""
@@ -88,3 +89,25 @@ def test_a_prefix_with_gradient_checkpointing_is_refused(model, asked) -> None:
     checkpointed(model.train())
     with pytest.raises(UsageError, match="append to a prefix or cache twice"):
         model(**asked, decoder_input_ids=DECODED, past_key_values=cache)
+
+
+@pytest.mark.parametrize("stacks_in", [["encoder"], ["decoder"], ["encoder", "decoder"]])
+def test_rankscope_s_prefix_is_live_in_either_stack(model, asked, stacks_in) -> None:
+    """Also in the encoder, which PEFT's prefix never reaches."""
+    options = {"max_new_tokens": 4, "do_sample": False, "forced_eos_token_id": None, "eos_token_id": 9999}
+    with torch.no_grad():
+        before = model(**asked, decoder_input_ids=DECODED).logits
+    prefix = attach_prefix(model, new_prefix(model, rows=3, stacks_in=stacks_in)).eval()
+    out = model(**asked, decoder_input_ids=DECODED).logits
+    assert (out - before).abs().max() > 1e-2
+    out.square().sum().backward()
+    assert all(p.grad is not None for p in prefix.parameters())
+    words = torch.zeros(2, 1, dtype=torch.long)
+    for _ in range(4):
+        with torch.no_grad():
+            word = model(**asked, decoder_input_ids=words).logits[:, -1].argmax(-1)
+        words = torch.cat([words, word[:, None]], 1)
+    assert torch.equal(model.generate(**asked, **options), words)
+    detach_prefix(model)
+    with torch.no_grad():
+        assert torch.equal(model(**asked, decoder_input_ids=DECODED).logits, before)

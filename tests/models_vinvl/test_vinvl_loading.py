@@ -160,3 +160,20 @@ def test_oscar_s_first_heads_load_too(tmp_path) -> None:
     torch.save(renamed, folder / "pytorch_model.bin")
     again = vinvl.load(folder)
     assert all(torch.equal(a, b) for a, b in zip(again.parameters(), model.parameters(), strict=True))
+
+
+def test_rankscope_s_own_loader_finds_the_head(captioning, vqa) -> None:
+    from rankscope.models.load import load_model
+
+    assert type(load_model(captioning)).__name__ == "VinVLForImageCaptioning"
+    assert type(load_model(vqa)).__name__ == "VinVLForSequenceClassification"
+
+
+def test_a_checkpoint_of_the_pre_training_loads_without_its_contrast(captioning, tmp_path) -> None:
+    folder = copied(captioning, tmp_path / "pretrained")
+    weights = torch.load(folder / "pytorch_model.bin", weights_only=True)
+    weights |= {"cls.seq_relationship.weight": torch.zeros(2, 24), "cls.seq_relationship.bias": torch.zeros(2)}
+    weights["bert.embeddings.position_ids"] = torch.arange(96)[None]
+    torch.save(weights, folder / "pytorch_model.bin")
+    pairs = zip(vinvl.load(folder).parameters(), vinvl.load(captioning).parameters(), strict=True)
+    assert all(torch.equal(a, b) for a, b in pairs)

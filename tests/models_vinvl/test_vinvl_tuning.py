@@ -10,6 +10,7 @@ from torch.testing import assert_close
 
 from rankscope.errors import UsageError
 from rankscope.models import vinvl
+from rankscope.models.prefix_live import attach_prefix, detach_prefix, new_prefix
 
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
 """PEFT asks transformers by a name that transformers is about to drop."""
@@ -91,3 +92,22 @@ def test_a_prefix_with_gradient_checkpointing_is_refused(captioning, scene) -> N
     checkpointed(model)
     with pytest.raises(UsageError, match="append to a prefix or cache twice"):
         model(**scene, past_key_values=DynamicCache())
+
+
+@pytest.mark.parametrize("head", ["captioning", "vqa"])
+def test_rankscope_s_prefix_is_live_behind_the_inner_mask(request, scene, head) -> None:
+    from test_vinvl_generation import stepwise
+
+    model = vinvl.load(request.getfixturevalue(head))
+    with torch.no_grad():
+        before = model(**scene).logits
+    prefix = attach_prefix(model, new_prefix(model, rows=3)).eval()
+    out = model(**scene).logits
+    assert (out - before).abs().max() > 1e-2
+    out.square().sum().backward()
+    assert all(p.grad is not None for p in prefix.parameters())
+    if head == "captioning":
+        assert torch.equal(model.generate(**scene, max_length=8), stepwise(model, scene, 8))
+    detach_prefix(model)
+    with torch.no_grad():
+        assert torch.equal(model(**scene).logits, before)

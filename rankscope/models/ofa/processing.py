@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,9 +17,17 @@ from transformers.processing_utils import ProcessorMixin
 
 from rankscope.errors import DataError, UsageError
 from rankscope.models.ofa.prompts import CAPTION_PROMPT
+from rankscope.models.ofa.resnet import PIXELS
 
 RESOLUTION = 480
 """Pixels of a side in the published fine-tuning of captioning and question answering."""
+
+
+def resolution_of(folder: Path) -> int:
+    """The published resolution, or the largest that the model's grid of patches takes if that is less."""
+    file = folder / "config.json"
+    side = json.loads(file.read_text()).get("image_bucket_size") if file.is_file() else None
+    return RESOLUTION if side is None else min(RESOLUTION, side * PIXELS)
 
 
 class OFAImageProcessor(BaseImageProcessor):
@@ -77,7 +86,7 @@ class OFAProcessor(ProcessorMixin):
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: str | Path, **options: Any) -> OFAProcessor:
-        """The processor of a folder; a published one has no settings for images, which are then the default."""
+        """The processor of a folder; a published one has no settings for images, which are then :func:`resolution_of`."""
         from transformers.models.auto.tokenization_auto import AutoTokenizer
 
         folder = Path(pretrained_model_name_or_path)
@@ -87,7 +96,9 @@ class OFAProcessor(ProcessorMixin):
         settled = (folder / "preprocessor_config.json").is_file() or (folder / "processor_config.json").is_file()
         if settled:
             return super().from_pretrained(pretrained_model_name_or_path, **options)
-        return cls(OFAImageProcessor(), AutoTokenizer.from_pretrained(pretrained_model_name_or_path))
+        return cls(
+            OFAImageProcessor(resolution_of(folder)), AutoTokenizer.from_pretrained(pretrained_model_name_or_path)
+        )
 
     def __call__(self, images: Any = None, text: str | Sequence[str] | None = None, **options: Any) -> BatchFeature:
         """``input_ids``, ``attention_mask`` and, where there are images, ``patch_images``.

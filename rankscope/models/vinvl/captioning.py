@@ -84,9 +84,14 @@ class CaptioningLoss(nn.Module):
 
 
 class VinVLForImageCaptioning(VinVLPreTrainedModel, GenerationMixin):
-    """Captions from tags and regions."""
+    """Captions from tags and regions.
+
+    A checkpoint of the pre-training loads too; its contrast between matching and swapped tags (``cls.seq_relationship``)
+    answers no caption and is left out.
+    """
 
     main_input_name = "input_ids"
+    _keys_to_ignore_on_load_unexpected = (r"embeddings\.position_ids$", r"^cls\.seq_relationship\.")
 
     def __init__(self, config: VinVLConfig) -> None:
         super().__init__(config)

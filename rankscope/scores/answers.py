@@ -75,8 +75,9 @@ def _entry(place: int, entry: object) -> tuple[str, Question]:
     said = [answer.get("answer") for answer in given if isinstance(answer, Mapping)] if isinstance(given, list) else []
     answers = tuple(text for text in said if isinstance(text, str))
     if "question_id" not in fields or not answers or len(answers) != len(fields["answers"]):
+        held = ", ".join(map(str, fields)) or repr(entry)
         raise DataError(
-            f"entry {place} of the annotations has {', '.join(map(str, fields)) or entry!r} where question_id and answers "
+            f"entry {place} of the annotations has {held} where question_id and answers "
             "were expected, each answer with its text; is this the questions file, or the test split, which has none?"
         )
     key, about = str(fields["question_id"]), {name: str(value) for name, value in fields.items() if value is not None}

@@ -5,6 +5,9 @@ punctuation; scores move in the third digit if anything else is done. :func:`tok
 list of token classes: at each place the class with the longest match wins, trailing context counted, and of equals the
 first. It was written from the tokens that the Java program prints, and is held to them by a table of recorded captions
 in the tests; see :mod:`rankscope.scores.java` for the program itself.
+
+On the 202,654 captions of COCO's val2014 no token differs. Known to differ: words with combining marks outside
+U+0300–U+036F (Hindi, Arabic points), ``al.`` with a letter close behind, and entities in mixed case.
 """
 
 from __future__ import annotations

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 from typing import Literal, get_args
 
 from rankscope.errors import UnknownName
@@ -97,6 +98,7 @@ def plain_words(answer: str) -> str:
     return " ".join(_CONTRACTIONS.get(word, word) for word in words if word not in _ARTICLES)
 
 
+@lru_cache(maxsize=2**16)
 def normalise(answer: str) -> str:
     """Punctuation first, words second, as the official code does where annotators differ."""
     return plain_words(drop_punctuation(answer))

@@ -20,11 +20,25 @@ from pycocoevalcap.rouge.rouge import Rouge
 from pycocoevalcap.tokenizer.ptbtokenizer import PUNCTUATIONS, PTBTokenizer
 
 HERE = Path(__file__).parent / "recorded"
-SUBJECTS = "a man|two dogs|the woman's cat|a group of people|An old bus|U.S. soldiers|a black-and-white cow".split("|")
-VERBS = "riding|standing next to|sitting on|playing with|isn't near|holding (up)".split("|")
-OBJECTS = 'a red bench|the street.|a frisbee, in a park|2 1/2 pizzas|a "stop" sign|the beach!|St. Mary\'s church'.split(
-    "|"
-)
+SUBJECTS = [
+    "a man",
+    "two dogs",
+    "the woman's cat",
+    "a group of people",
+    "An old bus",
+    "U.S. soldiers",
+    "a black-and-white cow",
+]
+VERBS = ["riding", "standing next to", "sitting on", "playing with", "isn't near", "holding (up)"]
+OBJECTS = [
+    "a red bench",
+    "the street.",
+    "a frisbee, in a park",
+    "2 1/2 pizzas",
+    'a "stop" sign',
+    "the beach!",
+    "St. Mary's church",
+]
 
 
 def tokens() -> None:

@@ -25,7 +25,7 @@ from rankscope.scores.tokenize import tokenized
 RECORDED = json.loads((Path(__file__).parent / "recorded" / "scores.json").read_text(encoding="utf-8"))
 SAID, GIVEN, OFFICIAL = RECORDED["candidates"], RECORDED["references"], RECORDED["scores"]
 PYTHON_ONLY = ("BLEU-1", "BLEU-2", "BLEU-3", "BLEU-4", "ROUGE-L", "CIDEr")
-WORDS = "a man the dog cat on in street red bus".split()
+WORDS = ["a", "man", "the", "dog", "cat", "on", "in", "street", "red", "bus"]
 caption = st.lists(st.sampled_from(WORDS), max_size=9).map(" ".join)
 corpus = st.lists(st.tuples(caption, st.lists(caption, min_size=1, max_size=4)), min_size=2, max_size=8)
 
@@ -54,8 +54,8 @@ def test_meteor_equals_what_was_recorded_of_the_official_code(meteor_scores: obj
     assert meteor_scores.intervals["METEOR"].low < total < meteor_scores.intervals["METEOR"].high
 
 
-@settings(deadline=None)
-@given(corpus)
+@settings(deadline=None, max_examples=40)
+@given(corpus.filter(lambda pairs: any(text for _, texts in pairs for text in texts)))
 def test_scores_equal_the_official_code_on_any_captions(pairs: list[tuple[str, list[str]]]) -> None:
     pytest.importorskip("pycocoevalcap.bleu.bleu", reason="pycocoevalcap is not installed")
     from pycocoevalcap.bleu.bleu import Bleu
@@ -110,7 +110,7 @@ def test_the_plain_form_of_cider_is_another_number() -> None:
     assert abs(scores["CIDEr-plain"] - scores["CIDEr"]) > 0.01
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=40)
 @given(corpus, st.randoms())
 def test_scores_do_not_depend_on_the_order_of_images_or_references(
     pairs: list[tuple[str, list[str]]], random: Callable[..., object]

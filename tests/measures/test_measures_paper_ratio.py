@@ -1,0 +1,177 @@
+"""The ratio of the paper: pooled, per sample, averaged over lengths, and what noise gives."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+from torch.testing import assert_close
+
+from rankscope.errors import DataError, UsageError
+from rankscope.linalg.svd import singular_values
+from rankscope.measures.gaussian import gaussian_ratio
+from rankscope.measures.pt_peft import (
+    DEFINITIONS,
+    average_curve,
+    paper_ratio,
+    ratio_of_samples,
+    sample_spectra,
+    spectrum_ratio,
+)
+
+
+def draw(samples: int, length: int, d: int, *, alpha: float = 1.0, seed: int = 0) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    root = torch.arange(1, d + 1) ** (-alpha / 2)
+    x = torch.randn(samples * length, d, generator=generator) * root
+    return x, torch.arange(samples).repeat_interleave(length)
+
+
+def naive_ratio(x: Tensor, sample: Tensor) -> float:
+    """What is known of the paper, transcribed for samples of one length."""
+    shares = []
+    for c in sample.unique():
+        s = torch.linalg.svdvals(x[sample == c].double())
+        shares.append(s / s.sum())
+    y = torch.stack(shares).mean(0).cumsum(0)
+    k = next(i + 1 for i, v in enumerate(y.tolist()) if v >= 0.9)
+    return 100 * k / len(y)
+
+
+@pytest.mark.parametrize(("length", "d"), [(7, 20), (30, 12), (16, 16)])
+def test_on_equal_lengths_it_is_the_paper(length: int, d: int, device: torch.device) -> None:
+    x, sample = draw(9, length, d)
+    expected = naive_ratio(x, sample)
+    for way in ("relative", "pad", "truncate", "equal"):
+        found = paper_ratio(x.to(device), sample, length=way)
+        assert float(found.value) == pytest.approx(expected)
+        assert found.step == pytest.approx(100 / min(length, d))
+        assert (found.samples, found.lengths) == (9, (length, length))
+        assert found.reference == pytest.approx(100 * gaussian_ratio(length, d))
+
+
+def test_samples_need_not_be_contiguous() -> None:
+    x, sample = draw(6, 5, 9)
+    order = torch.randperm(30, generator=torch.Generator().manual_seed(1))
+    for mine, theirs in zip(sample_spectra(x[order], sample[order]), sample_spectra(x, sample), strict=True):
+        assert_close(mine, theirs, rtol=1e-9, atol=0)
+
+
+def test_spectra_of_samples_are_their_own(device: torch.device) -> None:
+    x = torch.randn(20, 6, device=device)
+    sample = torch.tensor([3] * 4 + [8] * 11 + [9] * 4 + [11])
+    found = sample_spectra(x, sample)
+    assert [len(s) for s in found] == [4, 6, 4, 1]
+    assert_close(found[1], singular_values(x[4:15]).values, rtol=1e-12, atol=0)
+    assert_close(found[2], singular_values(x[15:19]).values, rtol=1e-12, atol=0)
+
+
+UNEQUAL = [torch.tensor([1.0, 1.0]), torch.tensor([4.0, 3.0, 2.0, 1.0])]
+
+
+@pytest.mark.parametrize(
+    ("way", "curve"),
+    [
+        ("relative", [(0.25 + 0.4) / 2, (0.5 + 0.7) / 2, (0.75 + 0.9) / 2, 1.0]),
+        ("pad", [(0.5 + 0.4) / 2, (1.0 + 0.7) / 2, (1.0 + 0.9) / 2, 1.0]),
+        ("truncate", [(0.5 + 0.4) / 1.7, 1.0]),
+    ],
+)
+def test_lengths_are_averaged_as_named(way, curve: list[float]) -> None:
+    assert_close(average_curve(UNEQUAL, length=way), torch.tensor(curve, dtype=torch.float64))
+
+
+def test_the_mean_of_ratios_is_one_more_way() -> None:
+    x = torch.cat([torch.eye(10)[:4], torch.eye(10)])
+    sample = torch.tensor([0] * 4 + [1] * 10)
+    assert float(paper_ratio(x, sample, length="ratio").value) == pytest.approx((100 + 90) / 2)
+    values = {way: float(ratio_of_samples(x, sample, length=way)) for way in ("relative", "pad", "truncate")}
+    assert values == {"relative": 90.0, "pad": 80.0, "truncate": 100.0}  # the choice matters
+
+
+def test_unequal_lengths_can_be_refused() -> None:
+    with pytest.raises(DataError, match="spectra of 2 to 4 values"):
+        average_curve(UNEQUAL, length="equal")
+    with pytest.raises(UsageError, match="relative, pad, truncate, ratio, equal; got 'mean'"):
+        average_curve(UNEQUAL, length="mean")  # type: ignore[arg-type]
+
+
+def test_samples_of_one_row_have_no_ratio() -> None:
+    with pytest.raises(DataError, match="samples of several rows"):
+        paper_ratio(torch.randn(5, 3), torch.arange(5))
+
+
+def test_samples_that_are_zero_have_no_curve() -> None:
+    x, sample = draw(4, 6, 8)
+    with_zeros = torch.cat([x, torch.zeros(6, 8)])
+    assert float(ratio_of_samples(with_zeros, torch.cat([sample, sample.new_full((6,), 9)]))) == naive_ratio(x, sample)
+    assert float(ratio_of_samples(torch.zeros(6, 4), torch.arange(6) // 3)) == 0
+    assert average_curve([]).shape == (0,)
+
+
+def test_it_does_not_change_with_scale_or_turn() -> None:
+    x, sample = draw(5, 12, 10)
+    turn = torch.linalg.qr(torch.randn(10, 10)).Q
+    assert float(ratio_of_samples(3 * x @ turn, sample)) == float(ratio_of_samples(x, sample))
+
+
+@pytest.mark.parametrize(
+    ("beta", "sigma", "energy"),
+    [
+        (0.01, 0.891, 0.882),
+        (0.05, 0.879, 0.854),
+        (0.1, 0.868, 0.828),
+        (0.25, 0.841, 0.761),
+        (0.5, 0.795, 0.664),
+        (0.75, 0.741, 0.580),
+        (0.9, 0.703, 0.536),
+        (1.0, 0.672, 0.510),
+    ],
+)
+def test_the_gaussian_reference_is_the_quadrature(beta: float, sigma: float, energy: float) -> None:
+    n = round(1000 * beta)
+    assert gaussian_ratio(n, 1000) == pytest.approx(sigma, abs=5.1e-4)
+    assert gaussian_ratio(1000, n) == gaussian_ratio(n, 1000)
+    assert gaussian_ratio(n, 1000, power=2) == pytest.approx(energy, abs=5.1e-4)
+
+
+@pytest.mark.parametrize(("length", "d", "percent"), [(768, 768, 67.2), (512, 768, 76.2), (128, 3072, 88.3)])
+def test_noise_of_the_papers_shapes_scores_what_is_known(length: int, d: int, percent: float) -> None:
+    step = 100 / min(length, d)
+    assert 100 * gaussian_ratio(length, d) == pytest.approx(percent, abs=step)
+
+
+def test_simulated_noise_meets_the_reference() -> None:
+    for length, d in ((128, 3072), (200, 200)):
+        noise = spectrum_ratio(singular_values(torch.randn(length, d)).values)
+        assert float(noise) == pytest.approx(100 * gaussian_ratio(length, d), abs=200 / length)
+
+
+def test_it_moves_with_the_length_of_samples_of_one_population() -> None:
+    """α = 1, d = 768: 0.875 at L = 8, 0.844 at 64, 0.773 at 256 in steps of 1/L."""
+    for length, expected in ((8, 0.875), (64, 0.844), (256, 0.773)):
+        x, sample = draw(4, length, 768)
+        assert float(ratio_of_samples(x, sample)) == pytest.approx(100 * expected, abs=100 / length + 0.1)
+
+
+def test_a_collapse_of_the_data_set_is_nearly_invisible_per_sample_and_plain_when_pooled() -> None:
+    """Projecting on 64 of 512 dimensions: 0.844 to 0.750 per sample of 32, 0.807 to 0.104 pooled."""
+    x, sample = draw(128, 32, 512)
+    collapsed = x.clone()
+    collapsed[:, 64:] = 0
+    per_sample = [float(ratio_of_samples(z, sample)) for z in (x, collapsed)]
+    pooled = [float(spectrum_ratio(singular_values(z).values)) for z in (x, collapsed)]
+    assert per_sample[0] - per_sample[1] < 13
+    assert pooled[0] - pooled[1] > 60
+    assert pooled[1] == pytest.approx(10.4, abs=0.6)
+
+
+def test_definitions_say_that_they_need_tokens() -> None:
+    assert {d.name: d.needs_tokens for d in DEFINITIONS} == {
+        "pt-peft": True,
+        "pt-peft-pad": True,
+        "pt-peft-truncate": True,
+        "pt-peft-ratio": True,
+        "pt-peft-pooled": False,
+    }
+    assert not DEFINITIONS[-1].centred

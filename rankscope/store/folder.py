@@ -6,7 +6,6 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -76,10 +75,9 @@ class Shard:
         metadata, self._entries = read_header(fd, self.path)
         if metadata.get("plan_sha256") != self.manifest.plan_digest or metadata.get("batch") != str(self.batch.id):
             raise StoreCorrupt(f"{self.path} is a shard of another run or batch; {COLLECT_AGAIN}")
-        if {name: (e.dtype, e.shape) for name, e in self._entries.items()} != self._expected:
+        if {name: (e.dtype, e.shape) for name, e in self._entries.items()} != self._expected():
             raise StoreCorrupt(f"{self.path} does not hold the tensors that its commit tells; {COLLECT_AGAIN}")
 
-    @cached_property
     def _expected(self) -> dict[str, tuple[torch.dtype, tuple[int, ...]]]:
         m, rows = self.manifest, self.commit.rows
         tensors = {site: (m.torch_dtype, (rows[m.stack(site)], m.width(site))) for site in m.sites}

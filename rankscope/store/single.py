@@ -184,7 +184,7 @@ def _unsealed(strings: Mapping[str, str], path: Path) -> tuple[Manifest, dict[st
 
 
 def _read_safetensors(path: Path) -> tuple[dict[str, str], dict[str, Entry]]:
-    if _begins_with(path, b"\x80"):
+    if path.suffix != ".safetensors" and _begins_with(path, b"\x80"):  # a header's length may begin so too
         raise StoreError(
             f"{path} is a pickle, as torch wrote them long ago, and no run; runs are written by 'rankscope collect'"
         )

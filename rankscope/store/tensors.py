@@ -41,7 +41,7 @@ HEADER_LIMIT = 100_000_000
 """The longest header that the safetensors format allows, in bytes."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Entry:
     """Where a tensor lies in a file."""
 

@@ -1,0 +1,412 @@
+"""A run is the same in its three forms; what is no run is named; what is there is kept."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import resource
+import sys
+import zipfile
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from store_tools import PLAN, SITES, collect, contents, expected, in_child, manifest
+from torch.testing import assert_close
+
+from rankscope.errors import (
+    CheckpointError,
+    NonFinite,
+    OutputExists,
+    StoreCorrupt,
+    StoreError,
+    StoreIncomplete,
+    StoreMismatch,
+    UnknownName,
+    UnsafeError,
+    UsageError,
+)
+from rankscope.features import concatenate
+from rankscope.sites import Site
+from rankscope.store import Batch, Manifest, Writer, discard, is_run, open_run, pack
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with one run in its three forms: ``run``, ``run.pt`` and ``run.safetensors``."""
+    root = tmp_path_factory.mktemp("runs")
+    collect(root / "run")
+    pack(root / "run", root / "run.pt")
+    pack(root / "run", root / "run.safetensors")
+    return root
+
+
+FORMS = ["run", "run.pt", "run.safetensors"]
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_every_form_holds_the_features_in_the_order_of_the_data(runs: Path, form: str) -> None:
+    run = open_run(runs / form)
+    assert run.name == "tiny"
+    assert run.sites == tuple(Site.parse(name) for name in SITES)
+    assert run.manifest == manifest().planned(PLAN)
+    for site in SITES:
+        assert torch.equal(run.features(site), expected(site))
+        assert run.width(site) == SITES[site]["width"]
+        assert run.n(site) == len(run.rows_at(site)) == len(expected(site))
+    assert run.rows.keys() == [(f"sample-{i}", p, "text") for i in range(10) for p in range(3)]
+    assert run.rows_at("vision.0").keys() == [(f"sample-{i}", 0, "image") for i in range(10)]
+    assert repr(run) == "Run('tiny', vision (0), decoder (0, 1), n=30, float32)"
+    assert run.verify().check().ok
+    assert run.verify().bytes == sum(p.stat().st_size for p in (runs / form).rglob("*") if p.is_file()) + (
+        (runs / form).stat().st_size if form != "run" else 0
+    )
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_chunks_hold_whole_samples_and_together_everything(
+    runs: Path, form: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rankscope.store.single._STRETCH", 200)
+    run = open_run(runs / form)
+    pieces = list(run.chunks(["decoder.1", "vision.0"]))
+    assert len(pieces) >= 3
+    seen = [set(rows["decoder"].sample_ids) for _, rows in pieces]
+    assert sum(len(s) for s in seen) == 10 == len(set.union(*seen))
+    assert all(set(rows["decoder"].sample_ids) == set(rows["vision"].sample_ids) for _, rows in pieces)
+    rows = concatenate([rows["decoder"] for _, rows in pieces])
+    order = torch.argsort(rows.sample * 100 + rows.position)
+    assert torch.equal(torch.cat([x[Site.parse("decoder.1")] for x, _ in pieces])[order], expected("decoder.1"))
+    only, places = next(run.chunks("vision"))
+    assert list(only) == [Site.parse("vision.0")]
+    assert list(places) == ["vision"]
+
+
+def test_pt_is_a_plain_dictionary_for_torch_and_an_archive_for_zip(runs: Path, tmp_path: Path) -> None:
+    for mapped in (False, True):
+        value = torch.load(runs / "run.pt", weights_only=True, mmap=mapped)
+        assert list(value["features"]) == list(SITES)
+        assert torch.equal(value["features"]["decoder.1"], expected("decoder.1"))
+        assert value["features"]["decoder.1"].data_ptr() % 64 == 0 or not mapped
+        assert value["rows"]["decoder"]["sample"].tolist() == [i for i in range(10) for _ in range(3)]
+    assert zipfile.ZipFile(runs / "run.pt").testzip() is None
+    torch.save(value, tmp_path / "again.pt")
+    again = open_run(tmp_path / "again.pt")
+    assert again.verify().ok
+    assert torch.equal(again.features("decoder.0"), expected("decoder.0"))
+    value["features"]["decoder.0"][0, 0] += 1
+    torch.save(value, tmp_path / "changed.pt")
+    with pytest.raises(StoreCorrupt, match=r"changed\.pt was altered: the SHA-256 of its decoder\.0 differs"):
+        open_run(tmp_path / "changed.pt").features("decoder.0")
+
+
+def test_safetensors_is_one_for_safetensors_itself(runs: Path) -> None:
+    value = load_file(runs / "run.safetensors")
+    assert torch.equal(value["decoder.1"], expected("decoder.1"))
+    shard = load_file(runs / "run" / "shards" / "b000000.safetensors")
+    assert torch.equal(shard["decoder.1"], contents(PLAN[0])[0]["decoder.1"])
+    assert shard["rows/decoder/role"].dtype == torch.uint8
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32", "float16", "bfloat16"])
+@pytest.mark.parametrize("form", ["run", "run.pt", "run.safetensors"])
+def test_every_dtype_comes_back(tmp_path: Path, dtype: str, form: str) -> None:
+    with Writer.open(tmp_path / "run", manifest(dtype=dtype), PLAN) as writer:
+        for batch in PLAN:
+            writer.write(batch.id, *contents(batch))
+        writer.finish()
+    if form != "run":
+        pack(tmp_path / "run", tmp_path / form)
+    x = open_run(tmp_path / form).features("decoder.1")
+    assert x.dtype == getattr(torch, dtype)
+    assert torch.equal(x, expected("decoder.1").to(x.dtype))
+
+
+def test_packing_keeps_what_is_there_and_gives_the_same_bytes(runs: Path, tmp_path: Path) -> None:
+    for name in ("run.pt", "run.safetensors"):
+        target = tmp_path / name
+        target.write_text("mine")
+        with pytest.raises(OutputExists, match="exists and is kept unless --overwrite"):
+            pack(runs / "run", target)
+        assert target.read_text() == "mine"
+        pack(runs / "run", target, overwrite=True)
+        assert target.read_bytes() == (runs / name).read_bytes()
+        other = tmp_path / f"from-{name}"
+        pack(runs / "run.pt", other)
+        assert other.read_bytes() == (runs / name).read_bytes()
+    (tmp_path / "folder.pt").mkdir()
+    with pytest.raises(OutputExists, match=r"exists and is kept$"):
+        pack(runs / "run", tmp_path / "folder.pt", overwrite=True)
+    with pytest.raises(UsageError, match=r"ends in \.pt or \.safetensors; 'run\.npz' does not"):
+        pack(runs / "run", tmp_path / "run.npz")
+    assert not list(tmp_path.glob("tmp-*"))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_memory_while_packing_does_not_grow_with_the_number_of_sites(tmp_path: Path) -> None:
+    """48 MiB at 24 sites are packed in a process that may take 24 MiB more than it has."""
+    sites = {f"decoder.{i}": {"width": 128, "stack": "decoder"} for i in range(24)}
+    ids, size = [str(i) for i in range(4096)], 512
+    told = manifest(sites=sites, probe={"name": "n", "fingerprint": "f", "ids": ids})
+    plan = [Batch(k, tuple(range(size * k, size * (k + 1))), 1) for k in range(8)]
+    with Writer.open(tmp_path / "run", told, plan) as writer:
+        for batch in plan:
+            sample = torch.tensor(batch.samples)
+            rows = {"decoder": (sample, torch.zeros_like(sample), torch.zeros(size, dtype=torch.uint8))}
+            writer.write(batch.id, dict.fromkeys(sites, torch.randn(size, 128)), rows)
+        writer.finish()
+
+    def work(form: str) -> None:
+        have = int(Path("/proc/self/statm").read_text().split()[0]) * os.sysconf("SC_PAGESIZE")
+        resource.setrlimit(resource.RLIMIT_AS, (have + (24 << 20), resource.RLIM_INFINITY))
+        pack(tmp_path / "run", tmp_path / f"run.{form}")
+
+    for form in ("pt", "safetensors"):
+        assert in_child(lambda form=form: work(form)) == 0
+        assert (tmp_path / f"run.{form}").stat().st_size > 48 << 20
+
+
+def test_a_site_that_is_not_there_is_an_error_that_lists_those_that_are(runs: Path) -> None:
+    run = open_run(runs / "run")
+    for ask in (run.features, run.rows_at, run.width, run.n):
+        with pytest.raises(UnknownName, match=r"no site 'decoder\.9'; it has vision \(0\), decoder \(0, 1\)"):
+            ask("decoder.9")
+
+
+def test_a_finished_run_is_kept_unless_overwriting_is_asked_for(tmp_path: Path) -> None:
+    collect(tmp_path / "run")
+    with pytest.raises(OutputExists, match="holds a finished run, 'tiny'; it is kept unless --overwrite"):
+        collect(tmp_path / "run")
+    assert open_run(tmp_path / "run").verify().ok
+    assert collect(tmp_path / "run", seed=1, overwrite=True) == [0, 1, 2, 3, 4]
+    assert torch.equal(open_run(tmp_path / "run").features("decoder.0"), expected("decoder.0", seed=1))
+
+
+def test_a_corrupt_run_can_be_overwritten(tmp_path: Path) -> None:
+    for name in ("store.json", "index.json", "plan.jsonl"):
+        collect(tmp_path / name)
+        (tmp_path / name / name).write_text("{}")
+        collect(tmp_path / name, overwrite=True)
+        assert open_run(tmp_path / name).verify().ok
+
+
+def test_what_is_no_store_is_never_written_into(tmp_path: Path) -> None:
+    (tmp_path / "thesis").mkdir()
+    (tmp_path / "thesis" / "chapter.tex").write_text("mine")
+    for overwrite in (False, True):
+        with pytest.raises(OutputExists, match=r"other things, such as 'chapter\.tex', and no store"):
+            collect(tmp_path / "thesis", overwrite=overwrite)
+        with pytest.raises(OutputExists, match="is a file, and a store is a folder"):
+            collect(tmp_path / "thesis" / "chapter.tex", overwrite=overwrite)
+    with pytest.raises(OutputExists, match="no store"):
+        discard(tmp_path / "thesis")
+    assert [p.name for p in (tmp_path / "thesis").iterdir()] == ["chapter.tex"]
+    (tmp_path / "empty").mkdir()
+    collect(tmp_path / "empty")
+    discard(tmp_path / "empty")
+    discard(tmp_path / "empty")
+    assert not (tmp_path / "empty").exists()
+
+
+def start(path: Path, told: Manifest) -> None:
+    with Writer.open(path, told, PLAN) as writer:
+        writer.write(0, *contents(PLAN[0]))
+
+
+def test_an_unfinished_run_of_another_plan_is_not_continued_and_the_differences_are_named(tmp_path: Path) -> None:
+    start(tmp_path / "run", manifest())
+    changes = {
+        r"dtype is float32, and now float16": manifest(dtype="float16"),
+        r"checkpoint\.digest is c0ffee, and now beef": manifest(checkpoint={**manifest().checkpoint, "digest": "beef"}),
+        r"reading\.padding is right, and now left": manifest(reading={"padding": "left"}),
+        r"rows\.kind is tokens, and now mean": manifest(rows={"kind": "mean", "keep_special": False}),
+        r"probe\.fingerprint is f00d, and now f11d": manifest(probe={**manifest().probe, "fingerprint": "f11d"}),
+        r"sites\.decoder\.1\.width is 5, and now absent": manifest(
+            sites={k: v for k, v in SITES.items() if k != "decoder.1"}
+        ),
+    }
+    for message, told in changes.items():
+        with pytest.raises(StoreMismatch, match=message):
+            Writer.open(tmp_path / "run", told, PLAN)
+    with pytest.raises(StoreMismatch, match=r"plan is .* and now"):
+        Writer.open(tmp_path / "run", manifest(), [replace(PLAN[0], length=5), *PLAN[1:]])
+    moved = manifest(
+        name="other",
+        checkpoint={**manifest().checkpoint, "path": "elsewhere"},
+        versions={"rankscope": "1"},
+        notes=["n"],
+    )
+    with Writer.open(tmp_path / "run", moved, PLAN) as writer:
+        assert writer.done == {0}
+        assert writer.manifest.name == "tiny"
+        with pytest.raises(StoreIncomplete, match="4 of 5 batches are not committed"):
+            writer.finish()
+    with Writer.open(tmp_path / "run", manifest(dtype="float16"), PLAN, overwrite=True) as writer:
+        assert writer.done == frozenset()
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf"), 1e30])
+def test_features_that_are_not_finite_are_refused_with_site_and_sample(tmp_path: Path, value: float) -> None:
+    features, rows = contents(PLAN[0])
+    features["decoder.1"][4, 2] = value
+    with Writer.open(tmp_path / "run", manifest(dtype="float16"), PLAN) as writer:
+        with pytest.raises(
+            NonFinite,
+            match=r"decoder\.1 are not finite in float16: 1 values in 1 rows of batch 0, first in row 4: sample 'sample-3', token 1",
+        ):
+            writer.write(0, features, rows)
+        assert not list((tmp_path / "run" / "shards").iterdir())
+        assert writer.done == frozenset()
+    with Writer.open(tmp_path / "run", manifest(dtype="float16"), PLAN, nonfinite="keep") as writer:
+        writer.write(0, features, rows)
+        for batch in PLAN[1:]:
+            writer.write(batch.id, *contents(batch))
+        writer.finish()
+    assert int((~torch.isfinite(open_run(tmp_path / "run").features("decoder.1"))).sum()) == 1
+    assert '"decoder.1": 1' in (tmp_path / "run" / "index.json").read_text()
+
+
+def test_extremes_that_are_finite_come_back_as_they_are(tmp_path: Path) -> None:
+    features, rows = contents(PLAN[3])
+    extremes = torch.tensor([-0.0, 1e-45, 3.4028235e38, -1e-38])
+    features["decoder.0"][0] = extremes
+    with Writer.open(tmp_path / "run", manifest(), PLAN) as writer:
+        for batch in PLAN:
+            writer.write(batch.id, *(contents(batch) if batch.id != 3 else (features, rows)))
+        writer.finish()
+    back = open_run(tmp_path / "run").features("decoder.0")[18]
+    assert_close(back, extremes, rtol=0, atol=0)
+    assert torch.equal(torch.signbit(back), torch.signbit(extremes))
+
+
+def test_what_was_not_planned_is_not_written(tmp_path: Path) -> None:
+    features, rows = contents(PLAN[0])
+    narrow, foreign = {**features, "decoder.1": features["decoder.1"][:, 1:]}, contents(PLAN[1])
+    ragged = {**rows, "vision": (rows["vision"][0], rows["vision"][1][1:], rows["vision"][2])}
+    with Writer.open(tmp_path / "run", manifest(), PLAN) as writer:
+        for wrong, message in (
+            ((9, features, rows), "batch 9 is not in the plan"),
+            (
+                (0, {"decoder.1": features["decoder.1"]}, rows),
+                r"has features at decoder\.1 and rows at vision, decoder; the manifest tells",
+            ),
+            ((0, narrow, rows), r"features at decoder\.1 have shape \(9, 4\), expected \(9, 5\)"),
+            ((0, features, ragged), "three vectors of one length"),
+            ((1, features, rows), "name samples that are not in it"),
+        ):
+            with pytest.raises(UsageError, match=message):
+                writer.write(*wrong)
+        writer.write(1, *foreign)
+        with pytest.raises(UsageError, match="batch 1 is committed already"):
+            writer.write(1, *foreign)
+
+
+def test_plans_and_manifests_that_cannot_be_meant_are_refused() -> None:
+    for plan, message in (
+        ([], "at least one batch"),
+        ([Batch(0, (1,), 1), Batch(0, (2,), 1)], "ids that are different"),
+        ([Batch(0, (1,), 1), Batch(1, (1,), 1)], "stands in two batches"),
+        ([Batch(0, (10,), 1)], "names samples 10 to 10, and the probe set has 10"),
+    ):
+        with pytest.raises(UsageError, match=message):
+            manifest().planned(plan)
+    for changes, message in (
+        ({"dtype": "int8"}, "not as 'int8'"),
+        ({"sites": {}}, "at least one site"),
+        ({"sites": {"decoder.1": {"width": 0, "stack": "decoder"}}}, "needs a width"),
+        ({"sites": {"nodot": {"width": 1, "stack": "x"}}}, "spelled stack"),
+        ({"probe": {"ids": [1]}}, "as strings"),
+        ({"probe": {"ids": ["a", "a"]}}, "are different"),
+    ):
+        with pytest.raises(UsageError, match=message):
+            manifest(**changes)
+    with pytest.raises(UsageError, match="plain JSON values only"):
+        manifest(reading={"when": object()}).planned(PLAN)
+    with pytest.raises(UsageError, match="plain JSON values only"):
+        manifest(reading={"scale": float("nan")}).planned(PLAN)
+
+
+def test_what_is_no_run_is_named_for_what_it_is(tmp_path: Path, runs: Path) -> None:
+    state = {"model.layers.0.weight": torch.zeros(2, 2), "model.norm.weight": torch.zeros(2)}
+    torch.save(state, tmp_path / "weights.pt")
+    torch.save(state, tmp_path / "weights.bin")
+    torch.save(state, tmp_path / "old.pt", _use_new_zipfile_serialization=False)
+    torch.save(torch.zeros(3), tmp_path / "tensor.pt")
+    save_file(state, tmp_path / "model.safetensors")
+    (tmp_path / "texts.jsonl").write_text('{"text": "a"}\n')
+    (tmp_path / "empty.pt").write_bytes(b"")
+    with zipfile.ZipFile(tmp_path / "some.zip", "w") as archive:
+        archive.writestr("x", "y")
+    for name in ("checkpoint", "adapter", "nothing"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "checkpoint" / "config.json").write_text("{}")
+    (tmp_path / "adapter" / "adapter_config.json").write_text("{}")
+    weights = (
+        r"is no run: it holds 2 tensors, such as 'model\.layers\.0\.weight'.*weights of a checkpoint.*rankscope collect"
+    )
+    for name, kind, message in (
+        ("weights.pt", CheckpointError, weights),
+        ("weights.bin", CheckpointError, weights),
+        ("model.safetensors", CheckpointError, weights),
+        ("tensor.pt", CheckpointError, "is no run"),
+        ("old.pt", StoreError, "is a pickle, as torch wrote them long ago"),
+        ("texts.jsonl", StoreError, "is no run: a run is a folder"),
+        ("empty.pt", StoreCorrupt, r"empty\.pt is not a whole"),
+        ("some.zip", StoreError, "an archive, but not one of torch"),
+        ("checkpoint", CheckpointError, r"is a checkpoint \(it has config\.json\), not a run.*rankscope collect"),
+        ("adapter", CheckpointError, r"it has adapter_config\.json"),
+        ("nothing", StoreError, r"without store\.json, so no run"),
+        ("absent", StoreError, "there is no run at .*absent; 'rankscope collect"),
+    ):
+        with pytest.raises(kind, match=message):
+            open_run(tmp_path / name)
+        assert not is_run(tmp_path / name)
+    with pytest.raises(StoreError, match="is one shard of a run; give the run's folder"):
+        open_run(runs / "run" / "shards" / "b000000.safetensors")
+    assert is_run(runs / "run.pt")
+
+
+class Canary:
+    """Unpickled carelessly, it makes a file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return Path.touch, (self.path,)
+
+
+def test_a_pickle_that_would_run_code_is_refused_and_does_not_run(tmp_path: Path, runs: Path) -> None:
+    canary = tmp_path / "canary"
+    torch.save({"format": "rankscope-run", "features": Canary(canary)}, tmp_path / "evil.pt")
+    (tmp_path / "plain.pt").write_bytes(pickle.dumps(Canary(canary)))
+    with zipfile.ZipFile(runs / "run.pt") as source, zipfile.ZipFile(tmp_path / "swapped.pt", "w") as archive:
+        for name in source.namelist():
+            archive.writestr(name, pickle.dumps(Canary(canary), 2) if name.endswith(".pkl") else source.read(name))
+    for name in ("evil.pt", "swapped.pt"):
+        with pytest.raises(UnsafeError, match="could run code if it were loaded"):
+            open_run(tmp_path / name)
+    with pytest.raises(StoreError, match="is a pickle"):
+        open_run(tmp_path / "plain.pt")
+    assert not canary.exists()
+
+
+def test_a_dictionary_of_another_form_is_refused(tmp_path: Path, runs: Path) -> None:
+    value = torch.load(runs / "run.pt", weights_only=True)
+    x = value["features"]["decoder.1"]
+    for wrong, message in (
+        ({**value, "version": "2"}, "reads 'rankscope-run' version 1, and it is '2'"),
+        ({**value, "manifest": value["manifest"].replace("tiny", "huge")}, "manifest does not match the SHA-256"),
+        ({**value, "features": 1}, "no dictionaries 'features' and 'rows'"),
+        ({**value, "features": {**value["features"], "decoder.1": "x"}}, "not whole tensors"),
+        ({**value, "features": {**value["features"], "decoder.1": x.T}}, "not whole tensors"),
+        ({**value, "features": {**value["features"], "decoder.1": x[:, :4].clone()}}, "not those of its manifest"),
+        ({**value, "features": {**value["features"], "decoder.2": x.clone()}}, "not those of its manifest"),
+        ({**value, "features": {**value["features"], "decoder.1": value["features"]["decoder.0"]}}, "has not the"),
+        ({k: v for k, v in value.items() if k != "sha256"}, "manifest does not match"),
+    ):
+        torch.save(wrong, tmp_path / "wrong.pt")
+        with pytest.raises(StoreCorrupt, match=message):
+            open_run(tmp_path / "wrong.pt")

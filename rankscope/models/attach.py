@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 import peft
 import torch
-from peft.tuners.tuners_utils import BaseTunerLayer
+from peft.tuners.tuners_utils import BaseTunerLayer, cast_adapter_dtype
 from torch import Tensor, nn
 from transformers import GenerationMixin, PreTrainedModel
 
@@ -105,6 +105,7 @@ def inside(model: nn.Module, tuning: Tuning, *, name: str, wrap: bool, must_chan
             model = peft.get_peft_model(model, config, adapter_name=name)
         else:
             peft.inject_adapter_in_model(config, model, adapter_name=name)
+            cast_adapter_dtype(model, name)  # float32 under half-precision weights, as PEFT's own wrapper has it
         result = peft.set_peft_model_state_dict(model, weights, adapter_name=name)
         missing = _missing(model, name, weights) if any(name in key.split(".") for key in result.missing_keys) else []
     check_landed(tuning, missing, list(result.unexpected_keys))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import pickle
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -37,6 +38,8 @@ _AUTOS = (
     "AutoModel",
 )
 """Where a class is looked for when the configuration names none, or one that the weights do not fit; in this order."""
+_COMPUTED = re.compile(r"(^|\.)(position_ids|inv_freq|masked_bias|num_batches_tracked)$")
+"""Tensors that older versions wrote beside the weights and every version computes itself."""
 _FAULTS = ("missing_keys", "unexpected_keys", "mismatched_keys")
 
 
@@ -67,6 +70,8 @@ def load_model(
         MissingTool: if 4-bit weights are asked for without bitsandbytes.
     """
     found = Checkpoint.read(checkpoint, base_model=base_model)
+    if device is not None and device_map is None and (load_in_4bit or "quantization_config" in found.config):
+        device_map = {"": device}  # quantised weights are made where they stay
     options: dict[str, Any] = {"dtype": dtype or "auto", "device_map": device_map}
     if load_in_4bit:
         options["quantization_config"] = _four_bits()
@@ -191,6 +196,7 @@ def _try(
         ) from error
     except (OSError, RuntimeError, ValueError, KeyError, TypeError, AttributeError, EOFError, SafetensorError) as error:
         raise CheckpointError(f"the weights in {folder} cannot be loaded as {cls.__name__}: {_line(error)}") from error
+    info["unexpected_keys"] = [k for k in info.get("unexpected_keys") or () if not _COMPUTED.search(k)]
     faults = [_fault(kind, info[kind]) for kind in _FAULTS if info.get(kind)]
     return model, faults + [_line(message) for message in info.get("error_msgs") or ()]
 

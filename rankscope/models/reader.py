@@ -101,10 +101,12 @@ class Reader:
         self.inputs = inputs
         self.stacks: dict[str, Stack] = stacks(model)
         self.padding_side = padding_side
+        self.dtype: torch.dtype = getattr(unwrapped(model), "dtype", torch.float32)
         self.virtual = virtual_rows(model)
         """Rows that a prompt puts before the text."""
         self.positions = padding_side == "left" and takes_positions(model, self.stacks)
-        self.prefix, self.model_type = virtual_rows(model, prefix=True), type(unwrapped(model)).__name__
+        self.prefix = virtual_rows(model, prefix=True)
+        """Rows that a prefix holds, for each stack."""
         if padding_side == "left" and self.virtual:
             raise UsageError(
                 "a prompt with padding on the left would be followed by padding, and PEFT drops the positions; pad right"
@@ -153,11 +155,15 @@ class Reader:
         parts = [e.inputs[name] for e in encodings]
         if name in PADDED:
             fill = self.inputs.pad if PADDED[name] == "pad" else 0
-            return in_parts(parts, [e.parts.get(name) for e in encodings], fill, side=self._side(name))
+            return self._cast(in_parts(parts, [e.parts.get(name) for e in encodings], fill, side=self._side(name)))
         shapes = {tuple(p.shape) for p in parts}
         if len(shapes) > 1:
             raise DataError(f"{name} differ in shape {sorted(shapes)} within a batch; read these samples one by one")
-        return torch.stack(parts)
+        return self._cast(torch.stack(parts))
+
+    def _cast(self, tensor: Tensor) -> Tensor:
+        """Pixels and features in the dtype of the weights that take them."""
+        return tensor.to(self.dtype) if tensor.is_floating_point() else tensor
 
     def _side(self, name: str) -> str:
         return (

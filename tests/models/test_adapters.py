@@ -119,6 +119,16 @@ def test_two_adapters_act_together(folder: Callable[..., Path], tmp_path: Path, 
         assert single.shape != both.shape or (single - both).abs().max() > 1e-3
 
 
+def test_half_precision_bases_are_composed_as_they_are_wrapped(folder: Callable[..., Path], tmp_path: Path) -> None:
+    path = adapter(lora(), folder("opt"), tmp_path / "lora")
+    second = adapter(lora(target_modules=["fc1"]), folder("opt"), tmp_path / "second", seed=2)
+    alone, both = load_model(path, dtype="bfloat16"), load_model([path, second], dtype="bfloat16")
+    for model in (alone, both):
+        kinds = {p.dtype for name, p in model.named_parameters() if "lora_" in name}
+        assert kinds == {torch.float32}
+        assert logits(model).dtype == torch.bfloat16
+
+
 def test_a_classifier_beside_a_prefix_lands(tmp_path: Path) -> None:
     tok = tiny.tokenizer("[CLS] $A [SEP]", **tiny.BERT)
     config = BertConfig(

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from transformers import BertConfig, BertForPreTraining
 
 from rankscope.checkpoint import Checkpoint
 from rankscope.errors import CheckpointError, RankscopeError, UnsafeError
@@ -253,6 +254,20 @@ def test_a_configuration_without_a_class_finds_the_one_that_fits(folder: Callabl
     copy = Path(shutil.copytree(folder("gpt2"), tmp_path / "model"))
     configured(architectures=None)(copy)
     assert type(load_model(copy)).__name__ == "GPT2LMHeadModel"
+
+
+def test_tensors_that_every_version_computes_itself_are_no_fault(folder: Callable[..., Path], tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(folder("gpt2"), tmp_path / "model"))
+    rewritten(lambda t: t.update({"transformer.position_ids": torch.arange(8)}))(copy)
+    load_model(copy)
+
+
+def test_a_head_that_the_configuration_does_not_name_is_found(tmp_path: Path) -> None:
+    """As published: BERT's ``architectures`` name the masked model, its file holds the pre-training one."""
+    config = BertConfig(vocab_size=60, hidden_size=16, intermediate_size=24, num_hidden_layers=2, num_attention_heads=2)
+    BertForPreTraining(config).save_pretrained(tmp_path)
+    configured(architectures=["BertForMaskedLM"])(tmp_path)
+    assert type(load_model(tmp_path)).__name__ == "BertForPreTraining"
 
 
 def test_code_that_is_trusted_is_run_and_otherwise_never(folder: Callable[..., Path], tmp_path: Path) -> None:

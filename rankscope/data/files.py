@@ -170,9 +170,10 @@ class Images:
         leaves the folder is a fault.
         """
         path = Path(name)
-        if path.is_absolute() or ".." in path.parts or "\0" in name:
-            ledger.fault("image name leaves the folder of the images", f"{place}: {name[:80]!r}")
-            return self.root / "refused"
+        for part in (path, *map(Path, folders)):
+            if part.is_absolute() or ".." in part.parts or "\0" in str(part):
+                ledger.fault("image name leaves the folder of the images", f"{place}: {str(part)[:80]!r}")
+                return self.root / "refused"
         for folder in ("", *folders):
             if self._holds(str(Path(folder) / path.parent), path.name):
                 return self.root / folder / path

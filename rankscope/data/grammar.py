@@ -15,11 +15,7 @@ from typing import NamedTuple
 WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve",
          "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen")  # fmt: skip
 """Numbers spelled out: two digits add up to at most eighteen."""
-PLACES = (
-    ("at the top left", "at the top", "at the top right"),
-    ("on the left", "in the middle", "on the right"),
-    ("at the bottom left", "at the bottom", "at the bottom right"),
-)
+PLACES = (("top-left", "top", "top-right"), ("left", "centre", "right"), ("bottom-left", "bottom", "bottom-right"))
 """What each cell of the three by three grid is called."""
 INKS = ("red", "green", "blue", "yellow", "purple", "orange")
 """The colours of digits."""
@@ -89,7 +85,7 @@ def plain_captions(digits: Sequence[Digit], ground: str) -> tuple[str, ...]:
     """Four captions of one scene in the plain manner; ``digits`` in reading order."""
     largest = max(digits, key=lambda d: d.value)
     return (
-        _list([f"{d.one} {d.place}" for d in digits]),
+        _list([f"{d.place} {d.one}" for d in digits]),
         _chain(digits, lambda d: d.one),
         f"{len(digits)} digits on {ground} " + _list([d.one for d in digits]),
         f"a {ground} scene with "
@@ -135,13 +131,13 @@ def _yes(truth: bool) -> str:
 def which(digits: Sequence[Digit], draw: Chance) -> Question:
     """Which digit stands at a place."""
     d = _pick(digits, draw)
-    return Question("which", f"which digit is {d.place} ?", str(d.value))
+    return Question("which", f"which is the {d.place} digit ?", str(d.value))
 
 
 def colour(digits: Sequence[Digit], draw: Chance) -> Question:
     """The colour of the digit at a place."""
     d = _pick(digits, draw)
-    return Question("colour", f"what colour is the digit {d.place} ?", d.ink)
+    return Question("colour", f"what colour is the {d.place} digit ?", d.ink)
 
 
 def where(digits: Sequence[Digit], draw: Chance) -> Question:
@@ -181,7 +177,7 @@ def relation(digits: Sequence[Digit], draw: Chance) -> Question:
 def parity(digits: Sequence[Digit], draw: Chance) -> Question:
     """Whether the digit at a place is even or odd."""
     d = _pick(digits, draw)
-    return Question("parity", f"is the digit {d.place} even or odd ?", "odd" if d.value % 2 else "even")
+    return Question("parity", f"is the {d.place} digit even or odd ?", "odd" if d.value % 2 else "even")
 
 
 def largest(digits: Sequence[Digit], draw: Chance) -> Question:
@@ -193,13 +189,13 @@ def largest(digits: Sequence[Digit], draw: Chance) -> Question:
 def larger(digits: Sequence[Digit], draw: Chance) -> Question:
     """Whether the digit at one place is larger than that at another."""
     a, b = _two(digits, draw)
-    return Question("larger", f"is the digit {a.place} larger than the digit {b.place} ?", _yes(a.value > b.value))
+    return Question("larger", f"is the {a.place} digit larger than the {b.place} digit ?", _yes(a.value > b.value))
 
 
 def total(digits: Sequence[Digit], draw: Chance) -> Question:
     """What two digits add up to."""
     a, b = _two(digits, draw)
-    return Question("sum", f"what is the sum of the digits {a.place} and {b.place} ?", str(a.value + b.value))
+    return Question("sum", f"what is the sum of the {a.place} digit and the {b.place} digit ?", str(a.value + b.value))
 
 
 def count_ink(digits: Sequence[Digit], draw: Chance) -> Question:

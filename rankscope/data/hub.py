@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rankscope.data.files import Options, cleaned
 from rankscope.data.probes import Example, decode_picture
@@ -17,6 +17,7 @@ from rankscope.data.report import Ledger
 from rankscope.errors import DataError, MissingTool
 
 if TYPE_CHECKING:
+    from datasets import Dataset
     from PIL.Image import Image
 
 MARKS = ("dataset_dict.json", "dataset_info.json")
@@ -27,7 +28,7 @@ MARKS = ("dataset_dict.json", "dataset_info.json")
 class Cell:
     """An image in a column of a dataset: a :class:`~rankscope.data.probes.Picture`."""
 
-    table: Any = field(repr=False)
+    table: Dataset = field(repr=False)
     """The dataset, its images not decoded."""
     row: int
     column: str
@@ -75,7 +76,7 @@ def read_saved(path: Path, options: Options, ledger: Ledger) -> list[Example]:
     return [example for split, table in tables.items() for example in _table(split, table, options, ledger, str(path))]
 
 
-def _table(split: str, table: Any, options: Options, ledger: Ledger, where: str) -> list[Example]:
+def _table(split: str, table: Dataset, options: Options, ledger: Ledger, where: str) -> list[Example]:
     import datasets
 
     columns = assign(table.column_names, options.columns, where)

@@ -246,6 +246,7 @@ def check(
     images: str | Path | None = None,
     regions: str | Path | None = None,
     answers: str | Path | None = None,
+    columns: Mapping[str, str] | None = None,
 ) -> Report:
     """Everything that is wrong with a file or folder, in one pass over all its splits; every image is decoded.
 
@@ -253,11 +254,11 @@ def check(
         DataError: if it is not there, or of no known format.
     """
     path, ledger = Path(path), Ledger()
-    options = _options(images, regions, answers, {})
-    kind, examples = Format("unreadable", records.read_text), list[Example]()
+    options = _options(images, regions, answers, columns or {})
+    name, examples = "unreadable", list[Example]()
     try:
-        kind = recognise(path)
-        examples = kind.read(path, options, ledger)
+        name, read = recognise(path)
+        examples = read(path, options, ledger)
         if options.regions:
             examples = oscar.with_regions(examples, options.regions, ledger)
     except DataError as error:
@@ -270,9 +271,7 @@ def check(
     _check_images(examples, ledger)
     _decode(examples, ledger)
     splits = Counter(e.about["split"] for e in examples if "split" in e.about)
-    return Report(
-        str(path), kind.name, len(examples), splits, tuple(ledger.faults.values()), tuple(ledger.notices.values())
-    )
+    return Report(str(path), name, len(examples), splits, tuple(ledger.faults.values()), tuple(ledger.notices.values()))
 
 
 def _decode(examples: Sequence[Example], ledger: Ledger) -> None:

@@ -8,7 +8,6 @@ of its image; in a folder of ``.npz`` files the file does, and the array is call
 from __future__ import annotations
 
 import base64
-import binascii
 import hashlib
 import zipfile
 from collections.abc import Iterator
@@ -94,7 +93,7 @@ def _features(value: Json, where: str) -> NDArray[np.float32]:
     text, boxes = str(value["features"]), int(str(value["num_boxes"]))
     try:
         data = base64.b64decode(text, validate=True)
-    except binascii.Error as error:
+    except ValueError as error:  # binascii.Error, or letters that are not ASCII.
         raise DataError(f"{where} are not base64: {error}; is the line complete?") from None
     if boxes < 1 or len(data) % (4 * boxes):
         raise DataError(f"{where} have {len(data)} bytes, which is not {boxes} boxes of float32")

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import struct
 import sys
 import zlib
 from collections.abc import Callable
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import fixtures_data as make
@@ -88,6 +90,7 @@ FAULTS: list[tuple[Callable[[Path], Path], Damage, str]] = [
     (make.karpathy, value(lambda v: v["images"][0].pop("split")), "1 × image has no filename or no split"),
     (make.karpathy, value(lambda v: v["images"][0].update(sentences=[])), "1 × image without sentences"),
     (make.karpathy, beside(IMAGE, lose), "1 × image missing"),
+    (make.karpathy, value(lambda v: v["images"][0].update(filepath="../..")), "1 × image name leaves the folder"),
     # Flickr30k
     (make.flickr_token, text(lambda t: t.replace("#1\t", " 1 ", 1)), "1 × line is not NAME#NUMBER<TAB>CAPTION"),
     (make.flickr_token, text(lambda t: t + t.split("\n")[0] + "\n"), "1 × caption number stands twice"),
@@ -279,3 +282,20 @@ def test_regions_that_cannot_be_read_say_why(tmp_path: Path) -> None:
         open_data(make.vqa(tmp_path), regions=tmp_path / "none.txt")
     with pytest.raises(DataError, match="4 × image without regions"):
         open_data(make.vqa(tmp_path), regions=tmp_path / "a.npz")
+
+
+@pytest.mark.parametrize("write", [make.coco, make.karpathy, make.flickr_token, make.flickr_results, make.flickr_annotations, make.vqa,
+                                   make.jsonl, make.ofa_captions, make.ofa_questions, make.oscar])  # fmt: skip
+def test_damaged_bytes_never_raise_anything_but_a_data_error(write: Callable[[Path], Path], tmp_path: Path) -> None:
+    path = write(tmp_path)
+    if write is make.oscar:
+        path = path.with_name("val.feature.tsv")
+    whole, random = path.read_bytes(), Random(0)
+    for _ in range(12):
+        place, length = random.randrange(len(whole)), random.randrange(1, 9)
+        path.write_bytes(whole[:place] + random.randbytes(length) + whole[place + random.randrange(9) :])
+        report = check(path)
+        assert report.examples <= 40
+        if not report.good:
+            with contextlib.suppress(DataError):
+                open_data(path)

@@ -12,7 +12,20 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from rankscope.cli import collect, compare, definitions, demo, inspect, measure, show, verify
+from rankscope.cli import (
+    collect,
+    compare,
+    data,
+    definitions,
+    demo,
+    generate,
+    inspect,
+    measure,
+    score,
+    show,
+    train,
+    verify,
+)
 from rankscope.errors import RankscopeError
 
 EXIT_CODES = """Exit codes: 0 ok · 1 unexpected · 2 usage · 3 bad checkpoint or data · 4 corrupt or incomplete store ·
@@ -24,7 +37,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for module in (inspect, collect, measure, compare, verify, definitions, demo):
+for module in (demo, inspect, collect, measure, compare, verify, train, generate, score, data, definitions):
     module.add_to(app)
 
 

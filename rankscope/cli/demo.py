@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from rankscope.cli import show
 
+if TYPE_CHECKING:
+    from rankscope.demo import Demo
+
 
 def demo(
-    out: Annotated[Path, typer.Option(help="The folder for checkpoints, runs, figures and tables.")] = Path(
-        "rankscope-demo"
-    ),
-    steps: Annotated[int, typer.Option(help="Training steps of each tuning.")] = 150,
-    samples: Annotated[int, typer.Option(help="Held-out samples to read features on.")] = 256,
+    out: Annotated[Path, typer.Option(help="The folder for everything that it makes.")] = Path("rankscope-demo"),
+    steps: Annotated[int, typer.Option(help="Training steps of each stage.")] = 150,
+    samples: Annotated[int, typer.Option(help="Held-out samples to read features on, at most 400.")] = 256,
     overwrite: show.Overwrite = False,
     quiet: show.Quiet = False,
 ) -> None:
@@ -27,10 +28,30 @@ def demo(
 
     with show.progress("demo", quiet=quiet) as progress:
         result = run_demo(out, steps=steps, samples=samples, overwrite=overwrite, progress=progress)
-    show.table(
-        "what each tuning kept of the pre-trained space, at the last site of each stack", result.columns, result.lines
-    )
-    typer.echo(f"figures and tables in {out}")
+    _table(result)
+    typer.echo(f"figure {out / 'compare.svg'}, table {out / 'compare.csv'}, checkpoints and runs beside them")
+
+
+def _table(result: Demo) -> None:
+    from rankscope.demo import SHOWN
+    from rankscope.sites import Site
+
+    a, b, base = result.contrast.names
+    losses = ", ".join(f"{name} {loss:.3f}" for name, loss in result.losses.items())
+    last = {Site.parse(r.site).stack: r.site for r in result.contrast.records}
+    lines = [
+        [
+            r.site,
+            r.measure,
+            show.interval(r.a, r.a_low, r.a_high),
+            show.interval(r.b, r.b_low, r.b_high),
+            show.interval(r.value, r.low, r.high),
+        ]
+        for r in result.contrast.records
+        if r.site in last.values() and r.measure in SHOWN
+    ]
+    title = f"against {base} (ranks: change; others: relation); held-out loss: {losses}"
+    show.table(title, ["last site", "measure", a, b, f"{b} − {a}"], lines)
 
 
 def add_to(app: typer.Typer) -> None:

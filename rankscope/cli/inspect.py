@@ -60,7 +60,9 @@ def _bytes_a_row(found: Description) -> int:
 def _print(found: Description) -> None:
     from rankscope.sites import describe
 
-    checked = {None: "no digest recorded", True: "digest as recorded", False: "NOT the recorded one"}[found.base_verified]
+    checked = {None: "no digest recorded", True: "digest as recorded", False: "NOT the recorded one"}[
+        found.base_verified
+    ]
     lines = [("base", f"{found.base}  ({checked})")]
     lines += [("model", f"{found.model}, {found.model_type}, {found.parameters:,} parameters, {found.dtype}")]
     for i, tuning in enumerate(found.tunings):
@@ -71,9 +73,13 @@ def _print(found: Description) -> None:
         lines.append(("lands", "yes" if found.lands else f"NO: {found.trouble}"))
     for stack in dict.fromkeys(site.stack for site in found.sites):
         mine = {site: width for site, width in found.sites.items() if site.stack == stack}
-        lines.append(("sites", f"{describe(tuple(mine))}, width {next(iter(mine.values())) or 'unknown until it runs'}"))
+        lines.append(
+            ("sites", f"{describe(tuple(mine))}, width {next(iter(mine.values())) or 'unknown until it runs'}")
+        )
     each = _bytes_a_row(found)
-    cost = f"{show.size(each)} a sample at all sites with one row each; {show.size(each * SAMPLES)} for {SAMPLES} samples"
+    cost = (
+        f"{show.size(each)} a sample at all sites with one row each; {show.size(each * SAMPLES)} for {SAMPLES} samples"
+    )
     lines.append(("collect", f"{cost}; about {2 * found.parameters:.2g} FLOP a token"))
     for key, text in lines:
         typer.echo(f"{key:>9}  {text}")

@@ -1,0 +1,57 @@
+"""``rankscope score``: predictions against references."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from rankscope.cli import show
+
+
+def score(
+    predictions: Annotated[Path, typer.Argument(help="JSON lines, COCO results or a VQA submission.")],
+    data: Annotated[str, typer.Option(help="What they were made for: a file, a folder, or scenes.")],
+    kind: Annotated[str | None, typer.Option(help="captions or answers; told by the data unless given.")] = None,
+    metrics: Annotated[str | None, typer.Option(help="Caption metrics, by comma.")] = None,
+    vqa_rule: Annotated[str, typer.Option(help="official, lavis or always.")] = "official",
+    tokenizer: Annotated[str, typer.Option(help="builtin or ptb (needs Java).")] = "builtin",
+    spice_home: Annotated[Path | None, typer.Option(help="The folder of SPICE's parser.")] = None,
+    per_sample: Annotated[bool, typer.Option("--per-sample", help="The scores of every sample as well.")] = False,
+    as_json: show.Json = False,
+) -> None:
+    """Score captions (BLEU, ROUGE-L, CIDEr, CIDEr-D, METEOR, SPICE) or answers (VQA accuracy), with intervals over images.
+
+    Example: rankscope score predictions.jsonl --data scenes:captions/test
+    """
+    from rankscope.pipeline.score import score as run_score
+
+    result = run_score(
+        predictions,
+        data,
+        kind=kind,
+        metrics=metrics.split(",") if metrics else None,
+        rule=vqa_rule,
+        tokenizer=tokenizer,
+        spice_home=spice_home,
+        per_sample=per_sample,
+    )
+    if as_json:
+        typer.echo(json.dumps(result.to_json(), indent=1))
+        return
+    lines = []
+    for name, number in result.values.items():
+        low, high = result.intervals.get(name) or (float("nan"), float("nan"))
+        value = float("nan") if number is None else number
+        lines.append([name, show.interval(value, low, high), result.reasons.get(name, "")])
+    how = f"tokenizer {result.tokenizer}" if result.tokenizer else f"rule {result.rule}"
+    show.table(f"{result.images} images, {how}, unit {result.unit}", ["score", "value", "why not"], lines)
+    if per_sample:
+        typer.echo(result.samples_frame().to_csv())
+
+
+def add_to(app: typer.Typer) -> None:
+    """Register the command."""
+    app.command()(score)

@@ -34,8 +34,8 @@ def gride(x: Tensor, sample: Tensor | None = None, *, n1: int = 2, n2: int | Non
     .. math:: \frac{N}{d} + (n_2 - n_1 - 1) \sum_i \frac{\ln \mu_i}{1 - \mu_i^{-d}} - (n_2 - 1) \sum_i \ln \mu_i = 0.
 
     Larger n1 looks at a larger scale, past the noise. Above 0; it does not change when the features are scaled, turned or
-    shifted. n1 = 1 and n2 = 2 is TwoNN with N for N - 1. Duplicated rows are removed first; with ``sample``, rows of one
-    sample are no neighbours of each other.
+    shifted. n1 = 1 and n2 = 2 is TwoNN with N for N - 1. Duplicated rows are removed first; with ``sample``,
+    neighbours are other samples, each by its nearest row.
 
     Denti, Doimo, Laio & Mira, Sci. Rep. 12 (2022), arXiv 2104.13832, equation 8.
 
@@ -89,7 +89,7 @@ DEFINITION = Definition(
     name="gride",
     function=gride,
     reads="rows",
-    formula="root of the likelihood of r_4 / r_2, duplicates removed, neighbours of other samples only",
+    formula="root of the likelihood of r_4 / r_2, duplicates removed, other samples by their nearest row",
     citation="Denti et al. 2022 (arXiv 2104.13832), equation 8",
     low="0",
     high="infinity",

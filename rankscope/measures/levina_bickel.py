@@ -15,8 +15,8 @@ def levina_bickel(x: Tensor, sample: Tensor | None = None, *, k: int = 20) -> Te
     .. math:: \hat d^{-1} = \frac{1}{n} \sum_i \frac{1}{k - 1} \sum_{j < k} \ln \frac{T_k(x_i)}{T_j(x_i)}
 
     with T_j the distance to the j-th neighbour. Above 0; it does not change when the features are scaled, turned or
-    shifted. Like all such estimates it is too low for high dimensions. Duplicated rows are removed first; with
-    ``sample``, rows of one sample are no neighbours of each other.
+    shifted. Like all such estimates it is too low for high dimensions. Duplicated rows are removed first; with ``sample``,
+    neighbours are other samples, each by its nearest row.
 
     Levina & Bickel, NIPS 2004, equation 8; the harmonic mean is MacKay & Ghahramani's correction (2005).
 
@@ -44,7 +44,7 @@ DEFINITION = Definition(
     name="levina-bickel",
     function=levina_bickel,
     reads="rows",
-    formula="1 / mean_i mean_(j<k) ln(T_k / T_j), k = 20, duplicates removed, neighbours of other samples only",
+    formula="1 / mean_i mean_(j<k) ln(T_k / T_j), k = 20, duplicates removed, other samples by their nearest row",
     citation="Levina & Bickel, NIPS 2004, equation 8; MacKay & Ghahramani 2005",
     low="0",
     high="infinity",

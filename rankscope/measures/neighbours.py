@@ -25,11 +25,11 @@ class Neighbours(NamedTuple):
 
 
 def nearest(x: Tensor, k: int, *, sample: Tensor | None = None) -> Neighbours:
-    """Distances from each row to its k nearest, duplicates removed and, if told, none of its own sample.
+    """Distances from each row to its k nearest, duplicates removed and, if told, one of each other sample at most.
 
     A row that stands twice has a neighbour at distance zero, which sends the estimators to zero or infinity; so of equal
     rows only the first is kept. Tokens of one sample are neighbours because they share a sample: with ``sample``, where any
-    sample has several rows, only rows of other samples count.
+    sample has several rows, only other samples count, each by its nearest row.
 
     Args:
         x: ``(n, d)`` features.
@@ -44,15 +44,15 @@ def nearest(x: Tensor, k: int, *, sample: Tensor | None = None) -> Neighbours:
         raise NonFinite("features must be finite; some are NaN or infinite")
     kept = first_of_equals(x)
     z = x.double()[kept]
-    owner = None if sample is None else sample.to(x.device)[kept]
-    if owner is not None and len(torch.unique(owner)) == len(owner):
-        owner = None
+    owner = None if sample is None else torch.unique(sample.to(x.device)[kept], return_inverse=True)[1]
     m = len(z)
-    others = m - 1 if owner is None else m - int(torch.unique(owner, return_counts=True)[1].max())
-    if others < k:
+    choices = m if owner is None or not m else int(owner.max()) + 1
+    if choices - 1 < k:
+        what = "rows" if choices == m else "samples"
         raise DataError(
-            f"{k} neighbours are asked for; of {len(x)} rows {m} differ, and a row has {others} to choose from"
+            f"{k} neighbours are asked for; {m} of {len(x)} rows differ, and a row has {max(choices - 1, 0)} other {what}"
         )
+    owner = owner if choices < m else None
     z = z - z.mean(0)
     blocks = [_block(z, rows, k, owner) for rows in torch.arange(m, device=z.device).split(max(1, _BLOCK // m))]
     return Neighbours(torch.cat(blocks), len(x) - m)
@@ -69,8 +69,23 @@ def first_of_equals(x: Tensor) -> Tensor:
 def _block(z: Tensor, rows: Tensor, k: int, owner: Tensor | None) -> Tensor:
     squares = z.square().sum(1)
     near = squares[rows, None] + squares - 2 * z[rows] @ z.mT
-    own = rows[:, None] == torch.arange(len(z), device=z.device) if owner is None else owner[rows, None] == owner
+    place = torch.arange(len(z), device=z.device)
+    own = rows[:, None] == place if owner is None else owner[rows, None] == owner
     near = near.masked_fill(own, torch.inf)
-    value, index = near.topk(min(k + _SPARE, len(z)), largest=False)
+    if owner is not None:
+        near, place = _nearest_of_each(near, owner)
+    value, index = near.topk(min(k + _SPARE, near.shape[1]), largest=False)
+    index = index if owner is None else place.gather(1, index)
     exact = torch.stack([torch.linalg.vector_norm(z[i] - z[j], dim=1) for i, j in zip(rows, index, strict=True)])
     return exact.masked_fill(value.isinf(), torch.inf).sort(1).values[:, :k]
+
+
+def _nearest_of_each(near: Tensor, owner: Tensor) -> tuple[Tensor, Tensor]:
+    """The least entry of every sample's columns and where it stands: two ``(b, samples)`` tensors."""
+    columns = owner.expand_as(near)
+    samples = int(owner.max()) + 1
+    least = near.new_full((len(near), samples), torch.inf).scatter_reduce_(1, columns, near, "amin")
+    places = torch.arange(near.shape[1], device=near.device).expand_as(near)
+    hits = torch.where(near == least.gather(1, columns), places, near.shape[1] - 1)
+    first = hits.new_full(least.shape, near.shape[1] - 1).scatter_reduce_(1, columns, hits, "amin")
+    return least, first

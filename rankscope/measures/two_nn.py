@@ -25,8 +25,8 @@ def two_nn(x: Tensor, sample: Tensor | None = None, *, method: Literal["mle", "l
 
     or, as published, the slope through the origin of :math:`-\ln(1 - i/N)` on the i-th smallest :math:`\ln \mu`, i up to 0.9 N.
     Above 0; it does not change when the features are scaled, turned or shifted. High dimensions are under-estimated (50 as
-    31 with 2000 rows): read it as a lower bound, at equal n. Duplicated rows are removed first; with ``sample``, rows of one
-    sample are no neighbours of each other.
+    31 with 2000 rows): read it as a lower bound, at equal n. Duplicated rows are removed first; with ``sample``,
+    neighbours are other samples, each by its nearest row.
 
     Facco, d'Errico, Rodriguez & Laio, Sci. Rep. 7 (2017), arXiv 1803.06992.
 
@@ -60,7 +60,7 @@ DEFINITION = Definition(
     name="two-nn",
     function=two_nn,
     reads="rows",
-    formula="(N - 1) / sum ln(r_2 / r_1), duplicates removed, neighbours of other samples only",
+    formula="(N - 1) / sum ln(r_2 / r_1), duplicates removed, other samples by their nearest row",
     citation="Facco et al. 2017 (arXiv 1803.06992)",
     low="0",
     high="infinity",

@@ -44,9 +44,7 @@ def test_isotropic_noise_has_its_closed_forms(
     assert gaussian_hill(n, d, 0) == k
 
 
-@pytest.mark.parametrize(
-    ("n", "d", "sigma", "lam", "pr", "stable"), TABLE
-)
+@pytest.mark.parametrize(("n", "d", "sigma", "lam", "pr", "stable"), TABLE)
 def test_simulated_noise_meets_them(n: int, d: int, sigma: float, lam: float, pr: float, stable: float) -> None:
     generator, draws = torch.Generator().manual_seed(n), 4 if n * d <= 500_000 else 1
     s = singular_values(torch.randn(draws, n, d, generator=generator)).values

@@ -11,7 +11,7 @@
 # 2. *tell*: everything jointly, images → text. One sequence is `<image>` × queries, `<s>`, prompt, target, `</s>`; the loss is on
 #    target and `</s>`.
 #
-#     python analyses/pretrain_scenes.py             about 25 minutes on one core; continues where it was stopped
+#     python analyses/pretrain_scenes.py             about a quarter of an hour on one core; continues where it was stopped
 #     python analyses/pretrain_scenes.py --quick     a minute, for the tests; proves the path, not the claim
 
 # %%
@@ -247,7 +247,7 @@ def train(stage: torch.nn.Module, name: str, steps: int, first: int, peak: float
 
 # %% [markdown]
 # ## Held-out scores, and what needs no image
-# Baselines: the most frequent answer to that very question (and, for captions, to the same prompt) in 4,000 training
+# Baselines: the most frequent answer to that very question (and, for captions, to the same prompt) in ten times as many training
 # examples, and the model itself with the images of the samples exchanged.
 
 
@@ -295,7 +295,7 @@ def scores(model: Blip2ForConditionalGeneration, processor: Blip2Processor, n: i
         items = list(scenes(task, "test", n=n))
         exchanged = items[1:] + items[:1]
         seen: defaultdict[str, Counter[str]] = defaultdict(Counter)
-        for item in scenes(task, "train", n=4000):
+        for item in scenes(task, "train", n=10 * n):
             seen[item.text][item.targets[0]] += 1
         frequent = [seen[i.text].most_common(1)[0][0] if seen[i.text] else "" for i in items]
         said, blind = write(model, processor, items, items), write(model, processor, items, exchanged)
@@ -329,7 +329,7 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, dict[str, float]]:
     parser = argparse.ArgumentParser(description="Pre-trains the embedded checkpoint.")
     parser.add_argument("--quick", action="store_true", help="a few steps into a folder of its own: for the tests")
     parser.add_argument("--look", type=int, default=1500, help="steps of stage 1")
-    parser.add_argument("--tell", type=int, default=2500, help="steps of stage 2")
+    parser.add_argument("--tell", type=int, default=1500, help="steps of stage 2")
     parser.add_argument("--out", type=Path, default=None, help="the folder of the checkpoint")
     parser.add_argument("--figures", type=Path, default=None, help="the folder of pretrain_scenes.json")
     parser.add_argument(

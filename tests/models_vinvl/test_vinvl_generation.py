@@ -112,6 +112,23 @@ def test_tags_keep_the_position_they_were_trained_at(captioning, scene) -> None:
     assert torch.equal(model.generate(**fewer, max_length=5, tag_position=8), expected)
 
 
+def test_the_usual_options_of_generate_are_understood(captioning, scene) -> None:
+    """What a caller writes who knows transformers: new words beyond the slots, words that a tokenizer lacks, no top-k."""
+    model = vinvl.load(captioning)
+    usual = {
+        "max_new_tokens": 48,
+        "eos_token_id": None,
+        "pad_token_id": 0,
+        "top_k": 0,
+        "top_p": 1.0,
+        "do_sample": False,
+    }
+    assert torch.equal(model.generate(**scene, **usual), model.generate(**scene, max_length=8))
+    assert model.generate(**scene, max_new_tokens=3).shape == (2, 4)
+    with pytest.raises(UsageError, match="has no top_k; leave it at 0"):
+        model.generate(**scene, top_k=5)
+
+
 def test_impossible_requests_are_named(captioning, scene, tmp_path) -> None:
     model = vinvl.load(captioning)
     with pytest.raises(UsageError, match="max_length 9 does not fit the 8 slots"):

@@ -25,6 +25,7 @@ _HOMES = {
     "encode_caption_inputs": "encoding",
     "encode_vqa_inputs": "encoding",
     "caption_visibility": "attention",
+    "mask_words": "masking",
     "load": "loading",
     "register": "loading",
 }
@@ -38,6 +39,7 @@ __all__ = [
     "encode_caption_inputs",
     "encode_vqa_inputs",
     "load",
+    "mask_words",
     "register",
 ]
 

@@ -134,7 +134,7 @@ class VinVLPreTrainedModel(PreTrainedModel):
     base_model_prefix = "bert"
     supports_gradient_checkpointing = True
     _no_split_modules = ("Layer",)
-    _keys_to_ignore_on_load_unexpected = (r"embeddings\.position_ids$",)
+    _keys_to_ignore_on_load_unexpected: tuple[str, ...] = (r"embeddings\.position_ids$",)
 
     def _init_weights(self, module: nn.Module) -> None:
         """BERT's: normal of ``initializer_range``, biases 0, norms 1."""

@@ -52,22 +52,28 @@ class Decoding:
     """The position of the first tag; by default where it stands in ``input_ids``. (``od_labels_start_posid``.)"""
 
     @classmethod
-    def of(cls, model: VinVLForImageCaptioning, options: dict[str, Any]) -> Decoding:
+    def of(cls, model: VinVLForImageCaptioning, options: dict[str, Any], *, slots: int) -> Decoding:
         """The options given, and the model's for the others.
+
+        Args:
+            model: asked for its special words.
+            options: those of the fields, and transformers' ``max_new_tokens`` (at most what fits the ``slots``).
+            slots: places for the caption in the input.
 
         Raises:
             UsageError: for an option that does not exist, or a length or number of beams below what is possible.
         """
         config, given = model.config, {key: value for key, value in options.items() if key not in _IGNORED}
         eos = config.eos_token_id
-        ids = {
-            "bos": given.pop("bos_token_id", config.bos_token_id),
-            "eos": given.pop("eos_token_id", eos[0] if isinstance(eos, list) else eos),
-            "pad": given.pop("pad_token_id", config.pad_token_id),
-            "mask": given.pop("mask_token_id", config.mask_token_id),
-        }
+        own = {"bos": config.bos_token_id, "pad": config.pad_token_id, "mask": config.mask_token_id}
+        own["eos"] = eos[0] if isinstance(eos, list) else eos
+        told = {name: given.pop(f"{name}_token_id", None) for name in own}
+        ids = {name: value if told[name] is None else told[name] for name, value in own.items()}
         if "max_new_tokens" in given:
-            given["max_length"] = given.pop("max_new_tokens") + 1
+            given["max_length"] = min(given.pop("max_new_tokens") + 1, slots)
+        for name, neutral in _NEUTRAL.items():
+            if given.pop(name, neutral) not in (neutral, None):
+                raise UsageError(f"VinVL's generate has no {name}; leave it at {neutral}")
         known = {field.name for field in fields(cls)} - set(ids)
         if unknown := sorted(set(given) - known):
             raise UsageError(f"VinVL's generate takes no {', '.join(unknown)}; it takes {', '.join(sorted(known))}")
@@ -88,6 +94,8 @@ class Decoding:
 
 _IGNORED = frozenset({"use_cache", "return_dict", "output_hidden_states", "output_attentions", "early_stopping"})
 """Options of transformers' ``generate`` that change no word here."""
+_NEUTRAL: dict[str, Any] = {"top_k": 0, "top_p": 1.0, "repetition_penalty": 1.0, "no_repeat_ngram_size": 0}
+"""Options of transformers' ``generate`` that are not there, at the values at which they do nothing."""
 
 
 @dataclass(frozen=True)
@@ -115,9 +123,8 @@ class Scene:
             UsageError: if the caption's slots are fewer than ``max_length``, or something sees the caption.
         """
         tagged = torch.zeros_like(input_ids) if segments is None else segments
-        columns = (tagged != 0).any(dim=0).nonzero()
-        slots = int(columns[0]) if len(columns) else input_ids.shape[1]
-        if len(columns) and slots < decoding.max_length:
+        slots = slots_of(input_ids, segments)
+        if slots < decoding.max_length and slots < input_ids.shape[1]:
             raise UsageError(
                 f"a caption of max_length {decoding.max_length} does not fit the {slots} slots before the tags; encode "
                 "with more, or ask for fewer words"
@@ -137,6 +144,13 @@ class Scene:
         values = {field.name: getattr(self, field.name) for field in fields(self)}
         repeated: dict[str, Any] = {k: None if v is None else v.repeat_interleave(times, 0) for k, v in values.items()}
         return Scene(**repeated)
+
+
+def slots_of(input_ids: Tensor, segments: Tensor | None) -> int:
+    """How many places there are before the first tag of a batch: all, where none has a tag."""
+    if segments is None or not (segments != 0).any():
+        return input_ids.shape[1]
+    return int((segments != 0).any(dim=0).nonzero()[0])
 
 
 class Decoder:

@@ -160,8 +160,9 @@ def pwcca(pair: PairMoments) -> Tensor:
 
     .. math:: \sum_i \alpha_i\rho_i / \sum_i\alpha_i, \qquad \alpha_i = \sum_j |\langle h_i, x_j\rangle|
 
-    with :math:`h_i` the canonical variates and :math:`x_j` the features of the reference. Between 0 and 1, and not
-    symmetric: the reference gives the weights.
+    with :math:`h_i` the canonical variates and :math:`x_j` the features of the reference. Between 0 and 1; not
+    symmetric, as the reference gives the weights, which are sums along its own axes: an invertible map of the tuned run
+    changes nothing, a rotation of the reference does.
 
     Morcos, Raghu & Bengio, "Insights on representational similarity in neural networks with canonical correlation",
     NeurIPS 2018, equation 3.

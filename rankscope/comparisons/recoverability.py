@@ -21,7 +21,7 @@ from rankscope.comparisons.rounding import rounding_scatter
 from rankscope.comparisons.variation import variation
 from rankscope.definition import Comparison
 from rankscope.errors import UsageError
-from rankscope.linalg.moments import Moments, PairMoments
+from rankscope.linalg.moments import PairMoments
 
 READABLE = 0.5
 """A component counts as recoverable when more than this share of its variance is predicted."""
@@ -34,7 +34,7 @@ class Recoverability:
     count: int
     """Number of the base's principal components of which more than half the variance is predicted."""
     weighted: float
-    """Share of the base's variance that is predicted: the mean of ``per_component`` weighted by variance."""
+    """Share of the base's variance that is predicted: R² of the components weighted by their held-out variance."""
     per_component: Tensor
     """``(d,)`` held-out R² of each principal component of the base, the leading one first; NaN where it has no variance."""
 
@@ -71,9 +71,10 @@ def recoverability(
     parts = PairMoments.of(x, y, shift_a=_centre(x), shift_b=_centre(y), group=place, groups=folds)
     dtype = y.dtype if dtype is None else dtype
     total = parts.sum(0)
-    held_out = [recovered(total - parts[i], parts[i], dtype=dtype) for i in range(folds)]
-    r2 = torch.stack(held_out).mean(0)
-    return Recoverability(int((r2 > READABLE).sum()), float(_weighted(r2, _variances(total.a))), r2)
+    rest = total - parts
+    r2 = recovered(rest, parts, dtype=dtype).mean(0)
+    share = recovered_share(rest, parts, dtype=dtype).mean()
+    return Recoverability(int((r2 > READABLE).sum()), float(share), r2)
 
 
 def _centre(x: Tensor) -> Tensor:
@@ -100,11 +101,9 @@ def recovered(fit: PairMoments, evaluate: PairMoments, *, dtype: torch.dtype = t
         NotComparable: with fewer than 4 rows in either part.
         UsageError: if the two parts were summed about different shifts.
     """
-    for part in (fit, evaluate):
-        require_rows(part.a.rows, 4, "recoverability")
+    weights = _regression(fit, evaluate, dtype)
     basis = torch.linalg.eigh((fit.a + evaluate.a).scatter).eigenvectors.flip(-1)
-    weights = _regression(fit, dtype) @ basis
-    offset = (_moved(evaluate.a, fit.a) @ basis - _moved(evaluate.b, fit.b) @ weights).squeeze(-2)
+    weights, offset = weights @ basis, (_offset(fit, evaluate, weights) @ basis).squeeze(-2)
     total = _diagonal(basis, evaluate.a.scatter, basis)
     explained = 2 * _diagonal(basis, evaluate.cross_scatter, weights) - _diagonal(weights, evaluate.b.scatter, weights)
     floor = torch.finfo(total.dtype).eps * variation(evaluate.a)[..., None]
@@ -112,15 +111,20 @@ def recovered(fit: PairMoments, evaluate: PairMoments, *, dtype: torch.dtype = t
     return r2.where(total > floor, torch.nan)
 
 
-def _regression(fit: PairMoments, dtype: torch.dtype) -> Tensor:
+def _regression(fit: PairMoments, evaluate: PairMoments, dtype: torch.dtype) -> Tensor:
     """``(*, d_b, d_a)`` ridge coefficients from the tuned features to the base's."""
-    values, vectors = torch.linalg.eigh(fit.b.scatter)
-    ridge = rounding_scatter(fit.b, dtype)[..., None]
-    return vectors @ ((vectors.mT @ fit.cross_scatter.mT) / (values.clamp(min=0) + ridge)[..., None])
+    for part in (fit, evaluate):
+        require_rows(part.a.rows, 4, "recoverability")
+    ridge = rounding_scatter(fit.b, dtype)
+    ridge = ridge.where(ridge > 0, 1)[..., None, None]
+    identity = torch.eye(fit.b.width, dtype=ridge.dtype, device=ridge.device)
+    return torch.linalg.solve(fit.b.scatter + ridge * identity, fit.cross_scatter.mT)
 
 
-def _moved(evaluate: Moments, fit: Moments) -> Tensor:
-    return (evaluate.offset - fit.offset)[..., None, :]
+def _offset(fit: PairMoments, evaluate: PairMoments, weights: Tensor) -> Tensor:
+    """``(*, 1, d_a)`` mean error of the prediction on the rows to evaluate, from the intercept of those to fit."""
+    moved_a, moved_b = (evaluate.a.offset - fit.a.offset, evaluate.b.offset - fit.b.offset)
+    return moved_a[..., None, :] - moved_b[..., None, :] @ weights
 
 
 def _diagonal(left: Tensor, middle: Tensor, right: Tensor) -> Tensor:
@@ -128,27 +132,23 @@ def _diagonal(left: Tensor, middle: Tensor, right: Tensor) -> Tensor:
     return (left * (middle @ right)).sum(-2)
 
 
-def _variances(base: Moments) -> Tensor:
-    return torch.linalg.eigvalsh(base.scatter).flip(-1).clamp(min=0)
-
-
-def _weighted(r2: Tensor, variances: Tensor) -> Tensor:
-    live = r2.isfinite()
-    weights = variances * live
-    return (r2.where(live, 0) * weights).sum(-1) / weights.sum(-1)
-
-
 def recovered_share(fit: PairMoments, evaluate: PairMoments, *, dtype: torch.dtype = torch.float32) -> Tensor:
-    """Share of the base's variance that is predicted from the tuned features: :func:`recovered`, variance-weighted.
+    r"""Share of the base's variance that is predicted from the tuned features of other samples.
 
-    At most 1, negative for features that know nothing. NaN where the base does not vary.
+    .. math:: 1 - \sum\|x^0 - \hat x^0\|^2 \Big/ \sum\|x^0 - \bar x^0\|^2
+
+    That is the mean of :func:`recovered` weighted by held-out variance, and needs no basis. At most 1, negative for
+    features that know nothing. NaN where the base does not vary.
 
     Args and errors as :func:`recovered`.
 
     Returns:
         ``(*,)`` values without unit, float64.
     """
-    return _weighted(recovered(fit, evaluate, dtype=dtype), _variances(fit.a + evaluate.a))
+    weights = _regression(fit, evaluate, dtype)
+    explained = (weights * (2 * evaluate.cross_scatter.mT - evaluate.b.scatter @ weights)).sum((-2, -1))
+    missed = evaluate.a.rows * _offset(fit, evaluate, weights).square().sum((-2, -1))
+    return (explained - missed) / variation(evaluate.a)
 
 
 def recovered_count(fit: PairMoments, evaluate: PairMoments, *, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -171,7 +171,7 @@ COMPARISONS = (
         name="recoverability",
         function=recovered_share,
         reads="folds",
-        formula="sum_i l_i R2_i / sum_i l_i, R2_i = held-out ridge R2 of the base's i-th principal score",
+        formula="sum_i l_i R2_i / sum_i l_i, R2_i = held-out ridge R2 of the base's i-th principal score, l_i its variance",
         citation=_SOURCE,
         low="unbounded (negative where features know nothing)",
         high="1",

@@ -21,9 +21,9 @@ ROUNDING = 0.4247
 def rounding_scatter(moments: Moments, dtype: torch.dtype) -> Tensor:
     r"""The scatter that rounding puts into every direction.
 
-    .. math:: \max\bigl((0.4247\,u)^2\,\|X\|_F^2/d,\; d\,\epsilon_{64}\,\lambda_1\bigr)
+    .. math:: \max\bigl((0.4247\,u)^2\,\|X\|_F^2/d,\; d\,\epsilon_{64}\,\|S\|_F\bigr)
 
-    The second term is what float64 sums of products resolve.
+    The second term bounds what float64 sums of products leave uncertain (S is the scatter).
 
     Args:
         moments: moments of one run, leading dimensions ``*``.
@@ -34,8 +34,8 @@ def rounding_scatter(moments: Moments, dtype: torch.dtype) -> Tensor:
     """
     width = moments.width
     stored = (ROUNDING * torch.finfo(dtype).eps / 2) ** 2 * trace(moments.gram) / width
-    largest = torch.linalg.eigvalsh(moments.scatter)[..., -1]
-    return torch.maximum(stored, width * torch.finfo(largest.dtype).eps * largest)
+    size = torch.linalg.matrix_norm(moments.scatter)
+    return torch.maximum(stored, width * torch.finfo(size.dtype).eps * size)
 
 
 def rounding_share(length: int, dtype: torch.dtype) -> float:

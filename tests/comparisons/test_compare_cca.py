@@ -126,6 +126,12 @@ def test_a_low_rank_side_counts_its_rank(moments_of) -> None:
     assert_close(cca(moments_of(x, x)).item(), 1.0)
 
 
+def test_projection_weights_count_no_more_variates_than_the_smaller_rank(moments_of) -> None:
+    x, y = related()
+    narrow = y[:, :3]
+    assert_close(pwcca(moments_of(x, narrow @ draw(3, 8, 1))), pwcca(moments_of(x, narrow)), rtol=1e-7, atol=0)
+
+
 def test_batches_and_constant_sides(moments_of) -> None:
     x, y = related()
     y = y.clone()

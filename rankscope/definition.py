@@ -21,9 +21,11 @@ class Definition:
     """The name in tables and on the command line: ``roy-vetterli``."""
     function: Callable[..., Tensor]
     """Batched over leading dimensions; what it is given is told by ``reads``."""
-    reads: Literal["spectrum", "moments", "rows"]
+    reads: Literal["spectrum", "moments", "clusters", "samples", "rows"]
     """``spectrum``: ``(*, r)`` singular values, r = min(n, d), descending. ``moments``: a
-    :class:`~rankscope.linalg.moments.Moments`. ``rows``: the ``(n, d)`` features and the ``(n,)`` sample of each row."""
+    :class:`~rankscope.linalg.moments.Moments`. ``clusters``: a :class:`~rankscope.linalg.clusters.ClusterMoments`.
+    ``samples``: the ``(*, m)`` mean over samples of what ``prepare`` makes of each. ``rows``: the ``(n, d)`` features and
+    the ``(n,)`` sample of each row."""
     formula: str
     """The formula in one line of plain text."""
     citation: str
@@ -40,6 +42,12 @@ class Definition:
     """Whether it reads features from which the mean over rows was taken away (``reads="spectrum"`` only)."""
     needs_tokens: bool = False
     """Whether it has a meaning only where a sample has several rows."""
+    prepare: Callable[[Tensor, Tensor], Tensor] | None = None
+    """From the ``(n, d)`` features and the ``(n,)`` sample of each row to an ``(S, m)`` row a sample, in the order of their
+    numbers (``reads="samples"`` only)."""
+    smooth: Callable[..., Tensor] | None = None
+    """What ``function`` rounds up to its grid, where it moves in steps: continuous in the data, so that leaving samples
+    out gives it an interval, which is then laid around the value."""
 
 
 @dataclass(frozen=True)

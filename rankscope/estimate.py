@@ -15,6 +15,7 @@ from torch import Tensor
 from rankscope.definition import Comparison, Definition
 from rankscope.errors import NotComparable
 from rankscope.features import Rows, samples_in_groups
+from rankscope.linalg.clusters import ClusterMoments
 from rankscope.linalg.moments import Moments, PairMoments, Sums
 from rankscope.linalg.svd import singular_values_of
 
@@ -84,6 +85,37 @@ class View:
             lambda: Moments.of(self._turned[run], shift=self._shift(run), group=self.group, groups=self.groups),
         )
 
+    def clusters(self, run: int) -> ClusterMoments:
+        """The same with what rows of one sample share."""
+        group, shift = self.group, self._shift(run)
+        return self._once(
+            ("clusters", run),
+            lambda: ClusterMoments.of(
+                self._turned[run], self.rows.sample, shift=shift, group=group, groups=self.groups
+            ),
+        )
+
+    def _sample_mean(self, definition: Definition, run: int, left_out: bool) -> Tensor:
+        """The mean of what a definition makes of each sample: ``(m,)``, or ``(G, m)`` without each group."""
+        prepare = definition.prepare
+        assert prepare is not None, f"{definition.name} reads samples and prepares none"
+        each = self._once(
+            ("samples", definition.name, run),
+            lambda: prepare(self.features[run].to(self.device, torch.float64), self.rows.sample),
+        )
+        group = self._once(("group of sample",), lambda: self._group_of_sample().to(each.device))
+        if not left_out:
+            return each.mean(0)
+        kept = (group[None] != torch.arange(self.groups, device=each.device)[:, None]).to(each)
+        return kept @ each / kept.sum(1, keepdim=True)
+
+    def _group_of_sample(self) -> Tensor:
+        """``(S,)`` the group of each sample that has rows, in the order of their numbers."""
+        present, place = torch.unique(self.rows.sample, return_inverse=True)
+        group = torch.empty(len(present), dtype=torch.int64)
+        group[place] = self.group
+        return group
+
     def pair(self, a: int, b: int) -> PairMoments:
         """The paired sums over each group of samples, leading dimension G; ``a`` is the reference."""
         shifts = {"shift_a": self._shift(a), "shift_b": self._shift(b)}
@@ -110,13 +142,26 @@ class View:
         return self._cache[key]
 
     def measured(self, definition: Definition, run: int) -> Replicates:
-        """A definition in one run."""
-        f, reads = definition.function, definition.reads
-        if reads == "spectrum":
-            return self._replicates(lambda left: f(self.spectrum(run, centred=definition.centred, left_out=left)))
-        if reads == "moments":
-            return self._replicates(lambda left: f(self._summed(self.moments(run), left)))
-        return self._over_rows(lambda keep: f(self._rows(run, keep), self.rows.sample[keep]))
+        """A definition in one run; where it moves in steps, with the replicates of what it rounds."""
+        if definition.reads == "rows":
+            f = definition.function
+            return self._over_rows(lambda keep: f(self._rows(run, keep), self.rows.sample[keep]))
+        found = self._replicates(lambda left: definition.function(self._read(definition, run, left)))
+        if definition.smooth is None or not self._replicated:
+            return found
+        smooth = definition.smooth
+        whole, left = (smooth(self._read(definition, run, part)) for part in (False, True))
+        return Replicates(found.value, found.value + left - whole)
+
+    def _read(self, definition: Definition, run: int, left_out: bool) -> Tensor | Sums:
+        """What the definition is given: of all rows, or without each group."""
+        if definition.reads == "spectrum":
+            return self.spectrum(run, centred=definition.centred, left_out=left_out)
+        if definition.reads == "moments":
+            return self._summed(self.moments(run), left_out)
+        if definition.reads == "clusters":
+            return self._summed(self.clusters(run), left_out)
+        return self._sample_mean(definition, run, left_out)
 
     def related(self, comparison: Comparison, a: int, b: int) -> Replicates:
         """A comparison of run ``b`` with the reference ``a``.

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from rankscope.cli import show
+
 
 def verify(run: Annotated[Path, typer.Argument(help="A run: a folder, a .pt or a .safetensors file.")]) -> None:
     """Check every byte of a run against the checksums that were stored with it.
@@ -15,7 +17,11 @@ def verify(run: Annotated[Path, typer.Argument(help="A run: a folder, a .pt or a
     """
     from rankscope.store import open_run
 
-    typer.echo(open_run(run).verify())
+    report = open_run(run).verify()
+    for problem in report.problems:
+        show.note(problem.message)
+    report.check()
+    typer.echo(f"{run}: {report.files} files, {show.size(report.bytes)}, every byte as it was written")
 
 
 def add_to(app: typer.Typer) -> None:

@@ -1,0 +1,208 @@
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import rankscope
+
+Call = Callable[..., Any]
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def texts(here: Path) -> Path:
+    lines = [{"id": f"s{i}", "text": " ".join(["three seven", "digits", "left of"][: 1 + i % 3])} for i in range(24)]
+    (here / "texts.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return here / "texts.jsonl"
+
+
+def test_the_main_job_works_as_typed(rankscope_: Call, folder: Call, texts: Path, here: Path) -> None:
+    for name, tuning in (("pretrained", "none"), ("lora", "lora"), ("ptlora", "prefix")):
+        done = rankscope_(
+            "collect",
+            folder("gpt2", tuning),
+            "--layers",
+            "all",
+            "--rows",
+            "tokens",
+            "--data",
+            texts,
+            "--out",
+            f"{name}.pt",
+        )
+        assert (done.code, done.out.strip()) == (0, f"{name}.pt")
+        assert "probe set   texts.jsonl: 24 samples" in done.err.replace(str(here) + "/", "")
+    table = rankscope_("measure", "lora.pt")
+    assert table.code == 0
+    for word in ("roy-vetterli", "stable-rank", "participation-ratio", "energy-90", "pt-peft", "decoder.final"):
+        assert word in table.out
+    done = rankscope_("compare", "lora.pt", "ptlora.pt", "--plot", "--base", "pretrained.pt")
+    assert done.code == 0
+    for word in ("recoverability", "overlap", "drift", "cumulative-distance", "against pretrained"):
+        assert word in done.out
+    assert {p.name for p in here.glob("lora-ptlora.*")} == {f"lora-ptlora.{kind}" for kind in ("svg", "pdf", "png")}
+    assert rankscope_("verify", "lora.pt").code == 0
+
+
+def test_json_and_csv_are_what_python_gives(rankscope_: Call, folder: Call, texts: Path) -> None:
+    run = rankscope.collect(folder("gpt2", "lora"), texts, out="a.pt")
+    rankscope.collect(folder("gpt2"), texts, out="b.pt")
+    printed = json.loads(rankscope_("measure", "a.pt", "--json").out)
+    assert printed == rankscope.measure(run).to_records()
+    assert {"site", "measure", "value", "n", "d", "dtype", "convention"} <= set(printed[0])
+    rows = list(csv.DictReader(io.StringIO(rankscope_("measure", "a.pt", "--csv", "-q").out)))
+    assert [r["site"] for r in rows] == [r["site"] for r in printed]
+    compared = json.loads(rankscope_("compare", "b.pt", "a.pt", "--json", "-m", "cka,roy-vetterli").out)
+    assert {"site", "measure", "value", "a", "b", "difference", "low", "high", "n", "d", "dtype", "convention"} <= set(
+        compared[0]
+    )
+    assert compared == rankscope.compare("b.pt", "a.pt", measures=["cka", "roy-vetterli"]).to_records()
+
+
+def test_a_function_in_a_file_is_a_measure(rankscope_: Call, folder: Call, texts: Path, here: Path) -> None:
+    rankscope.collect(folder("gpt2"), texts, out="a.pt")
+    (here / "mine.py").write_text('def largest(s):\n    """The largest singular value."""\n    return s.amax(-1)\n')
+    printed = json.loads(rankscope_("measure", "a.pt", "--json", "-m", "mine.py:largest").out)
+    assert printed[0]["measure"] == "largest"
+    run = rankscope.load("a.pt")
+    assert printed[0]["value"] == pytest.approx(float(rankscope.spectra(run)[run.sites[0]].values[0]))
+    assert rankscope_("measure", "a.pt", "-m", "mine.py:nothing").code == 2
+    assert rankscope_("measure", "a.pt", "-m", "nowhere.py:f").code == 2
+
+
+def test_a_dry_run_writes_nothing(rankscope_: Call, folder: Call, texts: Path, here: Path) -> None:
+    done = rankscope_("collect", folder("gpt2"), "--data", texts, "--dry-run")
+    assert (done.code, done.out) == (0, "")
+    assert "gpt2.pt: about" in done.err
+    assert [p.name for p in here.iterdir()] == ["texts.jsonl"]
+
+
+def test_inspect_tells_base_tunings_sites_and_cost(rankscope_: Call, folder: Call) -> None:
+    done = rankscope_("inspect", folder("blip2-opt", "prefix"))
+    assert done.code == 0
+    for word in ("Blip2ForConditionalGeneration", "prefix_tuning num_virtual_tokens", "effective rows", "lands  yes"):
+        assert word in done.out
+    for word in ("vision (embed, 0, 1, final), width", "qformer (embed, 0, 1)", "a sample at all sites"):
+        assert word in done.out
+    record = json.loads(rankscope_("inspect", folder("gpt2", "lora"), "--json").out)[0]
+    assert record["lands"] is True
+    assert record["sites"]["decoder.final"] == 32
+
+
+def test_definitions_lists_every_measure(rankscope_: Call) -> None:
+    listed = json.loads(rankscope_("definitions", "--json").out)
+    assert {d["name"] for d in listed} == {*rankscope.DEFINITIONS, *rankscope.COMPARISONS}
+    assert all(d["formula"] and d["citation"] and d["bias"] and d["low"] and d["high"] for d in listed)
+    one = rankscope_("definitions", "participation-ratio").out
+    assert "Chun" in one
+    assert "bias" in one
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["frobnicate"], 2, "No such command"),
+        (["measure"], 2, "Missing argument"),
+        (["collect", "nowhere"], 3, "error: there is no folder 'nowhere'"),
+        (["measure", "nowhere.pt"], 4, "error: there is no run at nowhere.pt"),
+        (["collect", "{gpt2}", "--layers", "decoder.9"], 2, "error: the model has no site 'decoder.9'"),
+        (["collect", "{gpt2}", "--rows", "cls"], 2, "error: there is no row kind 'cls'"),
+        (["collect", "{gpt2}", "--n", "99999"], 3, "99999 were asked for"),
+        (["collect", "{gpt2}", "--data", "texts.xyz"], 3, "texts.xyz"),
+        (["compare", "{gpt2}/model.safetensors", "{gpt2}"], 3, "weights"),
+        (["definitions", "frobnicity"], 2, "no measure 'frobnicity'"),
+        (["train", "{gpt2}"], 2, "give --method"),
+        (["train", "{gpt2}", "--method", "frob"], 2, "no method 'frob'"),
+        (["train", "{gpt2}", "--method", "lora", "--lora-rnak", "3"], 2, "no option 'lora_rnak'"),
+        (["data", "check", "nowhere.json"], 3, "nowhere.json"),
+    ],
+)
+def test_what_cannot_be_meant_ends_with_its_code_and_one_message(
+    arguments: list[str], code: int, words: str, rankscope_: Call, folder: Call, here: Path
+) -> None:
+    done = rankscope_(*(a.format(gpt2=folder("gpt2")) for a in arguments))
+    assert (done.code, done.out) == (code, "")
+    assert words in " ".join(done.err.split())
+    assert "Traceback" not in done.err
+
+
+def test_a_damaged_run_ends_with_4_and_an_existing_one_is_kept(
+    rankscope_: Call, folder: Call, texts: Path, here: Path
+) -> None:
+    rankscope.collect(folder("gpt2"), texts, out="a.pt")
+    good = (here / "a.pt").read_bytes()
+    kept = rankscope_("collect", folder("gpt2"), "--data", texts, "--out", "a.pt")
+    assert (kept.code, "is kept" in kept.err) == (2, True)
+    (here / "cut.pt").write_bytes(good[: len(good) // 2])
+    assert rankscope_("verify", "cut.pt").code == 4
+    spoilt = bytearray(good)
+    spoilt[len(good) // 2] ^= 1
+    (here / "bit.pt").write_bytes(spoilt)
+    done = rankscope_("verify", "bit.pt")
+    assert (done.code, "bit.pt" in done.err) == (4, True)
+    assert (here / "a.pt").read_bytes() == good
+
+
+def test_few_rows_end_with_5(rankscope_: Call, folder: Call, texts: Path) -> None:
+    rankscope.collect(folder("gpt2"), texts, n=3, out="few.pt")
+    done = rankscope_("measure", "few.pt")
+    assert (done.code, "at least 4 rows" in done.err) == (5, True)
+
+
+def test_an_unexpected_error_is_one_line(rankscope_: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rankscope.store.open_run", lambda path: 1 / 0)
+    done = rankscope_("verify", "x")
+    assert (done.code, done.err.startswith("unexpected ZeroDivisionError")) == (1, True)
+    assert "Traceback" not in done.err
+
+
+def test_a_table_of_data_problems_ends_with_3(rankscope_: Call, here: Path) -> None:
+    (here / "bad.jsonl").write_text('{"id": "a", "text": "x"}\n{"id": "a", "text": "y"}\n')
+    done = rankscope_("data", "check", "bad.jsonl")
+    assert (done.code, "fault" in done.out) == (3, True)
+    (here / "good.jsonl").write_text('{"id": "a", "text": "x"}\n')
+    assert rankscope_("data", "check", "good.jsonl").code == 0
+
+
+def test_an_interrupted_collect_says_so_and_continues(folder: Call, texts: Path, here: Path) -> None:
+    command = [sys.executable, "-m", "rankscope", "collect", str(folder("gpt2")), "--data", str(texts)]
+    command += ["--tokens-per-batch", "1", "--out", "run"]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    until = time.monotonic() + 120
+    while not (here / "run" / "shards").is_dir() and process.poll() is None and time.monotonic() < until:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGTERM)
+    err = process.communicate()[1]
+    assert process.returncode in (143, 0)
+    if process.returncode:
+        assert "the same command continues it" in err
+    assert subprocess.run(command, capture_output=True).returncode == (0 if process.returncode else 2)
+    assert rankscope.load("run").n("decoder.0") == 24
+
+
+def test_help_answers_in_half_a_second() -> None:
+    """Of processor time, the best of five, so that a busy machine does not decide."""
+    times = []
+    for _ in range(5):
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        subprocess.run([sys.executable, "-m", "rankscope", "--help"], check=True, capture_output=True)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        times.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+    assert min(times) < 0.5

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from rankscope.errors import DataError, NonFinite
+from rankscope.measures.duplicates import duplicate_rows
 
 _BLOCK = 1 << 22
 """Numbers of the distance matrix that are held at a time."""
@@ -42,7 +43,7 @@ def nearest(x: Tensor, k: int, *, sample: Tensor | None = None) -> Neighbours:
     """
     if not torch.isfinite(x).all():
         raise NonFinite("features must be finite; some are NaN or infinite")
-    kept = first_of_equals(x)
+    kept = ~duplicate_rows(x)
     z = x.double()[kept]
     owner = None if sample is None else torch.unique(sample.to(x.device)[kept], return_inverse=True)[1]
     m = len(z)
@@ -56,14 +57,6 @@ def nearest(x: Tensor, k: int, *, sample: Tensor | None = None) -> Neighbours:
     z = z - z.mean(0)
     blocks = [_block(z, rows, k, owner) for rows in torch.arange(m, device=z.device).split(max(1, _BLOCK // m))]
     return Neighbours(torch.cat(blocks), len(x) - m)
-
-
-def first_of_equals(x: Tensor) -> Tensor:
-    """The places of the rows that no earlier row equals, ascending: ``(m,)`` int64."""
-    _, place = torch.unique(x.double(), dim=0, return_inverse=True)
-    order = torch.arange(len(x), device=x.device)
-    first = torch.full((int(place.max()) + 1 if len(x) else 0,), len(x), device=x.device)
-    return first.scatter_reduce_(0, place, order, "amin").sort().values
 
 
 def _block(z: Tensor, rows: Tensor, k: int, owner: Tensor | None) -> Tensor:

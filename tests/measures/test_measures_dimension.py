@@ -13,10 +13,12 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from rankscope.errors import DataError, NonFinite, UsageError
+from rankscope.linalg.svd import singular_values
 from rankscope.measures import neighbours
 from rankscope.measures.gride import gride, gride_scales
 from rankscope.measures.levina_bickel import levina_bickel
 from rankscope.measures.neighbours import nearest
+from rankscope.measures.participation_ratio import participation_ratio
 from rankscope.measures.two_nn import two_nn
 
 
@@ -28,12 +30,14 @@ def embedded() -> Tensor:
 
 
 @pytest.mark.filterwarnings("ignore:divide by zero:RuntimeWarning")
-def test_two_nn_and_levina_bickel_are_scikit_dimensions() -> None:
+def test_dimensions_are_those_of_scikit_dimension() -> None:
     skdim = pytest.importorskip("skdim", reason="scikit-dimension is a test extra")
     z = embedded()
     assert float(two_nn(z)) == pytest.approx(skdim.id.TwoNN(method="mle", discard_fraction=0).fit(z.numpy()).dimension_)
     assert float(two_nn(z, method="linear")) == pytest.approx(skdim.id.TwoNN().fit(z.numpy()).dimension_, rel=1e-12)
     assert float(levina_bickel(z)) == pytest.approx(skdim.id.MLE().fit(z.numpy()).dimension_, rel=1e-12)
+    ratio = participation_ratio(singular_values(z, centre=True).values)
+    assert float(ratio) == pytest.approx(skdim.id.lPCA(ver="participation_ratio").fit(z.numpy()).dimension_, rel=1e-11)
 
 
 def test_two_nn_and_levina_bickel_are_their_frozen_values() -> None:

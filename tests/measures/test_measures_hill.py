@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -177,6 +178,12 @@ def test_isoscore_and_nesum_are_their_identities() -> None:
     assert unbiased_isoscore(moments) > isoscore(moments)
     assert isoscore(Moments.of(torch.ones(5, 3), shift=torch.ones(3))).tolist() == [0.0]
     assert isoscore(Moments.of(torch.randn(5, 1), shift=torch.zeros(1))).tolist() == [1.0]
+
+
+def test_isoscore_is_its_authors_package() -> None:
+    """Frozen from IsoScore 2.0.1, which computes in float32, on these data."""
+    x = torch.from_numpy(np.random.default_rng(0).standard_normal((300, 40)) * np.arange(1, 41.0) ** -0.5)
+    assert float(isoscore(Moments.of(x, shift=x[0]))) == pytest.approx(0.24391946749601612, abs=1e-7)
 
 
 def test_a_share_that_rounding_just_misses_is_reached() -> None:

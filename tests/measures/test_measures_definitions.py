@@ -1,0 +1,82 @@
+"""Every definition of every module: named once, cited, and computable from what it says that it reads."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+import subprocess
+import sys
+
+import pytest
+import torch
+
+import rankscope.measures
+from rankscope.definition import Definition
+from rankscope.linalg.moments import Moments
+from rankscope.linalg.svd import singular_values
+
+MODULES = [m.name for m in pkgutil.iter_modules(rankscope.measures.__path__)]
+WITHOUT = {"hill", "gaussian", "neighbours", "weight_alpha"}
+"""Modules that hold a family, a reference, a search or a measure of weights, and no number of a run."""
+
+
+def definitions(module: str) -> tuple[Definition, ...]:
+    loaded = importlib.import_module(f"rankscope.measures.{module}")
+    return getattr(loaded, "DEFINITIONS", (loaded.DEFINITION,) if hasattr(loaded, "DEFINITION") else ())
+
+
+ALL = [d for m in MODULES for d in definitions(m)]
+
+
+def test_every_module_defines_something_and_every_name_is_said_once() -> None:
+    assert {m for m in MODULES if not definitions(m)} == WITHOUT
+    names = [d.name for d in ALL]
+    assert len(set(names)) == len(names) >= 40
+    for module in MODULES:
+        loaded = importlib.import_module(f"rankscope.measures.{module}")
+        assert not (hasattr(loaded, "DEFINITION") and hasattr(loaded, "DEFINITIONS"))
+
+
+def test_the_names_that_the_tables_print_are_there() -> None:
+    reads = {d.name: d.reads for d in ALL}
+    assert reads["participation-ratio"] == "moments"
+    assert reads["pt-peft"] == "rows"
+    for name in ("roy-vetterli", "rankme", "pt-peft-pooled", "stable-rank", "energy-90", "energy-95", "alpha-req"):
+        assert reads[name] == "spectrum"
+    uncentred = {d.name for d in ALL if d.reads == "spectrum" and not d.centred}
+    assert uncentred == {"rankme", "pt-peft-pooled"}
+
+
+@pytest.mark.parametrize("definition", ALL, ids=lambda d: d.name)
+def test_it_computes_from_what_it_reads(definition: Definition, device: torch.device) -> None:
+    generator = torch.Generator().manual_seed(0)
+    x = (torch.randn(120, 24, generator=generator) * torch.arange(1, 25) ** -0.5 + 0.1).to(device)
+    sample = torch.arange(120) // 4
+    if definition.reads == "spectrum":
+        s = singular_values(torch.stack([x[:60], x[60:]]), centre=definition.centred).values
+        value, shape = definition.function(s), (2,)
+    elif definition.reads == "moments":
+        value, shape = definition.function(Moments.of(x, shift=x[0], group=sample % 3, groups=3)), (3,)
+    else:
+        value, shape = definition.function(x, sample), ()
+    assert value.shape == shape
+    assert value.dtype == torch.float64
+    assert value.isfinite().all()
+    assert value.device.type == device.type
+
+
+@pytest.mark.parametrize("definition", ALL, ids=lambda d: d.name)
+def test_it_says_all_that_must_be_said(definition: Definition) -> None:
+    for text in (definition.formula, definition.citation, definition.low, definition.high, definition.bias):
+        assert text
+        assert text.isascii(), text
+    assert definition.name == definition.name.lower()
+
+
+def test_measures_load_without_models() -> None:
+    code = (
+        "import sys, pkgutil, importlib, rankscope.measures as m\n"
+        "[importlib.import_module(f'rankscope.measures.{i.name}') for i in pkgutil.iter_modules(m.__path__)]\n"
+        "assert not {'transformers', 'peft', 'pandas', 'matplotlib', 'scipy'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -1,6 +1,7 @@
 """Runs on disk: written a batch at a time, whole or not at all, and read back checked. The format is in ``FORMAT.md``."""
 
 from rankscope.store.finish import discard, finalize
+from rankscope.store.interchange import export_run, import_features
 from rankscope.store.manifest import Batch, Manifest
 from rankscope.store.opening import is_run, open_run
 from rankscope.store.pack import pack
@@ -16,7 +17,9 @@ __all__ = [
     "Run",
     "Writer",
     "discard",
+    "export_run",
     "finalize",
+    "import_features",
     "is_run",
     "open_run",
     "pack",

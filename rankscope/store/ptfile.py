@@ -46,12 +46,23 @@ def read(path: Path) -> tuple[Mapping[object, object], dict[str, zipfile.ZipInfo
         UnsafeError: if it holds more than tensors and plain values.
     """
     records = _records(path)
+    value = load(path, records, "meta")
+    return (value if isinstance(value, dict) else {type(value).__name__: value}), records
+
+
+def load_values(path: Path) -> object:
+    """What a ``.pt`` file holds, data and all. Raises as :func:`read` does."""
+    return load(path, _records(path), "cpu")
+
+
+def load(path: Path, records: Mapping[str, zipfile.ZipInfo], device: str) -> object:
+    """What torch makes of the file, with ``weights_only=True`` and never otherwise. Raises as :func:`read` does."""
     if "data.pkl" not in records:
         raise StoreError(
             f"{path} is an archive, but not one of torch; arrays of other tools are read by 'rankscope import'"
         )
     try:
-        value = torch.load(path, map_location="meta", weights_only=True)
+        value: object = torch.load(path, map_location=device, weights_only=True)
     except pickle.UnpicklingError as error:
         reason = str(error).split("Please file")[0].replace("\n", " ")[:200]
         raise UnsafeError(
@@ -59,7 +70,7 @@ def read(path: Path) -> tuple[Mapping[object, object], dict[str, zipfile.ZipInfo
         ) from None
     except _TORCH_ERRORS as error:
         raise StoreCorrupt(f"{path} cannot be read as a .pt file: {str(error)[:200]}; {COLLECT_AGAIN}") from error
-    return (value if isinstance(value, dict) else {type(value).__name__: value}), records
+    return value
 
 
 def _records(path: Path) -> dict[str, zipfile.ZipInfo]:

@@ -17,7 +17,7 @@ from rankscope.store import files, ptfile
 from rankscope.store.files import COLLECT_AGAIN
 from rankscope.store.layout import PLACES, SHARD_FORMAT
 from rankscope.store.manifest import Manifest
-from rankscope.store.plain import digest, member, parse
+from rankscope.store.plain import digest, line, member, parse
 from rankscope.store.run import Problem, Report, checked_places
 from rankscope.store.tensors import Entry, header, read_header, read_tensor
 
@@ -164,7 +164,7 @@ def _begins_with(path: Path, magic: bytes) -> bool:
 
 def strings(manifest: Manifest, digests: Mapping[str, str]) -> dict[str, str]:
     """The strings of a run in one file: manifest and digests as JSON, with their seal."""
-    told = json.dumps(manifest.to_json(), separators=(",", ":"), allow_nan=False)
+    told = line(manifest.to_json()).decode("ascii").rstrip("\n")
     tensors = json.dumps(dict(digests), separators=(",", ":"))
     return {"format": FORMAT, "version": VERSION, "manifest": told, "tensors": tensors, "sha256": seal(told, tensors)}
 

@@ -1,0 +1,50 @@
+"""The README keeps its promises: its Python runs, its commands exist, its files are there."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+import typer
+
+from rankscope.cli import app
+
+README = Path(__file__).resolve().parent.parent / "README.md"
+TEXT = README.read_text()
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", TEXT, flags=re.DOTALL)
+
+
+def test_the_python_of_the_readme_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    found = blocks("python")
+    assert len(found) == 1
+    exec(compile(found[0], "README.md", "exec"), {})
+
+
+def test_every_command_of_the_readme_exists_with_its_options() -> None:
+    commands = {name: command for name, command in typer.main.get_command(app).commands.items()}  # type: ignore[attr-defined]
+    lines = [
+        line.split("#")[0].split()
+        for block in blocks("sh")
+        for line in block.splitlines()
+        if line.startswith("rankscope")
+    ]
+    assert len(lines) >= 11
+    for _, name, *arguments in lines:
+        options = {flag for parameter in commands[name].params for flag in parameter.opts}
+        extra = commands[name].allow_extra_args
+        assert not {a for a in arguments if a.startswith("--")} - options or extra, name
+
+
+def test_the_files_that_the_readme_names_are_there() -> None:
+    for name in re.findall(r"\]\((?!http)([^)]+)\)", TEXT) + re.findall(r"^- `([^`]+)` —", TEXT, flags=re.MULTILINE):
+        assert (README.parent / name).exists(), name
+
+
+def test_the_two_commands_are_those_of_dev() -> None:
+    assert "python3 dev.py demo" in TEXT
+    assert "python3 dev.py test" in (README.parent / ".ci" / "run").read_text()

@@ -202,14 +202,19 @@ def _stages(folder: Path, record: Mapping[str, Any]) -> list[Path]:
 
 
 def _base(tunings: Sequence[Tuning], base_model: str | Path | None) -> Path:
-    named = base_model
+    named, revision = base_model, None
     if named is None:
-        named = next((n for t in tunings if (n := t.config.get("base_model_name_or_path"))), None)
+        telling = [t.config for t in tunings if t.config.get("base_model_name_or_path")]
+        named, revision = (
+            (telling[0]["base_model_name_or_path"], telling[0].get("revision")) if telling else (None, None)
+        )
     if named is None:
         what = tunings[0].path if tunings else "the folder"
         raise CheckpointError(f"{what} names no base model; give it with --base-model (base_model=…)")
     beside = [t.path / named for t in tunings]
-    folder = next((p for p in (Path(named).expanduser(), *beside) if p.is_dir()), None) or in_cache(str(named))
+    folder = next((p for p in (Path(named).expanduser(), *beside) if p.is_dir()), None) or in_cache(
+        str(named), revision
+    )
     if folder is None:
         raise CheckpointError(
             f"the base model {str(named)!r} of {tunings[0].path if tunings else 'the checkpoint'} is neither a folder here "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -340,6 +341,28 @@ def test_a_record_that_cannot_be_meant_is_named(tmp_path: Path, record: object, 
     (tmp_path / "rankscope.json").write_text(json.dumps(record))
     with pytest.raises(error, match=told):
         Checkpoint.read(tmp_path)
+
+
+def test_a_name_in_the_local_hub_cache_is_read(
+    folder: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    home, commit = tmp_path / "hub" / "models--tiny--opt", "a" * 40
+    shutil.copytree(folder("opt"), home / "snapshots" / commit)
+    (home / "refs").mkdir()
+    (home / "refs" / "main").write_text(commit)
+    assert Checkpoint.read("tiny/opt").base == home / "snapshots" / commit
+    path = adapter(lora(), folder("opt"), tmp_path / "adapter")
+    configured(base_model_name_or_path="tiny/opt")(path)
+    assert Checkpoint.read(path).digest == Checkpoint.read(path, base_model=folder("opt")).digest
+    load_model(path)
+    configured(revision="b" * 40)(path)
+    with pytest.raises(CheckpointError, match=r"'tiny/opt'.*nor in the local Hub cache"):
+        Checkpoint.read(path)
+    with pytest.raises(
+        CheckpointError, match="no repository of that name in the local Hub cache; nothing is downloaded"
+    ):
+        Checkpoint.read("tiny/other")
 
 
 def test_two_prefixes_are_refused(folder: Callable[..., Path], tmp_path: Path) -> None:

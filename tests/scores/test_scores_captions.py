@@ -125,6 +125,13 @@ def test_scores_do_not_depend_on_the_order_of_images_or_references(
         assert 0 <= one[name] <= (10 if name == "CIDEr" else 1) + 1e-9
 
 
+def test_captions_meet_their_own_references_in_any_order() -> None:
+    turned = dict(reversed(SAID.items()))
+    one, two = (score_captions(said, GIVEN, metrics=PYTHON_ONLY, resamples=0) for said in (SAID, turned))
+    assert one.values == two.values
+    assert one.ids == two.ids == tuple(GIVEN)
+
+
 def test_a_caption_equal_to_its_only_reference_scores_full_marks() -> None:
     texts = {1: "a man rides a red bus", 2: "two dogs sleep on the street"}
     scores = score_captions(texts, {key: [text] for key, text in texts.items()}, metrics=PYTHON_ONLY, resamples=0)

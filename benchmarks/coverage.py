@@ -99,7 +99,7 @@ def truths(design: Design) -> dict[str, float]:
 
 def left_out(sums: Moments | PairMoments) -> Moments | PairMoments:
     """The sums without each group in turn."""
-    return sums.sum()[None] - sums
+    return sums.sum() - sums
 
 
 def ranked(moments: Moments) -> Tensor:

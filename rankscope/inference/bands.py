@@ -68,7 +68,7 @@ def max_t(pseudo: Tensor, *, level: float = 0.95, flips: int = 4999, generator: 
     flipped, _ = _student(signs @ pseudo / groups, pseudo.square().sum(0), groups)
     largest = flipped.abs().nan_to_num(nan=0.0).amax(-1)
     reached = (largest[:, None] >= t.abs() * (1 - 1e-12)).sum(0).double()
-    p = (reached / len(largest)).where(t.isfinite() | t.isinf(), torch.nan)
+    p = (reached / len(largest)).where(~t.isnan(), torch.nan)
     critical = float(torch.quantile(largest, level, interpolation="higher"))
     mean = pseudo.mean(0)
     return Bands(mean, se, t, p, mean - critical * se, mean + critical * se, critical, level)

@@ -1,0 +1,67 @@
+"""The committed coverage figures are within their bounds, and the script that made them runs."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import torch
+from torch.testing import assert_close
+
+SCRIPT = Path(__file__).resolve().parents[2] / "benchmarks" / "coverage.py"
+NEEDED = ("participation-ratio", "participation-ratio-clustered", "roy-vetterli, difference", "cka")
+
+
+@pytest.fixture(scope="module")
+def benchmark() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("coverage_benchmark", SCRIPT)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_recorded_intervals_cover(benchmark: ModuleType) -> None:
+    record = json.loads(SCRIPT.with_suffix(".json").read_text())
+    covered = {name: benchmark.Share(**one) for name, one in record["coverage of 95 % intervals"].items()}
+    family = {name: benchmark.Share(**one) for name, one in record["family error at 0.05"].items()}
+    assert benchmark.faults(covered, family) == []
+    assert set(NEEDED) < set(covered)
+    assert all(covered[name].error < 0.01 for name in NEEDED), "the figures carry a small Monte-Carlo error"
+    assert covered["participation-ratio, tokens as the unit"].share < 0.92, "tokens as the unit do not cover"
+    assert family["uncorrected"].share > 0.2, "sites looked at one by one do not keep the family error"
+
+
+def test_faults_are_named(benchmark: ModuleType) -> None:
+    covered = {
+        "cka": benchmark.Share(0.90, 0.005, 2000),
+        "roy-vetterli, difference": benchmark.Share(0.95, 0.005, 2000),
+    }
+    family = {"max-T": benchmark.Share(0.2, 0.01, 600)}
+    found = benchmark.faults(covered, family)
+    assert len(found) == 2
+    assert "cka covers 0.9, not between 0.92 and 0.98" in found[0]
+
+
+def test_the_truths_are_those_of_many_rows(benchmark: ModuleType) -> None:
+    design = benchmark.Design(samples=6000, tokens=2, width=6, groups=6)
+    truth = benchmark.truths(design)
+    found = benchmark.intervals(design, torch.Generator().manual_seed(0))
+    for name, expected in truth.items():
+        assert_close(found[name].value.item(), expected, rtol=0.04, atol=0.02)
+
+
+def test_the_script_writes_its_record(
+    benchmark: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
+) -> None:
+    out = tmp_path / "coverage.json"
+    monkeypatch.setattr(
+        sys, "argv", ["coverage.py", "--repetitions", "2", "--family-repetitions", "1", "--out", str(out)]
+    )
+    assert benchmark.main() == 0
+    assert json.loads(out.read_text())["design"]["repetitions"] == 2
+    assert "max-T" in capsys.readouterr().out

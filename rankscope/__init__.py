@@ -12,6 +12,10 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
+from rankscope.models.ported import install
+
+install()  # OFA and VinVL for transformers' Auto classes, once transformers is imported; imports nothing itself
+
 _WHERE: dict[str, str] = {
     "collect": "rankscope.pipeline",
     "load": "rankscope.pipeline",
@@ -20,6 +24,10 @@ _WHERE: dict[str, str] = {
     "spectra": "rankscope.pipeline",
     "compare": "rankscope.pipeline",
     "load_model": "rankscope.models.load",
+    "train": "rankscope.tuning",
+    "generate": "rankscope.tuning",
+    "score": "rankscope.pipeline.scoring",
+    "SpectrumCallback": "rankscope.tuning",
     "embedded_checkpoint": "rankscope.data",
     "open_data": "rankscope.data.open",
     "Run": "rankscope.store",
@@ -31,8 +39,14 @@ _WHERE: dict[str, str] = {
     "Comparison": "rankscope.definition",
     "DEFINITIONS": "rankscope.registry",
     "COMPARISONS": "rankscope.registry",
+    "recoverability": "rankscope.comparisons.recoverability",
     "effective_rank": "rankscope.measures.effective_rank",
+    "entropy_rank": "rankscope.measures.effective_rank",
+    "energy_rank": "rankscope.measures.energy",
+    "hill": "rankscope.measures.hill",
     "participation_ratio": "rankscope.measures.participation_ratio",
+    "rankme": "rankscope.measures.rankme",
+    "stable_rank": "rankscope.measures.stable_rank",
     "RankscopeError": "rankscope.errors",
 }
 """Public names, and the module of each."""

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rankscope.data import embedded_checkpoint
-from rankscope.pipeline.compare import compare
-from rankscope.pipeline.job import prepare, run_job
-from rankscope.pipeline.measure import Progress, silent
+from rankscope.pipeline.collecting import run_job
+from rankscope.pipeline.comparing import compare
+from rankscope.pipeline.measuring import Progress, silent
+from rankscope.pipeline.prepare import prepare
 from rankscope.plots import save
 from rankscope.result import Contrast
 from rankscope.store import Run

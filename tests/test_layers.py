@@ -19,16 +19,16 @@ ROWS: list[set[str]] = [
     {"errors"},
     {"sites", "definition"},
     {"features", "checkpoint", "linalg", "data"},
-    {"spectrum", "store", "scores", "inference", "planted"},
+    {"spectrum", "store", "scores", "inference", "planted", "reading"},
     {"measures", "comparisons", "weights", "models"},
-    {"registry", "reading"},
-    {"result"},
+    {"registry", "estimate"},
     {"plots"},
+    {"result"},
     {"pipeline", "tuning"},
-    {"report", "selftest"},
-    {"demo"},
+    {"selftest", "demo"},
     {"__init__"},
-    {"cli", "__main__"},
+    {"cli"},
+    {"__main__"},
 ]
 LEVEL = {name: level for level, row in enumerate(ROWS) for name in row}
 

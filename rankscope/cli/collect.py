@@ -41,7 +41,8 @@ def collect(
 
     Example: rankscope collect lora/ --layers decoder.0,final --rows tokens --data texts.jsonl --out lora.pt
     """
-    from rankscope.pipeline.job import prepare, run_job
+    from rankscope.pipeline.collecting import run_job
+    from rankscope.pipeline.prepare import prepare
 
     job = prepare(
         checkpoint,

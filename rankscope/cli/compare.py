@@ -36,7 +36,7 @@ def compare(
 
     Example: rankscope compare lora.pt ptlora.pt --base pretrained.pt --plot
     """
-    from rankscope.pipeline.compare import compare as run_compare
+    from rankscope.pipeline.comparing import compare as run_compare
     from rankscope.registry import DEFAULT_COMPARED, named
 
     chosen = named(measures) if measures else DEFAULT_COMPARED

@@ -30,7 +30,7 @@ def measure(
 
     Example: rankscope measure lora.pt --measures roy-vetterli,stable-rank --json
     """
-    from rankscope.pipeline.measure import measure as run_measure
+    from rankscope.pipeline.measuring import measure as run_measure
     from rankscope.pipeline.resolve import as_run
     from rankscope.registry import DEFAULT_DEFINITIONS, named
 

@@ -26,7 +26,7 @@ def score(
 
     Example: rankscope score predictions.jsonl --data scenes:captions/test
     """
-    from rankscope.pipeline.score import score as run_score
+    from rankscope.pipeline.scoring import score as run_score
 
     result = run_score(
         predictions,

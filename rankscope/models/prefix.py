@@ -96,6 +96,8 @@ class Prefix(nn.Module):
             raise UsageError("a prefix needs at least one stack to stand in")
         self.rows, self.encoder = rows, encoder or Encoder()
         self.stacks = nn.ModuleDict({name: Rows(shape, rows, self.encoder) for name, shape in shapes.items()})
+        self.head: dict[str, Tensor] = {}
+        """The tensors of a classification head that was trained with the prefix, by their names in the model."""
 
     @property
     def shapes(self) -> dict[str, Shape]:

@@ -16,7 +16,7 @@ Plain PEFT ignores the last two and the rows of other stacks. Where no stack tak
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +34,7 @@ from rankscope.models.stacks import stacks
 ABOUT, ENCODER = "prefix.json", "prefix_encoder.safetensors"
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 FORMAT = "rankscope-prefix/1"
-PEFT_ROWS, OTHER_ROWS = "prompt_embeddings", "rankscope_prefix."
+PEFT_ROWS, OTHER_ROWS, HEAD = "prompt_embeddings", "rankscope_prefix.", "base_model."
 
 
 def cached_stack(model: nn.Module) -> str | None:
@@ -63,7 +63,13 @@ def save_prefix(
     (folder / ABOUT).write_text(json.dumps(about, indent=2) + "\n")
     save_file({k: v.detach().cpu().contiguous() for k, v in prefix.state_dict().items()}, folder / ENCODER)
     first = seen or next(iter(tables))
-    config = peft_config(prefix.shapes[first], prefix.rows, model=model, base=base, heads=bool(extra))
+    config = peft_config(
+        prefix.shapes[first],
+        prefix.rows,
+        model=model,
+        base=base,
+        heads={name.removeprefix(HEAD).split(".")[0] for name in extra or ()},
+    )
     config.save_pretrained(folder)
     tensors = dict(extra or {})
     for name, table in tables.items():
@@ -102,7 +108,9 @@ def load_prefix(folder: Path, model: nn.Module, *, trainable: bool = False) -> P
         raise CheckpointError(
             f"{folder} holds a prefix for {', '.join(tables) or 'nothing'}; it should hold one for {', '.join(shapes)}"
         )
-    return Prefix.of_tables(tables, shapes)
+    prefix = Prefix.of_tables(tables, shapes)
+    prefix.head = {k.removeprefix(HEAD): t for k, t in tensors.items() if k.startswith(HEAD)}
+    return prefix
 
 
 def _weights(folder: Path) -> Path:
@@ -156,7 +164,7 @@ def task_type(model: nn.Module) -> str:
 
 
 def peft_config(
-    shape: Shape, rows: int, *, model: nn.Module, base: str | None, heads: bool = False
+    shape: Shape, rows: int, *, model: nn.Module, base: str | None, heads: Collection[str] = ()
 ) -> PrefixTuningConfig:
     """PEFT's configuration of a prefix of ``rows`` rows.
 
@@ -168,7 +176,7 @@ def peft_config(
         task_type=task_type(model), num_virtual_tokens=rows, token_dim=shape.heads * shape.width, inference_mode=True,
         num_layers=shape.layers * (2 if twofold else 1), num_attention_heads=shape.heads, prefix_projection=False,
         num_transformer_submodules=2 if twofold else 1, encoder_hidden_size=shape.heads * shape.width,
-        base_model_name_or_path=base, modules_to_save=["classifier", "score"] if heads else None,
+        base_model_name_or_path=base, modules_to_save=sorted(heads) or None,
     )  # fmt: skip
 
 

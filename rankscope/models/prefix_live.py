@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from transformers import DynamicCache, EncoderDecoderCache
 from transformers.cache_utils import DynamicLayer
 
-from rankscope.errors import UnknownName, UsageError
+from rankscope.errors import CheckpointError, UnknownName, UsageError
 from rankscope.models.prefix import Encoder, Prefix, Shape
 from rankscope.models.prefix_attention import self_attention
 from rankscope.models.prefix_join import HELD, NAME, Folded, compute_dtype, join, many, widened
@@ -104,6 +104,7 @@ def attach_prefix(model: nn.Module, prefix: Prefix) -> Prefix:
             join(there[name], prefix)
         else:
             owner.register_forward_pre_hook(InCache(prefix, name, owner, there[name].blocks[0]), with_kwargs=True)
+    _swap_head(model, prefix)
     first = next(model.parameters())
     model.add_module(NAME, prefix.to(first.device))
     return prefix
@@ -123,7 +124,22 @@ def detach_prefix(model: nn.Module) -> Prefix | None:
         if isinstance(child := module._modules.get(NAME), Prefix):
             found = child
             del module._modules[NAME]
+            _swap_head(module, child)
     return found
+
+
+@torch.no_grad()
+def _swap_head(model: nn.Module, prefix: Prefix) -> None:
+    """Exchange the model's classification head with the one that the prefix holds; a second time puts it back."""
+    own = dict(model.named_parameters())
+    for name, tensor in prefix.head.items():
+        if name not in own or own[name].shape != tensor.shape:
+            raise CheckpointError(
+                f"the prefix comes with a head {name} of {tuple(tensor.shape)} that the model has no place for"
+            )
+        before = own[name].detach().clone()
+        own[name].copy_(tensor)
+        prefix.head[name] = before
 
 
 def cached_owner(model: nn.Module, there: Mapping[str, Stack], name: str) -> nn.Module | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from rankscope.pipeline.measure import Progress, silent
+from rankscope.pipeline.measuring import Progress, silent
 from rankscope.store import Run, open_run
 
 _OF_A_STORE = ("store.json", "plan.jsonl", "lock")
@@ -43,6 +43,7 @@ def as_run(what: Run | str | Path, *, progress: Progress = silent) -> Run:
     path = Path(what)
     if not path.is_dir() or any((path / name).exists() for name in _OF_A_STORE):
         return load(path)
-    from rankscope.pipeline.job import prepare, run_job
+    from rankscope.pipeline.collecting import run_job
+    from rankscope.pipeline.prepare import prepare
 
     return run_job(prepare(path, reuse=True), progress=progress)

@@ -21,7 +21,7 @@ from rankscope.errors import UsageError
 from rankscope.models.bottleneck import BottleneckConfig, register_bottleneck
 from rankscope.models.load import quiet
 from rankscope.models.prefix import Encoder
-from rankscope.models.prefix_files import save_prefix
+from rankscope.models.prefix_files import HEAD, save_prefix
 from rankscope.models.prefix_join import NAME as PREFIX
 from rankscope.models.prefix_live import attach_prefix, new_prefix, prefix_of
 from rankscope.tuning.config import Recipe
@@ -149,7 +149,9 @@ def save_kinds(
     Returns:
         The names of the folders.
     """
-    names = []
+    names: list[str] = []
+    kinds = list(kinds)
+    keeper = head_keeper(kinds) if head else None
     for place, kind in enumerate(kinds):
         names.append(f"{place}-{kind}")
         into = folder / names[-1]
@@ -158,15 +160,32 @@ def save_kinds(
             prefix = prefix_of(model)
             assert prefix is not None
             save_prefix(
-                prefix, into, model=model, base=base, extra=_head_tensors(model, "base_model.") if head else None
+                prefix, into, model=model, base=base, extra=_head_tensors(model, HEAD) if kind == keeper else None
             )
         elif kind == "full":
             with quiet():
                 model.save_pretrained(into, state_dict=base_tensors(model))  # type: ignore[operator]
                 processor.save_pretrained(into)
         else:
-            _save_adapter(model, kind, into, recipe, base=base, head=head)
+            _save_adapter(model, kind, into, base=base, head=kind == keeper)
     return names
+
+
+def head_keeper(kinds: Iterable[str]) -> str:
+    """Which of the kinds keeps a trained classification head: the whole model, the prefix, or the only adapter.
+
+    Raises:
+        UsageError: if there are several adapters and neither of the others.
+    """
+    there = list(kinds)
+    for kind in ("full", "prefix"):
+        if kind in there:
+            return kind
+    if len(there) > 1:
+        raise UsageError(
+            f"{', '.join(there)} cannot share a classification head; add a prefix or full, or tune with one of them"
+        )
+    return there[0]
 
 
 def _head_tensors(model: nn.Module, before: str) -> dict[str, Tensor]:
@@ -176,7 +195,7 @@ def _head_tensors(model: nn.Module, before: str) -> dict[str, Tensor]:
     }
 
 
-def _save_adapter(model: nn.Module, kind: str, folder: Path, recipe: Recipe, *, base: str, head: bool) -> None:
+def _save_adapter(model: nn.Module, kind: str, folder: Path, *, base: str, head: bool) -> None:
     configs: Mapping[str, PeftConfig] = model.peft_config  # type: ignore[assignment]
     config = configs[kind]
     config.base_model_name_or_path, config.inference_mode = base, True

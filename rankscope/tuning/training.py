@@ -31,7 +31,7 @@ from rankscope.tuning.generation import prompt_reader
 from rankscope.tuning.recipes import read_options, recipe
 from rankscope.tuning.record import Plan, prepare, write_checkpoint
 from rankscope.tuning.scst import ScstTrainer, prompts
-from rankscope.tuning.stages import attach_kinds, kind_of, set_trainable
+from rankscope.tuning.stages import attach_kinds, head_keeper, kind_of, set_trainable
 from rankscope.tuning.trainer import (
     EpochEnd,
     StageTrainer,
@@ -134,6 +134,8 @@ def _base(model: str | Path | Checkpoint) -> Checkpoint:
 def _check_recipe(made: Recipe, task: str) -> None:
     if any(stage.objective == "scst" for stage in made.stages) and task != "captioning":
         raise UsageError(f"SCST rewards captions; the task is {task}")
+    if task == "classification":
+        head_keeper([kind for stage in made.stages for kind in stage.attach])
 
 
 @dataclass

@@ -23,8 +23,10 @@ from rankscope.errors import (
     UnknownName,
     UsageError,
 )
-from rankscope.pipeline import job as job_module
-from rankscope.pipeline.job import prepare, run_job
+from rankscope.pipeline import collecting
+from rankscope.pipeline import prepare as preparing
+from rankscope.pipeline.collecting import run_job
+from rankscope.pipeline.prepare import prepare
 from rankscope.store import tree_digest
 
 Folder = Callable[..., Path]
@@ -164,7 +166,7 @@ def test_an_output_that_exists_is_kept(folder: Folder, texts: Path, tmp_path: Pa
 def test_a_disk_without_room_is_told_before_the_model_runs(
     folder: Folder, texts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(job_module.shutil, "disk_usage", lambda path: _Disk())
+    monkeypatch.setattr(preparing.shutil, "disk_usage", lambda path: _Disk())
     with pytest.raises(StorageError, match=r"needs about .* and 0 B are free"):
         rankscope.collect(folder("gpt2"), texts, out=tmp_path / "run.pt")
 
@@ -204,7 +206,7 @@ def test_a_collect_that_is_stopped_anywhere_ends_with_the_same_bytes(
     batches = len(prepare(folder("gpt2", "prefix"), texts, out=tmp_path / "x", **options).plan)
     rng = random.Random(0)
     points = 0
-    read = job_module.read
+    read = collecting.read
     for trial in range(20):
         out = tmp_path / f"run{trial}"
         stops = sorted(rng.sample(range(batches), k=1 + trial % 3))
@@ -218,7 +220,7 @@ def test_a_collect_that_is_stopped_anywhere_ends_with_the_same_bytes(
                 raise _Stopped
             return read(*args, **kwargs)
 
-        monkeypatch.setattr(job_module, "read", stopping)
+        monkeypatch.setattr(collecting, "read", stopping)
         while stops:
             points += 1
             with pytest.raises(_Stopped):

@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from rankscope.reading.hooks import Tap
-from rankscope.reading.forward import Inputs, Read, batches_by_length, check_rows, read
 from rankscope.errors import CheckpointError, DataError
 from rankscope.features import TEXT, Grid
+from rankscope.reading.forward import Inputs, Read, batches_by_length, check_rows, read
+from rankscope.reading.hooks import Tap
 from rankscope.sites import Site
 
 

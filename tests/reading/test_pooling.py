@@ -5,9 +5,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rankscope.reading.pooling import KINDS, pool
 from rankscope.errors import UnknownName
 from rankscope.features import ANSWER, IMAGE, POOLED, SPECIAL, TEXT, Grid
+from rankscope.reading.pooling import KINDS, pool
 
 # Two samples, left- and right-padded: [pad, BOS, image, text, answer] and [BOS, text, answer, pad, pad].
 GRID = Grid(

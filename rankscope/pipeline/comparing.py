@@ -15,7 +15,7 @@ from rankscope.definition import Comparison, Definition
 from rankscope.errors import NotComparable
 from rankscope.estimate import FEWEST, Replicates, View
 from rankscope.features import Rows, common, first_difference
-from rankscope.pipeline.measure import (
+from rankscope.pipeline.measuring import (
     GROUPS,
     Progress,
     caution,

@@ -10,8 +10,8 @@ from peft import PeftModel
 from torch import nn
 
 from rankscope.errors import DataError, UsageError
-from rankscope.models.prefix_live import prefix_of
-from rankscope.models.stacks import Stack, unwrapped
+from rankscope.models.prefix_live import cached_owner, prefix_of
+from rankscope.models.stacks import Stack, stacks, unwrapped
 
 _IN_CACHE = ("PREFIX_TUNING", "CARTRIDGE")
 """PEFT's kinds of prompt learning that add no rows to the hidden states."""
@@ -32,7 +32,10 @@ def virtual_rows(model: nn.Module, *, prefix: bool = False) -> int | dict[str, i
         return sum(c.num_virtual_tokens for c in prompts if kinds[id(c)] not in _IN_CACHE)
     of_peft = sum(c.num_virtual_tokens for c in prompts if kinds[id(c)] in _IN_CACHE)
     live = prefix_of(model)
-    return {"decoder": of_peft} if live is None else dict.fromkeys(live.shapes, live.rows)
+    if live is None:
+        return {"decoder": of_peft}
+    there = stacks(model)  # a prefix that is joined inside an attention takes no position
+    return {name: live.rows for name in live.shapes if cached_owner(unwrapped(model), there, name) is not None}
 
 
 def check_length(sample: str, stack: Stack, columns: int, added: int) -> None:
@@ -60,13 +63,13 @@ def check_length(sample: str, stack: Stack, columns: int, added: int) -> None:
         )
 
 
-def takes_positions(model: nn.Module, stacks: Mapping[str, Stack]) -> bool:
+def takes_positions(model: nn.Module, there: Mapping[str, Stack]) -> bool:
     """Whether positions must be handed over where padding is on the left; False where the model counts them itself.
 
     Raises:
         UsageError: if it does not, and takes none: then only padding on the right is right.
     """
-    text = [s for s in stacks.values() if s.columns == "text"]
+    text = [s for s in there.values() if s.columns == "text"]
     if not text:
         return False
     kinds = {getattr(getattr(s.owner, "config", None), "model_type", None) for s in text}

@@ -17,6 +17,7 @@ from rankscope.data.probes import Example
 from rankscope.errors import DataError, UsageError
 from rankscope.features import ROLES
 from rankscope.models.load import load_model
+from rankscope.models.prefix_live import attach_prefix, new_prefix
 from rankscope.models.reader import Batch, Reader, padded, reader
 from rankscope.models.stacks import sites
 
@@ -171,6 +172,12 @@ def test_a_text_that_does_not_fit_the_positions_is_refused(folder: Callable[...,
         DataError, match=told if room == 128 else r"5 of them of the prefix or prompt.*the model has 128"
     ):
         read.encode(Example("long", "seven of " * room))
+
+
+def test_a_prefix_that_is_joined_in_an_encoder_takes_no_position(folder: Callable[..., Path]) -> None:
+    model = load_model(folder("bart"))
+    attach_prefix(model, new_prefix(model, rows=4, stacks_in=("encoder", "decoder")))
+    assert reader(model, folder("bart")).prefix == {"decoder": 4}
 
 
 def test_relative_positions_have_no_end(folder: Callable[..., Path]) -> None:

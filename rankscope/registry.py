@@ -101,7 +101,9 @@ def known(what: Measure) -> Definition | Comparison:
     if callable(what):
         return _custom(what)
     if not isinstance(what, str):
-        raise UsageError(f"a measure is a name, a definition or a function on singular values; got {type(what).__name__}")
+        raise UsageError(
+            f"a measure is a name, a definition or a function on singular values; got {type(what).__name__}"
+        )
     if ".py:" in what:
         return _custom(_from_file(what))
     if what not in _ALL:

@@ -36,6 +36,27 @@ def first_reaching(w: Tensor, share: float) -> Tensor:
     return torch.where(sums[..., -1] > 0, short.sum(-1) + 1, 0)
 
 
+def crossing(w: Tensor, share: float) -> Tensor:
+    """Where the cumulative sum, linear between its points, reaches a share: what :func:`first_reaching` rounds up.
+
+    Args:
+        w: ``(*, r)`` weights, none negative, in any order.
+        share: between 0 (exclusive) and 1.
+
+    Returns:
+        ``(*,)`` float64, at most the whole number that :func:`first_reaching` gives and above it less one.
+    """
+    k = first_reaching(w, share)
+    if not w.shape[-1]:
+        return k.double()
+    w = w.double().sort(-1, descending=True).values
+    sums = w.cumsum(-1)
+    at = (k - 1).clamp(min=0)[..., None]
+    last = w.gather(-1, at).squeeze(-1)
+    over = sums.gather(-1, at).squeeze(-1) - share * sums[..., -1]
+    return torch.where(last > 0, k - over / last, k.double())
+
+
 def energy_rank(s: Tensor, share: float = 0.9) -> Tensor:
     r"""Energy rank: the least number of leading directions with a share of the energy.
 
@@ -56,9 +77,18 @@ def energy_rank(s: Tensor, share: float = 0.9) -> Tensor:
     Raises:
         UsageError: if the share is not in (0, 1].
     """
+    return first_reaching(_energies(s), share).double()
+
+
+def energy_crossing(s: Tensor, share: float = 0.9) -> Tensor:
+    """What :func:`energy_rank` rounds up to a whole number: ``(*,)`` float64, continuous in the singular values."""
+    return crossing(_energies(s), share)
+
+
+def _energies(s: Tensor) -> Tensor:
     s = s.double()
     largest = s.amax(-1, keepdim=True) if s.shape[-1] else s
-    return first_reaching((s / torch.where(largest > 0, largest, 1)).square(), share).double()
+    return (s / torch.where(largest > 0, largest, 1)).square()
 
 
 DEFINITIONS = tuple(
@@ -66,6 +96,7 @@ DEFINITIONS = tuple(
         name=f"energy-{percent}",
         function=partial(energy_rank, share=percent / 100),
         reads="spectrum",
+        smooth=partial(energy_crossing, share=percent / 100),
         formula=f"least k with sum_(i<=k) sigma^2 >= {percent / 100:g} sum sigma^2, of the centred features",
         citation="Jolliffe, Principal Component Analysis, 2002, section 6.1.1",
         low="1",

@@ -129,8 +129,8 @@ DEFINITIONS = (
     ),
     Definition(
         name="participation-ratio-clustered",
-        function=participation_ratio_of_rows,
-        reads="rows",
+        function=clustered_participation_ratio,
+        reads="clusters",
         formula="((tr G)^2 - sum_c (tr G_c)^2) / (|G|^2 - sum_c |G_c|^2), G_c the scatter of sample c",
         citation="cross-cluster form of Chun et al. 2026 (arXiv 2509.26560)",
         low="1 (in expectation)",

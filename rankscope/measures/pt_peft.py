@@ -19,7 +19,7 @@ from torch import Tensor
 from rankscope.definition import Definition
 from rankscope.errors import DataError, UsageError
 from rankscope.linalg.svd import singular_values
-from rankscope.measures.energy import first_reaching
+from rankscope.measures.energy import crossing, first_reaching
 from rankscope.measures.gaussian import gaussian_ratio
 from rankscope.measures.hill import weights
 
@@ -193,6 +193,47 @@ def paper_ratio(x: Tensor, sample: Tensor, *, length: Length = "relative", share
     )
 
 
+def curves_of_samples(x: Tensor, sample: Tensor, *, length: Length = "relative") -> Tensor:
+    """The cumulative curve of every sample on one grid; for ``ratio`` its own ratio, over 100.
+
+    The ratio of the paper reads the mean of these over samples, so leaving samples out costs nothing more.
+
+    Args:
+        x: ``(n, d)`` features.
+        sample: ``(n,)`` sample of each row.
+        length: how samples of different length are brought to one (:data:`Length`).
+
+    Returns:
+        ``(S, r)`` float64, samples in the order of their numbers; a sample that is all zero has a curve of zeros.
+    """
+    spectra = sample_spectra(x, sample)
+    if length == "ratio":
+        return torch.stack([spectrum_ratio(s) for s in spectra])[:, None] / 100
+    sizes = [len(s) for s in spectra]
+    r = min(sizes) if length == "truncate" else max(sizes)
+    fit = _stretched if length == "relative" else _cut
+    return torch.stack([fit(weights(s, base="sigma").cumsum(0), r) for s in spectra])
+
+
+def ratio_of_curve(curve: Tensor) -> Tensor:
+    """The ratio that a mean ``(*, r)`` of :func:`curves_of_samples` gives, in per cent; for r = 1 the mean itself."""
+    if curve.shape[-1] == 1:
+        return 100 * curve[..., 0]
+    return spectrum_ratio(torch.diff(curve, prepend=torch.zeros_like(curve[..., :1])).clamp(min=0))
+
+
+def crossing_of_curve(curve: Tensor) -> Tensor:
+    """What :func:`ratio_of_curve` rounds up to the grid: where the curve, linear between its points, reaches the share."""
+    if curve.shape[-1] == 1:
+        return 100 * curve[..., 0]
+    return spectrum_crossing(torch.diff(curve, prepend=torch.zeros_like(curve[..., :1])).clamp(min=0))
+
+
+def spectrum_crossing(s: Tensor, share: float = SHARE) -> Tensor:
+    """What :func:`spectrum_ratio` rounds up to the grid of 100 / r, in per cent: ``(*,)`` float64."""
+    return 100 * crossing(s, share) / max(s.shape[-1], 1)
+
+
 def ratio_of_samples(x: Tensor, sample: Tensor, *, length: Length = "relative") -> Tensor:
     """The value of :func:`paper_ratio`: a scalar in per cent."""
     return paper_ratio(x, sample, length=length).value
@@ -210,8 +251,10 @@ DEFINITIONS = (
     *(
         Definition(
             name="pt-peft" if length == "relative" else f"pt-peft-{length}",
-            function=partial(ratio_of_samples, length=length),
-            reads="rows",
+            function=ratio_of_curve,
+            reads="samples",
+            prepare=partial(curves_of_samples, length=length),
+            smooth=crossing_of_curve,
             formula=f"100 k / min(L, d) where the mean over samples of cumsum(sigma / sum sigma) reaches 0.9; {way}",
             citation=_CITATION,
             low="100 / min(L, d)",
@@ -226,6 +269,7 @@ DEFINITIONS = (
         name="pt-peft-pooled",
         function=spectrum_ratio,
         reads="spectrum",
+        smooth=spectrum_crossing,
         formula="100 k / r, least k with sum_(i<=k) sigma >= 0.9 sum sigma, of all rows together, uncentred",
         citation=_CITATION,
         low="100 / r",

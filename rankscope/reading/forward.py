@@ -8,10 +8,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from rankscope.reading.hooks import Tap, reading
-from rankscope.reading.pooling import Pooling, pool
 from rankscope.errors import CheckpointError, DataError
 from rankscope.features import TEXT, Grid
+from rankscope.reading.hooks import Tap, reading
+from rankscope.reading.pooling import Pooling, pool
 from rankscope.sites import Site
 
 ONE_A_SAMPLE = frozenset({"last", "first", "mean"})
@@ -55,7 +55,9 @@ def read(
         CheckpointError: if a site did not run, or its hidden states do not have the columns that were expected.
     """
     if model.training:
-        raise CheckpointError("the model is in training mode, in which dropout changes every feature; call model.eval()")
+        raise CheckpointError(
+            "the model is in training mode, in which dropout changes every feature; call model.eval()"
+        )
     poolings = {stack: pool(grid, kind, keep_special=keep_special) for stack, grid in inputs.grids.items()}
 
     def keep(site: Site, hidden: Tensor) -> Tensor:

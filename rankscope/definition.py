@@ -78,5 +78,8 @@ class Comparison:
     """The unit on an axis."""
     same_width: bool = False
     """Whether both runs must have the same number of features, because they are taken to share a basis."""
+    takes: tuple[Literal["k", "dtype"], ...] = ()
+    """What else the function is given by keyword: ``k``, the size of the leading subspace that belongs to the features'
+    width, and ``dtype``, in which they were stored, where their rounding matters."""
     centred: bool = True
     """Whether it reads spectra from which the mean over rows was taken away (``reads="spectra"`` only)."""

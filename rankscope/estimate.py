@@ -7,11 +7,13 @@ the runs are first turned, losslessly and together, into the space that their ro
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
 
+from rankscope.comparisons.subspace import subspace_size
 from rankscope.definition import Comparison, Definition
 from rankscope.errors import NotComparable
 from rankscope.features import Rows, samples_in_groups
@@ -173,7 +175,7 @@ class View:
             raise NotComparable(
                 f"{comparison.name} needs a shared basis; the widths are {self.widths[a]} and {self.widths[b]}"
             )
-        f, reads = comparison.function, comparison.reads
+        f, reads = self._given(comparison, a, b), comparison.reads
         if reads == "spectra":
             centred = comparison.centred
             return self._replicates(
@@ -184,6 +186,13 @@ class View:
         if reads == "folds":
             return self._replicates(lambda left: self._cross_fitted(f, self.pair(a, b), left))
         return self._over_rows(lambda keep: f(self._rows(a, keep), self._rows(b, keep), self.rows.sample[keep]))
+
+    def _given(self, comparison: Comparison, a: int, b: int) -> Callable[..., Tensor]:
+        """The function with what it takes by keyword. The width is the features' own, not that of the span of few rows."""
+        width = min(self._turned[a].shape[1], subspace_size(self.widths[a]))
+        coarser = max((self.features[run].dtype for run in (a, b)), key=lambda dtype: torch.finfo(dtype).eps)
+        told = {"k": width, "dtype": coarser}
+        return partial(comparison.function, **{name: told[name] for name in comparison.takes})
 
     def _replicates(self, number: Callable[[bool], Tensor]) -> Replicates:
         value = number(False)
@@ -235,7 +244,7 @@ class View:
         if comparison.reads == "spectra":
             centred = comparison.centred
             mine, noise = self.spectrum(a, centred=centred), self.like_noise(a).spectrum(0, centred=centred)
-            return float(comparison.function(mine, noise))
+            return float(self._given(comparison, a, a)(mine, noise))
 
         def scatter() -> View:
             generator = torch.Generator().manual_seed(self.n)
@@ -253,7 +262,7 @@ class View:
             halves = (sums.weighted(half.double()) for half in (self._even, ~self._even))
             spectra = [singular_values_of(half, centre=comparison.centred).values for half in halves]
             r = min(s.shape[-1] for s in spectra)
-            return float(comparison.function(*(s[..., :r] for s in spectra)))
+            return float(self._given(comparison, run, run)(*(s[..., :r] for s in spectra)))
         twice = self._once(
             ("itself", run),
             lambda: View([self.features[run]] * 2, self.rows, groups=self.groups, device=self.device, replicated=False),

@@ -174,6 +174,7 @@ COMPARISONS = (
     Comparison(
         name="drift-inside",
         function=drift_inside,
+        takes=("k",),
         reads="moments",
         formula="E|Vk' D|^2 / E|D|^2, Vk the base's k leading directions, k = min(32, d/8)",
         citation=_SOURCE,

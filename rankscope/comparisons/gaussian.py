@@ -129,6 +129,7 @@ COMPARISONS = (
     Comparison(
         name="affine-distance",
         function=affine_distance,
+        takes=("dtype",),
         reads="moments",
         formula="sqrt(sum_i ln^2 g_i), g_i the eigenvalues of (S1 + e I, S0 + e I), e the rounding noise of the stored dtype",
         citation="Pennec, Fillard & Ayache, IJCV 66, 2006",

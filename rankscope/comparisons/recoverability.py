@@ -170,6 +170,7 @@ COMPARISONS = (
     Comparison(
         name="recoverability",
         function=recovered_share,
+        takes=("dtype",),
         reads="folds",
         formula="sum_i l_i R2_i / sum_i l_i, R2_i = held-out ridge R2 of the base's i-th principal score, l_i its variance",
         citation=_SOURCE,
@@ -181,6 +182,7 @@ COMPARISONS = (
     Comparison(
         name="recoverable-components",
         function=recovered_count,
+        takes=("dtype",),
         reads="folds",
         formula="#{i: R2_i > 1/2}, R2_i = held-out ridge R2 of the base's i-th principal score",
         citation=_SOURCE,

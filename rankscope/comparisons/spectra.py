@@ -130,6 +130,7 @@ COMPARISONS = (
     Comparison(
         name="log-wasserstein",
         function=log_wasserstein,
+        takes=("dtype",),
         reads="spectra",
         formula="mean_i |ln p_i - ln q_i|, p and q normalised eigenvalues, floored at the rounding noise",
         citation="Vallender, Theory Probab. Appl. 18, 1974 (W1 of equal atoms)",

@@ -184,6 +184,7 @@ COMPARISONS = (
     Comparison(
         name="overlap",
         function=overlap,
+        takes=("k",),
         reads="moments",
         formula="|Uk' Vk|_F^2 / k, Uk and Vk the k leading principal directions, k = min(32, d/8)",
         citation="Björck & Golub, Math. Comp. 27, 1973; LoRA's phi, Hu et al., arXiv 2106.09685, section 7.2",
@@ -196,6 +197,7 @@ COMPARISONS = (
     Comparison(
         name="subspace-distance",
         function=subspace_distance,
+        takes=("k",),
         reads="moments",
         formula="sqrt(sum_i t_i^2), t_i the principal angles between the k leading directions, k = min(32, d/8)",
         citation="Edelman, Arias & Smith, SIMAX 20, 1998, table 4.2",
@@ -209,6 +211,7 @@ COMPARISONS = (
     Comparison(
         name="variance-captured",
         function=variance_captured,
+        takes=("k",),
         reads="folds",
         formula="tr(Vk' S1 Vk) / tr S1, Vk the base's k leading directions on other samples, k = min(32, d/8)",
         citation="Jolliffe, Principal Component Analysis, 2002, cross-fitted",

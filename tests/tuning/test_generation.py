@@ -1,0 +1,182 @@
+"""What tuned models say, SCST, and spectra while training."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import Trainer, TrainingArguments
+from tuning_data import examples
+
+from rankscope.errors import DataError, OutputExists, StoreCorrupt, UnknownName, UsageError
+from rankscope.models.load import load_model
+from rankscope.models.reader import reader
+from rankscope.models.stacks import sites
+from rankscope.tuning import SpectrumCallback, generate, read_spectra, train
+from rankscope.tuning.generation import continuations, prompt_inputs, prompt_reader
+from rankscope.tuning.scst import caption_log_probability
+
+SMALL: dict[str, Any] = {"batch_size": 4, "prefix_length": 3, "lora_rank": 2, "device": "cpu", "learning_rate": 1e-2}
+
+
+@pytest.mark.parametrize("name", ["gpt2", "bart", "blip2-opt", "llava"])
+def test_one_at_a_time_says_what_many_at_once_say(base: Callable[[str], Path], name: str, tmp_path: Path) -> None:
+    data = examples(name, 4)
+    train(base(name), method="prefix", data=data, out=tmp_path / "o", steps=2, **SMALL)
+    alone, together = (generate(tmp_path / "o", data, batch_size=b, max_new_tokens=5, device="cpu") for b in (1, 4))
+    assert alone == together
+    assert [p.id for p in together] == [e.id for e in data]
+    assert [p.text for p in together] != [p.text for p in generate(base(name), data, max_new_tokens=5, device="cpu")]
+
+
+def test_predictions_are_written_once(base: Callable[[str], Path], tmp_path: Path) -> None:
+    file = tmp_path / "p.jsonl"
+    said = generate(base("gpt2"), examples("gpt2", 3), out=file, max_new_tokens=4, num_beams=2, device="cpu")
+    lines = [json.loads(line) for line in file.read_text().splitlines()]
+    assert lines == [{"id": p.id, "prediction": p.text} for p in said]
+    with pytest.raises(OutputExists, match="is there already"):
+        generate(base("gpt2"), examples("gpt2", 3), out=file)
+
+
+def test_what_cannot_be_generated_is_refused(base: Callable[[str], Path]) -> None:
+    with pytest.raises(UsageError, match="says no text"):
+        generate(base("bert"), examples("gpt2", 1))
+    with pytest.raises(UsageError, match="at least 1"):
+        generate(base("gpt2"), examples("gpt2", 1), num_beams=0)
+    with pytest.raises(DataError, match="lower max_new_tokens"):
+        generate(base("gpt2"), examples("gpt2", 1), max_new_tokens=128, device="cpu")
+
+
+@pytest.mark.parametrize("name", ["blip2-opt", "llava", "blip2-t5"])
+def test_the_probability_of_a_caption_is_that_of_its_tokens(base: Callable[[str], Path], name: str) -> None:
+    """Greedy tokens are the likeliest at each step, and a batch gives what each caption gives alone."""
+    model, data = load_model(base(name)), examples(name, 3)
+    if name == "blip2-t5":
+        pytest.skip("transformers cannot cache a decoder deeper than its encoder, as this tiny one is")
+    reading = prompt_reader(model, reader(model, base(name), answers=False))
+    prompt = prompt_inputs(model, reading, data, room=5)
+    said = continuations(model, reading, prompt, max_new_tokens=5, min_new_tokens=5)
+    together = caption_log_probability(model, reading, prompt, said)
+    for i, example in enumerate(data):
+        own = prompt_inputs(model, reading, [example], room=5)
+        alone = caption_log_probability(model, reading, own, said[i : i + 1])
+        torch.testing.assert_close(alone[0], together[i], rtol=1e-4, atol=1e-4)
+        ids, total = own["input_ids"], 0.0
+        for token in said[i]:
+            rest = {k: v for k, v in own.items() if k not in ("input_ids", "attention_mask")}
+            logits = model(input_ids=ids, attention_mask=torch.ones_like(ids), **rest).logits[0, -1]
+            total += float(logits.log_softmax(-1)[token].detach())
+            ids = torch.cat([ids, token.view(1, 1)], 1)
+        assert float(together[i].detach()) == pytest.approx(total, abs=1e-3)
+
+
+def test_scst_is_a_stage_that_trains_what_is_there(base: Callable[[str], Path], tmp_path: Path) -> None:
+    data = examples("blip2-opt", 4)
+    options = {**SMALL, "scst_samples": 2, "scst_max_new_tokens": 6, "steps": [8, 2]}
+    done = train(
+        base("blip2-opt"), stages="prefix+lora,scst", data=data, out=tmp_path / "o", keep_epochs=False, **options
+    )
+    assert [entry["objective"] for entry in done.training] == ["cross-entropy", "scst"]
+    assert done.training[0]["trained"] == done.training[1]["trained"]
+    record = json.loads((tmp_path / "o" / "rankscope.json").read_text())
+    assert [stage["folder"] for stage in record["stages"]] == ["0-prefix", "1-lora"]
+    again = train(base("blip2-opt"), stages="prefix+lora", data=data, out=tmp_path / "ce", **{**options, "steps": 8})
+    assert again.training[0]["losses"] == done.training[0]["losses"]
+
+
+def test_self_critical_training_raises_the_probability_of_what_is_rewarded(
+    base: Callable[[str], Path], tmp_path: Path
+) -> None:
+    """With a reward that counts one letter, the model comes to say it."""
+    from rankscope.tuning.scst import ScstTrainer
+
+    class Letters:
+        def __init__(self, *_: object) -> None: ...
+
+        def __call__(self, ids: list[str], captions: list[str]) -> list[float]:
+            return [float(len(set(caption.split()))) + caption.count("e") / 10 for caption in captions]
+
+    original = ScstTrainer.__init__
+
+    def with_letters(self: Any, **options: Any) -> None:
+        original(self, **options)
+        self.reward = Letters()
+
+    data, options = examples("blip2-opt", 4), {**SMALL, "scst_samples": 6, "scst_max_new_tokens": 8}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ScstTrainer, "__init__", with_letters)
+        train(
+            base("blip2-opt"),
+            stages="full,scst",
+            data=data,
+            out=tmp_path / "o",
+            **{**options, "steps": [1, 25], "learning_rate": [0.0, 3e-3]},
+        )
+
+    def rewarded(folder: Path) -> float:
+        said = [p.text for p in generate(folder, data, max_new_tokens=8, device="cpu")]
+        return sum(Letters()([], said)) / len(said)
+
+    assert rewarded(tmp_path / "o") > rewarded(base("blip2-opt"))
+
+
+def test_a_callback_records_spectra_and_disturbs_nothing(base: Callable[[str], Path], tmp_path: Path) -> None:
+    model = load_model(base("gpt2"))
+    batch = reader(model, base("gpt2")).read(examples("gpt2", 6))
+    data, told = examples("gpt2", 8), {**SMALL, "method": "lora", "steps": 5, "lora_dropout": 0.1}
+    call = SpectrumCallback([batch], tmp_path / "s.jsonl", sites="decoder", every=2)
+    train(base("gpt2"), data=data, out=tmp_path / "a", callbacks=[call], **told)
+    train(base("gpt2"), data=data, out=tmp_path / "b", **told)
+    files = [(tmp_path / n / "0-lora" / "adapter_model.safetensors").read_bytes() for n in "ab"]
+    assert files[0] == files[1]
+    spectra = read_spectra(tmp_path / "s.jsonl")
+    assert set(spectra) == {str(site) for site in sites(model)}
+    assert all(list(steps) == [0, 2, 4, 5] for steps in spectra.values())
+    last = spectra["decoder.final"]
+    with torch.no_grad():
+        hidden = model(**batch.inputs, output_hidden_states=True).hidden_states[-1]
+    ends = batch.inputs["attention_mask"].sum(1) - 1
+    expected = torch.linalg.svdvals(hidden[torch.arange(6), ends].double())
+    torch.testing.assert_close(last[0], expected, rtol=1e-5, atol=1e-5)
+    assert not torch.allclose(last[0], last[5])
+
+
+def test_a_callback_works_in_anyones_trainer(base: Callable[[str], Path], tmp_path: Path) -> None:
+    model = load_model(base("gpt2"))
+    batch = reader(model, base("gpt2")).read(examples("gpt2", 4))
+    rows = [{"input_ids": torch.arange(5), "labels": torch.arange(5)} for _ in range(4)]
+    call = SpectrumCallback([batch], tmp_path / "s.jsonl", sites=["decoder.final"], rows="mean", every=1)
+    args = TrainingArguments(
+        str(tmp_path),
+        max_steps=2,
+        report_to=[],
+        use_cpu=True,
+        disable_tqdm=True,
+        save_strategy="no",
+        dataloader_pin_memory=False,
+    )
+    Trainer(model=model, args=args, train_dataset=rows, callbacks=[call]).train()
+    assert list(read_spectra(tmp_path / "s.jsonl")["decoder.final"]) == [0, 1, 2]
+    assert model.training
+
+
+def test_a_callback_refuses_what_cannot_be(base: Callable[[str], Path], tmp_path: Path) -> None:
+    file = tmp_path / "s.jsonl"
+    with pytest.raises(UsageError, match="at least one batch"):
+        SpectrumCallback([], file)
+    model = load_model(base("gpt2"))
+    batch = reader(model, base("gpt2")).read(examples("gpt2", 4))
+    with pytest.raises(UnknownName, match="no row kind 'best'"):
+        SpectrumCallback([batch], file, rows="best")
+    call = SpectrumCallback([batch], file, sites="decoder.9")
+    with pytest.raises(UnknownName, match="no site"):
+        call.record(model, 0)
+    with pytest.raises(OutputExists, match="is there already"):
+        SpectrumCallback([batch], file)
+    file.write_text('{"step": 1')
+    with pytest.raises(StoreCorrupt, match="line 1 is no record"):
+        read_spectra(file)

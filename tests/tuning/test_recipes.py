@@ -1,0 +1,105 @@
+"""Recipes: what a method means, and that Python, TOML and what is written down say the same."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from rankscope.errors import UnknownName, UsageError
+from rankscope.tuning.config import Recipe
+from rankscope.tuning.recipes import LATER, METHODS, RATES, options, read_options, recipe
+
+
+def stages(made: Recipe) -> list[tuple[tuple[str, ...], tuple[str, ...]]]:
+    return [(stage.attach, stage.train) for stage in made.stages]
+
+
+def test_there_are_as_many_methods_as_promised() -> None:
+    assert len(METHODS) == 4 + 3 + 3 + 3
+
+
+@pytest.mark.parametrize(
+    ("method", "expected"),
+    [
+        ("full", [(("full",), ("full",))]),
+        ("prefix", [(("prefix",), ("prefix",))]),
+        ("pt-lora", [(("prefix",), ("prefix",)), (("lora",), ("prefix", "lora"))]),
+        ("pt-full", [(("prefix",), ("prefix",)), (("full",), ("prefix", "full"))]),
+        ("prefix+lora", [(("prefix", "lora"), ("prefix", "lora"))]),
+        ("lora-prefix", [(("lora",), ("lora",)), (("prefix",), ("lora", "prefix"))]),
+        ("prefix,lora,scst", [(("prefix",), ("prefix",)), (("lora",), ("prefix", "lora")), ((), ("prefix", "lora"))]),
+    ],
+)
+def test_a_method_says_what_is_attached_and_trained(method: str, expected: object) -> None:
+    assert stages(recipe(method)) == expected
+
+
+def test_a_frozen_prefix_is_not_trained_again() -> None:
+    assert stages(recipe("pt-lora", freeze_prefix=True))[1] == (("lora",), ("lora",))
+
+
+def test_a_later_stage_is_slower() -> None:
+    first, second = recipe("pt-lora").stages
+    assert first.learning_rate == RATES["prefix"]
+    assert second.learning_rate == pytest.approx(LATER * RATES["lora"])
+    assert second.learning_rate < recipe("lora").stages[0].learning_rate
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_what_is_written_down_reads_back(method: str) -> None:
+    made = recipe(method, epochs=2, prefix_stacks="decoder", lora_targets=["q_proj"], weight_decay=0.1)
+    assert Recipe.of_dict(json.loads(json.dumps(made.to_dict()))) == made
+
+
+def test_a_file_says_the_same_as_options(tmp_path: Path) -> None:
+    file = tmp_path / "recipe.toml"
+    file.write_text(
+        'epochs = [1, 2]\nfreeze_prefix = true\n[prefix]\nlength = 4\nstacks = ["decoder"]\n[lora]\nrank = 2\n'
+    )
+    told = read_options(file)
+    same = recipe("pt-lora", epochs=[1, 2], freeze_prefix=True, prefix_length=4, prefix_stacks="decoder", lora_rank=2)
+    assert recipe("pt-lora", **told) == same
+    assert [stage.epochs for stage in same.stages] == [1, 2]
+    assert recipe("pt-lora") != same
+
+
+def test_every_option_changes_the_recipe() -> None:
+    other = {"schedule": "cosine", "precision": "bf16", "adapter_function": "relu"}
+    given: dict[str, object] = {}
+    for name, (kind, default, _) in options().items():
+        value = other.get(name) or (("x",) if kind.startswith("tuple") else not default if kind == "bool" else 0.5)
+        given[name] = 3 if kind == "int" else value
+    swept = [name for name, value in given.items() if recipe("pt-lora", **{name: value}) != recipe("pt-lora")]
+    assert swept == list(options())
+    assert len(swept) == 38
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (lambda: recipe("lore"), UnknownName, "no method 'lore'; the methods are full, lora"),
+        (lambda: recipe("prefix,lore"), UnknownName, "stages of prefix, lora, adapter, full, scst"),
+        (lambda: recipe(), UsageError, "give a method"),
+        (lambda: recipe("lora", stages="lora"), UsageError, "not both"),
+        (lambda: recipe("lora,lora"), UsageError, "attaches lora twice"),
+        (lambda: recipe("scst"), UsageError, "scst is a stage of its own, after"),
+        (lambda: recipe("lora", lora_rang=3), UnknownName, "no option 'lora_rang'"),
+        (lambda: recipe("pt-lora", epochs=[1, 2, 3]), UsageError, "epochs has 3 values for 2 stages"),
+        (lambda: recipe("lora", learning_rate=-1), UsageError, "not negative"),
+        (lambda: recipe("lora", batch_size=0), UsageError, "batch of at least 1"),
+        (lambda: recipe("lora", warmup=1.5), UsageError, "share of the steps"),
+        (lambda: recipe("lora", precision="fp8"), UsageError, "no precision 'fp8'"),
+        (lambda: read_options(Path("nowhere.toml")), UsageError, "no recipe nowhere.toml"),
+    ],
+)
+def test_what_cannot_be_meant_is_refused(call, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        call()
+
+
+def test_a_broken_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "r.toml").write_text("epochs = = 3")
+    with pytest.raises(UsageError, match="is no TOML"):
+        read_options(tmp_path / "r.toml")

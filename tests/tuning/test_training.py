@@ -1,0 +1,349 @@
+"""Training: what is trained, what is kept, what repeats, what continues, and what stops it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tiny
+import torch
+from safetensors.torch import load_file
+from torch.testing import assert_close
+from transformers import TrainerCallback
+from tuning_data import examples
+
+from rankscope.data import Example
+from rankscope.errors import (
+    CheckpointError,
+    DataError,
+    NonFinite,
+    OutputExists,
+    RankscopeError,
+    UnknownName,
+    UsageError,
+)
+from rankscope.models.load import load_model
+from rankscope.tuning import held_out_loss, train
+from rankscope.tuning.recipes import METHODS, recipe
+from rankscope.tuning.stages import attach_kinds
+
+SMALL: dict[str, Any] = {"batch_size": 4, "prefix_length": 3, "lora_rank": 2, "adapter_size": 2, "device": "cpu"}
+IDS = torch.arange(10, 20)[None]
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    """Every tensor of a checkpoint, by its file and name."""
+    files = [f for f in sorted(folder.rglob("*.safetensors")) if ".training" not in f.parts]
+    return {f"{f.relative_to(folder)}:{k}": v for f in files for k, v in load_file(f).items()}
+
+
+def same(a: Path, b: Path) -> bool:
+    one, other = weights(a), weights(b)
+    return one.keys() == other.keys() and all(torch.equal(one[k], other[k]) for k in one)
+
+
+class Killed(Exception):
+    """The run was killed."""
+
+
+class Kill(TrainerCallback):
+    """Kills the run after a step of a stage."""
+
+    def __init__(self, stage: int, step: int) -> None:
+        self.at = (f"stage-{stage}", step)
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if (Path(args.output_dir).name, state.global_step) == self.at:
+            raise Killed
+
+
+class Poison(TrainerCallback):
+    """Makes a weight infinite after a step, so that the next loss is no number."""
+
+    def __init__(self, step: int, *, gradient: bool = False) -> None:
+        self.step, self.gradient = step, gradient
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, *, model: Any, **_: Any) -> None:
+        if state.global_step + 1 == self.step:
+            trained = next(p for p in model.parameters() if p.requires_grad)
+            if self.gradient:
+                trained.register_hook(lambda grad: grad * float("nan"))
+            else:
+                next(p for p in model.parameters() if not p.requires_grad).data.fill_(float("inf"))
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_learns(base: Callable[[str], Path], method: str, tmp_path: Path) -> None:
+    """Eight texts are learnt by heart: no untrained model comes below the floor."""
+    data = examples("gpt2", 6)
+    done = train(
+        base("gpt2"), method=method, data=data, out=tmp_path / "o", steps=12, learning_rate=2e-2, warmup=0.0, **SMALL
+    )
+    before, after = held_out_loss(base("gpt2"), data), held_out_loss(tmp_path / "o", data)
+    assert after < before - 0.5
+    assert [entry["name"] for entry in done.training] == [stage.name for stage in recipe(method).stages]
+    record = json.loads((tmp_path / "o" / "rankscope.json").read_text())
+    assert [s["kind"] for s in record["stages"]] == [kind for stage in done.recipe.stages for kind in stage.attach]
+    assert record["base"] == str(base("gpt2").resolve())
+    assert len(record["base_digest"]) == 64
+    assert not (tmp_path / "o" / ".training").exists()
+
+
+def test_trained_numbers_are_those_of_the_method(base: Callable[[str], Path], tmp_path: Path) -> None:
+    done = train(base("gpt2"), method="pt-lora", data=examples("gpt2"), out=tmp_path / "o", steps=1, **SMALL)
+    # GPT-2 with 3 blocks of width 32: A is 2 × 32 and B is 96 × 2 in each; the prefix's network is 3 × 32 + (32 + 1) × 32 + (32 + 1) × 192.
+    lora, prefix = 3 * (2 * 32 + 96 * 2), 3 * 32 + 33 * 32 + 33 * 192
+    assert [entry["trained"] for entry in done.training] == [{"prefix": prefix}, {"prefix": prefix, "lora": lora}]
+
+
+def test_a_frozen_prefix_stays_as_the_first_stage_ended_it(base: Callable[[str], Path], tmp_path: Path) -> None:
+    for frozen in (False, True):
+        train(
+            base("gpt2"), method="pt-lora", data=examples("gpt2"), out=tmp_path / str(frozen), steps=[2, 3],
+            freeze_prefix=frozen, keep_epochs=True, **SMALL,
+        )  # fmt: skip
+    first, kept = tmp_path / "True" / "epochs" / "stage-0-epoch-1", tmp_path / "True"
+    assert torch.equal(
+        *(load_file(f / "0-prefix" / "adapter_model.safetensors")["prompt_embeddings"] for f in (first, kept))
+    )
+    assert not same(tmp_path / "False", kept)
+
+
+@pytest.mark.parametrize("kind", ["lora", "adapter", "full"])
+@pytest.mark.parametrize("name", ["gpt2", "bart"])
+def test_a_second_stage_starts_where_the_first_ended(base: Callable[[str], Path], name: str, kind: str) -> None:
+    made, model = recipe(f"pt-{kind}"), load_model(base(name))
+    attach_kinds(model, ("prefix",), made)
+    model.eval()
+    before = model(input_ids=IDS).logits
+    attach_kinds(model, (kind,), made)
+    assert torch.equal(model.eval()(input_ids=IDS).logits, before)
+
+
+def test_a_new_process_opens_each_part_as_it_was(base: Callable[[str], Path], tmp_path: Path) -> None:
+    out = tmp_path / "o"
+    train(base("gpt2"), method="pt-adapter", data=examples("gpt2"), out=out, steps=2, learning_rate=1e-2, **SMALL)
+    model = load_model(out)
+    whole = model(IDS).logits
+    prefix = load_model([base("gpt2"), out / "0-prefix"])(IDS).logits
+    adapter = load_model([base("gpt2"), out / "1-adapter"])(IDS).logits
+    torch.save({"whole": whole, "0-prefix": prefix, "1-adapter": adapter}, tmp_path / "expected.pt")
+    code = """
+import sys, warnings, torch, peft, transformers
+from rankscope.models.bottleneck import register_bottleneck
+from rankscope.models.load import load_model
+warnings.simplefilter("ignore")
+register_bottleneck()
+base, out, expected = sys.argv[1], sys.argv[2], torch.load(sys.argv[3], weights_only=True)
+ids = torch.arange(10, 20)[None]
+for part in ("0-prefix", "1-adapter"):
+    model = peft.PeftModel.from_pretrained(transformers.AutoModelForCausalLM.from_pretrained(base), f"{out}/{part}").eval()
+    torch.testing.assert_close(model(ids).logits, expected[part], rtol=0, atol=1e-6)
+torch.testing.assert_close(load_model(out)(ids).logits, expected["whole"], rtol=0, atol=1e-6)
+print("3 alike")
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(base("gpt2")), str(out), str(tmp_path / "expected.pt")], capture_output=True, text=True
+    )  # fmt: skip
+    assert done.stdout.strip() == "3 alike", done.stderr[-2000:]
+    assert (whole - prefix).abs().max() > 1e-3
+    assert (whole - adapter).abs().max() > 1e-3
+
+
+RUN: dict[str, Any] = {
+    **SMALL,
+    "method": "pt-lora",
+    "epochs": 2,
+    "lora_dropout": 0.1,
+    "save_steps": 2,
+    "weight_decay": 0.01,
+}
+
+
+@pytest.fixture(scope="module")
+def undisturbed(base: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("run") / "undisturbed"
+    train(base("gpt2"), data=examples("gpt2", 12), out=out, **RUN)
+    return out
+
+
+def test_one_seed_repeats_and_two_differ(base: Callable[[str], Path], undisturbed: Path, tmp_path: Path) -> None:
+    for seed in (0, 1):
+        train(base("gpt2"), data=examples("gpt2", 12), out=tmp_path / str(seed), seed=seed, **RUN)
+    assert same(tmp_path / "0", undisturbed)
+    assert not same(tmp_path / "1", undisturbed)
+
+
+@pytest.mark.parametrize(("stage", "step"), [(0, 1), (0, 3), (0, 6), (1, 1), (1, 5)])
+def test_a_killed_run_ends_as_if_it_had_not_been(
+    base: Callable[[str], Path], undisturbed: Path, stage: int, step: int, tmp_path: Path
+) -> None:
+    data, out = examples("gpt2", 12), tmp_path / "o"
+    with pytest.raises(Killed):
+        train(base("gpt2"), data=data, out=out, callbacks=[Kill(stage, step)], **RUN)
+    with pytest.raises(OutputExists, match="an unfinished run: continue it with resume"):
+        train(base("gpt2"), data=data, out=out, **RUN)
+    done = train(base("gpt2"), data=data, out=out, resume=True, **RUN)
+    assert same(out, undisturbed)
+    assert [entry["steps"] for entry in done.training] == [6, 6]
+
+
+def test_a_state_that_a_kill_cut_short_is_passed_over(
+    base: Callable[[str], Path], undisturbed: Path, tmp_path: Path
+) -> None:
+    data, out = examples("gpt2", 12), tmp_path / "o"
+    with pytest.raises(Killed):
+        train(base("gpt2"), data=data, out=out, callbacks=[Kill(1, 5)], **RUN)
+    last = out / ".training" / "stage-1" / "checkpoint-4"
+    (last / "complete").unlink()
+    (last / "optimizer.pt").write_bytes(b"cut")
+    train(base("gpt2"), data=data, out=out, resume=True, **RUN)
+    assert same(out, undisturbed)
+
+
+def test_only_the_same_run_is_continued(base: Callable[[str], Path], tmp_path: Path) -> None:
+    data, out, own = examples("gpt2", 12), tmp_path / "o", tmp_path / "base"
+    shutil.copytree(base("gpt2"), own)
+    with pytest.raises(Killed):
+        train(own, data=data, out=out, callbacks=[Kill(0, 3)], **RUN)
+    for change, message in [
+        ({"seed": 3}, "begun with seed 0, not 3"),
+        ({"lora_rank": 5}, r"begun with recipe\.lora\.rank 2, not 5"),
+        ({"data": examples("gpt2", 4)}, "begun with data"),
+    ]:
+        with pytest.raises(UsageError, match=message):
+            train(own, **{"data": data, **RUN, **change}, out=out, resume=True)
+    tiny.save_base("gpt2", own, seed=7)
+    with pytest.raises(CheckpointError, match="it is another base, or was changed since"):
+        train(own, data=data, out=out, resume=True, **RUN)
+
+
+def test_a_finished_run_is_not_done_again(base: Callable[[str], Path], undisturbed: Path) -> None:
+    before = weights(undisturbed)
+    done = train(base("gpt2"), data=examples("gpt2", 12), out=undisturbed, resume=True, **RUN)
+    assert [entry["steps"] for entry in done.training] == [6, 6]
+    assert all(torch.equal(before[k], v) for k, v in weights(undisturbed).items())
+    with pytest.raises(OutputExists, match="there already"):
+        train(base("gpt2"), data=examples("gpt2", 12), out=undisturbed, **RUN)
+
+
+def test_overwriting_removes_checkpoints_only(base: Callable[[str], Path], tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("keep")
+    with pytest.raises(OutputExists, match="no checkpoint of rankscope"):
+        train(base("gpt2"), method="lora", data=examples("gpt2"), out=tmp_path, overwrite=True, steps=1, **SMALL)
+    assert (tmp_path / "notes.txt").read_text() == "keep"
+    for method in ("lora", "adapter"):
+        train(base("gpt2"), method=method, data=examples("gpt2"), out=tmp_path / "o", overwrite=True, steps=1, **SMALL)
+    assert not (tmp_path / "o" / "0-lora").exists()
+
+
+@pytest.mark.parametrize("gradient", [False, True])
+def test_a_loss_that_is_no_number_stops_and_keeps_the_last_good_state(
+    base: Callable[[str], Path], gradient: bool, tmp_path: Path
+) -> None:
+    data, out = examples("gpt2", 12), tmp_path / "o"
+    what = "the gradient of" if gradient else "the loss is nan"
+    with pytest.raises(
+        NonFinite, match=rf"stage 0: {what}.* at step 3; training stopped, the state after step 2 is kept in"
+    ):
+        train(
+            base("gpt2"), method="lora", data=data, out=out, steps=6, callbacks=[Poison(3, gradient=gradient)], **SMALL
+        )
+    assert torch.isfinite(load_model(out / "last-good-step-2")(IDS).logits).all()
+    assert not (out / "rankscope.json").exists()
+
+
+def test_epochs_are_kept_as_checkpoints(base: Callable[[str], Path], tmp_path: Path) -> None:
+    train(base("gpt2"), method="lora", data=examples("gpt2"), out=tmp_path / "o", epochs=3, keep_epochs=True, **SMALL)
+    kept = sorted((tmp_path / "o" / "epochs").iterdir())
+    assert [k.name for k in kept] == [f"stage-0-epoch-{i}" for i in (1, 2, 3)]
+    logits = [load_model(k)(IDS).logits for k in (*kept, tmp_path / "o")]
+    assert not torch.equal(logits[0], logits[1])
+    assert_close(logits[2], logits[3], rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("name", "task"),
+    [("blip2-opt", "captioning"), ("blip2-t5", "vqa"), ("llava", "captioning"), ("t5", "seq2seq"), ("opt", "lm"),
+     ("bert-classifier", "classification"), ("vit", "classification")],
+)  # fmt: skip
+def test_every_task_trains_and_comes_back(base: Callable[[str], Path], name: str, task: str, tmp_path: Path) -> None:
+    data, out = examples(name, 4), tmp_path / "o"
+    train(base(name), method="pt-lora", data=data, out=out, task=task, steps=4, learning_rate=1e-2, **SMALL)
+    assert held_out_loss(out, data, task=task) < held_out_loss(base(name), data, task=task)
+
+
+def test_a_file_of_options_trains_as_options_do(base: Callable[[str], Path], tmp_path: Path) -> None:
+    (tmp_path / "r.toml").write_text('method = "lora"\nsteps = 2\nbatch_size = 4\n[lora]\nrank = 2\n')
+    data = examples("gpt2")
+    train(base("gpt2"), data=data, out=tmp_path / "a", config=tmp_path / "r.toml", device="cpu")
+    train(base("gpt2"), method="lora", steps=2, batch_size=4, lora_rank=2, data=data, out=tmp_path / "b", device="cpu")
+    assert same(tmp_path / "a", tmp_path / "b")
+
+
+LONG = [Example("long", text="five " * 200)]
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "error", "message"),
+    [
+        ("gpt2", {"method": "lore"}, UnknownName, "no method 'lore'"),
+        ("gpt2", {"lora_targets": "q_proj"}, UnknownName, "no linear map 'q_proj'; it has c_attn"),
+        ("gpt2", {"lora_stacks": "encoder"}, UnknownName, "no stack of blocks encoder; it has decoder"),
+        ("gpt2", {"method": "prefix", "prefix_stacks": "vision"}, UnknownName, "no stack 'vision' for a prefix"),
+        ("gpt2", {"task": "painting"}, UnknownName, "no task 'painting'"),
+        ("gpt2", {"task": "captioning"}, UsageError, "needs a model that sees"),
+        ("gpt2", {"task": "seq2seq"}, DataError, "seq2seq needs targets in every example; 8 of 8"),
+        ("gpt2", {"method": "lora,scst"}, UsageError, "SCST rewards captions; the task is lm"),
+        ("gpt2", {"data": LONG}, DataError, "'long' takes"),
+        ("gpt2", {"max_length": 3}, DataError, "max_length is 3"),
+        (
+            "gpt2",
+            {"method": "prefix", "gradient_checkpointing": True},
+            UsageError,
+            "does not work with gradient checkpointing",
+        ),
+        ("bert-classifier", {"data": [Example("a", text="five")]}, DataError, "needs a label"),
+        ("bert-classifier", {"method": "lora,adapter"}, UsageError, "cannot share a classification head"),
+        ("bert-classifier", {"task": "lm"}, UsageError, "says no text"),
+        ("blip2-opt", {"data": [Example("a", text="five", targets=("x",))]}, DataError, "needs an image"),
+    ],
+)
+def test_what_cannot_be_trained_is_refused(
+    base: Callable[[str], Path],
+    name: str,
+    change: dict[str, Any],
+    error: type[RankscopeError],
+    message: str,
+    tmp_path: Path,
+) -> None:
+    given = {"method": "lora", "data": examples(name), "steps": 1, **SMALL, **change}
+    with pytest.raises(error, match=message):
+        train(base(name), out=tmp_path / "o", **given)
+
+
+def test_the_prefix_counts_in_the_positions(base: Callable[[str], Path], tmp_path: Path) -> None:
+    data = [Example("a", text="five " * 24)]
+    train(base("gpt2"), method="lora", data=data, out=tmp_path / "fits", steps=1, **SMALL)
+    with pytest.raises(DataError, match="of them of the prefix"):
+        train(base("gpt2"), method="prefix", data=data, out=tmp_path / "o", steps=1, **{**SMALL, "prefix_length": 120})
+
+
+def test_a_tuned_model_is_no_base(base: Callable[[str], Path], undisturbed: Path, tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="is tuned already"):
+        train(undisturbed, method="lora", data=examples("gpt2"), out=tmp_path / "o")
+
+
+def test_a_changed_base_is_refused_when_the_checkpoint_is_opened(base: Callable[[str], Path], tmp_path: Path) -> None:
+    own = tmp_path / "base"
+    shutil.copytree(base("gpt2"), own)
+    train(own, method="lora", data=examples("gpt2"), out=tmp_path / "o", steps=1, **SMALL)
+    tiny.save_base("gpt2", own, seed=7)
+    with pytest.raises(CheckpointError, match="another model, or was changed since"):
+        load_model(tmp_path / "o")

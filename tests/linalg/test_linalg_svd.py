@@ -84,6 +84,16 @@ def test_a_float32_tail_below_the_gram_is_solved_directly(device: torch.device) 
     assert gram[:-1].abs().max().sqrt() > 1e-9 * found.values[0]  # what the Gram matrix would have said
 
 
+def test_a_float32_tail_that_the_gram_blurs_is_solved_directly(device: torch.device) -> None:
+    x = geometric(400, 100, 7, device=device)[0].float()
+    exact = reference(x, centre=False)
+    found = singular_values(x)
+    assert found.route == "direct"
+    assert_close(found.values, exact, rtol=1e-6, atol=0)
+    blurred = torch.linalg.eigvalsh(x.double().mT @ x.double()).clamp(min=0).sqrt().flip(0)
+    assert ((blurred / exact - 1).abs() > 1e-3).any()  # what the Gram matrix would have said
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_half_precision_is_lifted_once(dtype: torch.dtype, device: torch.device) -> None:
     x = geometric(400, 100, 1, device=device)[0].to(dtype)

@@ -188,8 +188,12 @@ def test_isoscore_is_its_authors_package() -> None:
 
 def test_a_share_that_rounding_just_misses_is_reached() -> None:
     assert first_reaching(torch.ones(10), 0.9) == 9
-    assert first_reaching(torch.full((10,), 0.1, dtype=torch.float64), 0.9) == 9
-    assert torch.full((10,), 0.1, dtype=torch.float64).cumsum(0)[8] < 0.9  # why: the plain comparison says ten
+    plainly = 0
+    for r in range(10, 400, 10):
+        equal = torch.full((r,), 1 / 7, dtype=torch.float64)
+        assert first_reaching(equal, 0.9) == round(0.9 * r)
+        plainly += int((equal.cumsum(0) < 0.9 * equal.sum()).sum() + 1 != round(0.9 * r))
+    assert plainly > 0  # the negative control: the plain comparison is one off now and then
     assert first_reaching(torch.tensor([0.9 - 1e-9, 0.1 + 1e-9]), 0.9) == 2  # a shortfall that is none of rounding
 
 

@@ -12,6 +12,7 @@ import torch
 
 import rankscope.measures
 from rankscope.definition import Definition
+from rankscope.linalg.clusters import ClusterMoments
 from rankscope.linalg.moments import Moments
 from rankscope.linalg.svd import singular_values
 
@@ -40,7 +41,8 @@ def test_every_module_defines_something_and_every_name_is_said_once() -> None:
 def test_the_names_that_the_tables_print_are_there() -> None:
     reads = {d.name: d.reads for d in ALL}
     assert reads["participation-ratio"] == "moments"
-    assert reads["pt-peft"] == "rows"
+    assert reads["participation-ratio-clustered"] == "clusters"
+    assert reads["pt-peft"] == "samples"
     for name in ("roy-vetterli", "rankme", "pt-peft-pooled", "stable-rank", "energy-90", "energy-95", "alpha-req"):
         assert reads[name] == "spectrum"
     uncentred = {d.name for d in ALL if d.reads == "spectrum" and not d.centred}
@@ -57,6 +59,14 @@ def test_it_computes_from_what_it_reads(definition: Definition, device: torch.de
         value, shape = definition.function(s), (2,)
     elif definition.reads == "moments":
         value, shape = definition.function(Moments.of(x, shift=x[0], group=sample % 3, groups=3)), (3,)
+    elif definition.reads == "clusters":
+        clusters = ClusterMoments.of(x, sample, shift=x[0], group=sample % 3, groups=3)
+        value, shape = definition.function(clusters), (3,)
+    elif definition.reads == "samples":
+        assert definition.prepare is not None
+        of_samples = definition.prepare(x, sample)
+        assert len(of_samples) == 30
+        value, shape = definition.function(of_samples.unflatten(0, (2, 15)).mean(1)), (2,)
     else:
         value, shape = definition.function(x, sample), ()
     assert value.shape == shape

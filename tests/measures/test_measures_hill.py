@@ -16,7 +16,7 @@ from rankscope.errors import UsageError
 from rankscope.linalg.moments import Moments
 from rankscope.linalg.svd import singular_values
 from rankscope.measures.effective_rank import effective_rank, entropy_rank
-from rankscope.measures.energy import energy_rank, first_reaching
+from rankscope.measures.energy import crossing, energy_crossing, energy_rank, first_reaching
 from rankscope.measures.hill import hill
 from rankscope.measures.isoscore import isoscore, unbiased_isoscore
 from rankscope.measures.numerical_rank import numerical_rank, rank_of_rows, storage_threshold
@@ -195,6 +195,21 @@ def test_a_share_that_rounding_just_misses_is_reached() -> None:
         plainly += int((equal.cumsum(0) < 0.9 * equal.sum()).sum() + 1 != round(0.9 * r))
     assert plainly > 0  # the negative control: the plain comparison is one off now and then
     assert first_reaching(torch.tensor([0.9 - 1e-9, 0.1 + 1e-9]), 0.9) == 2  # a shortfall that is none of rounding
+
+
+@given(spectra, st.floats(0.05, 1.0))
+@settings(max_examples=60, deadline=None)
+def test_a_crossing_is_what_a_rank_rounds_up(s: Tensor, share: float) -> None:
+    k, at = float(first_reaching(s, share)), float(crossing(s, share))
+    assert k - 1 - 1e-9 <= at <= k + 1e-9
+    assert float(energy_crossing(s, share)) <= float(energy_rank(s, share)) + 1e-9
+    sums = torch.cat([torch.zeros(1), s.sort(descending=True).values.cumsum(0)])
+    assert np.interp(at, range(len(sums)), (sums / sums[-1]).numpy()) == pytest.approx(share, rel=1e-9)
+
+
+def test_nothing_crosses_nothing() -> None:
+    assert crossing(torch.zeros(2, 0), 0.9).tolist() == [0, 0]
+    assert energy_crossing(torch.zeros(2, 5)).tolist() == [0, 0]
 
 
 def test_the_numerical_rank_does_not_count_rounding(device: torch.device) -> None:

@@ -13,7 +13,10 @@ from rankscope.measures.gaussian import gaussian_ratio
 from rankscope.measures.pt_peft import (
     DEFINITIONS,
     average_curve,
+    crossing_of_curve,
+    curves_of_samples,
     paper_ratio,
+    ratio_of_curve,
     ratio_of_samples,
     sample_spectra,
     spectrum_ratio,
@@ -87,6 +90,19 @@ def test_the_mean_of_ratios_is_one_more_way() -> None:
     assert float(paper_ratio(x, sample, length="ratio").value) == pytest.approx((100 + 90) / 2)
     values = {way: float(ratio_of_samples(x, sample, length=way)) for way in ("relative", "pad", "truncate")}
     assert values == {"relative": 90.0, "pad": 80.0, "truncate": 100.0}  # the choice matters
+
+
+@pytest.mark.parametrize("way", ["relative", "pad", "truncate", "ratio"])
+def test_curves_of_samples_average_to_the_ratio(way) -> None:
+    x, _ = draw(12, 7, 9)
+    sample = torch.tensor([0] * 9 + [1] * 30 + [2] * 4 + [3] * 12 + [4] * 29)
+    curves = curves_of_samples(x, sample, length=way)
+    assert len(curves) == 5
+    assert_close(ratio_of_curve(curves.mean(0)), ratio_of_samples(x, sample, length=way), rtol=1e-12, atol=0)
+    if way != "ratio":
+        assert_close(curves.mean(0) / curves.mean(0)[-1], average_curve(sample_spectra(x, sample), length=way))
+        step = 100 / curves.shape[1]
+        assert 0 <= float(ratio_of_curve(curves.mean(0)) - crossing_of_curve(curves.mean(0))) < step
 
 
 def test_unequal_lengths_can_be_refused() -> None:

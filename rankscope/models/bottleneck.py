@@ -10,9 +10,11 @@ loads it like any other: ``get_peft_model(model, BottleneckConfig(...))``, ``Pef
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
+import torch
 from peft import PeftConfig
 from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
 from peft.tuners.tuners_utils import BaseTuner, BaseTunerLayer
@@ -65,6 +67,15 @@ class BottleneckConfig(PeftConfig):
 class BottleneckLayer(nn.Module, BaseTunerLayer):
     """A module with bottleneck adapters behind its output."""
 
+    bottleneck_down: nn.ModuleDict
+    bottleneck_up: nn.ModuleDict
+    bottleneck_between: nn.ModuleDict
+    # What the mixin brings, for type checkers that cannot look into PEFT.
+    active_adapters: list[str]
+    get_base_layer: Callable[[], nn.Module]
+    set_adapter: Callable[..., None]
+    _move_adapter_to_device_of_base_layer: Callable[[str], None]
+    _cast_input_dtype: Callable[[Tensor, torch.dtype], Tensor]
     adapter_layer_names = ("bottleneck_down", "bottleneck_up")
     other_param_names = ("bottleneck_size",)
 
@@ -88,12 +99,12 @@ class BottleneckLayer(nn.Module, BaseTunerLayer):
             config.bottleneck_scaling,
         )
         self.bottleneck_down[adapter_name] = nn.Linear(width, config.bottleneck_size)
-        self.bottleneck_up[adapter_name] = nn.Linear(config.bottleneck_size, width)
-        function = ACT2FN[config.non_linearity]
+        self.bottleneck_up[adapter_name] = up = nn.Linear(config.bottleneck_size, width)
+        function: nn.Module = ACT2FN[config.non_linearity]
         self.bottleneck_between[adapter_name] = nn.Sequential(function, nn.Dropout(config.bottleneck_dropout))
         if config.init_weights:
-            nn.init.zeros_(self.bottleneck_up[adapter_name].weight)
-            nn.init.zeros_(self.bottleneck_up[adapter_name].bias)
+            nn.init.zeros_(up.weight)
+            nn.init.zeros_(up.bias)
         self._move_adapter_to_device_of_base_layer(adapter_name)
         self.set_adapter(self.active_adapters, inference_mode=config.inference_mode)
 
@@ -106,7 +117,7 @@ class BottleneckLayer(nn.Module, BaseTunerLayer):
         for name in self.active_adapters:
             if name in self.bottleneck_down:
                 inner = self.bottleneck_down[name](
-                    self._cast_input_dtype(result, self.bottleneck_down[name].weight.dtype)
+                    self._cast_input_dtype(result, next(self.bottleneck_down[name].parameters()).dtype)
                 )
                 added = self.bottleneck_up[name](self.bottleneck_between[name](inner))
                 result = result + (self.scaling[name] * added).to(kept)

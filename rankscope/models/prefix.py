@@ -82,7 +82,8 @@ class Rows(nn.Module):
 
     def forward(self) -> Tensor:
         """``(n, layers · 2 · heads · width)`` rows: for each block its key, then its value, head by head."""
-        return self.network(self.embedding) if self.encoder.projection else self.table
+        made: Tensor = self.network(self.embedding) if self.encoder.projection else self.table
+        return made
 
 
 class Prefix(nn.Module):
@@ -102,7 +103,7 @@ class Prefix(nn.Module):
     @property
     def shapes(self) -> dict[str, Shape]:
         """The shape of each stack's attention."""
-        return {name: rows.shape for name, rows in self.stacks.items()}
+        return {name: rows.shape for name, rows in self.stacks.items() if isinstance(rows, Rows)}
 
     def forward(self, stack: str) -> Tensor:
         """Keys and values for every block of a stack.
@@ -138,7 +139,7 @@ class Prefix(nn.Module):
         prefix = cls({name: shapes[name] for name in tables}, rows=rows, encoder=Encoder(projection=False))
         with torch.no_grad():
             for name, table in tables.items():
-                prefix.stacks[name].table.copy_(table)
+                prefix.stacks[name].get_parameter("table").copy_(table)
         return prefix
 
 

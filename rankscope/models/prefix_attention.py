@@ -98,7 +98,7 @@ def attentions(block: nn.Module) -> tuple[Attention, ...]:
     found = []
     for path, module in block.named_modules():
         names = {name for name, _ in module.named_children()}
-        maps = next((three for three in QKV if names.issuperset(three)), None)
+        maps: tuple[str, ...] | None = next((three for three in QKV if names.issuperset(three)), None)
         maps = maps or next(((one,) for one in FUSED if one in names), None)
         if maps:
             cross = bool(getattr(module, "is_cross_attention", False)) or any(word in path.lower() for word in _CROSS)

@@ -95,13 +95,18 @@ def load_prefix(folder: Path, model: nn.Module, *, trainable: bool = False) -> P
             f"{folder} has no {ENCODER}: the network that made the prefix is gone, its training cannot go on"
         )
     if trainable and about is not None:
-        return _built(about, _tensors(folder / ENCODER), folder)
+        built = _built(about, _tensors(folder / ENCODER), folder)
+        built.head = _head(_tensors(_weights(folder)))
+        return built
     tensors = _tensors(_weights(folder))
     tables = {k.removeprefix(OTHER_ROWS): t for k, t in tensors.items() if k.startswith(OTHER_ROWS)}
-    seen = cached_stack(model) if about is None else about["peft_stack"]
-    if about is None and seen is None:
+    seen: str | None = cached_stack(model) if about is None else about["peft_stack"]
+    if about is not None:
+        shapes = _shapes(about)
+    elif seen is not None:
+        shapes = {seen: shape_of(stacks(model)[seen])}
+    else:
         raise CheckpointError(f"{folder} holds PEFT's prefix, and the model has no stack that takes one")
-    shapes = _shapes(about) if about is not None else {seen: shape_of(stacks(model)[seen])}
     if seen is not None:
         tables[seen] = of_peft(json.loads((folder / CONFIG).read_text()), tensors, shapes[seen], folder)
     if tables.keys() != shapes.keys():
@@ -109,8 +114,12 @@ def load_prefix(folder: Path, model: nn.Module, *, trainable: bool = False) -> P
             f"{folder} holds a prefix for {', '.join(tables) or 'nothing'}; it should hold one for {', '.join(shapes)}"
         )
     prefix = Prefix.of_tables(tables, shapes)
-    prefix.head = {k.removeprefix(HEAD): t for k, t in tensors.items() if k.startswith(HEAD)}
+    prefix.head = _head(tensors)
     return prefix
+
+
+def _head(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name.removeprefix(HEAD): tensor for name, tensor in tensors.items() if name.startswith(HEAD)}
 
 
 def _weights(folder: Path) -> Path:

@@ -90,8 +90,9 @@ def join(stack: Stack, prefix: Prefix) -> None:
                 "leave that stack out"
             )
         module.__dict__[HELD] = Joined(rows, layer, module.config)
-        module.config = copy.copy(module.config)
-        module.config._attn_implementation_internal = NAME
+        own: Any = copy.copy(module.config)
+        own._attn_implementation_internal = NAME
+        module.config = own
 
 
 def _dispatches(module: nn.Module) -> bool:

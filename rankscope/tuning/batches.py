@@ -5,7 +5,7 @@
 ``vqa``                   image and question → the most frequent answer
 ``seq2seq``               text → target
 ``lm``                    the text itself; where there is a target, the target after the text
-``classification``        text or image → label
+``classification``        text or image → label, or the answer among those that the model chooses from (VinVL's VQA)
 ========================= ===================================================================================
 
 What stands before the target carries no loss. The target ends with the tokenizer's end token, which the model has to say.
@@ -26,6 +26,8 @@ from rankscope.errors import DataError, UnknownName, UsageError
 from rankscope.features import ANSWER, IMAGE
 from rankscope.models.limits import check_length
 from rankscope.models.reader import Encoding, Reader, padded
+from rankscope.tuning.answers import Answers
+from rankscope.tuning.masked import fills_masks
 from rankscope.tuning.stages import heads
 
 TASKS = ("captioning", "vqa", "lm", "seq2seq", "classification")
@@ -47,11 +49,25 @@ def task_of(model: nn.Module, data: ProbeSet, reader: Reader) -> str:
     if heads(model):
         return "classification"
     first, columns = data[0], {stack.columns for stack in reader.stacks.values()}
-    if "patches" in columns:
+    if fills_masks(reader):
+        return "captioning"
+    if "patches" in columns or (reader.inputs.sees and first.image is not None):
         return "captioning" if len({example.text for example in data[: min(len(data), 64)]}) == 1 else "vqa"
     if "target" in columns:
         return "seq2seq"
     return "lm" if not first.targets else "seq2seq"
+
+
+def settle_task(task: str | None, model: nn.Module, data: ProbeSet, reader: Reader) -> str:
+    """The task that was asked for, or the one that fits, checked; questions to a classifier are classification.
+
+    Raises:
+        UnknownName, UsageError, DataError: as :func:`check_task`.
+    """
+    chosen = task or task_of(model, data, reader)
+    chosen = "classification" if chosen == "vqa" and heads(model) else chosen
+    check_task(chosen, model, data, reader)
+    return chosen
 
 
 def check_task(task: str, model: nn.Module, data: ProbeSet, reader: Reader) -> None:
@@ -64,20 +80,24 @@ def check_task(task: str, model: nn.Module, data: ProbeSet, reader: Reader) -> N
     """
     if task not in TASKS:
         raise UnknownName(f"there is no task {task!r}; there are {', '.join(TASKS)}")
-    name, columns = type(model).__name__, {stack.columns for stack in reader.stacks.values()}
+    name, inputs = type(model).__name__, reader.inputs
     if task == "classification" and not heads(model):
         raise UsageError(f"{name} has no classification head; make the base with AutoModelForSequenceClassification")
     if task != "classification" and (heads(model) or not _says(model, reader)):
         raise UsageError(
             f"{name} says no text, so that {task} is not for it; it can be tuned for classification with a head"
         )
-    pictures = "patches" in columns
+    if fills_masks(reader) and task != "captioning":
+        raise UsageError(f"{name} says captions and nothing else; {task} needs VinVLForSequenceClassification")
+    pictures, shown = inputs.sees, task in ("captioning", "vqa")
     if task in ("captioning", "vqa") and not pictures:
         raise UsageError(f"{task} needs a model that sees; {name} reads text only")
     lacking = {
-        "an image": [e.id for e in data if pictures and e.image is None],
+        "regions" if inputs.reads_regions else "an image": [
+            e.id for e in data if inputs.lacks(e) or (shown and not inputs.reads_regions and e.image is None)
+        ],
         "targets": [e.id for e in data if task in ("captioning", "vqa", "seq2seq") and not any(e.targets)],
-        "a label": [e.id for e in data if task == "classification" and e.label is None],
+        "a label": [e.id for e in data if task == "classification" and e.label is None and not any(e.targets)],
         "a text": [
             e.id for e in data if task in ("lm", "vqa", "seq2seq") and not e.text and not (pictures and any(e.targets))
         ],
@@ -90,6 +110,8 @@ def check_task(task: str, model: nn.Module, data: ProbeSet, reader: Reader) -> N
 
 
 def _says(model: nn.Module, reader: Reader) -> bool:
+    if fills_masks(reader):
+        return True
     names = [n for n, stack in reader.stacks.items() if stack.columns in ("text", "target")]
     can = getattr(model, "can_generate", None)
     return "decoder" in names and bool(can is None or can() or hasattr(model, "generate"))
@@ -110,6 +132,8 @@ class Encoder:
     task: str
     max_length: int = 0
     """The most tokens of a sample; 0 for what the model holds."""
+    answers: Answers | None = None
+    """What a classifier chooses from, where the examples have answers and no labels."""
 
     def __call__(self, sample: Sample) -> Encoding:
         """The sample as the model takes it, ``labels`` among its inputs.
@@ -121,13 +145,18 @@ class Encoder:
         made = self.reader.encode(example)
         if self.task == "classification":
             given = {k: v for k, v in made.inputs.items() if not k.startswith("decoder_")}
-            return replace(made, inputs={**given, "labels": torch.tensor(example.label)})
+            return replace(made, inputs={**given, "labels": self._label(sample.example)})
+        if fills_masks(self.reader):  # what is hidden, and asked for, is drawn when the batch is made
+            return made
         twofold = "decoder_input_ids" in made.inputs
         inputs = self._decoded(made.inputs) if twofold else self._continued(made)
         longest = max(len(inputs["input_ids"]), len(inputs["labels"]))
         if self.max_length and longest > self.max_length:
             raise DataError(f"sample {example.id!r} has {longest} tokens; max_length is {self.max_length}")
         return replace(made, inputs=inputs)
+
+    def _label(self, example: Example) -> Tensor:
+        return self.answers.label(example) if self.answers is not None else torch.tensor(example.label)
 
     @property
     def _end(self) -> int:
@@ -187,8 +216,11 @@ class TrainingData(Dataset[Encoding]):
 
 def collate(reader: Reader, encodings: Sequence[Encoding]) -> dict[str, Tensor]:
     """A batch that a model takes, padded on the right; labels are padded with what carries no loss."""
+    if "labels" not in encodings[0].inputs:
+        return reader.collate(encodings).inputs
     labels = [e.inputs["labels"] for e in encodings]
     bare = [replace(e, inputs={k: v for k, v in e.inputs.items() if k != "labels"}) for e in encodings]
     inputs = reader.collate(bare).inputs
-    inputs["labels"] = torch.stack(labels) if labels[0].ndim == 0 else padded(labels, IGNORED)
+    whole = labels[0].ndim == 0 or labels[0].is_floating_point()
+    inputs["labels"] = torch.stack(labels) if whole else padded(labels, IGNORED)
     return inputs

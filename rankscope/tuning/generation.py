@@ -13,10 +13,14 @@ from torch import Tensor, nn
 
 from rankscope.checkpoint import Checkpoint
 from rankscope.data.open import open_data
-from rankscope.data.probes import Example
+from rankscope.data.probes import Example, ProbeSet
 from rankscope.errors import DataError, OutputExists, UsageError
 from rankscope.models.load import load_model
 from rankscope.models.reader import Reader, reader
+from rankscope.models.stacks import unwrapped
+from rankscope.tuning.answers import chosen, known_answers, require_answers
+from rankscope.tuning.masked import fills_masks
+from rankscope.tuning.stages import heads
 
 
 @dataclass(frozen=True)
@@ -67,10 +71,9 @@ def generate(
     found, probes = Checkpoint.read(checkpoint), open_data(data)
     where = device or ("cuda" if torch.cuda.is_available() else "cpu")
     model = load_model(found, device=where)
-    reading = prompt_reader(model, reader(model, found, answers=False))
-    predictions = list(
-        predict(model, reading, probes, batch_size=batch_size, max_new_tokens=max_new_tokens, num_beams=num_beams)
-    )
+    reading = reader(model, found, answers=False)
+    how = {"max_new_tokens": max_new_tokens, "num_beams": num_beams}
+    predictions = list(_said(model, reading, found, probes, batch_size=batch_size, **how))
     if into is not None:
         lines = [json.dumps({"id": p.id, "prediction": p.text}, ensure_ascii=False) for p in predictions]
         into.parent.mkdir(parents=True, exist_ok=True)
@@ -80,16 +83,32 @@ def generate(
     return predictions
 
 
+def _said(
+    model: nn.Module, reading: Reader, found: Checkpoint, probes: ProbeSet, *, batch_size: int, **how: Any
+) -> Iterator[Prediction]:
+    """What a model says, or the answers that a classifier chooses."""
+    if heads(model) and (reading.inputs.reads_regions or known_answers(found, reading.inputs.config)):
+        texts = require_answers(found, reading.inputs.config)
+        pairs = chosen(model, reading, probes, texts, batch_size=batch_size)
+        return (Prediction(id, text) for id, text in pairs)
+    return predict(model, prompt_reader(model, reading), probes, batch_size=batch_size, **how)
+
+
 def prompt_reader(model: nn.Module, reading: Reader) -> Reader:
     """A reader of prompts: no answers, padding on the left where a decoder goes on after them.
 
     Raises:
-        UsageError: if the model says no text.
+        UsageError: if the model says no text, or has a prompt before its text that PEFT cannot generate with.
     """
-    columns = {stack.columns for stack in reading.stacks.values()}
-    if "decoder" not in reading.stacks or not hasattr(model, "generate"):
-        raise UsageError(f"{type(model).__name__} says no text; only models with a decoder generate")
-    side = "right" if "target" in columns else "left"
+    name, masked = type(unwrapped(model)).__name__, fills_masks(reading)
+    if not (masked or "decoder" in reading.stacks) or not hasattr(model, "generate"):
+        raise UsageError(f"{name} says no text; only models with a decoder generate")
+    if reading.virtual:
+        raise UsageError(
+            f"this {name} is prompt-tuned, and PEFT cannot generate with a prompt before padded or embedded text; it can be "
+            "collected, and a prefix (--method prefix) is live in generate"
+        )
+    side = "right" if masked or "target" in {stack.columns for stack in reading.stacks.values()} else "left"
     return Reader(model, replace(reading.inputs, answers=False), padding_side=side)  # type: ignore[arg-type]
 
 
@@ -122,7 +141,8 @@ def prompt_inputs(model: nn.Module, reading: Reader, examples: Sequence[Example]
     batch = reading.read([replace(example, targets=()) for example in examples])
     device = next(model.parameters()).device
     kept = {k: v.to(device) for k, v in batch.inputs.items() if not k.startswith("decoder_") and k != "position_ids"}
-    decoder = reading.stacks["decoder"]
+    if (decoder := reading.stacks.get("decoder")) is None:
+        return kept
     most = getattr(getattr(decoder.owner, "config", None), "max_position_embeddings", None)
     before = kept["input_ids"].shape[1] if decoder.columns == "text" else 1
     taken = before + reading.prefix.get("decoder", 0) + room
@@ -144,8 +164,13 @@ def continuations(model: nn.Module, reading: Reader, inputs: Mapping[str, Tensor
         inputs: made by :func:`prompt_inputs`.
         how: passed to ``generate``; decoding is greedy unless it says otherwise.
     """
-    tokenizer = reading.inputs.tokenizer
-    ends = {"eos_token_id": tokenizer.eos_token_id, "pad_token_id": reading.inputs.pad}
+    ends = {"eos_token_id": end_of(reading), "pad_token_id": reading.inputs.pad}
     said: Tensor = model.generate(**inputs, **{"do_sample": False, **ends, **how})  # type: ignore[operator]
-    twofold = reading.stacks["decoder"].columns == "target"
-    return said[:, 1:] if twofold else said[:, inputs["input_ids"].shape[1] :]
+    started = fills_masks(reading) or reading.stacks["decoder"].columns == "target"
+    return said[:, 1:] if started else said[:, inputs["input_ids"].shape[1] :]
+
+
+def end_of(reading: Reader) -> int | None:
+    """The token with which what is said ends."""
+    own: int | None = reading.inputs.tokenizer.eos_token_id
+    return reading.inputs.config.eos_token_id if own is None and fills_masks(reading) else own

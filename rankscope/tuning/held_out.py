@@ -11,8 +11,10 @@ from torch import nn
 from rankscope.checkpoint import Checkpoint
 from rankscope.data.open import open_data
 from rankscope.models.load import load_model
-from rankscope.models.reader import reader
-from rankscope.tuning.batches import IGNORED, Encoder, check_task, collate, samples, task_of
+from rankscope.models.reader import Reader, reader
+from rankscope.tuning.answers import answers_for
+from rankscope.tuning.batches import IGNORED, Encoder, collate, samples, settle_task
+from rankscope.tuning.masked import fills_masks, hide_words, seed_of
 
 
 def held_out_loss(
@@ -25,6 +27,9 @@ def held_out_loss(
     device: str | torch.device | None = None,
 ) -> float:
     """Mean cross-entropy, in nats, over the tokens (or labels) that the model is to say.
+
+    A captioner that fills in masks is asked for hidden words, the same ones at each call. Answers with scores give the sum
+    of the binary cross-entropies over the answers, a mean over questions.
 
     Args:
         checkpoint: the model, tuned or not.
@@ -41,23 +46,34 @@ def held_out_loss(
     where = device or ("cuda" if torch.cuda.is_available() else "cpu")
     network = load_model(found, device=where) if model is None else model.eval()
     reading = reader(network, found)
-    chosen = task or task_of(network, probes, reading)
-    check_task(chosen, network, probes, reading)
-    encode, pairs = Encoder(reading, chosen), samples(probes, chosen)
+    chosen = settle_task(task, network, probes, reading)
+    answers = answers_for(found, network.config, probes) if chosen == "classification" else None
+    encode, pairs = Encoder(reading, chosen, answers=answers), samples(probes, chosen)
     twofold = any(stack.columns == "target" for stack in reading.stacks.values())
-    shifted = chosen != "classification" and not twofold
+    shifted = chosen != "classification" and not twofold and not fills_masks(reading)
     total, count = 0.0, 0
     for start in range(0, len(pairs), batch_size):
         inputs = collate(reading, [encode(pair) for pair in pairs[start : start + batch_size]])
+        if fills_masks(reading):
+            inputs = _hidden(reading, inputs, start)
         inputs = {name: tensor.to(next(network.parameters()).device) for name, tensor in inputs.items()}
         part = _summed(network, inputs, shifted=shifted)
         total, count = total + part[0], count + part[1]
     return total / count
 
 
+def _hidden(reading: Reader, inputs: dict[str, torch.Tensor], start: int) -> dict[str, torch.Tensor]:
+    """A batch with words hidden in each caption by its place in the data, whatever stands beside it."""
+    rows = [{name: tensor[i : i + 1] for name, tensor in inputs.items()} for i in range(len(inputs["input_ids"]))]
+    hidden = [hide_words(reading, row, seed=seed_of("held out", start + i)) for i, row in enumerate(rows)]
+    return {name: torch.cat([row[name] for row in hidden]) for name in hidden[0]}
+
+
 @torch.no_grad()
 def _summed(model: nn.Module, inputs: dict[str, torch.Tensor], *, shifted: bool) -> tuple[float, int]:
     logits, labels = model(**inputs).logits.double(), inputs["labels"]
+    if labels.is_floating_point():
+        return float(nn.functional.binary_cross_entropy_with_logits(logits, labels.double(), reduction="sum")), len(labels)
     if shifted:
         logits, labels = logits[:, :-1], labels[:, 1:]
     loss = nn.functional.cross_entropy(logits.flatten(0, -2), labels.flatten(), ignore_index=IGNORED, reduction="sum")

@@ -6,6 +6,7 @@
 ``stages``            the folders in order, each with its kind: plain PEFT folders, or a plain model folder (``full``)
 ``recipe``            the resolved recipe, everything spelled out; ``method``: what was asked for
 ``task``, ``data``    what it was tuned for and on: name, fingerprint, number of samples
+``answers``           what a classifier chooses from, by label, where it answers questions
 ``seed``              the seed; ``versions``: of what it was made with
 ``training``          for each stage: steps, epochs, first and last loss, trained numbers by kind, seconds, peak memory
 ===================== ================================================================================================
@@ -27,6 +28,7 @@ from torch import nn
 from rankscope.checkpoint import STAGES, digest
 from rankscope.data.probes import ProbeSet
 from rankscope.errors import CheckpointError, OutputExists, UsageError
+from rankscope.tuning.answers import Answers
 from rankscope.tuning.config import Recipe
 from rankscope.tuning.stages import save_kinds
 
@@ -51,6 +53,8 @@ class Plan:
     """With which seed."""
     processor: Any = field(hash=False)
     """The base's tokenizer or processor."""
+    answers: Answers | None = None
+    """What a classifier chooses from, where it answers questions."""
 
     def told(self) -> dict[str, Any]:
         """What a checkpoint of this plan says of it."""
@@ -64,6 +68,7 @@ class Plan:
             "data": {"name": self.data.name, "fingerprint": self.data.fingerprint, "samples": len(self.data)},
             "seed": self.seed,
             "versions": versions(),
+            **({"answers": list(self.answers.texts)} if self.answers is not None else {}),
         }
 
 

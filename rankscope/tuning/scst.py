@@ -20,7 +20,8 @@ from rankscope.models.reader import Reader
 from rankscope.scores.cider import CiderReward
 from rankscope.tuning.batches import IGNORED
 from rankscope.tuning.config import ScstOptions
-from rankscope.tuning.generation import continuations, prompt_inputs
+from rankscope.tuning.generation import continuations, end_of, prompt_inputs
+from rankscope.tuning.masked import fills_masks, masked_log_probabilities
 from rankscope.tuning.trainer import StageTrainer
 
 
@@ -77,7 +78,7 @@ class ScstTrainer(StageTrainer):
 
     def _ended(self, said: Tensor) -> Tensor:
         """Tokens after the first end token carry no probability."""
-        ends = said == self.reader.inputs.tokenizer.eos_token_id
+        ends = said == end_of(self.reader)
         after = (ends.cumsum(1) - ends.long()) > 0
         return said.masked_fill(after, IGNORED)
 
@@ -92,7 +93,9 @@ def caption_log_probability(model: nn.Module, reading: Reader, prompt: dict[str,
         said: ``(b, t)`` tokens; those that do not count are :data:`~rankscope.tuning.batches.IGNORED`.
     """
     tokens = said.masked_fill(said == IGNORED, reading.inputs.pad)
-    if reading.stacks["decoder"].columns == "target":
+    if fills_masks(reading):
+        logits = masked_log_probabilities(model, prompt, tokens, reading.inputs.tokenizer.mask_token_id)
+    elif reading.stacks["decoder"].columns == "target":
         logits = model(**prompt, labels=said).logits
     else:
         mask = torch.cat([prompt["attention_mask"], (said != IGNORED).long()], 1)

@@ -13,6 +13,7 @@ from transformers import PrinterCallback, ProgressCallback, Trainer, TrainerCall
 
 from rankscope.errors import NonFinite
 from rankscope.tuning.config import Recipe, Stage
+from rankscope.tuning.masked import seed_of
 
 TRAINED = "trained.safetensors"
 """In a state from which training continues: what is trained, by name."""
@@ -23,9 +24,23 @@ COMPLETE = "complete"
 class StageTrainer(Trainer):
     """Runs one stage."""
 
-    def __init__(self, *, trained: dict[str, nn.Parameter], **options: Any) -> None:
+    def __init__(
+        self,
+        *,
+        trained: dict[str, nn.Parameter],
+        prepared: Callable[[dict[str, Any], int], dict[str, Any]] | None = None,
+        **options: Any,
+    ) -> None:
+        """A Trainer of what is trained.
+
+        Args:
+            trained: it, by name.
+            prepared: what is done to a batch before a step, given it and a seed that no other batch has.
+            options: the Trainer's.
+        """
         super().__init__(**options)
-        self.trained = trained
+        self.trained, self.prepared = trained, prepared
+        self._batch = (0, 0)
         self.losses: list[float] = []
         for printing in (PrinterCallback, ProgressCallback):
             self.remove_callback(printing)
@@ -36,6 +51,8 @@ class StageTrainer(Trainer):
         Raises:
             NonFinite: if the loss, or a gradient in full precision, is no number; before it reaches the weights.
         """
+        if self.prepared is not None:
+            inputs = self.prepared(inputs, self._seed_of_batch())
         loss = super().training_step(model, inputs, num_items_in_batch)
         value = float(loss.detach().float())
         self.losses.append(value)
@@ -44,6 +61,12 @@ class StageTrainer(Trainer):
         if self.accelerator.scaler is None and (bad := _first_bad(self.trained, gradients=True)):
             raise NonFinite(f"the gradient of {bad} is not finite at step {self.state.global_step + 1}")
         return loss
+
+    def _seed_of_batch(self) -> int:
+        """A function of the seed, the process, the step and the place of the batch in it: the same after a resume."""
+        step, place = self._batch
+        self._batch = (step, place + 1) if step == self.state.global_step else (self.state.global_step, 0)
+        return seed_of(self.args.seed, self.args.process_index, *self._batch)
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
         folder = Path(output_dir or self.args.output_dir)

@@ -23,11 +23,13 @@ from rankscope.data.open import open_data
 from rankscope.errors import CheckpointError, NonFinite, UsageError
 from rankscope.models.inputs import Inputs
 from rankscope.models.load import load_model, quiet
-from rankscope.models.reader import Reader, reader
+from rankscope.models.reader import Reader, inputs_of, reader
 from rankscope.models.stacks import stacks
-from rankscope.tuning.batches import Encoder, TrainingData, check_task, collate, samples, task_of
+from rankscope.tuning.answers import answers_for
+from rankscope.tuning.batches import Encoder, TrainingData, collate, samples, settle_task
 from rankscope.tuning.config import Recipe, Stage
 from rankscope.tuning.generation import prompt_reader
+from rankscope.tuning.masked import fills_masks, hide_words
 from rankscope.tuning.recipes import read_options, recipe
 from rankscope.tuning.record import Plan, prepare, write_checkpoint
 from rankscope.tuning.scst import ScstTrainer, prompts
@@ -110,10 +112,10 @@ def train(
     network = load_model(base, dtype=torch.float32, trust_remote_code=bool(run["trust_remote_code"]))
     reading = reader(network, base)
     probes = open_data(data)
-    chosen = task or task_of(network, probes, reading)
-    check_task(chosen, network, probes, reading)
+    chosen = settle_task(task, network, probes, reading)
     _check_recipe(made, chosen)
-    plan = Plan(base.weights.resolve(), made, probes, chosen, seed, reading.inputs.processor)
+    answers = answers_for(base, network.config, probes) if chosen == "classification" else None
+    plan = Plan(base.weights.resolve(), made, probes, chosen, seed, reading.inputs.processor, answers)
     work = prepare(Path(out), plan.told(), resume=resume, overwrite=overwrite)
     if not work.exists():
         record = json.loads((Path(out) / STAGES).read_text())
@@ -199,7 +201,7 @@ class _Run:
         dataset: Any = (
             prompts(plan.data, reading)
             if scst
-            else TrainingData(chosen, Encoder(reading, plan.task, plan.recipe.max_length))
+            else TrainingData(chosen, Encoder(reading, plan.task, plan.recipe.max_length, plan.answers))
         )
         told = arguments(
             stage, plan.recipe, folder, seed=plan.seed * 1000 + place, samples=len(dataset), cpu=self.device == "cpu"
@@ -213,10 +215,13 @@ class _Run:
         with quiet():
             if scst:
                 return ScstTrainer(trained=trained, reader=reading, data=plan.data, options=plan.recipe.scst, **shared)
-            return StageTrainer(trained=trained, data_collator=partial(collate, reading), **shared)
+            hide = (lambda batch, drawn: hide_words(reading, batch, seed=drawn)) if fills_masks(reading) else None
+            return StageTrainer(trained=trained, prepared=hide, data_collator=partial(collate, reading), **shared)
 
     def _inputs(self) -> Inputs:
-        return Inputs(self.plan.processor, self.model.config, stacks(self.model))
+        return inputs_of(self.model)(
+            self.plan.processor, self.model.config, stacks(self.model), generates=hasattr(self.model, "generate")
+        )
 
     def _keep(self, place: int, kinds: tuple[str, ...], before: list[dict[str, Any]], epoch: int) -> None:
         into = self.out / "epochs" / f"stage-{place}-epoch-{epoch}"

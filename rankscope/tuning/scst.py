@@ -96,7 +96,7 @@ def caption_log_probability(model: nn.Module, reading: Reader, prompt: dict[str,
     if fills_masks(reading):
         logits = masked_log_probabilities(model, prompt, tokens, reading.inputs.tokenizer.mask_token_id)
     elif reading.stacks["decoder"].columns == "target":
-        logits = model(**prompt, labels=said).logits
+        logits = model(**prompt, labels=said.contiguous()).logits
     else:
         mask = torch.cat([prompt["attention_mask"], (said != IGNORED).long()], 1)
         rest = {k: v for k, v in prompt.items() if k not in ("input_ids", "attention_mask")}

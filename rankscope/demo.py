@@ -37,7 +37,7 @@ class Demo:
 
 
 def run_demo(
-    out: str | Path, *, steps: int = 150, samples: int = 256, overwrite: bool = False, progress: Progress = silent
+    out: str | Path, *, steps: int = 100, samples: int = 256, overwrite: bool = False, progress: Progress = silent
 ) -> Demo:
     """Tune the embedded checkpoint with LoRA and with prefix then LoRA, and compare both with where they began.
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import fields
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from rankscope.cli import show
+
+if TYPE_CHECKING:
+    from rankscope.definition import Comparison, Definition
 
 
 def definitions(
@@ -19,8 +22,8 @@ def definitions(
     """
     from rankscope.registry import COMPARISONS, DEFINITIONS, known
 
-    found = [known(name)] if name else [*DEFINITIONS.values(), *COMPARISONS.values()]
-    rows = [{f.name: getattr(d, f.name) for f in fields(d) if f.name != "function"} for d in found]
+    found: list[Definition | Comparison] = [known(name)] if name else [*DEFINITIONS.values(), *COMPARISONS.values()]
+    rows = [_record(measure) for measure in found]
     if name and not as_json:
         for key, value in rows[0].items():
             typer.echo(f"{key:>12}  {value}")
@@ -31,8 +34,14 @@ def definitions(
         rows,
         as_json=as_json,
         as_csv=False,
-        table=lambda: table(f"{len(rows)} measures", ["name", "reads", "formula", "range"], lines),
+        table=lambda: table(f"{len(rows)} measures", ["name", "reads", "formula", "range"], lines, words=4),
     )
+
+
+def _record(measure: Definition | Comparison) -> dict[str, object]:
+    """Everything that is said of a measure, without its functions."""
+    told = {f.name: getattr(measure, f.name) for f in fields(measure)}
+    return {name: value for name, value in told.items() if not callable(value) and value is not None}
 
 
 def add_to(app: typer.Typer) -> None:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 def demo(
     out: Annotated[Path, typer.Option(help="The folder for everything that it makes.")] = Path("rankscope-demo"),
-    steps: Annotated[int, typer.Option(help="Training steps of each stage.")] = 150,
+    steps: Annotated[int, typer.Option(help="Training steps of each stage.")] = 100,
     samples: Annotated[int, typer.Option(help="Held-out samples to read features on, at most 400.")] = 256,
     overwrite: show.Overwrite = False,
     quiet: show.Quiet = False,
@@ -51,7 +51,7 @@ def _table(result: Demo) -> None:
         if r.site in last.values() and r.measure in SHOWN
     ]
     title = f"against {base} (ranks: change; others: relation); held-out loss: {losses}"
-    show.table(title, ["last site", "measure", a, b, f"{b} − {a}"], lines)
+    show.table(title, ["last site", "measure", a, b, f"{b} − {a}"], lines, words=2)
 
 
 def add_to(app: typer.Typer) -> None:

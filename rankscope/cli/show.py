@@ -14,6 +14,12 @@ Json = Annotated[bool, typer.Option("--json", help="Print a list of flat records
 Csv = Annotated[bool, typer.Option("--csv", help="Print the records as CSV.")]
 Device = Annotated[str | None, typer.Option(help="The torch device; the GPU where there is one.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no notes.")]
+Variant = Annotated[
+    str, typer.Option(help="What to do to the rows first: raw, distinct, sinks-dropped or standardised.")
+]
+AllowDuplicates = Annotated[
+    bool, typer.Option("--allow-duplicates", help="Measure rows even if many are copies of others.")
+]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an output that exists.")]
 
 
@@ -36,18 +42,33 @@ def records(rows: Sequence[Mapping[str, Any]], *, as_json: bool, as_csv: bool, t
         table()
 
 
-def table(title: str, columns: Sequence[str], lines: Sequence[Sequence[str]]) -> None:
-    """Print a table; the first column is left-aligned, numbers are right-aligned."""
+def table(title: str, columns: Sequence[str], lines: Sequence[Sequence[str]], *, words: int = 1) -> None:
+    """Print a table; the first ``words`` columns are left-aligned, numbers are right-aligned."""
     from rich.box import SIMPLE_HEAD
     from rich.console import Console
     from rich.table import Table
 
     shown = Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
     for i, column in enumerate(columns):
-        shown.add_column(column, justify="left" if i == 0 else "right", overflow="fold")
+        shown.add_column(column, justify="left" if i < words else "right", overflow="fold")
     for line in lines:
         shown.add_row(*line)
     Console(width=None if sys.stdout.isatty() else 200, highlight=False).print(shown)
+
+
+def notes(records: Sequence[Any]) -> None:
+    """What the records have to say, on stderr: each sentence once, with its measures and sites."""
+    from rankscope.pipeline.guards import APART
+
+    said: dict[str, tuple[dict[str, None], dict[str, None]]] = {}
+    for record in records:
+        for text in filter(None, record.note.split(APART)):
+            measures, sites = said.setdefault(text, ({}, {}))
+            measures[record.measure], sites[record.site] = None, None
+    everything = len({record.measure for record in records})
+    for text, (measures, sites) in said.items():
+        which = "every measure" if 1 < len(measures) == everything else ", ".join(measures)
+        note(f"note: {which} at {', '.join(sites)}: {text}")
 
 
 def number(value: float | None) -> str:
@@ -69,6 +90,12 @@ def size(count: float) -> str:
             return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
         count /= 1024
     return f"{count:.1f} TiB"
+
+
+def calm(record: Any) -> str:
+    """The number without rows of massive length, where there are any."""
+    value = record.without_sinks
+    return "" if value != value else f"{number(value)} without sinks"
 
 
 @contextmanager

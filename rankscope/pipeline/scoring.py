@@ -47,13 +47,13 @@ def score(
     """
     if kind is not None and kind not in KINDS:
         raise UnknownName(f"predictions are scored as {' or '.join(KINDS)}; got {kind!r}")
-    said = dict(predictions) if isinstance(predictions, Mapping) else read_predictions(predictions)
+    said: dict[Any, str] = dict(predictions) if isinstance(predictions, Mapping) else read_predictions(predictions)
     examples = list(open_data(data))
     without = [example.id for example in examples if not example.targets]
     if without:
         raise DataError(f"{len(without)} examples have no reference to score against, the first is {without[0]!r}")
     if (kind or guessed(examples)) == "answers":
-        asked = {example.id: _question(example) for example in examples}
+        asked: dict[Any, object] = {example.id: _question(example) for example in examples}
         return score_vqa(said, asked, rule=rule, per_sample=per_sample)
     return score_captions(
         said,

@@ -96,8 +96,16 @@ def open_source(
         return _plain(model, data, n)
     from rankscope.pipeline.checkpoint_source import from_checkpoint
 
-    options = {"base_model": base_model, "device": device, "dtype": dtype, "trust_remote_code": trust_remote_code}
-    return from_checkpoint(model, data if data is not None else DEFAULT_DATA, n=n, processor=processor, **options)
+    return from_checkpoint(
+        model,
+        data if data is not None else DEFAULT_DATA,
+        n=n,
+        processor=processor,
+        base_model=base_model,
+        device=device,
+        dtype=dtype,
+        trust_remote_code=trust_remote_code,
+    )
 
 
 def _plain(model: nn.Module, data: Any, n: int | None) -> Source:

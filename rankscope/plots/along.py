@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import isfinite
+from typing import Any
 
 from matplotlib.axes import Axes
 
@@ -79,7 +80,7 @@ def along(
     return ax
 
 
-def _draw(x: Sequence[float], parts: Sequence[Sequence[int]], line: Line, style: dict[str, object], ax: Axes) -> None:
+def _draw(x: Sequence[float], parts: Sequence[Sequence[int]], line: Line, style: dict[str, Any], ax: Axes) -> None:
     for number, part in enumerate(parts):
         y = [line.value[i] for i in part]
         errors = [

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -29,13 +29,15 @@ def contrast(result: Contrast) -> Figure:
     stacks = _last_sites(result)
     with styled():
         figure = new_figure(2.0 * (2 + (len(ranks) + 1) // 2 + (len(relations) + 2) // 2))
-        grid = figure.subfigures(2, 1, height_ratios=[1.9, 1.9 * ((len(ranks) + 1) // 2 + (len(relations) + 2) // 2)])
+        lower = (len(ranks) + 1) // 2 + (len(relations) + 2) // 2
+        halves: Any = figure.subfigures(2, 1, height_ratios=[1, lower])
+        above, below = halves
         base = result.names[2] if len(result.names) > 2 else None
-        top = grid[0].subplots(1, max(1, len(stacks)), squeeze=False)[0]
+        top = above.subplots(1, max(1, len(stacks)), squeeze=False)[0]
         for ax, site in zip(top, stacks, strict=False):
             cumulative({run: sites[site] for run, sites in result.spectra.items() if site in sites}, ax, base=base)
         top[0].legend(frameon=False, loc="lower right")
-        _panels(result, [*ranks, *relations], grid[1])
+        _panels(result, [*ranks, *relations], below)
         figure.suptitle(_headline(result), x=0.01, ha="left", fontsize=8)
     return figure
 

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 WIDTH = 6.75
 """The width of a full figure in inches: two columns of a paper."""
-_SETTINGS = {
+_SETTINGS: dict[Any, Any] = {
     "font.size": 8,
     "axes.titlesize": 8,
     "axes.labelsize": 8,

@@ -14,14 +14,21 @@ from rankscope.errors import UnknownName, UsageError
 
 MEASURES = (
     "anisotropy",
+    "coherence",
     "curvature",
     "diff_erank",
+    "dtype_floor",
+    "duplicates",
     "effective_rank",
+    "elbow",
     "energy",
     "gavish_donoho",
+    "gride",
     "isoscore",
+    "levina_bickel",
     "lidar",
     "marchenko_pastur",
+    "mean_share",
     "numerical_rank",
     "parallel_analysis",
     "participation_ratio",
@@ -29,7 +36,10 @@ MEASURES = (
     "pt_peft",
     "rankme",
     "renyi",
+    "self_cluster",
+    "sinks",
     "stable_rank",
+    "two_nn",
 )
 """The files of ``rankscope/measures`` that define numbers of one run."""
 COMPARES = (

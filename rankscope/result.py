@@ -50,6 +50,14 @@ class Measured:
     """The unit of the value."""
     note: str = ""
     """What must be said beside the number."""
+    variant: str = "raw"
+    """What was done to the rows first: raw, distinct, sinks-dropped or standardised."""
+    refused: bool = False
+    """Whether the rows were refused, and there is no value."""
+    mean_share: float = NOTHING
+    """The mean row's share of the energy, ‖x̄‖²/(‖x̄‖² + tr S); an uncentred measure speaks of it."""
+    without_sinks: float = NOTHING
+    """The value without rows longer than ten medians; NaN where there are none."""
 
 
 @dataclass(frozen=True)
@@ -106,6 +114,14 @@ class Compared:
     """The unit of the value."""
     note: str = ""
     """What must be said beside the number."""
+    variant: str = "raw"
+    """What was done to the rows first: raw, distinct, sinks-dropped or standardised."""
+    mean_share: float = NOTHING
+    """The mean row's share of the energy, ‖x̄‖²/(‖x̄‖² + tr S), of the first run; an uncentred measure speaks of it."""
+    mean_share_b: float = NOTHING
+    """The same of the second run."""
+    without_sinks: float = NOTHING
+    """The value without rows longer than ten medians; NaN where there are none."""
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ from rankscope.cli import (
     inspect,
     measure,
     score,
+    selftest,
     show,
     train,
     verify,
@@ -37,7 +38,20 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for module in (demo, inspect, collect, measure, compare, verify, train, generate, score, data, definitions):
+for module in (
+    demo,
+    inspect,
+    collect,
+    measure,
+    compare,
+    verify,
+    train,
+    generate,
+    score,
+    data,
+    definitions,
+    selftest,
+):
     module.add_to(app)
 
 

@@ -22,6 +22,8 @@ def compare(
     ] = None,
     layers: Annotated[str, typer.Option(help="Which sites of the runs.")] = "all",
     groups: Annotated[int, typer.Option(help="Groups of samples that the jackknife leaves out.")] = 20,
+    variant: show.Variant = "raw",
+    allow_duplicates: show.AllowDuplicates = False,
     common_rows: Annotated[bool, typer.Option(help="Where the rows differ, use those that both have.")] = False,
     plot: Annotated[bool, typer.Option(help="Draw the figure: SVG, PDF and PNG.")] = False,
     out: Annotated[
@@ -49,6 +51,8 @@ def compare(
             sites=layers,
             groups=groups,
             common_rows=common_rows,
+            variant=variant,
+            allow_duplicates=allow_duplicates,
             device=device,
             progress=progress,
         )
@@ -73,15 +77,16 @@ def _table(result: Contrast) -> None:
             r.measure,
             show.interval(r.a, r.a_low, r.a_high),
             show.interval(r.b, r.b_low, r.b_high),
-            show.interval(r.value, r.low, r.high),
+            " ".join(filter(None, (show.interval(r.value, r.low, r.high), show.calm(r)))),
             show.number(r.noise),
             show.number(r.itself),
         ]
         for r in result.records
     ]
-    show.table(title, ["site", "measure", "a", "b", "b − a, or a → b", "noise", "itself"], lines)
-    for text in dict.fromkeys(f"{r.measure}: {r.note}" for r in result.records if r.note):
-        show.note(f"note: {text}")
+    show.table(title, ["site", "measure", "a", "b", "b − a, or a → b", "noise", "itself"], lines, words=2)
+    shares = {r.site: f"{show.percent(r.mean_share)} and {show.percent(r.mean_share_b)}" for r in result.records}
+    show.shares(shares)
+    show.notes(result.records)
 
 
 def add_to(app: typer.Typer) -> None:

@@ -20,6 +20,8 @@ def measure(
     ] = None,
     layers: Annotated[str, typer.Option(help="Which sites of the run.")] = "all",
     groups: Annotated[int, typer.Option(help="Groups of samples that the jackknife leaves out.")] = 20,
+    variant: show.Variant = "raw",
+    allow_duplicates: show.AllowDuplicates = False,
     as_json: show.Json = False,
     as_csv: show.Csv = False,
     plot: Annotated[Path | None, typer.Option(help="Write one figure a measure into this folder.")] = None,
@@ -37,7 +39,16 @@ def measure(
     chosen = named(measures) if measures else DEFAULT_DEFINITIONS
     with show.progress("measuring", quiet=quiet) as progress:
         opened = as_run(run, progress=progress)
-        result = run_measure(opened, chosen, sites=layers, groups=groups, device=device, progress=progress)
+        result = run_measure(
+            opened,
+            chosen,
+            sites=layers,
+            groups=groups,
+            variant=variant,
+            allow_duplicates=allow_duplicates,
+            device=device,
+            progress=progress,
+        )
     show.records(result.to_records(), as_json=as_json, as_csv=as_csv, table=lambda: _table(result))
     if plot:
         from rankscope import plots
@@ -53,13 +64,14 @@ def _table(result: Measurement) -> None:
         by_site.setdefault(record.site, []).append(record)
     first = result.records[0]
     shape = f"{first.dtype}; 95 % intervals over {first.samples} samples"
-    lines = [
-        [site, str(r[0].n), str(r[0].d), *(show.interval(x.value, x.low, x.high) for x in r)]
-        for site, r in by_site.items()
-    ]
+    lines = [[site, str(r[0].n), str(r[0].d), *(_number(x) for x in r)] for site, r in by_site.items()]
     show.table(f"{result.run}: {shape}", ["site", "n", "d", *result.measures], lines)
-    for text in dict.fromkeys(f"{r.measure}: {r.note}" for r in result.records if r.note):
-        show.note(f"note: {text}")
+    show.shares({r.site: show.percent(r.mean_share) for r in result.records})
+    show.notes(result.records)
+
+
+def _number(record: Measured) -> str:
+    return " ".join(filter(None, (show.interval(record.value, record.low, record.high), show.calm(record))))
 
 
 def add_to(app: typer.Typer) -> None:

@@ -92,6 +92,17 @@ def size(count: float) -> str:
     return f"{count:.1f} TiB"
 
 
+def percent(share: float) -> str:
+    """A share as a whole percentage."""
+    return f"{share:.0%}"
+
+
+def shares(by_site: Mapping[str, str]) -> None:
+    """The mean row's share of the energy at each site, on stderr."""
+    told = ", ".join(f"{site} {text}" for site, text in by_site.items())
+    note(f"note: the mean row's share of the energy, which uncentred measures (rankme, pt-peft) speak of: {told}")
+
+
 def calm(record: Any) -> str:
     """The number without rows of massive length, where there are any."""
     value = record.without_sinks

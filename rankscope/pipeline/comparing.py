@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -15,6 +15,7 @@ from rankscope.definition import Comparison, Definition
 from rankscope.errors import NotComparable
 from rankscope.estimate import FEWEST, Replicates, View
 from rankscope.features import Rows, common, first_difference
+from rankscope.pipeline.guards import GuardedView, check_variant, guarded_view
 from rankscope.pipeline.measuring import (
     GROUPS,
     Progress,
@@ -81,6 +82,8 @@ def compare(
     groups: int = GROUPS,
     level: float = 0.95,
     common_rows: bool = False,
+    variant: str = "raw",
+    allow_duplicates: bool = False,
     device: str | None = None,
     progress: Progress = silent,
 ) -> Contrast:
@@ -95,21 +98,25 @@ def compare(
         groups: how many groups of samples the jackknife leaves out in turn.
         level: the coverage of the intervals.
         common_rows: where the rows differ, use those that all have, rather than refuse.
+        variant: what to do to the rows first, one of :data:`~rankscope.pipeline.guards.VARIANTS`.
+        allow_duplicates: compare rows even if half a per cent or more are copies of others that the data do not explain.
         device: where to compute; the GPU where there is one.
         progress: told of each site.
 
     Raises:
-        NotComparable: if the runs share no site, their rows differ, or there are too few.
+        NotComparable: if the runs share no site, their rows differ, there are too few, or too many are copies.
         UnknownName: if there is no such site or measure.
     """
+    check_variant(variant)
     chosen = [known(m) for m in measures]
     runs = tuple(as_run(r, progress=progress) for r in ((a, b) if base is None else (a, b, base)))
     aligned = _Aligned(runs, _shared_sites(runs, sites), common_rows)
+    guard: dict[str, Any] = {"variant": variant, "allow_duplicates": allow_duplicates, "names": _names(runs)}
     records: list[Compared] = []
     for done, site in enumerate(aligned.sites):
         progress(done, len(aligned.sites), str(site))
         features, rows = aligned.at(site)
-        view = View(features, rows, groups=groups, device=where(device))
+        view = guarded_view(features, rows, site, groups=groups, device=where(device), **guard)
         records += [_compared(aligned, site, what, view, level) for what in chosen]
     if all(r.value != r.value for r in records):
         raise NotComparable(f"nothing that was asked for compares these runs: {records[0].note}")
@@ -153,12 +160,13 @@ def _notes(runs: Sequence[Run], aligned: _Aligned) -> list[str]:
     return notes
 
 
-def _compared(aligned: _Aligned, site: Site, what: Definition | Comparison, view: View, level: float) -> Compared:
+def _compared(aligned: _Aligned, site: Site, what: Definition | Comparison, view: GuardedView, level: float) -> Compared:
     based = len(aligned.runs) > 2
-    nothing, parts = why_not(what, view), _Parts()
+    nothing, parts, calm = why_not(what, view), _Parts(), NOTHING
     try:
         if not nothing:
             parts = _defined(what, view, based) if isinstance(what, Definition) else _related(what, view, based)
+            calm = _without_sinks(what, view, based)
     except NotComparable as error:
         nothing = str(error)
     a, b, between = (interval_of(x, level) for x in parts[:3])
@@ -185,7 +193,23 @@ def _compared(aligned: _Aligned, site: Site, what: Definition | Comparison, view
         convention=convention(what, aligned.runs[0]),
         unit=what.unit,
         note=nothing or caution(what, view),
+        variant=view.variant,
+        mean_share=view.mean_share(0),
+        mean_share_b=view.mean_share(1),
+        without_sinks=calm,
     )
+
+
+def _without_sinks(what: Definition | Comparison, view: GuardedView, based: bool) -> float:
+    """The number in question without the rows of massive length; NaN where there are none."""
+    calm = view.calm
+    if calm is None:
+        return NOTHING
+    if isinstance(what, Definition):
+        return float(calm.measured(what, 1).minus(calm.measured(what, 0)).value)
+    if not based:
+        return float(calm.related(what, 0, 1).value)
+    return float(calm.related(what, 2, 1).minus(calm.related(what, 2, 0)).value)
 
 
 class _Parts(NamedTuple):

@@ -9,9 +9,11 @@ import torch
 from torch import Tensor
 
 from rankscope.definition import Comparison, Definition
+from rankscope.errors import NotComparable
 from rankscope.estimate import Replicates, View
 from rankscope.inference import jackknife
 from rankscope.linalg.svd import singular_values
+from rankscope.pipeline.guards import APART, GuardedView, check_variant, guarded_view
 from rankscope.pipeline.source import where
 from rankscope.registry import DEFAULT_DEFINITIONS, Measure, definition
 from rankscope.result import NOTHING, Measured, Measurement
@@ -67,6 +69,8 @@ def measure(
     sites: str | Sequence[str | Site] = "all",
     groups: int = GROUPS,
     level: float = 0.95,
+    variant: str = "raw",
+    allow_duplicates: bool = False,
     device: str | None = None,
     progress: Progress = silent,
 ) -> Measurement:
@@ -78,20 +82,27 @@ def measure(
         sites: which of its sites.
         groups: how many groups of samples the jackknife leaves out in turn.
         level: the coverage of the intervals.
+        variant: what to do to the rows first, one of :data:`~rankscope.pipeline.guards.VARIANTS`.
+        allow_duplicates: measure rows even if half a per cent or more are copies of others that the data do not explain.
         device: where to compute; the GPU where there is one.
         progress: told of each site.
 
     Raises:
         UnknownName: if there is no such site or measure.
-        NotComparable: if there are too few rows for any interval.
+        NotComparable: if there are too few rows for any interval, or at every site too many are copies of others.
     """
+    check_variant(variant)
+    guard: dict[str, Any] = {"variant": variant, "allow_duplicates": allow_duplicates, "names": [run.name]}
     definitions = [definition(m) for m in measures]
     chosen = select(sites, run.sites)
     records: list[Measured] = []
     for done, site in enumerate(chosen):
         progress(done, len(chosen), str(site))
-        view = View([run.features(site)], run.rows_at(site), groups=groups, device=where(device))
+        x, rows = run.features(site), run.rows_at(site)
+        view = guarded_view([x], rows, site, groups=groups, device=where(device), **guard)
         records += [_measured(run, site, d, view, level) for d in definitions]
+    if all(r.refused for r in records):
+        raise NotComparable(records[0].note)
     progress(len(chosen), len(chosen), "done")
     return Measurement(tuple(records), run.name)
 
@@ -101,7 +112,7 @@ def profile(run: Run, what: Measure, **options: Any) -> Measurement:
     return measure(run, [what], **options)
 
 
-def _measured(run: Run, site: Site, what: Definition, view: View, level: float) -> Measured:
+def _measured(run: Run, site: Site, what: Definition, view: GuardedView, level: float) -> Measured:
     nothing = why_not(what, view)
     interval = interval_of(None if nothing else view.measured(what, 0), level)
     return Measured(
@@ -118,6 +129,10 @@ def _measured(run: Run, site: Site, what: Definition, view: View, level: float) 
         convention=convention(what, run),
         unit=what.unit,
         note=nothing or caution(what, view),
+        variant=view.variant,
+        refused=bool(view.refused),
+        mean_share=view.mean_share(0),
+        without_sinks=NOTHING if nothing or not view.calm else float(view.calm.measured(what, 0).value),
     )
 
 
@@ -137,8 +152,10 @@ def interval_of(estimate: Replicates | None, level: float) -> Limits:
     return Limits(float(found.value), float(found.low), float(found.high))
 
 
-def why_not(what: Definition | Comparison, view: View) -> str:
+def why_not(what: Definition | Comparison, view: GuardedView) -> str:
     """Why a measure has no meaning here; empty where it has one."""
+    if view.refused:
+        return view.refused
     if isinstance(what, Definition) and what.needs_tokens and view.n == view.rows.samples:
         return "needs several rows a sample; collect with rows=tokens"
     if isinstance(what, Comparison) and len(set(view.widths)) > 1 and (what.same_width or what.reads == "spectra"):
@@ -147,8 +164,12 @@ def why_not(what: Definition | Comparison, view: View) -> str:
     return ""
 
 
-def caution(what: Definition | Comparison, view: View) -> str:
+def caution(what: Definition | Comparison, view: GuardedView) -> str:
     """What must be said beside a number that has a meaning."""
+    return APART.join(filter(None, (_caution(what, view), *view.remarks)))
+
+
+def _caution(what: Definition | Comparison, view: View) -> str:
     if what.reads in ("spectrum", "spectra", "folds") and view.n < 4 * max(view.widths):
         return "n-limited: fewer than 4 rows a feature, so the value also measures n; compare at equal n only"
     if what.name == "participation-ratio" and view.n > view.rows.samples:

@@ -28,7 +28,8 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def texts(here: Path) -> Path:
-    lines = [{"id": f"s{i}", "text": " ".join(["three seven", "digits", "left of"][: 1 + i % 3])} for i in range(24)]
+    words = ("three", "seven", "digits", "left", "of")
+    lines = [{"id": f"s{i}", "text": " ".join(words[(i // 5**k) % 5] for k in range(2 + i % 3))} for i in range(24)]
     (here / "texts.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     return here / "texts.jsonl"
 

@@ -17,10 +17,11 @@ from typing import Any
 from rankscope.errors import UnknownName, UsageError
 from rankscope.tuning.config import GROUPS, KINDS, SCST, Recipe, Stage, made
 
-RATES = {"prefix": 3e-3, "lora": 1e-3, "adapter": 1e-3, "full": 3e-4}
+RATES = {"prefix": 5e-3, "lora": 1e-3, "adapter": 1e-3, "full": 3e-4}
 """Learning rates of a first stage; with several kinds at once the lowest counts."""
 LATER, REWARD = 0.3, 0.03
-"""What a later stage's rate, and that of an SCST stage, is of a first stage's."""
+"""What a later stage's rate, and that of an SCST stage, is of a first stage's. A stage that attaches a prefix is not slowed:
+LoRA and adapters start as nothing, but a new prefix disturbs the model until it is learnt."""
 OTHERS = ("lora", "adapter", "full")
 METHODS: dict[str, str] = {
     **{kind: kind for kind in ("full", "lora", "adapter", "prefix")},
@@ -106,7 +107,8 @@ def _stages(names: Sequence[tuple[str, ...]], *, freeze_prefix: bool) -> list[St
         attach = () if kinds == (SCST,) else kinds
         there = (*there, *attach)
         train = tuple(k for k in there if not (freeze_prefix and k == "prefix" and k not in attach)) or there
-        rate = min(RATES[kind] for kind in train) * (1 if place == 0 else LATER if attach else REWARD)
+        slower = 1.0 if place == 0 or "prefix" in attach else LATER if attach else REWARD
+        rate = slower * min(RATES[kind] for kind in train)
         built.append(Stage(attach, train, rate, "cross-entropy" if attach else "scst"))
     return built
 

@@ -78,7 +78,7 @@ class ScstTrainer(StageTrainer):
 
     def _ended(self, said: Tensor) -> Tensor:
         """Tokens after the first end token carry no probability."""
-        ends = said == end_of(self.reader)
+        ends = torch.isin(said, torch.tensor(end_of(self.reader), device=said.device))
         after = (ends.cumsum(1) - ends.long()) > 0
         return said.masked_fill(after, IGNORED)
 

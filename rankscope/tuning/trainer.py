@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -90,7 +91,7 @@ class EpochEnd(TrainerCallback):
 
     def on_epoch_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Called by the Trainer."""
-        self.call(round(state.epoch))
+        self.call(math.ceil(round(state.epoch, 6)))
 
 
 def _first_bad(trained: dict[str, nn.Parameter], *, gradients: bool) -> str | None:

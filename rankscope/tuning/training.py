@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate import PartialState
 from torch import nn
 from transformers import TrainerCallback
 
@@ -31,7 +32,7 @@ from rankscope.tuning.config import Recipe, Stage
 from rankscope.tuning.generation import prompt_reader
 from rankscope.tuning.masked import fills_masks, hide_words
 from rankscope.tuning.recipes import read_options, recipe
-from rankscope.tuning.record import Plan, prepare, write_checkpoint
+from rankscope.tuning.record import WORK, Plan, prepare, write_checkpoint
 from rankscope.tuning.scst import ScstTrainer, prompts
 from rankscope.tuning.stages import attach_kinds, head_keeper, kind_of, set_trainable
 from rankscope.tuning.trainer import (
@@ -116,7 +117,11 @@ def train(
     _check_recipe(made, chosen)
     answers = answers_for(base, network.config, probes) if chosen == "classification" else None
     plan = Plan(base.weights.resolve(), made, probes, chosen, seed, reading.inputs.processor, answers)
-    work = prepare(Path(out), plan.told(), resume=resume, overwrite=overwrite)
+    work = Path(out) / WORK
+    together = PartialState(cpu=run["device"] == "cpu" or not torch.cuda.is_available())
+    if together.is_main_process:
+        work = prepare(Path(out), plan.told(), resume=resume, overwrite=overwrite)
+    together.wait_for_everyone()
     if not work.exists():
         record = json.loads((Path(out) / STAGES).read_text())
         return TrainResult(Path(out), made, tuple(record["training"]))
@@ -158,8 +163,10 @@ class _Run:
             kinds += stage.attach
             training.append(self._stage(place, stage, tuple(kinds), training))
         self.model.to("cpu")
-        write_checkpoint(self.model, kinds, self.out, self.plan, training=training)
-        shutil.rmtree(self.work)
+        if PartialState().is_main_process:
+            write_checkpoint(self.model, kinds, self.out, self.plan, training=training)
+            shutil.rmtree(self.work)
+        PartialState().wait_for_everyone()
         return TrainResult(self.out, self.plan.recipe, tuple(training))
 
     def _stage(self, place: int, stage: Stage, kinds: tuple[str, ...], before: list[dict[str, Any]]) -> dict[str, Any]:
@@ -187,10 +194,12 @@ class _Run:
         except NonFinite as error:
             raise self._stopped(error, place, kinds, before, trainer) from error
         told = _told(stage, trainer, time.monotonic() - begun)
-        save_trained(trained, folder / END)
-        (folder / TOLD).write_text(json.dumps(told))
-        for state in folder.glob("checkpoint-*"):
-            shutil.rmtree(state)
+        if PartialState().is_main_process:
+            save_trained(trained, folder / END)
+            (folder / TOLD).write_text(json.dumps(told))
+            for old in folder.glob("checkpoint-*"):
+                shutil.rmtree(old)
+        PartialState().wait_for_everyone()
         return told
 
     def _trainer(self, place: int, stage: Stage, folder: Path, trained: dict[str, nn.Parameter]) -> StageTrainer:
@@ -224,6 +233,8 @@ class _Run:
         )
 
     def _keep(self, place: int, kinds: tuple[str, ...], before: list[dict[str, Any]], epoch: int) -> None:
+        if not PartialState().is_main_process:
+            return
         into = self.out / "epochs" / f"stage-{place}-epoch-{epoch}"
         shutil.rmtree(into, ignore_errors=True)
         into.parent.mkdir(parents=True, exist_ok=True)

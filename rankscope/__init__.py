@@ -23,6 +23,7 @@ _WHERE: dict[str, str] = {
     "profile": "rankscope.pipeline",
     "spectra": "rankscope.pipeline",
     "compare": "rankscope.pipeline",
+    "compare_arms": "rankscope.pipeline",
     "load_model": "rankscope.models.load",
     "train": "rankscope.tuning",
     "generate": "rankscope.tuning",

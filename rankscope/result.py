@@ -125,7 +125,7 @@ class Compared:
 
 
 @dataclass(frozen=True)
-class _Table:
+class Table:
     """Records, and the three ways out of them."""
 
     records: tuple[Any, ...]
@@ -162,7 +162,7 @@ class _Table:
 
 
 @dataclass(frozen=True)
-class Measurement(_Table):
+class Measurement(Table):
     """Numbers of one run along its sites."""
 
     records: tuple[Measured, ...]
@@ -172,7 +172,7 @@ class Measurement(_Table):
 
 
 @dataclass(frozen=True)
-class Contrast(_Table):
+class Contrast(Table):
     """Numbers of two runs along their sites, and what their figures are drawn from."""
 
     records: tuple[Compared, ...]

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
-from rankscope.cli import show
+from rankscope.cli import arms, show
+from rankscope.errors import UsageError
 
 if TYPE_CHECKING:
+    from rankscope.arm_result import ArmContrast
     from rankscope.result import Contrast
 
 
 def compare(
-    a: Annotated[Path, typer.Argument(help="A run, or a checkpoint folder, which is collected first.")],
-    b: Annotated[Path, typer.Argument(help="The other.")],
+    a: Annotated[Path | None, typer.Argument(help="A run, or a checkpoint folder, which is collected first.")] = None,
+    b: Annotated[Path | None, typer.Argument(help="The other.")] = None,
+    arm: Annotated[
+        list[str] | None, typer.Option(help="Instead of two runs: name=pattern of an arm's runs; several times.")
+    ] = None,
     base: Annotated[Path | None, typer.Option(help="The pre-trained run; changes are signed against it.")] = None,
     measures: Annotated[
         str | None, typer.Option("--measures", "-m", help="Names, or file.py:function, by comma.")
@@ -36,34 +42,56 @@ def compare(
 ) -> None:
     """Compare two runs: changes of rank, similarity, overlap, recoverability and drift, with paired intervals.
 
-    Example: rankscope compare lora.pt ptlora.pt --base pretrained.pt --plot
-    """
-    from rankscope.pipeline.comparing import compare as run_compare
-    from rankscope.registry import DEFAULT_COMPARED, named
+    Of several runs of a recipe that differ in seed --arm makes one arm: seed noise and row noise are told apart, and each
+    arm gets a verdict at each site.
 
-    chosen = named(measures) if measures else DEFAULT_COMPARED
+    Example: rankscope compare lora.pt ptlora.pt --base pretrained.pt --plot
+
+    Example: rankscope compare --arm lora=lora-s*.pt --arm ptlora=ptlora-s*.pt --base pretrained.pt
+    """
+    if arm and (a or b or common_rows):
+        raise UsageError("--arm takes the place of the two runs, and needs the same rows in all")
+    options: dict[str, Any] = {"base": base, "sites": layers, "groups": groups, "variant": variant, "device": device}
+    options |= {"allow_duplicates": allow_duplicates}
+    if measures:
+        from rankscope.registry import named
+
+        options["measures"] = named(measures)
     with show.progress("comparing", quiet=quiet) as progress:
-        result = run_compare(
-            a,
-            b,
-            base=base,
-            measures=chosen,
-            sites=layers,
-            groups=groups,
-            common_rows=common_rows,
-            variant=variant,
-            allow_duplicates=allow_duplicates,
-            device=device,
-            progress=progress,
-        )
-    for text in () if quiet else result.notes:
+        options["progress"] = progress
+        shown = _arms(arm, options) if arm else _two(a, b, {**options, "common_rows": common_rows})
+    for text in () if quiet else shown.result.notes:
         show.note(f"note: {text}")
-    show.records(result.to_records(), as_json=as_json, as_csv=as_csv, table=lambda: _table(result))
+    show.records(shown.result.to_records(), as_json=as_json, as_csv=as_csv, table=shown.table)
     if plot:
         from rankscope import plots
 
-        for path in plots.save(result.plot(), out or Path(f"{result.names[0]}-{result.names[1]}")):
+        for path in plots.save(shown.result.plot(), out or Path(shown.name)):
             show.note(f"figure: {path}")
+
+
+class _Shown(NamedTuple):
+    """A result, how it is printed, and what its figure is called."""
+
+    result: Contrast | ArmContrast
+    table: Callable[[], None]
+    name: str
+
+
+def _two(a: Path | None, b: Path | None, options: dict[str, Any]) -> _Shown:
+    from rankscope.pipeline.comparing import compare as run_compare
+
+    if a is None or b is None:
+        raise UsageError("give two runs to compare, or --arm name=pattern for several of each recipe")
+    result = run_compare(a, b, **options)
+    return _Shown(result, lambda: _table(result), f"{result.names[0]}-{result.names[1]}")
+
+
+def _arms(given: list[str], options: dict[str, Any]) -> _Shown:
+    from rankscope.pipeline.arms import compare_arms
+
+    result = compare_arms(arms.named_arms(given), **options)
+    return _Shown(result, lambda: arms.table(result), "-".join(result.arms))
 
 
 def _table(result: Contrast) -> None:

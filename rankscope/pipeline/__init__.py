@@ -1,8 +1,9 @@
 """The joins: a checkpoint collected into a run, a run measured, two runs compared."""
 
+from rankscope.pipeline.arms import compare_arms
 from rankscope.pipeline.collecting import collect
 from rankscope.pipeline.comparing import compare
 from rankscope.pipeline.measuring import measure, profile, spectra
 from rankscope.pipeline.resolve import load
 
-__all__ = ["collect", "compare", "load", "measure", "profile", "spectra"]
+__all__ = ["collect", "compare", "compare_arms", "load", "measure", "profile", "spectra"]

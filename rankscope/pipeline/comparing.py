@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,7 +13,8 @@ from rankscope.comparisons.cka_map import cka_map
 from rankscope.definition import Comparison, Definition
 from rankscope.errors import NotComparable
 from rankscope.estimate import FEWEST, Replicates, View
-from rankscope.features import Rows, common, first_difference
+from rankscope.features import Rows
+from rankscope.pipeline.align import Aligned, distinct_names, shared_sites
 from rankscope.pipeline.guards import GuardedView, check_variant, guarded_view
 from rankscope.pipeline.measuring import (
     GROUPS,
@@ -32,44 +32,11 @@ from rankscope.pipeline.resolve import as_run
 from rankscope.pipeline.source import where
 from rankscope.registry import DEFAULT_COMPARED, Measure, known
 from rankscope.result import NOTHING, Compared, Contrast
-from rankscope.sites import Site, describe, select
+from rankscope.sites import Site, describe
 from rankscope.store import Run
 
 MAP_SAMPLES = 2048
 """The most samples from which the site × site map is made."""
-
-
-@dataclass(frozen=True)
-class _Aligned:
-    """What two or three runs have in common."""
-
-    runs: tuple[Run, ...]
-    """The first, the second and, where there is one, the base."""
-    sites: tuple[Site, ...]
-    """The sites that all have."""
-    common_rows: bool
-    """Whether rows that only some have are left out."""
-
-    def at(self, site: Site) -> tuple[list[Tensor], Rows]:
-        """The features of each run at a site, on the same rows."""
-        features = [run.features(site) for run in self.runs]
-        rows = [run.rows_at(site) for run in self.runs]
-        if all(first_difference(rows[0], other) is None for other in rows[1:]):
-            return features, rows[0]
-        if not self.common_rows:
-            raise NotComparable(self._words(site, rows))
-        for i in range(1, len(rows)):
-            mine, theirs = common(rows[0], rows[i])
-            features[: i + 1] = [*(x[mine] for x in features[:i]), features[i][theirs]]
-            rows[: i + 1] = [*(r[mine] for r in rows[:i]), rows[i][theirs]]
-        return features, rows[0]
-
-    def _words(self, site: Site, rows: Sequence[Rows]) -> str:
-        other = next(i for i, r in enumerate(rows) if first_difference(rows[0], r))
-        return (
-            f"the rows of {self.runs[0].name} and {self.runs[other].name} differ at {site}: "
-            f"{first_difference(rows[0], rows[other])}; collect both on the same data, or compare the common rows (common_rows)"
-        )
 
 
 def compare(
@@ -110,8 +77,8 @@ def compare(
     check_variant(variant)
     chosen = [known(m) for m in measures]
     runs = tuple(as_run(r, progress=progress) for r in ((a, b) if base is None else (a, b, base)))
-    aligned = _Aligned(runs, _shared_sites(runs, sites), common_rows)
-    guard: dict[str, Any] = {"variant": variant, "allow_duplicates": allow_duplicates, "names": _names(runs)}
+    aligned = Aligned(runs, shared_sites(runs, sites), common_rows)
+    guard: dict[str, Any] = {"variant": variant, "allow_duplicates": allow_duplicates, "names": distinct_names(runs)}
     records: list[Compared] = []
     for done, site in enumerate(aligned.sites):
         progress(done, len(aligned.sites), str(site))
@@ -123,10 +90,11 @@ def compare(
     progress(len(aligned.sites), len(aligned.sites), "spectra and similarity")
     return Contrast(
         tuple(records),
-        names=_names(runs),
+        names=distinct_names(runs),
         rows=f"{runs[0].manifest.rows['kind']}, {runs[0].manifest.probe['name']}",
         spectra={
-            name: spectra(run, aligned.sites, device=device) for name, run in zip(_names(runs), runs, strict=True)
+            name: spectra(run, aligned.sites, device=device)
+            for name, run in zip(distinct_names(runs), runs, strict=True)
         },
         similarity=_similarity(aligned),
         similarity_sites=aligned.sites,
@@ -134,21 +102,7 @@ def compare(
     )
 
 
-def _names(runs: Sequence[Run]) -> tuple[str, ...]:
-    """The names of the runs, numbered where two are called the same."""
-    names = [run.name for run in runs]
-    return tuple(n if names.count(n) == 1 else f"{n}#{i + 1}" for i, n in enumerate(names))
-
-
-def _shared_sites(runs: Sequence[Run], sites: str | Sequence[str | Site]) -> tuple[Site, ...]:
-    shared = tuple(s for s in runs[0].sites if all(s in run.sites for run in runs[1:]))
-    if not shared:
-        what = "; ".join(f"{run.name} has {describe(run.sites)}" for run in runs)
-        raise NotComparable(f"the runs share no site: {what}")
-    return select(sites, shared)
-
-
-def _notes(runs: Sequence[Run], aligned: _Aligned) -> list[str]:
+def _notes(runs: Sequence[Run], aligned: Aligned) -> list[str]:
     notes = []
     for run in runs:
         alone = [s for s in run.sites if any(s not in other.sites for other in runs)]
@@ -160,7 +114,7 @@ def _notes(runs: Sequence[Run], aligned: _Aligned) -> list[str]:
     return notes
 
 
-def _compared(aligned: _Aligned, site: Site, what: Definition | Comparison, view: GuardedView, level: float) -> Compared:
+def _compared(aligned: Aligned, site: Site, what: Definition | Comparison, view: GuardedView, level: float) -> Compared:
     based = len(aligned.runs) > 2
     nothing, parts, calm = why_not(what, view), _Parts(), NOTHING
     try:
@@ -240,7 +194,7 @@ def _related(what: Comparison, view: View, based: bool) -> _Parts:
     return _Parts(a, b, b.minus(a), noise=noise, itself=itself)
 
 
-def _similarity(aligned: _Aligned) -> Tensor | None:
+def _similarity(aligned: Aligned) -> Tensor | None:
     """Debiased linear CKA of every site of the reference with every site of the second run, on means over samples."""
     reference = len(aligned.runs) - 1 if len(aligned.runs) > 2 else 0
     at = {site: aligned.at(site) for site in aligned.sites}

@@ -43,6 +43,13 @@ class GuardedView(View):
     calm: View | None = None
     """The same without rows of massive length, where there are any."""
 
+    def only(self, *places: int) -> View:
+        """Some of the runs alone, with nothing left out; made once."""
+        chosen = [self.features[i] for i in places]
+        return self._once(
+            ("only", *places), lambda: View(chosen, self.rows, groups=FEWEST, device=self.device, replicated=False)
+        )
+
     def mean_share(self, run: int) -> float:
         """The mean row's share of a run's energy, of which uncentred measures speak."""
         return float(mean_share(self.moments(run).sum()))

@@ -1,9 +1,10 @@
 """Figures: functions from a result to axes. Nothing here loads or computes."""
 
 from rankscope.plots.along import Line, along
+from rankscope.plots.arms import arms
 from rankscope.plots.contrast import contrast, measurement
 from rankscope.plots.similarity import similarity
 from rankscope.plots.spectra import cumulative
 from rankscope.plots.style import save
 
-__all__ = ["Line", "along", "contrast", "cumulative", "measurement", "save", "similarity"]
+__all__ = ["Line", "along", "arms", "contrast", "cumulative", "measurement", "save", "similarity"]

@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from torch import nn
 
 import rankscope
 
@@ -207,3 +209,39 @@ def test_help_answers_in_half_a_second() -> None:
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
         times.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
     assert min(times) < 0.5
+
+
+def test_arms_are_named_with_a_pattern(rankscope_: Call, here: Path) -> None:
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(120, 8, generator=generator)
+    rankscope.collect(nn.Sequential(nn.Identity()), x, out="base.pt")
+    for arm, size in (("lora", 0.02), ("full", 0.1)):
+        for seed in range(3):
+            layer = nn.Linear(8, 8)
+            layer.weight = nn.Parameter(torch.eye(8) + size * torch.randn(8, 8, generator=generator))
+            rankscope.collect(nn.Sequential(layer), x, out=f"{arm}-s{seed}.pt")
+    command = ("compare", "--arm", "lora=lora-s*.pt", "--arm", "full=full-s0.pt,full-s[12].pt", "--base", "base.pt")
+    done = rankscope_(*command, "--plot", "--groups", "10")
+    assert done.code == 0
+    for word in ("Verdicts", "lora (3 runs), full (3 runs), against base", "full − lora", "equivalent"):
+        assert word in done.out
+    assert (here / "lora-full.svg").exists()
+    printed = json.loads(rankscope_(*command, "--json", "-m", "cka,drift").out)
+    arms = {arm: sorted(here.glob(f"{arm}-s*.pt")) for arm in ("lora", "full")}
+    assert printed == rankscope.compare_arms(arms, base="base.pt", measures=["cka", "drift"]).to_records()
+    assert printed[0]["verdict"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--arm", "lora"], "an arm is name=pattern, as lora=lora-s*.pt; got 'lora'"),
+        (["--arm", "lora=none-*.pt"], "nothing matches 'none-*.pt', the runs of the arm 'lora'"),
+        (["a.pt", "b.pt", "--arm", "lora=x"], "takes the place of the two runs"),
+        (["a.pt"], "give two runs to compare"),
+    ],
+)
+def test_arms_that_cannot_be_meant_end_with_2(arguments: list[str], words: str, rankscope_: Call, here: Path) -> None:
+    done = rankscope_("compare", *arguments)
+    assert (done.code, done.out) == (2, "")
+    assert words in done.err

@@ -1,0 +1,56 @@
+"""``rankscope compare --arm``: several runs of each recipe, named with a pattern."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rankscope.cli import show
+from rankscope.errors import UsageError
+
+if TYPE_CHECKING:
+    from rankscope.arm_result import ArmCompared, ArmContrast
+
+
+def named_arms(texts: Sequence[str]) -> dict[str, list[Path]]:
+    """``lora=lora-s*.pt`` and its like as name → paths in order; several patterns by comma, or the name given again.
+
+    Raises:
+        UsageError: if a text has no name, or nothing matches its pattern.
+    """
+    found: dict[str, list[Path]] = {}
+    for text in texts:
+        name, equals, patterns = text.partition("=")
+        if not (name and equals and patterns):
+            raise UsageError(f"an arm is name=pattern, as lora=lora-s*.pt; got {text!r}")
+        for pattern in patterns.split(","):
+            anchor = Path(pattern).anchor
+            paths = sorted(Path(anchor).glob(pattern.removeprefix(anchor)))
+            if not paths:
+                raise UsageError(f"nothing matches {pattern!r}, the runs of the arm {name!r}")
+            found.setdefault(name, []).extend(paths)
+    return found
+
+
+def table(result: ArmContrast) -> None:
+    """Print the verdicts, then the numbers of each arm and of each two."""
+    first = result.records[0]
+    against = f", against {result.base}" if result.base else ""
+    runs = ", ".join(f"{arm} ({len(names)} runs)" for arm, names in result.arms.items())
+    if result.verdicts:
+        lines = [[site, arm, v.word, v.why] for (site, arm), v in result.verdicts.items()]
+        show.table("Verdicts", ["site", "arm", "verdict", "because"], lines)
+    title = (
+        f"{runs}{against}; {result.level:.0%} intervals over seeds and {first.samples} samples, bands over all sites"
+    )
+    columns = ["site", "measure", "arm", "value", "band", "p", "seed sd", "sample se", "floor", "equivalent"]
+    show.table(title, columns, [_line(r) for r in result.records])
+    show.notes(result.records)
+
+
+def _line(r: ArmCompared) -> list[str]:
+    same = "–" if r.equivalent is None else f"{'yes' if r.equivalent else 'no'} (p {show.number(r.p_equivalent)})"
+    band = "–" if r.band_low != r.band_low else f"[{show.number(r.band_low)}, {show.number(r.band_high)}]"
+    numbers = [show.number(x) for x in (r.p, r.seed_sd, r.sample_se, r.floor)]
+    return [r.site, r.measure, r.arm, show.interval(r.value, r.low, r.high), band, *numbers, same]

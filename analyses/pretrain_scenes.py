@@ -6,8 +6,9 @@
 #
 # Everything starts from random weights. As BLIP-2 itself, it is trained in two stages:
 # 1. *look*: vision model and Q-Former learn, by a linear head on nine of the twelve queries that is thrown away afterwards, which digit
-#    in which colour is in each cell (BLIP-2's first stage has contrastive losses in this place). Without it, 800 steps of stage 2
-#    (51,200 examples) learned next to nothing from the image.
+#    in which colour is in each cell (BLIP-2's first stage has contrastive losses in this place). Without it, 800 steps
+#    of stage 2 (51,200 examples, in a first version of the grammar that named places in several words) learned next to nothing
+#    from the image.
 # 2. *tell*: everything jointly, images → text. One sequence is `<image>` × queries, `<s>`, prompt, target, `</s>`; the loss is on
 #    target and `</s>`.
 #

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from rankscope.cli import show
+from rankscope.cli.data import Answers, Images, Regions, opened
 
 
 def collect(
@@ -19,6 +20,9 @@ def collect(
     data: Annotated[
         str | None, typer.Option(help="The probe set: a file, a folder, or scenes. Default: scenes.")
     ] = None,
+    images: Images = None,
+    regions: Regions = None,
+    answers: Answers = None,
     n: Annotated[
         int | None, typer.Option("--n", help="Only the first n samples; fewer in the data is an error.")
     ] = None,
@@ -46,7 +50,7 @@ def collect(
 
     job = prepare(
         checkpoint,
-        data,
+        opened(data or "scenes", images=images, regions=regions, answers=answers),
         sites=layers,
         rows=rows,
         n=n,

@@ -8,11 +8,15 @@ from typing import Annotated
 import typer
 
 from rankscope.cli import show
+from rankscope.cli.data import Answers, Images, Regions, opened
 
 
 def generate(
     checkpoint: Annotated[list[Path], typer.Argument(help="A checkpoint folder, or several in order: base, adapters.")],
     data: Annotated[str, typer.Option(help="The examples: a file, a folder, or scenes.")] = "scenes:captions/test",
+    images: Images = None,
+    regions: Regions = None,
+    answers: Answers = None,
     out: Annotated[Path, typer.Option(help="Where the predictions go, a JSON object a line.")] = Path(
         "predictions.jsonl"
     ),
@@ -32,7 +36,7 @@ def generate(
 
     said = run_generate(
         Checkpoint.read(checkpoint, base_model=base_model),
-        data,
+        opened(data, images=images, regions=regions, answers=answers),
         out=out,
         batch_size=batch_size,
         max_new_tokens=max_new_tokens,

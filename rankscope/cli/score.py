@@ -9,11 +9,15 @@ from typing import Annotated
 import typer
 
 from rankscope.cli import show
+from rankscope.cli.data import Answers, Images, Regions, opened
 
 
 def score(
     predictions: Annotated[Path, typer.Argument(help="JSON lines, COCO results or a VQA submission.")],
     data: Annotated[str, typer.Option(help="What they were made for: a file, a folder, or scenes.")],
+    images: Images = None,
+    regions: Regions = None,
+    answers: Answers = None,
     kind: Annotated[str | None, typer.Option(help="captions or answers; told by the data unless given.")] = None,
     metrics: Annotated[str | None, typer.Option(help="Caption metrics, by comma.")] = None,
     vqa_rule: Annotated[str, typer.Option(help="official, lavis or always.")] = "official",
@@ -30,7 +34,7 @@ def score(
 
     result = run_score(
         predictions,
-        data,
+        opened(data, images=images, regions=regions, answers=answers),
         kind=kind,
         metrics=metrics.split(",") if metrics else None,
         rule=vqa_rule,

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from rankscope.cli import show
+from rankscope.cli.data import Answers, Images, Regions, opened
 from rankscope.errors import UsageError
 
 EPILOG = (
@@ -30,9 +31,13 @@ def train(
     data: Annotated[
         str, typer.Option(help="The training data: a file, a folder, or scenes.")
     ] = "scenes:captions/train",
+    images: Images = None,
+    regions: Regions = None,
+    answers: Answers = None,
     out: Annotated[Path | None, typer.Option(help="The folder of the checkpoint. Default: the method's name.")] = None,
     task: Annotated[
-        str | None, typer.Option(help="captioning, vqa, language-modelling, seq2seq or classification.")
+        str | None,
+        typer.Option(help="captioning, vqa, lm, seq2seq or classification; told by the model and data unless given."),
     ] = None,
     seed: Annotated[int, typer.Option(help="Of initial weights, order and dropout.")] = 0,
     config: Annotated[Path | None, typer.Option(help="A recipe as TOML; options given here go before it.")] = None,
@@ -61,7 +66,7 @@ def train(
         model or embedded_checkpoint(),
         method=method,
         stages=stages,
-        data=data,
+        data=opened(data, images=images, regions=regions, answers=answers),
         out=out or Path((method or stages or config.stem if config else method or stages or "tuned").replace(",", "-")),
         task=task,
         seed=seed,

@@ -66,6 +66,8 @@ class Inputs:
 
     reads_images: ClassVar[bool] = False
     """Whether images are read although no stack has patches of its own."""
+    reads_regions: ClassVar[bool] = False
+    """Whether features of image regions are read instead of pixels."""
 
     processor: Any
     """The checkpoint's tokenizer, image processor or processor."""
@@ -105,6 +107,17 @@ class Inputs:
         )
         base = unwrapped(model)
         return cls(processor, base.config, there, answers, chat, hasattr(base, "generate"))
+
+    @property
+    def sees(self) -> bool:
+        """Whether images are read, as pixels or as regions."""
+        return self.reads_images or self.reads_regions or bool(self._with("patches"))
+
+    def lacks(self, example: Example) -> str:
+        """What of the image an example lacks for this model: ``an image``, ``regions``, or nothing."""
+        if self.reads_regions:
+            return "" if example.regions is not None else "regions"
+        return "an image" if self._with("patches") and example.image is None else ""
 
     @property
     def tokenizer(self) -> Any:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
@@ -9,14 +11,15 @@ from rankscope.data.probes import Example
 from rankscope.errors import DataError
 from rankscope.features import ANSWER, IMAGE, SPECIAL, TEXT
 from rankscope.models.inputs import ABSENT, Inputs, Sample
-from rankscope.models.ofa.prompts import CAPTION_PROMPT
+from rankscope.models.ofa.prompts import CAPTION_PROMPT, vqa_prompt
 from rankscope.models.vinvl import encode_caption_inputs, encode_vqa_inputs
 
 
 class OFAInputs(Inputs):
     """Patches, then the prompt; the decoder reads the target after the start token.
 
-    The text is taken as it is; an image without a text is asked what it shows, as in OFA's captioning.
+    An image without a text is asked what it shows, and a question about an image is put in the words that OFA was trained
+    to be asked with; any other text is taken as it is. What is to be said begins with a space, as every word of OFA's does.
     """
 
     reads_images = True
@@ -24,9 +27,10 @@ class OFAInputs(Inputs):
     def encode(self, example: Example) -> Sample:
         """An example as the model takes it."""
         image = None if example.image is None else example.open_image()
-        text = example.text or (CAPTION_PROMPT if image is not None else "")
+        text = _asked(example)
         inputs = self._arrays(self.processor(images=image, text=text, return_tensors="pt"))
-        inputs |= self._target(example)
+        targets = (f" {example.target.strip()}",) if example.target else ()
+        inputs |= self._target(replace(example, targets=targets))
         words = self._token_roles(inputs["input_ids"], TEXT, 0)
         side = self.config.patch_size if hasattr(self.config, "patch_size") else 16
         pixels = inputs.get("patch_images")
@@ -36,12 +40,22 @@ class OFAInputs(Inputs):
         return Sample(inputs, {"encoder": torch.cat([patches, words]), "decoder": said})
 
 
+def _asked(example: Example) -> str:
+    """The prompt of an example."""
+    if example.image is None:
+        return example.text
+    question = example.about.get("task") == "question" or example.text.rstrip().endswith("?")
+    return vqa_prompt(example.text) if question else example.text or CAPTION_PROMPT
+
+
 class VinVLInputs(Inputs):
     """Words and tags, then regions.
 
     The captioning model reads the target in the slots of the caption (``[MASK]`` where there is none); the others read
     the text as a question. Slots that a short caption leaves empty are columns that never count.
     """
+
+    reads_regions = True
 
     def encode(self, example: Example) -> Sample:
         """An example as the model takes it.
@@ -54,7 +68,7 @@ class VinVLInputs(Inputs):
                 f"example {example.id!r} has no regions, and VinVL reads those instead of pixels; name a feature file"
             )
         found = example.regions.open()
-        features, tags = [torch.from_numpy(found.features)], [found.tags]
+        features, tags = [torch.tensor(found.features)], [found.tags]
         said = (self.answers and example.target) or None
         if self.generates:
             made = encode_caption_inputs(self.tokenizer, features, tags=tags, captions=said and [said])

@@ -23,6 +23,8 @@ from rankscope.checkpoint import Checkpoint
 from rankscope.errors import CheckpointError, MissingTool, UnsafeError
 from rankscope.models import ported
 from rankscope.models.attach import attach
+from rankscope.models.ofa.loading import check_vocabulary as check_ofa
+from rankscope.models.vinvl.loading import check_vocabulary as check_vinvl
 
 _AUTOS = (
     "AutoModelForImageTextToText",
@@ -40,6 +42,8 @@ _AUTOS = (
 """Where a class is looked for when the configuration names none, or one that the weights do not fit; in this order."""
 _COMPUTED = re.compile(r"(^|\.)(position_ids|inv_freq|masked_bias|num_batches_tracked)$")
 """Tensors that older versions wrote beside the weights and every version computes itself."""
+_VOCABULARIES = {"ofa": check_ofa, "vinvl": check_vinvl}
+"""What sees that a family's words are as many as its embeddings, by ``model_type``."""
 _FAULTS = ("missing_keys", "unexpected_keys", "mismatched_keys")
 
 
@@ -111,6 +115,8 @@ def load_base(folder: Path, *, trust_remote_code: bool = False, **options: Any) 
         model, faults = _try(cls, folder, config, trust_remote_code=trust_remote_code, **options)
         if not faults:
             _check_finite(model, folder)
+            if check := _VOCABULARIES.get(config.model_type):
+                check(folder, config.to_dict())
             return model
         first = first or {cls.__name__: faults}
         if cls.__name__ in named and any("unexpected" not in fault for fault in faults):

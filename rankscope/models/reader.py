@@ -219,5 +219,9 @@ def reader(model: nn.Module, checkpoint: Any, **options: Any) -> Reader:
         CheckpointError: if there is no tokenizer or processor in it.
     """
     side = options.pop("padding_side", "right")
-    kind = getattr(getattr(unwrapped(model), "config", None), "model_type", "")
-    return Reader(model, INPUTS.get(kind, Inputs).of(model, checkpoint, **options), padding_side=side)
+    return Reader(model, inputs_of(model).of(model, checkpoint, **options), padding_side=side)
+
+
+def inputs_of(model: nn.Module) -> type[Inputs]:
+    """How the samples of a model are made: the kind of its family."""
+    return INPUTS.get(getattr(getattr(unwrapped(model), "config", None), "model_type", ""), Inputs)

@@ -17,17 +17,8 @@ from transformers import PreTrainedModel
 from rankscope.errors import CheckpointError, UnknownName
 from rankscope.models import structure
 from rankscope.models.families import FAMILIES, Columns, Inner, Part
+from rankscope.reading.hooks import Tap
 from rankscope.sites import Site, describe, points
-
-
-@dataclass(frozen=True)
-class Tap:
-    """Where a site is read: a module, and whether what enters it or what it returns."""
-
-    module: nn.Module
-    """The module inside the model that is called."""
-    entering: bool = False
-    """Whether its first input is read, rather than its output (or the first tensor of that)."""
 
 
 @dataclass(frozen=True)

@@ -90,7 +90,7 @@ def _said(
     if heads(model) and (reading.inputs.reads_regions or known_answers(found, reading.inputs.config)):
         texts = require_answers(found, reading.inputs.config)
         pairs = chosen(model, reading, probes, texts, batch_size=batch_size)
-        return (Prediction(id, text) for id, text in pairs)
+        return (Prediction(name, text) for name, text in pairs)
     return predict(model, prompt_reader(model, reading), probes, batch_size=batch_size, **how)
 
 

@@ -73,7 +73,9 @@ def _hidden(reading: Reader, inputs: dict[str, torch.Tensor], start: int) -> dic
 def _summed(model: nn.Module, inputs: dict[str, torch.Tensor], *, shifted: bool) -> tuple[float, int]:
     logits, labels = model(**inputs).logits.double(), inputs["labels"]
     if labels.is_floating_point():
-        return float(nn.functional.binary_cross_entropy_with_logits(logits, labels.double(), reduction="sum")), len(labels)
+        return float(nn.functional.binary_cross_entropy_with_logits(logits, labels.double(), reduction="sum")), len(
+            labels
+        )
     if shifted:
         logits, labels = logits[:, :-1], labels[:, 1:]
     loss = nn.functional.cross_entropy(logits.flatten(0, -2), labels.flatten(), ignore_index=IGNORED, reduction="sum")

@@ -24,6 +24,7 @@ from rankscope.models.prefix import Encoder
 from rankscope.models.prefix_files import HEAD, save_prefix
 from rankscope.models.prefix_join import NAME as PREFIX
 from rankscope.models.prefix_live import attach_prefix, new_prefix, prefix_of
+from rankscope.models.stacks import unwrapped
 from rankscope.tuning.config import Recipe
 from rankscope.tuning.targets import blocks_of, named, query_key_value, sublayer_outputs
 
@@ -105,7 +106,7 @@ def kind_of(name: str) -> str:
 
 def heads(model: nn.Module) -> tuple[str, ...]:
     """The names of the classification heads of a model."""
-    return tuple(name for name, _ in model.named_children() if name in HEADS)
+    return tuple(name for name, _ in unwrapped(model).named_children() if name in HEADS)
 
 
 def set_trainable(model: nn.Module, kinds: Iterable[str], recipe: Recipe, *, head: bool) -> dict[str, nn.Parameter]:

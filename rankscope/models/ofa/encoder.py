@@ -35,6 +35,7 @@ class OFAPreTrainedModel(PreTrainedModel):
     config_class = OFAConfig
     base_model_prefix = "model"
     supports_gradient_checkpointing = True
+    accepts_loss_kwargs = False  # a Trainer passes no count of words: the loss is a mean already
     _no_split_modules = ("EncoderLayer", "DecoderLayer")
     _skip_keys_device_placement = ("past_key_values",)
     _keys_to_ignore_on_load_unexpected = (r"(encoder|decoder)\.version$",)

@@ -133,6 +133,7 @@ class VinVLPreTrainedModel(PreTrainedModel):
     config_class = VinVLConfig
     base_model_prefix = "bert"
     supports_gradient_checkpointing = True
+    accepts_loss_kwargs = False  # a Trainer passes no count of words: the loss is a mean already
     _no_split_modules = ("Layer",)
     _keys_to_ignore_on_load_unexpected: tuple[str, ...] = (r"embeddings\.position_ids$",)
 

@@ -24,6 +24,7 @@ _WHERE: dict[str, str] = {
     "spectra": "rankscope.pipeline",
     "compare": "rankscope.pipeline",
     "compare_arms": "rankscope.pipeline",
+    "curve": "rankscope.pipeline",
     "load_model": "rankscope.models.load",
     "train": "rankscope.tuning",
     "generate": "rankscope.tuning",

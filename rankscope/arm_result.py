@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from rankscope.result import NOTHING, Table
+from rankscope.result import Table
 from rankscope.verdict import Verdict
 
 if TYPE_CHECKING:
@@ -69,8 +69,6 @@ class ArmCompared:
     """What must be said beside the number."""
     variant: str = "raw"
     """What was done to the rows first."""
-    without_sinks: float = NOTHING
-    """Not measured for arms; compare two runs, or choose a variant."""
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from tempfile import TemporaryDirectory
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor, nn
 
 from rankscope.errors import NotComparable, UnknownName
@@ -186,10 +187,11 @@ def _value(record: Compared) -> float:
 
 
 def _runs(scenario: str, folder: Path) -> tuple[Run, Run]:
-    """The scenario's two runs, collected from a module that hands on what it is fed."""
+    """The scenario's two runs, collected from modules that give the planted rows for the numbers of the samples."""
     planted = plant(scenario)
     return _collected(planted.x, folder / "base.pt"), _collected(planted.y, folder / "tuned.pt")
 
 
 def _collected(x: Tensor, out: Path) -> Run:
-    return collect(nn.Sequential(nn.Identity()), x.float(), out=out, overwrite=True)
+    module = nn.Sequential(nn.Embedding.from_pretrained(x.float()))
+    return collect(module, torch.arange(len(x)), out=out, overwrite=True)

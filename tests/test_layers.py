@@ -24,7 +24,7 @@ ROWS: list[set[str]] = [
     {"registry", "estimate"},
     {"plots"},
     {"result"},
-    {"arm_result"},
+    {"arm_result", "curve_result"},
     {"pipeline", "tuning"},
     {"selftest", "demo"},
     {"__init__"},

@@ -3,7 +3,8 @@
 from rankscope.pipeline.arms import compare_arms
 from rankscope.pipeline.collecting import collect
 from rankscope.pipeline.comparing import compare
+from rankscope.pipeline.curves import curve
 from rankscope.pipeline.measuring import measure, profile, spectra
 from rankscope.pipeline.resolve import load
 
-__all__ = ["collect", "compare", "compare_arms", "load", "measure", "profile", "spectra"]
+__all__ = ["collect", "compare", "compare_arms", "curve", "load", "measure", "profile", "spectra"]

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from rankscope.errors import NotComparable
 from rankscope.features import Rows, common, first_difference
+from rankscope.pipeline.source import TENSORS
 from rankscope.sites import Site, describe, select
 from rankscope.store import Run
 
@@ -44,6 +45,29 @@ class Aligned:
             f"the rows of {self.runs[0].name} and {self.runs[other].name} differ at {site}: "
             f"{first_difference(rows[0], rows[other])}; collect both on the same data, or compare the common rows (common_rows)"
         )
+
+
+def data_notes(runs: Sequence[Run]) -> list[str]:
+    """What is to be said where runs were read on different data under the same ids.
+
+    Means over samples may be compared so, say of two prompts; tokens may not, and neither may tensors, whose ids are
+    only numbers: there the same ids would hide that the rows are not the same.
+
+    Raises:
+        NotComparable: for those.
+    """
+    notes = []
+    first = runs[0]
+    for other in runs[1:]:
+        imported = any("form" in run.manifest.checkpoint for run in (first, other))
+        mine, theirs = (run.manifest.probe for run in (first, other))
+        if imported or mine["fingerprint"] == theirs["fingerprint"] or first.manifest.ids != other.manifest.ids:
+            continue
+        words = f"{first.name} and {other.name} were read on different data whose samples have the same ids"
+        if mine["name"] == TENSORS or any(len(run.rows) > run.rows.samples for run in (first, other)):
+            raise NotComparable(f"{words}, so that their rows are not the same; collect both on the same data")
+        notes.append(f"{words}; what they share is the samples, not the inputs")
+    return notes
 
 
 def distinct_names(runs: Sequence[Run]) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ from typing import Any
 from rankscope.arm_result import ArmCompared, ArmContrast
 from rankscope.definition import Comparison, Definition
 from rankscope.errors import NotComparable, UsageError
-from rankscope.pipeline.align import Aligned, distinct_names, shared_sites
+from rankscope.pipeline.align import Aligned, data_notes, distinct_names, shared_sites
 from rankscope.pipeline.arm_numbers import Number, grounds_of, number
 from rankscope.pipeline.arm_records import Seen, evidence, records_of
 from rankscope.pipeline.guards import GuardedView, check_variant, guarded_view
@@ -77,6 +77,7 @@ def compare_arms(
     runs = [*first, *(run for several in opened.values() for run in several)]
     places = _places(opened, len(first))
     aligned = Aligned(tuple(runs), shared_sites(runs, sites), common_rows=False)
+    told = data_notes(runs)
     guard: dict[str, Any] = {"variant": variant, "allow_duplicates": allow_duplicates, "groups": groups}
     seen: list[Seen] = []
     for done, site in enumerate(aligned.sites):
@@ -101,7 +102,7 @@ def compare_arms(
         base=first[0].name if first else "",
         verdicts=verdicts,
         level=level,
-        notes=tuple(_notes(counts, records, bool(first))),
+        notes=(*told, *_notes(counts, records, bool(first))),
     )
 
 

@@ -14,7 +14,7 @@ from rankscope.definition import Comparison, Definition
 from rankscope.errors import NotComparable
 from rankscope.estimate import FEWEST, Replicates, View
 from rankscope.features import Rows
-from rankscope.pipeline.align import Aligned, distinct_names, shared_sites
+from rankscope.pipeline.align import Aligned, data_notes, distinct_names, shared_sites
 from rankscope.pipeline.guards import GuardedView, check_variant, guarded_view
 from rankscope.pipeline.measuring import (
     GROUPS,
@@ -78,6 +78,7 @@ def compare(
     chosen = [known(m) for m in measures]
     runs = tuple(as_run(r, progress=progress) for r in ((a, b) if base is None else (a, b, base)))
     aligned = Aligned(runs, shared_sites(runs, sites), common_rows)
+    notes = _notes(runs, aligned)
     guard: dict[str, Any] = {"variant": variant, "allow_duplicates": allow_duplicates, "names": distinct_names(runs)}
     records: list[Compared] = []
     for done, site in enumerate(aligned.sites):
@@ -98,12 +99,12 @@ def compare(
         },
         similarity=_similarity(aligned),
         similarity_sites=aligned.sites,
-        notes=tuple(_notes(runs, aligned)),
+        notes=tuple(notes),
     )
 
 
 def _notes(runs: Sequence[Run], aligned: Aligned) -> list[str]:
-    notes = []
+    notes = data_notes(runs)
     for run in runs:
         alone = [s for s in run.sites if any(s not in other.sites for other in runs)]
         if alone:

@@ -16,6 +16,8 @@ from rankscope.reading.forward import Inputs
 from rankscope.reading.hooks import Tap, reading
 from rankscope.sites import Site
 
+TENSORS = "tensors"
+"""What the manifest calls tensors that a plain module was fed with."""
 DEFAULT_DATA = "scenes"
 """The probe set where none is given: the embedded scenes."""
 
@@ -136,7 +138,7 @@ def _plain(model: nn.Module, data: Any, n: int | None) -> Source:
         lengths=(first.shape[1] if first.ndim > 1 else 1,) * count,
         collate=collate,
         checkpoint={"summary": f"{type(model).__name__} in memory", "digest": module_digest(model), "tunings": []},
-        data_name="tensors",
+        data_name=TENSORS,
         fingerprint=_digest({name: x[:count] for name, x in tensors.items()}),
         reading={"device": device.type},
     )

@@ -245,3 +245,57 @@ def test_arms_that_cannot_be_meant_end_with_2(arguments: list[str], words: str, 
     done = rankscope_("compare", *arguments)
     assert (done.code, done.out) == (2, "")
     assert words in done.err
+
+
+def test_a_curve_is_printed_and_drawn(rankscope_: Call, here: Path) -> None:
+    rankscope.collect(nn.Sequential(nn.Identity()), torch.randn(64, 6), out="a.pt")
+    done = rankscope_("curve", "a.pt", "--plot", "curve", "-m", "entropy-rank,participation-ratio")
+    assert done.code == 0
+    for word in ("n = 64", "n = 16", "limit", "entropy-rank"):
+        assert word in done.out
+    assert (here / "curve.svg").exists()
+    printed = json.loads(rankscope_("curve", "a.pt", "--json", "-m", "entropy-rank").out)
+    expected = rankscope.curve(rankscope.load("a.pt"), ["entropy-rank"]).to_records()
+    assert len(printed) == len(expected) == 3
+    for mine, theirs in zip(printed, expected, strict=True):
+        assert mine.pop("limit") == pytest.approx(theirs.pop("limit"))
+        assert mine == pytest.approx(theirs)
+
+
+def test_features_of_other_tools_come_in_and_go_out(rankscope_: Call, here: Path) -> None:
+    x = torch.randn(20, 6)
+    torch.save({"h3": x}, here / "theirs.pt")
+    (here / "ids.txt").write_text("\n".join(f"image{i}" for i in range(20)) + "\n")
+    done = rankscope_("import", "theirs.pt", "--site", "h3=decoder.3", "--ids", "ids.txt", "--out", "run.pt")
+    assert (done.code, done.out.strip()) == (0, "run.pt")
+    assert "imported from" in done.err
+    run = rankscope.load("run.pt")
+    assert torch.equal(run.features("decoder.3"), x)
+    assert run.rows.sample_ids[3] == "image3"
+    done = rankscope_("export", "run.pt", "--out", "out")
+    assert (done.code, done.out.strip()) == (0, "out")
+    assert (here / "out" / "decoder.3.npy").exists()
+    for arguments, words in (
+        (("import", "theirs.pt", "--site", "h3"), "a site is name=site"),
+        (("import", "theirs.pt", "--ids", "nowhere.txt"), "there is no file nowhere.txt"),
+        (("export", "run.pt", "--out", "out"), "is kept"),
+        (("export", "run.pt", "--out", "other", "--to", "csv"), "not to 'csv'"),
+    ):
+        done = rankscope_(*arguments)
+        assert (done.code, words in done.err) == (2, True)
+    assert rankscope_("import", "nothing.npy").code == 3
+
+
+def test_selftest_prints_its_table_and_ends_with_1_when_an_answer_is_wrong(
+    rankscope_: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done = rankscope_("selftest", "--only", "identical,known rank", "-q")
+    assert done.code == 0
+    for word in ("The dissociation table", "recoverability", "256 (256)", "10 of 10 answers lie within"):
+        assert word in done.out
+    monkeypatch.setattr("rankscope.selftest._value", lambda record: 7.0)
+    wrong = rankscope_("selftest", "--only", "identical", "--json")
+    assert wrong.code == 1
+    assert not any(a["right"] for a in json.loads(wrong.out))
+    assert "wrong: identical: cka said 7, expected 1" in wrong.err
+    assert rankscope_("selftest", "--only", "frob").code == 2

@@ -1,0 +1,45 @@
+"""Numbers against the number of rows, with their limit where a law gives one."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from rankscope.plots.style import look, new_figure, panel_title, styled
+
+if TYPE_CHECKING:
+    from rankscope.curve_result import Curves
+
+
+def curves(result: Curves) -> Figure:
+    """One panel a measure: the curve of each site, its limit as an arrow at the right, and what noise scores."""
+    with styled():
+        lines = (len(result.measures) + 1) // 2
+        figure = new_figure(2.2 * lines)
+        axes = figure.subplots(lines, 2, squeeze=False).ravel()
+        for ax, measure in zip(axes, result.measures, strict=False):
+            _panel(result, measure, ax)
+        for ax in axes[len(result.measures) :]:
+            ax.set_visible(False)
+        axes[0].legend(frameon=False)
+    return figure
+
+
+def _panel(result: Curves, measure: str, ax: Axes) -> None:
+    records = result.of(measure)
+    for index, site in enumerate(dict.fromkeys(r.site for r in records)):
+        mine = [r for r in records if r.site == site]
+        rows, values = [r.rows for r in mine], [r.value for r in mine]
+        spread = [[r.value - r.least for r in mine], [r.greatest - r.value for r in mine]]
+        style = look(index)
+        ax.errorbar(rows, values, yerr=spread, label=site, markersize=3, capsize=1.5, elinewidth=0.8, **style)
+        ax.plot(rows, [r.noise for r in mine], color="0.45", linestyle=":", zorder=1)
+        if mine[0].limit == mine[0].limit:
+            ax.axhline(mine[0].limit, color=style["color"], linewidth=0.6, linestyle=(0, (1, 3)))
+    ax.plot([], [], color="0.45", linestyle=":", label="noise")
+    ax.set_xscale("log")
+    ax.set_xlabel("rows")
+    ax.set_ylabel(records[0].unit)
+    panel_title(ax, measure)

@@ -78,7 +78,7 @@ def compare(
     chosen = [known(m) for m in measures]
     runs = tuple(as_run(r, progress=progress) for r in ((a, b) if base is None else (a, b, base)))
     aligned = Aligned(runs, shared_sites(runs, sites), common_rows)
-    notes = _notes(runs, aligned)
+    notes = _notes(runs, aligned, variant)
     guard: dict[str, Any] = {"variant": variant, "allow_duplicates": allow_duplicates, "names": distinct_names(runs)}
     records: list[Compared] = []
     for done, site in enumerate(aligned.sites):
@@ -103,7 +103,7 @@ def compare(
     )
 
 
-def _notes(runs: Sequence[Run], aligned: Aligned) -> list[str]:
+def _notes(runs: Sequence[Run], aligned: Aligned, variant: str) -> list[str]:
     notes = data_notes(runs)
     for run in runs:
         alone = [s for s in run.sites if any(s not in other.sites for other in runs)]
@@ -112,6 +112,8 @@ def _notes(runs: Sequence[Run], aligned: Aligned) -> list[str]:
     dtypes = {run.manifest.dtype for run in runs}
     if len(dtypes) > 1:
         notes.append(f"the runs are stored in different dtypes ({', '.join(sorted(dtypes))}), whose rounding differs")
+    if variant != "raw":
+        notes.append(f"the spectra and the map of similarity are of all rows as they were read, not of {variant}")
     return notes
 
 

@@ -15,7 +15,6 @@ from torch import Tensor
 from rankscope.errors import UnknownName
 from rankscope.estimate import FEWEST, View
 from rankscope.features import Rows
-from rankscope.measures.mean_share import mean_share
 from rankscope.measures.sinks import massive_dimensions, sink_rows, standardised
 from rankscope.sites import Site
 
@@ -52,7 +51,7 @@ class GuardedView(View):
 
     def mean_share(self, run: int) -> float:
         """The mean row's share of a run's energy, of which uncentred measures speak."""
-        return float(mean_share(self.moments(run).sum()))
+        return mean_share(self.features[run])
 
 
 def check_variant(variant: str) -> None:
@@ -98,13 +97,29 @@ def guarded_view(
     refused, remarks = _judged(found, names, site, variant, allow_duplicates)
     features, rows, left_out = _varied(features, rows, [mask for mask, _ in found], variant)
     view = GuardedView(features, rows, groups=groups, device=device)
-    massive = torch.stack([sink_rows(x) for x in features]).any(0)
+    sinks = [sink_rows(x) for x in features]
+    massive = torch.stack(sinks).any(0)
     view.variant, view.refused = variant, refused
-    view.remarks = tuple(filter(None, (*remarks, left_out, _massive_words(features, names), _norm_words(site))))
+    view.remarks = tuple(filter(None, (*remarks, left_out, _massive_words(features, sinks, names), _norm_words(site))))
     if int(massive.sum()) and len(torch.unique(rows.sample[~massive])) >= FEWEST:
         kept = [x[~massive] for x in features]
         view.calm = View(kept, rows[~massive], groups=groups, device=device, replicated=False)
     return view
+
+
+def mean_share(x: Tensor) -> float:
+    """‖x̄‖²/(‖x̄‖² + tr S) of features, S their sample covariance; 0 where all are zero.
+
+    As :func:`rankscope.measures.mean_share.mean_share`, without the sums of products that are not needed for it.
+
+    Args:
+        x: ``(n, d)`` features.
+    """
+    mean = x.mean(0, dtype=torch.float64)
+    step = max(1, _CHUNK // max(1, x.shape[1]))
+    spread = sum(float((x[i : i + step] - mean).square().sum()) for i in range(0, len(x), step)) / max(1, len(x) - 1)
+    length = float(mean.square().sum())
+    return length / (length + spread) if length else 0.0
 
 
 def row_classes(x: Tensor) -> Tensor:
@@ -178,7 +193,7 @@ def _judged(
         bad, alike, n = int(unexplained.sum()), int(copied.sum()), len(copied)
         words = f"{bad} of the {n} rows of {name} at {site} ({bad / n:.1%}) are zero or copies of others"
         if bad < MOST_COPIES * n:
-            why = "equal tokens" if site.point == "embed" else "texts that begin alike"
+            why = "equal tokens or patches" if site.point == "embed" else "texts that begin alike"
             remarks += [f"{alike} of {n} rows equal another: {why}"] if alike >= MOST_COPIES * n else []
         elif variant == "distinct":
             remarks.append(f"{words}, and left out")
@@ -212,8 +227,8 @@ def _varied(
     return [x[~drop] for x in features], rows[~drop], f"without {words}"
 
 
-def _massive_words(features: Sequence[Tensor], names: Sequence[str]) -> str:
-    counts = [(int(sink_rows(x).sum()), int(massive_dimensions(x).sum())) for x in features]
+def _massive_words(features: Sequence[Tensor], sinks: Sequence[Tensor], names: Sequence[str]) -> str:
+    counts = [(int(s.sum()), int(massive_dimensions(x).sum())) for x, s in zip(features, sinks, strict=True)]
     told = [f"{r} rows and {c} features in {name}" for name, (r, c) in zip(names, counts, strict=True) if r or c]
     return f"massive (over ten medians): {', '.join(told)}; see variants" if told else ""
 

@@ -16,10 +16,11 @@ from torch import Tensor, nn
 import rankscope
 from rankscope.comparisons.cka import cka
 from rankscope.errors import NotComparable
-from rankscope.linalg.moments import PairMoments
+from rankscope.linalg.moments import Moments, PairMoments
 from rankscope.linalg.svd import singular_values
 from rankscope.measures.effective_rank import effective_rank, entropy_rank
-from rankscope.pipeline.guards import copies, row_classes
+from rankscope.measures.mean_share import mean_share as measured_mean_share
+from rankscope.pipeline.guards import copies, mean_share, row_classes
 from rankscope.sites import Site
 from rankscope.store import Run, import_features
 
@@ -161,6 +162,12 @@ def test_trap_3_the_means_share_stands_beside_an_uncentred_rank(make: Make) -> N
         pytest.approx(0.9, abs=0.01),
     )
     assert "uncentred" in uncentred[0].convention
+
+
+@pytest.mark.parametrize("x", [population(50, 7) + 2, population(50, 7), torch.zeros(4, 3), torch.ones(4, 3)])
+def test_the_means_share_is_that_of_the_measure(x: Tensor) -> None:
+    moments = Moments.of(x, shift=x[0])
+    assert mean_share(x) == pytest.approx(float(measured_mean_share(moments)), rel=1e-12)
 
 
 def test_trap_4_sinks_are_told_and_shown_with_and_without(make: Make) -> None:

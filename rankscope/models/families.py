@@ -26,6 +26,8 @@ class Part:
     """Path to the module whose output is the final site: the norm after the last block; None where there is none."""
     columns: Columns = "text"
     """What its columns are."""
+    width: str = "hidden_size"
+    """What the configuration calls the width of its hidden states."""
     single: bool = False
     """Whether the path is one module, read at ``output``."""
 
@@ -71,6 +73,14 @@ _LLAVA = (
     Part("projector", "multi_modal_projector", None, "projected", single=True),
     Inner("language_model"),
 )
+_QWEN2_VL = (
+    Part("vision", "visual.blocks", None, "patches", width="embed_dim"),
+    Part("projector", "visual.merger", None, "projected", single=True),
+    Inner("language_model"),
+)
+_QWEN2_5_VL = (Part("vision", "visual.blocks", None, "patches"), *_QWEN2_VL[1:])
+# Florence's vision tower changes its width and its grid from stage to stage: it is read where it is handed over.
+_FLORENCE = (Part("projector", "multi_modal_projector", None, "projected", single=True), Inner("language_model"))
 _BERT = encoder("encoder.layer")
 _LLAMA = decoder("layers", "norm")
 _SIGLIP_VISION = encoder("encoder.layers", "post_layernorm", "patches")
@@ -83,6 +93,7 @@ FAMILIES: dict[str, tuple[Part | Inner, ...]] = {
     "gpt_neox": decoder("layers", "final_layer_norm"),
     "opt": decoder("decoder.layers", "decoder.final_layer_norm"),
     **dict.fromkeys(("llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2", "gemma3_text", "olmo2", "phi3"), _LLAMA),
+    **dict.fromkeys(("qwen2_vl_text", "qwen2_5_vl_text"), _LLAMA),
     **dict.fromkeys(("bert", "roberta", "xlm-roberta", "electra", "vinvl"), _BERT),
     "distilbert": encoder("transformer.layer"),
     "vit": encoder("layers", "layernorm", "patches"),
@@ -100,5 +111,9 @@ FAMILIES: dict[str, tuple[Part | Inner, ...]] = {
     "instructblip": _BLIP2,
     "llava": _LLAVA,
     "vipllava": _LLAVA,
+    "paligemma": _LLAVA,
+    "florence2": _FLORENCE,
+    "qwen2_vl": _QWEN2_VL,
+    "qwen2_5_vl": _QWEN2_5_VL,
 }
 """The families, by ``model_type``."""

@@ -16,6 +16,7 @@ from rankscope.data.probes import Example
 from rankscope.errors import CheckpointError, DataError
 from rankscope.features import ANSWER, IMAGE, QUERY, SPECIAL, TEXT
 from rankscope.models.load import quiet
+from rankscope.models.patches import patch_roles
 from rankscope.models.stacks import Stack, stacks, unwrapped
 
 _VOCABULARIES = ("tokenizer.json", "vocab.json", "vocab.txt", "merges.txt", "*.model", "*.tiktoken", "*.spm")
@@ -68,6 +69,8 @@ class Inputs:
     """Whether images are read although no stack has patches of its own."""
     reads_regions: ClassVar[bool] = False
     """Whether features of image regions are read instead of pixels."""
+    packed: ClassVar[frozenset[str]] = frozenset()
+    """Inputs whose rows are those of all samples, one after another, without a batch dimension."""
 
     processor: Any
     """The checkpoint's tokenizer, image processor or processor."""
@@ -99,7 +102,7 @@ class Inputs:
         """
         there = stacks(model)
         columns = {stack.columns for stack in there.values()}
-        processor = open_processor(
+        processor = cls.open(
             Checkpoint.read(checkpoint).processor,
             text="text" in columns,
             image="patches" in columns or cls.reads_images,
@@ -107,6 +110,11 @@ class Inputs:
         )
         base = unwrapped(model)
         return cls(processor, base.config, there, answers, chat, hasattr(base, "generate"))
+
+    @classmethod
+    def open(cls, folder: Path, **options: Any) -> Any:
+        """What makes the tensors, from a checkpoint's folder; see :func:`open_processor`."""
+        return open_processor(folder, **options)
 
     @property
     def sees(self) -> bool:
@@ -117,7 +125,8 @@ class Inputs:
         """What of the image an example lacks for this model: ``an image``, ``regions``, or nothing."""
         if self.reads_regions:
             return "" if example.regions is not None else "regions"
-        return "an image" if self._with("patches") and example.image is None else ""
+        needed = self._with("patches") or self._with("projected")
+        return "an image" if needed and example.image is None else ""
 
     @property
     def tokenizer(self) -> Any:
@@ -195,7 +204,7 @@ class Inputs:
 
     def _processed(self, example: Example, text: str) -> dict[str, Tensor]:
         options: dict[str, Any] = {"add_special_tokens": False} if self.chat else {}
-        if not self._with("patches"):
+        if not self._with("patches") and not self._with("projected"):
             return self._arrays(self.tokenizer(text, return_tensors="pt", **options))
         token = getattr(self.processor, "image_token", None)
         if token and self._with("projected") and token not in text:
@@ -250,6 +259,9 @@ class Inputs:
         if stack.columns == "patches":
             return patch_roles(stack, inputs["pixel_values"])
         if stack.columns == "projected":
+            placed = inputs["input_ids"].tolist().count(self.image_token)
+            if placed > 1:  # a processor that puts as many placeholders as there are rows
+                return torch.full((placed,), IMAGE, dtype=torch.uint8)
             roles = patch_roles(self._with("patches")[0], inputs["pixel_values"])
             keep = getattr(self.config, "vision_feature_select_strategy", "default") == "full"
             return torch.full_like(roles if keep else roles[roles == IMAGE], IMAGE)
@@ -268,25 +280,3 @@ class Inputs:
         if self.image_token is not None:
             roles[ids == self.image_token] = IMAGE
         return roles
-
-
-def patch_roles(stack: Stack, pixels: Tensor) -> Tensor:
-    """``(t,)`` roles of a vision tower's columns: class and register tokens are special, patches are image.
-
-    Args:
-        stack: the tower.
-        pixels: ``(c, h, w)``.
-    """
-    config = getattr(stack.owner, "config", None)
-    config = getattr(config, "vision_config", config)
-    size = getattr(config, "patch_size", None)
-    if pixels.ndim != 3 or size is None:
-        raise DataError(f"images of shape {tuple(pixels.shape)} have columns in {stack.name} that are not known here")
-    tall, wide = (size, size) if isinstance(size, int) else size
-    patches = (pixels.shape[-2] // tall) * (pixels.shape[-1] // wide)
-    names = (
-        {name.rpartition(".")[2] for name, _ in stack.owner.named_parameters()} if stack.owner is not None else set()
-    )
-    special = int(bool(names & {"class_embedding", "cls_token"})) + int("distillation_token" in names)
-    special += int(getattr(config, "num_register_tokens", 0) or 0)
-    return torch.tensor([SPECIAL] * special + [IMAGE] * patches, dtype=torch.uint8)

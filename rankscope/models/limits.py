@@ -15,7 +15,19 @@ from rankscope.models.stacks import Stack, stacks, unwrapped
 
 _IN_CACHE = ("PREFIX_TUNING", "CARTRIDGE")
 """PEFT's kinds of prompt learning that add no rows to the hidden states."""
-_OWN_POSITIONS = {"opt", "roberta", "xlm-roberta", "camembert", "t5", "mt5", "umt5", "bloom", "mpt"}
+_OWN_POSITIONS = {
+    "opt",
+    "roberta",
+    "xlm-roberta",
+    "camembert",
+    "t5",
+    "mt5",
+    "umt5",
+    "bloom",
+    "mpt",
+    "qwen2_vl_text",
+    "qwen2_5_vl_text",
+}
 """Types that count positions from the mask or the padding by themselves, or have none."""
 
 

@@ -24,7 +24,11 @@ from rankscope.errors import CheckpointError, UnknownName, UsageError
 from rankscope.models.prefix import Encoder, Prefix, Shape
 from rankscope.models.prefix_attention import self_attention
 from rankscope.models.prefix_join import HELD, NAME, Folded, compute_dtype, join, many, widened
-from rankscope.models.stacks import Stack, stacks
+from rankscope.models.stacks import Stack, stacks, unwrapped
+
+_MASKS_OUTSIDE = ("paligemma",)
+"""Types whose outer model makes the masks and positions of the language model inside from the cache that it hands over:
+there a prefix is joined inside each attention, where neither counts it."""
 
 
 def shape_of(stack: Stack) -> Shape:
@@ -144,6 +148,8 @@ def _swap_head(model: nn.Module, prefix: Prefix) -> None:
 
 def cached_owner(model: nn.Module, there: Mapping[str, Stack], name: str) -> nn.Module | None:
     """The module around a stack, and no other, that takes its cache, makes its masks and counts its positions."""
+    if str(getattr(getattr(unwrapped(model), "config", None), "model_type", "")) in _MASKS_OUTSIDE:
+        return None
     first = there[name].blocks[0]
     others = {id(stack.blocks[0]) for other, stack in there.items() if other != name and stack.blocks}
     path = next(path for path, module in model.named_modules() if module is first)

@@ -28,6 +28,7 @@ from rankscope.errors import DataError, UsageError
 from rankscope.features import Grid
 from rankscope.models.inputs import ABSENT, Inputs, Sample
 from rankscope.models.inputs_ported import OFAInputs, VinVLInputs
+from rankscope.models.inputs_vlm import FlorenceInputs, PaliGemmaInputs, QwenInputs
 from rankscope.models.limits import check_length, takes_positions, virtual_rows
 from rankscope.models.stacks import Stack, stacks, unwrapped
 
@@ -46,7 +47,13 @@ PADDED = {
 """Inputs along the tokens of a sample, and what they are padded with."""
 
 
-INPUTS: dict[str, type[Inputs]] = {"ofa": OFAInputs, "vinvl": VinVLInputs}
+INPUTS: dict[str, type[Inputs]] = {
+    "ofa": OFAInputs,
+    "vinvl": VinVLInputs,
+    "florence2": FlorenceInputs,
+    "paligemma": PaliGemmaInputs,
+    **dict.fromkeys(("qwen2_vl", "qwen2_5_vl"), QwenInputs),
+}
 """Families with inputs of their own, by ``model_type``."""
 
 
@@ -153,6 +160,8 @@ class Reader:
 
     def _joined(self, name: str, encodings: Sequence[Encoding]) -> Tensor:
         parts = [e.inputs[name] for e in encodings]
+        if name in self.inputs.packed:
+            return self._cast(torch.cat(parts))
         if name in PADDED:
             fill = self.inputs.pad if PADDED[name] == "pad" else 0
             return self._cast(in_parts(parts, [e.parts.get(name) for e in encodings], fill, side=self._side(name)))

@@ -149,7 +149,9 @@ def _stack(base: nn.Module, part: Part) -> Stack | None:
     if not blocks:
         raise CheckpointError(f"the stack {part.stack} of this {type(base).__name__} has no blocks")
     final = walk(base, part.final)[-1] if part.final else None
-    return Stack(part.stack, blocks, final, width=structure.width_of(owner), columns=part.columns, owner=owner)
+    return Stack(
+        part.stack, blocks, final, width=structure.width_of(owner, part.width), columns=part.columns, owner=owner
+    )
 
 
 def walk(module: nn.Module, path: str) -> list[nn.Module | None]:

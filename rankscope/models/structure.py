@@ -104,12 +104,12 @@ def _norm_after(model: nn.Module, path: str) -> nn.Module | None:
     return None
 
 
-def width_of(owner: nn.Module) -> int | None:
+def width_of(owner: nn.Module, name: str = "hidden_size") -> int | None:
     """The width of the hidden states, from the configuration."""
     config = getattr(owner, "config", None)
-    if config is not None and hasattr(config, "get_text_config") and not hasattr(config, "hidden_size"):
+    if config is not None and hasattr(config, "get_text_config") and not hasattr(config, name):
         config = config.get_text_config()
-    width = getattr(config, "hidden_size", None)
+    width = getattr(config, name, None)
     return width if isinstance(width, int) else None
 
 

@@ -63,7 +63,8 @@ def read(
     def keep(site: Site, hidden: Tensor) -> Tensor:
         if site.stack not in poolings:
             poolings[site.stack] = pool(_all_real(hidden), kind, keep_special=keep_special)
-        return poolings[site.stack](_columns(hidden, poolings[site.stack], site)).cpu()
+        grid = inputs.grids.get(site.stack)
+        return poolings[site.stack](_columns(hidden, poolings[site.stack], site, grid)).cpu()
 
     with torch.inference_mode(), reading(taps, keep) as features:
         model(**inputs.kwargs)
@@ -78,13 +79,15 @@ def _all_real(hidden: Tensor) -> Grid:
     return Grid(torch.full(shape, TEXT, dtype=torch.uint8), torch.ones(shape, dtype=torch.bool))
 
 
-def _columns(hidden: Tensor, pooling: Pooling, site: Site) -> Tensor:
+def _columns(hidden: Tensor, pooling: Pooling, site: Site, grid: Grid | None = None) -> Tensor:
     """Hidden states as ``(b, t, d)``: as they are, or unpacked from ``(b·t, d)``, or from the real columns alone."""
     b, t = pooling.mask.shape
     if hidden.ndim == 4:
         hidden = hidden.flatten(1, 2)
     if hidden.ndim == 2 and len(hidden) == b * t:
         hidden = hidden.unflatten(0, (b, t))
+    if hidden.ndim == 2 and grid is not None and len(hidden) == int(grid.real.sum()):
+        hidden = hidden.new_zeros(b, t, hidden.shape[-1]).masked_scatter(grid.real[..., None].to(hidden.device), hidden)
     if hidden.shape[:2] != (b, t) or hidden.ndim != 3:
         raise CheckpointError(
             f"the hidden states at {site} have shape {tuple(hidden.shape)}; {b} samples of {t} columns were expected"

@@ -187,6 +187,7 @@ class Encoder:
             "labels": self._end,
             "attention_mask": 1,
             "token_type_ids": 0,
+            "mm_token_type_ids": 0,
         }.items():
             if key in inputs:
                 inputs[key] = torch.cat([inputs[key], inputs[key].new_tensor([last])])

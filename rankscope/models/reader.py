@@ -167,7 +167,9 @@ class Reader:
             return self._cast(in_parts(parts, [e.parts.get(name) for e in encodings], fill, side=self._side(name)))
         shapes = {tuple(p.shape) for p in parts}
         if len(shapes) > 1:
-            raise DataError(f"{name} differ in shape {sorted(shapes)} within a batch; read them one by one (--tokens-per-batch 1)")
+            raise DataError(
+                f"{name} differ in shape {sorted(shapes)} within a batch; read them one by one (--tokens-per-batch 1)"
+            )
         return self._cast(torch.stack(parts))
 
     def _cast(self, tensor: Tensor) -> Tensor:

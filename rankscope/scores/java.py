@@ -47,6 +47,24 @@ class Java:
             )
         return found
 
+    def jar(self, *parts: str) -> Path:
+        """A file of the package ``pycocoevalcap``, found without importing it.
+
+        Raises:
+            MissingTool: no Java to run it, or the package or the file is not there.
+        """
+        self.find()
+        package = find_spec("pycocoevalcap")
+        places = list(package.submodule_search_locations or ()) if package else []
+        for place in places:
+            path = Path(place, *parts)
+            if path.is_file():
+                return path
+        raise MissingTool(
+            f"{'/'.join(parts)} of the package pycocoevalcap is not installed; "
+            "pip install pycocoevalcap, or: pip install 'rankscope[caption]'"
+        )
+
     def run(self, what: str, arguments: Sequence[str], *, stdin: str = "", folder: Path, memory: str = "") -> str:
         """Run a program to its end.
 
@@ -118,24 +136,6 @@ def _remedy(stderr: bytes) -> str:
     return ""
 
 
-def jar(*parts: str) -> Path:
-    """A jar of the package ``pycocoevalcap``, found without importing it.
-
-    Raises:
-        MissingTool: the package or the file is not there.
-    """
-    package = find_spec("pycocoevalcap")
-    places = list(package.submodule_search_locations or ()) if package else []
-    for place in places:
-        path = Path(place, *parts)
-        if path.is_file():
-            return path
-    raise MissingTool(
-        f"{'/'.join(parts)} of the package pycocoevalcap is not installed; "
-        "pip install pycocoevalcap, or: pip install 'rankscope[caption]'"
-    )
-
-
 def ptb_tokenized(captions: Sequence[str], java: Java | None = None) -> list[str]:
     """What :func:`rankscope.scores.tokenize.tokenized` returns, by Stanford's program itself.
 
@@ -150,7 +150,7 @@ def ptb_tokenized(captions: Sequence[str], java: Java | None = None) -> list[str
         MissingTool: no Java or no jar, or the program failed.
     """
     java = java or Java()
-    archive = jar("tokenizer", "stanford-corenlp-3.4.1.jar")
+    archive = java.jar("tokenizer", "stanford-corenlp-3.4.1.jar")
     program = ["-cp", str(archive), "edu.stanford.nlp.process.PTBTokenizer", "-preserveLines", "-lowerCase"]
     text = "\n".join(one_line(caption) for caption in captions)
     printed = java.run("the PTB tokenizer", program, stdin=text, folder=archive.parent)

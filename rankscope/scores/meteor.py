@@ -20,7 +20,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from rankscope.errors import MissingTool
-from rankscope.scores.java import Java, jar
+from rankscope.scores.java import Java
 from rankscope.scores.tally import Floats, Tally
 
 ALPHA, BETA, GAMMA, DELTA = 0.85, 0.2, 0.6, 0.75
@@ -72,8 +72,8 @@ def meteor_counts(candidates: Sequence[str], references: Sequence[Sequence[str]]
     Raises:
         MissingTool: no Java or no jar, or the program failed or printed something else than counts.
     """
-    archive = jar("meteor", "meteor-1.5.jar")
-    jar("meteor", "data", "paraphrase-en.gz")
+    archive = java.jar("meteor", "meteor-1.5.jar")
+    java.jar("meteor", "data", "paraphrase-en.gz")
     lines = [
         " ||| ".join(["SCORE", *map(_fields, others), _fields(caption)])
         for caption, others in zip(candidates, references, strict=True)

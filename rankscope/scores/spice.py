@@ -17,7 +17,7 @@ from tempfile import TemporaryDirectory
 import numpy as np
 
 from rankscope.errors import MissingTool
-from rankscope.scores.java import Java, jar
+from rankscope.scores.java import Java
 from rankscope.scores.tally import Tally, mean_of
 
 MODELS = ("stanford-corenlp-3.6.0.jar", "stanford-corenlp-3.6.0-models.jar")
@@ -67,7 +67,7 @@ def spice(
         MissingTool: no Java, no jar, no models, or the program failed or wrote something else.
     """
     java = java or Java()
-    archive = jar("spice", "spice-1.0.jar")
+    archive = java.jar("spice", "spice-1.0.jar")
     libraries = [archive, *sorted((archive.parent / "lib").glob("*.jar")), *find_models(spice_home)]
     options = [f"--add-opens=java.base/{name}=ALL-UNNAMED" for name in _OPENED] if java.release() >= 9 else []
     pairs = zip(candidates, references, strict=True)

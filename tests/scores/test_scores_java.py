@@ -15,7 +15,7 @@ import pytest
 from rankscope.errors import MissingTool
 from rankscope.scores import Java, score_captions
 from rankscope.scores import java as java_module
-from rankscope.scores.java import jar, ptb_tokenized
+from rankscope.scores.java import ptb_tokenized
 
 SAID, GIVEN = {1: "a dog", 2: "the cat"}, {1: ["a dog", "one dog"], 2: ["a cat"]}
 COUNTS = " ".join(["2.0"] * 2 + ["1.0"] * 6 + ["0.0"] * 12 + ["1.0", "2.0", "2.0"])
@@ -134,10 +134,10 @@ def test_a_java_that_cannot_be_started(jars: Path, tmp_path: Path) -> None:
         score_captions(SAID, GIVEN, metrics=["METEOR"], java=Java(program=program(tmp_path, "no program\n")))
 
 
-def test_a_package_without_the_jar_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_package_without_the_jar_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(java_module, "find_spec", lambda name: None)
     with pytest.raises(MissingTool, match=r"meteor/meteor-1.5.jar .* not installed; pip install pycocoevalcap"):
-        jar("meteor", "meteor-1.5.jar")
+        Java(program=program(tmp_path, "")).jar("meteor", "meteor-1.5.jar")
 
 
 def test_meteor_runs_the_official_command_in_utf8(jars: Path, tmp_path: Path) -> None:

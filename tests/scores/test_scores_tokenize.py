@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rankscope.errors import MissingTool
-from rankscope.scores.java import Java, jar, ptb_tokenized
+from rankscope.scores.java import Java, ptb_tokenized
 from rankscope.scores.tokenize import PUNCTUATION, one_line, tokenize, tokenized
 
 RECORDED = Path(__file__).parent / "recorded"
@@ -25,8 +25,7 @@ def lines() -> list[str]:
 @pytest.fixture(scope="module")
 def java() -> Java:
     try:
-        jar("tokenizer", "stanford-corenlp-3.4.1.jar")
-        Java().find()
+        Java().jar("tokenizer", "stanford-corenlp-3.4.1.jar")
     except MissingTool as error:
         pytest.skip(str(error))
     return Java(timeout=60)

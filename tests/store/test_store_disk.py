@@ -325,7 +325,7 @@ def test_the_bytes_do_not_depend_on_hash_seed_locale_or_folder(tmp_path: Path, u
         "from rankscope.store import tree_digest; collect(Path(sys.argv[2])); print(tree_digest(sys.argv[2]))"
     )
     target = tmp_path / "a folder – with ünicode"
-    environment = {**os.environ, "PYTHONHASHSEED": "7", "LC_ALL": "C", "TZ": "Asia/Tokyo", "OMP_NUM_THREADS": "1"}
+    environment = {**os.environ, "PYTHONHASHSEED": "7", "LC_ALL": "C", "TZ": "Asia/Tokyo"}
     arguments = [sys.executable, "-X", "utf8", "-c", code, str(Path(__file__).parent), str(target)]
     done = subprocess.run(arguments, env=environment, cwd=tmp_path, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == undisturbed

@@ -12,11 +12,6 @@ import torch
 import transformers as tf
 
 
-@pytest.fixture(autouse=True, scope="session")
-def _one_thread() -> None:
-    torch.set_num_threads(1)
-
-
 def classifier() -> tuple[Any, Any]:
     """A tiny BERT with a classification head."""
     tok = tiny.tokenizer("[CLS] $A [SEP]", **tiny.BERT)

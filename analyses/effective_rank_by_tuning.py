@@ -17,7 +17,7 @@ The paper's claim is *supported in miniature* if the rank falls under full, LoRA
 prefix, PT-full, PT-LoRA and PT-adapter; *contradicted* if it rises under one of the first, or falls under one of the second;
 and *not decided* otherwise. Falling is not called worse: what was lost is asked of recoverability and of the scores.
 
-Run ``python analyses/effective_rank_by_tuning.py`` (about an hour on one core, resumable run by run) or with ``--quick``.
+Run ``python analyses/effective_rank_by_tuning.py`` (about an hour on two cores, resumable run by run) or with ``--quick``.
 """
 
 # %%
@@ -42,6 +42,7 @@ from rankscope.plots.style import look, new_figure, panel_title, save, styled
 from rankscope.registry import known
 from rankscope.sites import Site
 from rankscope.tuning import held_out_loss
+from rankscope.tuning.record import versions
 
 METHODS = ("full", "lora", "adapter", "prefix", "pt-full", "pt-lora", "pt-adapter", "prefix+lora")
 FALLING, KEEPING = ("full", "lora", "adapter"), ("prefix", "pt-full", "pt-lora", "pt-adapter")
@@ -51,7 +52,7 @@ RELATIONS = ("recoverability", "overlap", "cka", "drift")
 TASK, BEFORE, OTHER = "scenes:captions/{}", "scenes:pretrain-captions/test", "scenes:questions/test"
 LAST = "decoder.final"
 SIZES: dict[str, dict[str, Any]] = {
-    "full": {"steps": 400, "seeds": (0, 1, 2), "training": 2000, "samples": 200, "groups": 20},
+    "full": {"steps": 1000, "seeds": (0, 1, 2, 3, 4), "training": 4000, "samples": 400, "groups": 20},
     "quick": {"steps": 8, "seeds": (0, 1, 2), "training": 64, "samples": 24, "groups": 6},
 }
 
@@ -239,7 +240,7 @@ def main(size_name: str, folder: Path, stem: Path) -> dict[str, Any]:
     size = SIZES[size_name]
     base = tuned("base", 0, size, folder)
     arms = {method: [tuned(method, seed, size, folder) for seed in size["seeds"]] for method in METHODS}
-    told = {"size": {"name": size_name, **size}, "version": "0.1.0", **summary(arms, base)}
+    told = {"size": {"name": size_name, **size}, "versions": versions(), **summary(arms, base)}
     # What must be so whatever comes out: no tuning here reaches the vision tower, and the base is its own reference.
     assert all(abs(told["changes"]["lora"][m]["vision.final"]["value"]) < 1e-9 for m in RANKS)
     assert abs(told["base"][LAST]["recoverability"] - 1) < 0.05

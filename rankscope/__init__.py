@@ -10,6 +10,7 @@ Names are loaded when they are first used; importing the package imports nothing
 from __future__ import annotations
 
 import importlib
+import importlib.metadata
 from typing import Any
 
 from rankscope.models.ported import install
@@ -57,6 +58,8 @@ __all__ = sorted(_WHERE)
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        return importlib.metadata.version("rankscope")
     if name not in _WHERE:
         raise AttributeError(f"module 'rankscope' has no attribute {name!r}")
     value = getattr(importlib.import_module(_WHERE[name]), name)

@@ -207,7 +207,7 @@ def draw(told: dict[str, Any], stem: Path) -> None:
         against(told, names, axes[4], "cider", "CIDEr-D on held-out captions")
         against(told, names, axes[5], "before", "held-out loss before tuning's look, nats")
         axes[0].legend(frameon=False, ncols=2, loc="lower right")
-    save(figure, stem)
+    save(figure, stem, kinds=["svg"])
 
 
 def figure_four(told: dict[str, Any], names: Sequence[str], ax: Axes) -> None:

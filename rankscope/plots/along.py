@@ -13,6 +13,10 @@ from rankscope.plots.style import look, panel_title
 from rankscope.sites import Site
 
 
+FLAT = 5.0
+"""Noise is drawn where the axis then spans at most this many times what the runs span."""
+
+
 @dataclass(frozen=True)
 class Line:
     """One run's numbers along the sites."""
@@ -62,16 +66,13 @@ def along(
         ax: where to draw.
         title: the measure.
         unit: its unit.
-        noise: what noise scores at each site, drawn dotted.
+        noise: what noise scores at each site, drawn dotted; said in words where it lies far off.
         zero: the name of what zero means, where a line at zero is to be drawn.
     """
     x = places(sites)
     for index, line in enumerate(lines):
         _draw(x, segments(sites), line, look(index), ax)
-    if any(isfinite(v) for v in noise):
-        for part in segments(sites):
-            ax.plot([x[i] for i in part], [noise[i] for i in part], color="0.45", linestyle=":", marker="_", zorder=1)
-        ax.plot([], [], color="0.45", linestyle=":", label="noise")
+    _noise(x, segments(sites), noise, ax)
     if zero:
         ax.axhline(0, label=zero, **(look(-1) | {"linewidth": 1.0, "zorder": 1}))
     _label(sites, x, ax)
@@ -92,6 +93,20 @@ def _draw(x: Sequence[float], parts: Sequence[Sequence[int]], line: Line, style:
             ax.errorbar(
                 [x[i] for i in part], y, yerr=errors, label=label, markersize=3, capsize=1.5, elinewidth=0.8, **style
             )
+
+
+def _noise(x: Sequence[float], parts: Sequence[Sequence[int]], noise: Sequence[float], ax: Axes) -> None:
+    """What noise scores; in words where drawing it would press the runs flat."""
+    known = [v for v in noise if isfinite(v)]
+    if not known:
+        return
+    bottom, top = ax.get_ylim()
+    if max(*known, top) - min(*known, bottom) > FLAT * (top - bottom):
+        ax.text(0.02, 0.96, f"noise: {min(known):.2g} to {max(known):.2g}", color="0.45", va="top", transform=ax.transAxes)
+        return
+    for part in parts:
+        ax.plot([x[i] for i in part], [noise[i] for i in part], color="0.45", linestyle=":", marker="_", zorder=1)
+    ax.plot([], [], color="0.45", linestyle=":", label="noise")
 
 
 def _label(sites: Sequence[Site], x: Sequence[float], ax: Axes) -> None:

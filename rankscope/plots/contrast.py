@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
 RANKS = ("participation-ratio", "roy-vetterli", "pt-peft")
 """The definitions that a contrast draws along the sites."""
-RELATIONS = ("overlap", "variance-captured", "recoverability")
-"""The relations that it draws."""
+RELATIONS = ("overlap", "recoverability", "drift", "variance-captured")
+"""The relations that it draws, the first three of them that were asked for: turned, lost, drifted."""
 
 
 def contrast(result: Contrast) -> Figure:
@@ -37,6 +37,7 @@ def contrast(result: Contrast) -> Figure:
         for ax, site in zip(top, stacks, strict=False):
             cumulative({run: sites[site] for run, sites in result.spectra.items() if site in sites}, ax, base=base)
         top[0].legend(frameon=False, loc="lower right")
+        top[0].set_ylabel("cumulative share of Σσ")
         _panels(result, [*ranks, *relations], below)
         figure.suptitle(_headline(result), x=0.01, ha="left", fontsize=8)
     return figure
@@ -67,7 +68,8 @@ def _panels(result: Contrast, measures: list[str], figure: Figure) -> None:
         similarity(result.similarity, result.similarity_sites, axes[len(measures)], rows=names[0], columns=names[1])
     for ax in axes[cells:]:
         ax.set_visible(False)
-    axes[0].legend(frameon=False)
+    named = {name: handle for ax in axes for handle, name in zip(*ax.get_legend_handles_labels(), strict=True)}
+    figure.legend(named.values(), named.keys(), loc="outside upper left", ncols=len(named), frameon=False)
 
 
 def _measure(result: Contrast, measure: str, ax: Axes) -> Axes:

@@ -28,6 +28,6 @@ def cumulative(spectra: Mapping[str, Spectrum], ax: Axes, *, base: str | None = 
         ax.plot((100 * spectrum.positions).tolist(), curve, label=name, **style)
     ax.axhline(0.9, color="0.7", linewidth=0.6, zorder=0)
     first = next(iter(spectra.values()))
-    ax.set(xlim=(0, 100), ylim=(0, 1.01), xlabel="directions, % of min(n, d)", ylabel="cumulative share of Σσ")
+    ax.set(xlim=(0, 100), ylim=(0, 1.01), xlabel="directions, % of min(n, d)")
     panel_title(ax, f"{first.site}  (n={first.rows}, d={first.columns})")
     return ax

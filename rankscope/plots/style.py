@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,12 @@ from matplotlib.figure import Figure
 
 WIDTH = 6.75
 """The width of a full figure in inches: two columns of a paper."""
+KINDS: dict[str, dict[str, str | None]] = {
+    "svg": {"Date": None},
+    "pdf": {"CreationDate": None},
+    "png": {"Software": None},
+}
+"""The kinds of files, and the metadata left out so that they repeat."""
 _SETTINGS: dict[Any, Any] = {
     "font.size": 8,
     "axes.titlesize": 8,
@@ -61,20 +68,16 @@ def panel_title(ax: Axes, text: str) -> None:
     ax.set_title(text, loc="left")
 
 
-def save(figure: Figure, stem: str | Path) -> tuple[Path, ...]:
-    """Write ``stem.svg``, ``stem.pdf`` and ``stem.png``; the same figure gives the same bytes.
+def save(figure: Figure, stem: str | Path, kinds: Sequence[str] = tuple(KINDS)) -> tuple[Path, ...]:
+    """Write ``stem.svg``, ``stem.pdf`` and ``stem.png``, or those asked for; the same figure gives the same bytes.
 
     Returns:
-        The three paths.
+        The paths.
     """
     stem = Path(stem)
     stem.parent.mkdir(parents=True, exist_ok=True)
-    dates: dict[str, dict[str, str | None]] = {
-        "svg": {"Date": None},
-        "pdf": {"CreationDate": None},
-        "png": {"Software": None},
-    }
+    paths = tuple(stem.with_name(f"{stem.name}.{kind}") for kind in kinds)
     with styled():
-        for kind, metadata in dates.items():
-            figure.savefig(stem.with_name(f"{stem.name}.{kind}"), dpi=200, metadata=metadata)
-    return tuple(stem.with_name(f"{stem.name}.{kind}") for kind in dates)
+        for kind, path in zip(kinds, paths, strict=True):
+            figure.savefig(path, dpi=200, metadata=KINDS[kind])
+    return paths

@@ -170,6 +170,12 @@ class Measurement(Table):
     run: str = ""
     """The name of the run."""
 
+    def plot(self) -> Figure:
+        """One panel a measure: the run along its sites, with intervals and what noise scores."""
+        from rankscope.plots import profiles
+
+        return profiles(self)
+
 
 @dataclass(frozen=True)
 class Contrast(Table):

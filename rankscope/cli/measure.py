@@ -24,7 +24,7 @@ def measure(
     allow_duplicates: show.AllowDuplicates = False,
     as_json: show.Json = False,
     as_csv: show.Csv = False,
-    plot: Annotated[Path | None, typer.Option(help="Write one figure a measure into this folder.")] = None,
+    plot: Annotated[Path | None, typer.Option(help="Write the figure here, without suffix: SVG, PDF and PNG.")] = None,
     device: show.Device = None,
     quiet: show.Quiet = False,
 ) -> None:
@@ -53,9 +53,8 @@ def measure(
     if plot:
         from rankscope import plots
 
-        for name in result.measures:
-            plots.save(plots.measurement(result, name), plot / name)
-        show.note(f"figures in {plot}")
+        for path in plots.save(result.plot(), plot):
+            show.note(str(path))
 
 
 def _table(result: Measurement) -> None:

@@ -12,7 +12,6 @@ from matplotlib.axes import Axes
 from rankscope.plots.style import look, panel_title
 from rankscope.sites import Site
 
-
 FLAT = 5.0
 """Noise is drawn where the axis then spans at most this many times what the runs span."""
 
@@ -102,7 +101,9 @@ def _noise(x: Sequence[float], parts: Sequence[Sequence[int]], noise: Sequence[f
         return
     bottom, top = ax.get_ylim()
     if max(*known, top) - min(*known, bottom) > FLAT * (top - bottom):
-        ax.text(0.02, 0.96, f"noise: {min(known):.2g} to {max(known):.2g}", color="0.45", va="top", transform=ax.transAxes)
+        ax.text(
+            0.02, 0.96, f"noise: {min(known):.2g} to {max(known):.2g}", color="0.45", va="top", transform=ax.transAxes
+        )
         return
     for part in parts:
         ax.plot([x[i] for i in part], [noise[i] for i in part], color="0.45", linestyle=":", marker="_", zorder=1)

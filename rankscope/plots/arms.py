@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from rankscope.plots.along import Line, along
-from rankscope.plots.style import new_figure, styled
+from rankscope.plots.style import grid, legend, styled
 from rankscope.sites import Site
 
 if TYPE_CHECKING:
@@ -18,14 +18,10 @@ if TYPE_CHECKING:
 def arms(result: ArmContrast) -> Figure:
     """One panel a measure: each arm along the sites with its band."""
     with styled():
-        lines = (len(result.measures) + 1) // 2
-        figure = new_figure(2.2 * lines)
-        axes = figure.subplots(lines, 2, squeeze=False).ravel()
-        for ax, measure in zip(axes, result.measures, strict=False):
+        figure, axes = grid(len(result.measures))
+        for ax, measure in zip(axes, result.measures, strict=True):
             _panel(result, measure, ax)
-        for ax in axes[len(result.measures) :]:
-            ax.set_visible(False)
-        axes[0].legend(frameon=False)
+        legend(figure)
     return figure
 
 

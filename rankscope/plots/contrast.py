@@ -1,46 +1,59 @@
-"""Whole figures: of a comparison, and of one measure of one run."""
+"""The figure of a comparison."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure, SubFigure
 
 from rankscope.plots.along import Line, along
 from rankscope.plots.similarity import similarity
-from rankscope.plots.spectra import cumulative
-from rankscope.plots.style import new_figure, styled
+from rankscope.plots.spectra import cumulative, descending
+from rankscope.plots.style import legend, new_figure, panels, styled
 from rankscope.sites import Site
 
 if TYPE_CHECKING:
-    from rankscope.result import Contrast, Measurement
+    from rankscope.result import Contrast
 
 RANKS = ("participation-ratio", "roy-vetterli", "pt-peft")
 """The definitions that a contrast draws along the sites."""
 RELATIONS = ("overlap", "recoverability", "drift", "variance-captured")
 """The relations that it draws, the first three of them that were asked for: turned, lost, drifted."""
 
+SPECTRA, PANEL = 3.6, 2.2
+"""Inches for the spectra, and for each line of panels below them."""
+
 
 def contrast(result: Contrast) -> Figure:
-    """Cumulative spectra a stack, rank along the sites, what was kept of the reference, and the site × site map."""
+    """Spectra a stack, rank along the sites, what was kept of the reference, and the site × site map."""
     ranks = [m for m in RANKS if m in result.measures and _drawable(result, m)][:2]
     relations = [m for m in RELATIONS if m in result.measures and _drawable(result, m)][:3]
-    stacks = _last_sites(result)
+    cells = len(ranks) + len(relations) + (result.similarity is not None)
+    lines = (cells + 1) // 2
     with styled():
-        figure = new_figure(2.0 * (2 + (len(ranks) + 1) // 2 + (len(relations) + 2) // 2))
-        lower = (len(ranks) + 1) // 2 + (len(relations) + 2) // 2
-        halves: Any = figure.subfigures(2, 1, height_ratios=[1, lower])
-        above, below = halves
-        base = result.names[2] if len(result.names) > 2 else None
-        top = above.subplots(1, max(1, len(stacks)), squeeze=False)[0]
-        for ax, site in zip(top, stacks, strict=False):
-            cumulative({run: sites[site] for run, sites in result.spectra.items() if site in sites}, ax, base=base)
-        top[0].legend(frameon=False, loc="lower right")
-        top[0].set_ylabel("cumulative share of Σσ")
-        _panels(result, [*ranks, *relations], below)
+        figure = new_figure(SPECTRA + PANEL * lines)
+        halves: Any = figure.subfigures(2, 1, height_ratios=[SPECTRA, PANEL * max(1, lines)])
+        _spectra(result, halves[0])
+        if cells:
+            _panels(result, [*ranks, *relations], panels(halves[1], cells))
+            legend(halves[1])
         figure.suptitle(_headline(result), x=0.01, ha="left", fontsize=8)
     return figure
+
+
+def _spectra(result: Contrast, figure: SubFigure) -> None:
+    """The spectra at the last site of every stack: cumulative above, each value below."""
+    stacks = _last_sites(result)
+    base = result.names[2] if len(result.names) > 2 else None
+    axes = figure.subplots(2, max(1, len(stacks)), squeeze=False)
+    for above, below, site in zip(*axes, stacks, strict=False):
+        there = {run: sites[site] for run, sites in result.spectra.items() if site in sites}
+        cumulative(there, above, base=base)
+        descending(there, below, base=base)
+    axes[0, 0].set_ylabel("cumulative share of Σσ")
+    axes[0, 0].legend(frameon=False, loc="lower right")
+    axes[1, 0].set_ylabel("σ / σ₁")
 
 
 def _headline(result: Contrast) -> str:
@@ -58,18 +71,12 @@ def _last_sites(result: Contrast) -> list[Site]:
     return list({site.stack: site for site in sites}.values())
 
 
-def _panels(result: Contrast, measures: list[str], figure: Figure) -> None:
-    cells = len(measures) + (result.similarity is not None)
-    axes = figure.subplots((cells + 1) // 2, 2, squeeze=False).ravel()
+def _panels(result: Contrast, measures: list[str], axes: list[Axes]) -> None:
     for ax, measure in zip(axes, measures, strict=False):
         _measure(result, measure, ax)
     if result.similarity is not None:
         names = (result.names[-1], result.names[1]) if len(result.names) > 2 else result.names[:2]
-        similarity(result.similarity, result.similarity_sites, axes[len(measures)], rows=names[0], columns=names[1])
-    for ax in axes[cells:]:
-        ax.set_visible(False)
-    named = {name: handle for ax in axes for handle, name in zip(*ax.get_legend_handles_labels(), strict=True)}
-    figure.legend(named.values(), named.keys(), loc="outside upper left", ncols=len(named), frameon=False)
+        similarity(result.similarity, result.similarity_sites, axes[-1], rows=names[0], columns=names[1])
 
 
 def _measure(result: Contrast, measure: str, ax: Axes) -> Axes:
@@ -88,16 +95,3 @@ def _measure(result: Contrast, measure: str, ax: Axes) -> Axes:
     title = f"{measure}, change against {base[0]}" if signed else f"{measure}, against {base[0]}" if base else measure
     shown = [] if signed else noise
     return along(sites, lines, ax, title=title, unit=records[0].unit, noise=shown, zero=base[0] if signed else "")
-
-
-def measurement(result: Measurement, measure: str) -> Figure:
-    """One measure of one run along its sites, with intervals and what noise scores."""
-    records = result.of(measure)
-    line = Line(result.run, [r.value for r in records], [r.low for r in records], [r.high for r in records])
-    with styled():
-        figure = new_figure(2.4)
-        ax = figure.subplots()
-        sites = [Site.parse(r.site) for r in records]
-        along(sites, [line], ax, title=measure, unit=records[0].unit, noise=[r.noise for r in records])
-        ax.legend(frameon=False)
-    return figure

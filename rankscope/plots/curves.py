@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from rankscope.plots.style import look, new_figure, panel_title, styled
+from rankscope.plots.style import grid, legend, look, panel_title, styled
 
 if TYPE_CHECKING:
     from rankscope.curve_result import Curves
@@ -16,14 +16,10 @@ if TYPE_CHECKING:
 def curves(result: Curves) -> Figure:
     """One panel a measure: the curve of each site, its limit as an arrow at the right, and what noise scores."""
     with styled():
-        lines = (len(result.measures) + 1) // 2
-        figure = new_figure(2.2 * lines)
-        axes = figure.subplots(lines, 2, squeeze=False).ravel()
-        for ax, measure in zip(axes, result.measures, strict=False):
+        figure, axes = grid(len(result.measures))
+        for ax, measure in zip(axes, result.measures, strict=True):
             _panel(result, measure, ax)
-        for ax in axes[len(result.measures) :]:
-            ax.set_visible(False)
-        axes[0].legend(frameon=False)
+        legend(figure)
     return figure
 
 

@@ -9,7 +9,8 @@ from typing import Any
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+from matplotlib.container import Container
+from matplotlib.figure import Figure, SubFigure
 
 WIDTH = 6.75
 """The width of a full figure in inches: two columns of a paper."""
@@ -61,6 +62,29 @@ def styled() -> AbstractContextManager[None]:
 def new_figure(height: float) -> Figure:
     """An empty figure of full width and ``height`` inches, without pyplot's global state."""
     return Figure(figsize=(WIDTH, height), layout="constrained")
+
+
+def grid(count: int, *, height: float = 2.2) -> tuple[Figure, list[Axes]]:
+    """A figure of ``count`` panels, two beside each other, each ``height`` inches."""
+    lines = (count + 1) // 2
+    figure = new_figure(height * lines)
+    return figure, panels(figure, count)
+
+
+def panels(figure: Figure | SubFigure, count: int) -> list[Axes]:
+    """``count`` axes of a figure, two beside each other."""
+    axes = list(figure.subplots((count + 1) // 2, 2, squeeze=False).ravel())
+    for ax in axes[count:]:
+        ax.remove()
+    return axes[:count]
+
+
+def legend(figure: Figure | SubFigure) -> None:
+    """One legend above all panels, each name once: first what has intervals, then what it is held against."""
+    named = {name: mark for ax in figure.axes for mark, name in zip(*ax.get_legend_handles_labels(), strict=True)}
+    named = dict(sorted(named.items(), key=lambda item: not isinstance(item[1], Container)))
+    if named:
+        figure.legend(named.values(), named.keys(), loc="outside upper left", ncols=len(named), frameon=False)
 
 
 def panel_title(ax: Axes, text: str) -> None:

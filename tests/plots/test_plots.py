@@ -1,0 +1,157 @@
+"""Figures: what they draw is what the result says, every run is named once, and the same figure is the same file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import pytest
+import torch
+from matplotlib.figure import Figure
+
+from rankscope.plots import Line, along, cumulative, descending, save, similarity
+from rankscope.plots.style import grid, look
+from rankscope.result import Compared, Contrast, Measured, Measurement
+from rankscope.sites import Site
+from rankscope.spectrum import Spectrum
+
+SITES = [
+    Site.parse(s) for s in ("vision.0", "vision.final", "decoder.embed", "decoder.0", "decoder.1", "decoder.final")
+]
+SHAPE: dict[str, Any] = {"n": 40, "samples": 8, "d": 6, "dtype": "float32", "convention": "", "unit": "dimensions"}
+
+
+def spectrum(site: Site, values: list[float], *, norm: float = float("nan")) -> Spectrum:
+    tensor = torch.tensor(values, dtype=torch.float64)
+    return Spectrum(tensor, 40, len(values), site, True, torch.float32, "gram", norm)
+
+
+def measured(measure: str, start: float, *, noise: float = 5.0) -> list[Measured]:
+    return [
+        Measured(str(site), measure, start + i, start + i - 0.5, start + i + 0.25, noise, **SHAPE)
+        for i, site in enumerate(SITES)
+    ]
+
+
+def compared(measure: str, *, base: float = float("nan")) -> list[Compared]:
+    return [
+        Compared(
+            str(site), measure, 0.1, 0.0, 0.2, a=i, b=i + 0.1, difference=0.1, a_low=i - 1, a_high=i + 1,
+            b_low=i - 0.9, b_high=i + 1.1, base=base, noise=0.2, itself=1.0, **SHAPE,
+        )
+        for i, site in enumerate(SITES)
+    ]  # fmt: skip
+
+
+def contrast(**changes: Any) -> Contrast:
+    measures = [*compared("participation-ratio", base=3.0), *compared("overlap"), *compared("drift")]
+    spectra = {name: {site: spectrum(site, [3.0, 2.0, 1.0]) for site in SITES} for name in ("a", "b", "pre-trained")}
+    map_ = torch.rand(len(SITES), len(SITES), dtype=torch.float64)
+    told = {"names": ("a", "b", "pre-trained"), "rows": "tokens", "spectra": spectra}
+    told |= {"similarity": map_, "similarity_sites": tuple(SITES)}
+    return Contrast(tuple(measures), **(told | changes))
+
+
+def names_of(figure: Figure) -> list[str]:
+    return [text.get_text() for owner in (figure, *figure.subfigs) for box in owner.legends for text in box.get_texts()]
+
+
+def titles(figure: Figure) -> list[str]:
+    return [ax.get_title("left") for ax in figure.axes if ax.get_title("left")]
+
+
+def test_the_runs_of_a_contrast_are_drawn_as_they_were_compared() -> None:
+    figure = contrast().plot()
+    assert titles(figure)[:2] == ["vision.final  (n=40, d=3)", "decoder.final  (n=40, d=3)"]
+    assert titles(figure)[2:] == [
+        "participation-ratio, change against pre-trained",
+        "overlap, against pre-trained",
+        "drift, against pre-trained",
+        "CKA, debiased",
+    ]
+    assert names_of(figure)[:2] == ["a", "b"]
+    assert set(names_of(figure)) == {"a", "b", "noise", "pre-trained"}
+
+
+@pytest.mark.parametrize("left_out", ["similarity", "base", "both"])
+def test_a_contrast_draws_what_there_is(left_out: str) -> None:
+    changes: dict[str, Any] = {}
+    if left_out != "base":
+        changes["similarity"] = None
+    if left_out != "similarity":
+        changes["names"] = ("a", "b")
+    figure = contrast(**changes).plot()
+    assert ("CKA, debiased" in titles(figure)) == (left_out == "base")
+    assert any("against" in title for title in titles(figure)) == (left_out == "similarity")
+
+
+def test_a_measurement_is_one_panel_a_measure() -> None:
+    figure = Measurement(
+        (*measured("rankme", 2), *measured("stable-rank", 1), *measured("energy-90", 0)), "lora"
+    ).plot()
+    assert titles(figure) == ["rankme", "stable-rank", "energy-90"]
+    assert names_of(figure) == ["lora", "noise"]
+
+
+def test_a_line_has_its_values_and_intervals_and_breaks_before_a_norm() -> None:
+    _, (ax,) = grid(1)
+    records = measured("rankme", 2)
+    line = Line("lora", *([getattr(r, key) for r in records] for key in ("value", "low", "high")))
+    along(SITES, [line], ax, title="rankme")
+    drawn = [[tuple(point) for point in mark.lines[0].get_xydata()] for mark in ax.containers]
+    assert [[y for _, y in part] for part in drawn] == [[2], [3], [4, 5, 6], [7]]
+    assert [x for part in drawn for x, _ in part] == [0, 1, 3, 4, 5, 6]
+    bars = [segment for mark in ax.containers for segment in mark.lines[2][0].get_segments()]
+    assert [tuple(bar[:, 1]) for bar in bars] == [(r.low, r.high) for r in records]
+
+
+def test_noise_far_off_is_said_in_words_and_near_noise_is_drawn() -> None:
+    for noise, words in ((4.0, []), (400.0, ["noise: 4e+02 to 4e+02"])):
+        _, (ax,) = grid(1)
+        values = [float(i) for i in range(len(SITES))]
+        along(SITES, [Line("a", values, values, values)], ax, title="", noise=[noise] * len(SITES))
+        assert [text.get_text() for text in ax.texts if text.get_text().startswith("noise")] == words
+        assert ("noise" in ax.get_legend_handles_labels()[1]) == (not words)
+
+
+def test_the_cumulative_curve_is_the_spectrums_own() -> None:
+    _, (ax,) = grid(1)
+    cumulative({"a": spectrum(SITES[-1], [6.0, 3.0, 1.0])}, ax)
+    x, y = ax.lines[0].get_data()
+    assert list(x) == pytest.approx([100 / 3, 200 / 3, 100])
+    assert list(y) == pytest.approx([0.6, 0.9, 1.0])
+
+
+def test_values_that_rounding_can_make_are_shaded_and_left_out() -> None:
+    _, (ax,) = grid(1)
+    descending({"a": spectrum(SITES[-1], [4.0, 2.0, 1e-9], norm=100.0)}, ax)
+    assert list(ax.lines[0].get_ydata()) == [1.0, 0.5]
+    assert len(ax.patches) == 1
+    _, (ax,) = grid(1)
+    descending({"a": spectrum(SITES[-1], [0.0, 0.0, 0.0])}, ax)
+    assert not ax.lines
+
+
+def test_the_map_keeps_its_scale() -> None:
+    _, (ax,) = grid(1)
+    similarity(torch.full((6, 6), 0.5), SITES, ax, rows="pre-trained", columns="lora")
+    assert ax.images[0].get_clim() == (0, 1)
+    assert (ax.get_xlabel(), ax.get_ylabel()) == ("lora", "pre-trained")
+
+
+def test_a_figure_repeats_byte_for_byte_and_leaves_no_settings_behind(tmp_path: Path) -> None:
+    before = dict(mpl.rcParams)
+    result = contrast()
+    once, again = (save(result.plot(), tmp_path / name / "f") for name in ("one", "other"))
+    assert [path.name for path in once] == ["f.svg", "f.pdf", "f.png"]
+    assert all(a.read_bytes() == b.read_bytes() for a, b in zip(once, again, strict=True))
+    assert dict(mpl.rcParams) == before
+    assert [path.name for path in save(result.plot(), tmp_path / "g", kinds=["svg"])] == ["g.svg"]
+
+
+def test_looks_differ_in_more_than_colour() -> None:
+    drawn = [look(i) for i in range(8)]
+    for key in ("color", "marker"):
+        assert len({style[key] for style in drawn}) == 8
+    assert look(-1)["color"] == "black"

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import tomllib
+from collections.abc import Callable
+from inspect import Parameter, Signature, signature
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,16 +12,21 @@ import typer
 from rankscope.cli import show
 from rankscope.cli.data import Answers, Images, Regions, opened
 from rankscope.errors import UsageError
+from rankscope.tuning.options import Option, options
 
-EPILOG = (
-    "Every other option of a recipe is given by its name, one value for all stages or one a stage by comma: "
-    "--lora-rank 4, --prefix-length 32, --steps 200, --learning-rate 3e-3,1e-3. "
-    "'rankscope train --list-options' lists them with their defaults; a TOML file given with --config says the same."
-)
+PANELS = {
+    "prefix": "Prefix",
+    "lora": "LoRA",
+    "adapter": "Bottleneck adapter",
+    "full": "Full fine-tuning",
+    "scst": "SCST",
+}
+"""What the options of a group are listed under."""
+STAGES, WHOLE = "Stages: one value for all, or one a stage by comma", "Recipe"
+EPILOG = "A TOML file given with --config says the same: a list for --steps 200,100, and rank = 4 in a table lora for --lora-rank 4."
 
 
 def train(
-    context: typer.Context,
     model: Annotated[
         Path | None, typer.Argument(help="The base: a checkpoint folder. Default: the embedded one.")
     ] = None,
@@ -45,20 +51,18 @@ def train(
     overwrite: show.Overwrite = False,
     device: show.Device = None,
     list_options: Annotated[bool, typer.Option("--list-options", help="List a recipe's options and stop.")] = False,
+    **given: Any,
 ) -> None:
     """Tune a base: LoRA, adapters, prefixes, all weights, PT-PEFT and every order of them.
 
     Example: rankscope train base/ --method pt-lora --data captions.jsonl --out ptlora --steps 500
     """
-    from rankscope.tuning import options
-
     if list_options:
-        lines = [[name, kind, str(default), "yes" if own else ""] for name, (kind, default, own) in options().items()]
-        show.table("options of a recipe", ["option", "type", "default", "one a stage"], lines)
+        lines = [[name, o.kind, _default(o), "yes" if o.own else "", o.about] for name, o in options().items()]
+        show.table("options of a recipe", ["option", "type", "default", "one a stage", "about"], lines, words=5)
         return
     if (method is None) == (stages is None) and config is None:
         raise UsageError("give --method, --stages or --config; 'rankscope train --help' tells of each")
-    given = parse(context.args)
     from rankscope.data import embedded_checkpoint
     from rankscope.tuning import train as run_train
 
@@ -81,37 +85,42 @@ def train(
     typer.echo(result.path)
 
 
-def parse(arguments: list[str]) -> dict[str, Any]:
-    """``["--lora-rank", "4", "--freeze-prefix"]`` as ``{"lora_rank": 4, "freeze_prefix": True}``.
-
-    Raises:
-        UsageError: if a value stands without an option.
-    """
-    found: dict[str, Any] = {}
-    name = ""
-    for argument in arguments:
-        if argument.startswith("--"):
-            name, equals, text = argument[2:].partition("=")
-            found[name.replace("-", "_")] = value(text) if equals else True
-            name = "" if equals else name
-        elif not name:
-            raise UsageError(f"{argument!r} belongs to no option; an option is --name value")
-        else:
-            found[name.replace("-", "_")], name = value(argument), ""
-    return found
+def _default(option: Option) -> str:
+    return (
+        "by kind and stage"
+        if option.default is None
+        else ",".join(option.default)
+        if option.kind == "names"
+        else str(option.default)
+    )
 
 
-def value(text: str) -> Any:
-    """A number, a truth value, a list by comma, or the text itself."""
-    if "," in text:
-        return [value(part) for part in text.split(",")]
-    try:
-        return tomllib.loads(f"x = {text}")["x"]
-    except tomllib.TOMLDecodeError:
-        return text
+def _command() -> Callable[..., None]:
+    """:func:`train` with every option of a recipe among the command's own."""
+
+    def command(**given: Any) -> None:
+        train(**given)
+
+    own = [p for p in signature(train, eval_str=True).parameters.values() if p.kind is not p.VAR_KEYWORD]
+    command.__signature__ = Signature([*own, *(_parameter(name, o) for name, o in options().items())])  # type: ignore[attr-defined]
+    command.__annotations__ = {p.name: p.annotation for p in command.__signature__.parameters.values()}  # type: ignore[attr-defined]
+    command.__name__, command.__doc__ = train.__name__, train.__doc__
+    return command
+
+
+def _parameter(name: str, option: Option) -> Parameter:
+    flag, group = f"--{name.replace('_', '-')}", name.partition("_")[0]
+    told: dict[str, Any] = {
+        "help": option.about,
+        "show_default": _default(option) or False,
+        "rich_help_panel": STAGES if option.own else PANELS.get(group, WHOLE),
+    }
+    kind: Any = bool | None if option.kind == "bool" else str | None
+    metavar = None if option.kind == "bool" else f"<{option.kind}>"
+    decl = typer.Option(f"{flag}/--no-{flag[2:]}" if option.default is True else flag, metavar=metavar, **told)
+    return Parameter(name, Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[kind, decl])
 
 
 def add_to(app: typer.Typer) -> None:
     """Register the command."""
-    loose = {"allow_extra_args": True, "ignore_unknown_options": True}
-    app.command(epilog=EPILOG, context_settings=loose)(train)
+    app.command(epilog=EPILOG)(_command())

@@ -13,6 +13,15 @@ KINDS = ("prefix", "lora", "adapter", "full")
 SCST = "scst"
 """The stage that attaches nothing and rewards whole captions."""
 Objective = Literal["cross-entropy", "scst"]
+SCHEDULES = (
+    "linear", "cosine", "cosine_with_restarts", "polynomial", "inverse_sqrt", "constant", "constant_with_warmup",
+)  # fmt: skip
+"""How a rate can go over the steps of a stage; all but ``constant`` start with the warm-up."""
+
+
+def _require(holds: bool, message: str) -> None:
+    if not holds:
+        raise UsageError(message)
 
 
 @dataclass(frozen=True)
@@ -52,6 +61,11 @@ class LoraOptions:
     stacks: tuple[str, ...] = ()
     """The stacks in which targets are sought; those that read text unless given."""
 
+    def __post_init__(self) -> None:
+        _require(self.rank >= 1, f"LoRA has a rank of at least 1; got {self.rank}")
+        _require(self.alpha > 0, f"LoRA's alpha is above 0; got {self.alpha}")
+        _require(0 <= self.dropout < 1, f"LoRA's dropout lies in [0, 1); got {self.dropout}")
+
 
 @dataclass(frozen=True)
 class AdapterOptions:
@@ -69,6 +83,9 @@ class AdapterOptions:
     """Endings of module paths; the last map of attention and of feed-forward unless given."""
     stacks: tuple[str, ...] = ()
     """The stacks in which targets are sought; those that read text unless given."""
+
+    def __post_init__(self) -> None:
+        _require(0 <= self.dropout < 1, f"the adapter's dropout lies in [0, 1); got {self.dropout}")
 
 
 @dataclass(frozen=True)
@@ -90,6 +107,10 @@ class ScstOptions:
     max_new_tokens: int = 48
     """The longest caption, in tokens."""
 
+    def __post_init__(self) -> None:
+        _require(min(self.samples, self.max_new_tokens) >= 1, "SCST samples at least 1 caption of at least 1 token")
+        _require(self.temperature > 0, f"a temperature is above 0; got {self.temperature}")
+
 
 @dataclass(frozen=True)
 class Stage:
@@ -104,7 +125,7 @@ class Stage:
     objective: Objective = "cross-entropy"
     """What is minimised."""
     schedule: str = "linear"
-    """How the rate falls, by transformers' name (``linear``, ``cosine``, ``constant``)."""
+    """How the rate falls, by transformers' name (linear, cosine, constant)."""
     warmup: float = 0.06
     """Share of the steps in which the rate rises."""
     epochs: float = 3.0
@@ -118,15 +139,18 @@ class Stage:
     weight_decay: float = 0.0
     """Weight decay (AdamW's)."""
     max_grad_norm: float = 1.0
-    """Gradients longer than this are shortened to it."""
+    """Gradients longer than this are shortened to it; 0 to leave them."""
 
     def __post_init__(self) -> None:
-        if self.learning_rate < 0 or self.weight_decay < 0:
-            raise UsageError(f"rates and decay are not negative; got {self.learning_rate} and {self.weight_decay}")
-        if self.batch_size < 1 or self.accumulation < 1 or self.steps < 0 or (self.epochs <= 0 and not self.steps):
-            raise UsageError("a stage needs a batch of at least 1 and something to do: epochs above 0, or steps")
-        if not 0 <= self.warmup < 1:
-            raise UsageError(f"the warm-up is a share of the steps, in [0, 1); got {self.warmup}")
+        least = min(self.learning_rate, self.weight_decay, self.max_grad_norm)
+        _require(least >= 0, f"rates, decay and the longest gradient are not negative; got {least}")
+        whole = self.batch_size >= 1 and self.accumulation >= 1 and self.steps >= 0
+        _require(
+            whole and (self.epochs > 0 or self.steps > 0),
+            "a stage needs a batch of at least 1 and something to do: epochs above 0, or steps",
+        )
+        _require(0 <= self.warmup < 1, f"the warm-up is a share of the steps, in [0, 1); got {self.warmup}")
+        _require(self.schedule in SCHEDULES, f"there is no schedule {self.schedule!r}; there is {', '.join(SCHEDULES)}")
 
     @property
     def name(self) -> str:
@@ -164,6 +188,9 @@ class Recipe:
     """Full fine-tuning."""
     scst: ScstOptions = field(default_factory=ScstOptions)
     """Self-critical sequence training."""
+
+    def __post_init__(self) -> None:
+        _require(min(self.max_length, self.save_steps) >= 0, "max_length and save_steps are not negative")
 
     def to_dict(self) -> dict[str, Any]:
         """The recipe as plain data, everything spelled out; :meth:`of_dict` reads it."""

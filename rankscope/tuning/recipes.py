@@ -8,14 +8,13 @@ with one for each.
 
 from __future__ import annotations
 
-import tomllib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
-from pathlib import Path
 from typing import Any
 
 from rankscope.errors import UnknownName, UsageError
-from rankscope.tuning.config import GROUPS, KINDS, SCST, Recipe, Stage, made
+from rankscope.tuning.config import GROUPS, KINDS, SCST, Recipe, Stage
+from rankscope.tuning.options import PER_STAGE, WHOLE, read
 
 RATES = {"prefix": 5e-3, "lora": 1e-3, "adapter": 1e-3, "full": 3e-4}
 """Learning rates of a first stage; with several kinds at once the lowest counts."""
@@ -31,22 +30,6 @@ METHODS: dict[str, str] = {
 }
 """Methods by name, each as its stages."""
 
-_PER_STAGE = tuple(f.name for f in fields(Stage) if f.name not in ("attach", "train", "objective"))
-_WHOLE = ("freeze_prefix", "precision", "gradient_checkpointing", "max_length", "keep_epochs", "save_steps")
-
-
-def options() -> dict[str, tuple[str, Any, bool]]:
-    """Every option: its name, its type as written, its default (None where it depends), whether a stage has its own."""
-    per_stage = {n: (t, None if n == "learning_rate" else d, True) for n, t, d in _listed(Stage) if n in _PER_STAGE}
-    whole = {n: (t, d, False) for n, t, d in _listed(Recipe) if n in _WHOLE}
-    grouped = {f"{g}_{n}": (t, d, False) for g, kind in GROUPS.items() for n, t, d in _listed(kind)}
-    return per_stage | whole | grouped
-
-
-def _listed(kind: type[Any]) -> Iterator[tuple[str, str, Any]]:
-    for f in fields(kind):
-        yield f.name, str(f.type), f.default
-
 
 def recipe(method: str | None = None, *, stages: str | Sequence[str] | None = None, **given: Any) -> Recipe:
     """The recipe of a method, or of a list of stages, with options.
@@ -54,7 +37,7 @@ def recipe(method: str | None = None, *, stages: str | Sequence[str] | None = No
     Args:
         method: one of :data:`METHODS`, or stages written out (``prefix,lora``).
         stages: stages written out, instead of a method: ``"prefix,lora,scst"`` or ``["prefix+lora", "full"]``.
-        given: the options (:func:`options`), those of a stage as one value or one for each stage.
+        given: the options (:func:`~rankscope.tuning.options.options`), those of a stage as one value or one for each stage.
 
     Raises:
         UnknownName: if there is no such method, stage or option.
@@ -64,13 +47,12 @@ def recipe(method: str | None = None, *, stages: str | Sequence[str] | None = No
         raise UsageError(f"give a method ({', '.join(METHODS)}) or stages, and not both")
     asked = method if stages is None else stages if isinstance(stages, str) else ",".join(stages)
     names = parse_stages(METHODS.get(str(asked), str(asked)))
-    unknown = [name for name in given if name not in options()]
-    if unknown:
-        raise UnknownName(f"a recipe has no option {unknown[0]!r}; it has {', '.join(options())}")
+    given = {name: read(name, value) for name, value in given.items() if value is not None}
     groups = {
-        g: made(kind, {n: given[f"{g}_{n}"] for n in _names(kind) if f"{g}_{n}" in given}) for g, kind in GROUPS.items()
+        g: kind(**{f.name: given[f"{g}_{f.name}"] for f in fields(kind) if f"{g}_{f.name}" in given})
+        for g, kind in GROUPS.items()
     }
-    whole = {name: given[name] for name in _WHOLE if name in given}
+    whole = {name: given[name] for name in WHOLE if name in given}
     if whole.get("precision", "float32") not in ("float32", "bf16", "fp16"):
         raise UsageError(f"there is no precision {whole['precision']!r}; there is float32, bf16 and fp16")
     built = _stages(names, freeze_prefix=bool(whole.get("freeze_prefix")))
@@ -106,7 +88,11 @@ def _stages(names: Sequence[tuple[str, ...]], *, freeze_prefix: bool) -> list[St
     for place, kinds in enumerate(names):
         attach = () if kinds == (SCST,) else kinds
         there = (*there, *attach)
-        train = tuple(k for k in there if not (freeze_prefix and k == "prefix" and k not in attach)) or there
+        train = tuple(k for k in there if not (freeze_prefix and k == "prefix" and k not in attach))
+        if not train:
+            raise UsageError(
+                f"stage {place} ({SCST}) has nothing to train but the prefix, which freeze_prefix leaves alone"
+            )
         slower = 1.0 if place == 0 or "prefix" in attach else LATER if attach else REWARD
         rate = slower * min(RATES[kind] for kind in train)
         built.append(Stage(attach, train, rate, "cross-entropy" if attach else "scst"))
@@ -116,34 +102,12 @@ def _stages(names: Sequence[tuple[str, ...]], *, freeze_prefix: bool) -> list[St
 def _own(given: Mapping[str, Any], place: int, count: int) -> dict[str, Any]:
     """The options of one stage."""
     own = {}
-    for name in _PER_STAGE:
-        if name not in given or given[name] is None:
+    for name in PER_STAGE:
+        if name not in given:
             continue
         value = given[name]
-        several = isinstance(value, list | tuple)
-        if several and len(value) not in (1, count):
-            raise UsageError(f"{name} has {len(value)} values for {count} stages; give one, or one for each")
-        own[name] = (value[place] if len(value) > 1 else value[0]) if several else value
+        several = value if isinstance(value, list) else [value]
+        if len(several) not in (1, count):
+            raise UsageError(f"{name} has {len(several)} values for {count} stages; give one, or one for each")
+        own[name] = several[place] if len(several) > 1 else several[0]
     return own
-
-
-def _names(kind: type[Any]) -> list[str]:
-    return [f.name for f in fields(kind)]
-
-
-def read_options(path: Path) -> dict[str, Any]:
-    """The options in a TOML file, by the names that :func:`recipe` takes; ``method`` and ``stages`` among them.
-
-    Raises:
-        UsageError: if the file is missing or no TOML.
-    """
-    try:
-        content = tomllib.loads(path.read_text())
-    except FileNotFoundError:
-        raise UsageError(f"there is no recipe {path}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path} is no TOML: {error}") from error
-    flat: dict[str, Any] = {}
-    for name, value in content.items():
-        flat |= {f"{name}_{k}": v for k, v in value.items()} if isinstance(value, dict) else {name: value}
-    return flat

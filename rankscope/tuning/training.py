@@ -31,7 +31,8 @@ from rankscope.tuning.batches import Encoder, TrainingData, collate, samples, se
 from rankscope.tuning.config import Recipe, Stage
 from rankscope.tuning.generation import prompt_reader
 from rankscope.tuning.masked import fills_masks, hide_words
-from rankscope.tuning.recipes import read_options, recipe
+from rankscope.tuning.options import read_options
+from rankscope.tuning.recipes import recipe
 from rankscope.tuning.record import WORK, Plan, prepare, write_checkpoint
 from rankscope.tuning.scst import ScstTrainer, prompts
 from rankscope.tuning.stages import attach_kinds, head_keeper, kind_of, set_trainable
@@ -89,7 +90,7 @@ def train(
         seed: of initial weights, order and dropout. One seed repeats bit for bit on a CPU.
         resume: continue an unfinished run with the same arguments; it ends as if it had not been stopped.
         overwrite: replace an earlier checkpoint.
-        options: ``stages``, and every option of a recipe (:func:`~rankscope.tuning.recipes.options`); ``config``, a TOML file
+        options: ``stages``, and every option of a recipe (:func:`~rankscope.tuning.options.options`); ``config``, a TOML file
             of them, which options given here go before; ``device`` (``"cpu"`` leaves an accelerator alone); ``callbacks``, for
             the Trainer; ``trust_remote_code``.
 

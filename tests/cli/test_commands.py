@@ -132,7 +132,9 @@ def test_definitions_lists_every_measure(rankscope_: Call) -> None:
         (["definitions", "frobnicity"], 2, "no measure 'frobnicity'"),
         (["train", "{gpt2}"], 2, "give --method"),
         (["train", "{gpt2}", "--method", "frob"], 2, "no method 'frob'"),
-        (["train", "{gpt2}", "--method", "lora", "--lora-rnak", "3"], 2, "no option 'lora_rnak'"),
+        (["train", "{gpt2}", "--method", "lora", "--lora-rnak", "3"], 2, "No such option: --lora-rnak"),
+        (["train", "{gpt2}", "--method", "lora", "--lora-rank", "x"], 2, "lora_rank is a whole number; got 'x'"),
+        (["train", "--steps", "x", "--method", "lora"], 2, "steps is a whole number, or one a stage; got 'x'"),
         (["data", "check", "nowhere.json"], 3, "nowhere.json"),
     ],
 )

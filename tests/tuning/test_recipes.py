@@ -9,7 +9,8 @@ import pytest
 
 from rankscope.errors import UnknownName, UsageError
 from rankscope.tuning.config import Recipe
-from rankscope.tuning.recipes import LATER, METHODS, RATES, options, read_options, recipe
+from rankscope.tuning.options import options, read_options
+from rankscope.tuning.recipes import LATER, METHODS, RATES, recipe
 
 
 def stages(made: Recipe) -> list[tuple[tuple[str, ...], tuple[str, ...]]]:
@@ -65,11 +66,20 @@ def test_a_file_says_the_same_as_options(tmp_path: Path) -> None:
     assert recipe("pt-lora") != same
 
 
+def test_text_says_the_same_as_values() -> None:
+    """As the command line has it."""
+    text = {"steps": "200,100", "learning_rate": ".5e-3", "lora_targets": "q_proj, v_proj", "freeze_prefix": "true"}
+    told = {"steps": [200, 100], "learning_rate": 5e-4, "lora_targets": ["q_proj", "v_proj"], "freeze_prefix": True}
+    assert recipe("pt-lora", **text) == recipe("pt-lora", **told)
+    assert recipe("pt-lora", freeze_prefix="false", lora_rank=None) == recipe("pt-lora")
+
+
 def test_every_option_changes_the_recipe() -> None:
     other = {"schedule": "cosine", "precision": "bf16", "adapter_function": "relu"}
     given: dict[str, object] = {}
-    for name, (kind, default, _) in options().items():
-        value = other.get(name) or (("x",) if kind.startswith("tuple") else not default if kind == "bool" else 0.5)
+    for name, (kind, default, _, about) in options().items():
+        assert about.endswith(".")
+        value = other.get(name) or (("x",) if kind == "names" else not default if kind == "bool" else 0.5)
         given[name] = 3 if kind == "int" else value
     swept = [name for name, value in given.items() if recipe("pt-lora", **{name: value}) != recipe("pt-lora")]
     assert swept == list(options())
@@ -91,6 +101,19 @@ def test_every_option_changes_the_recipe() -> None:
         (lambda: recipe("lora", batch_size=0), UsageError, "batch of at least 1"),
         (lambda: recipe("lora", warmup=1.5), UsageError, "share of the steps"),
         (lambda: recipe("lora", precision="fp8"), UsageError, "no precision 'fp8'"),
+        (lambda: recipe("lora", lora_rank="abc"), UsageError, "lora_rank is a whole number; got 'abc'"),
+        (lambda: recipe("lora", lora_rank=2.5), UsageError, "lora_rank is a whole number; got 2.5"),
+        (lambda: recipe("lora", steps=True), UsageError, "steps is a whole number, or one a stage; got True"),
+        (lambda: recipe("lora", learning_rate="nan"), UsageError, "learning_rate is a number"),
+        (lambda: recipe("pt-lora", freeze_prefix="no"), UsageError, "freeze_prefix is true or false; got 'no'"),
+        (lambda: recipe("lora", lora_targets=[1]), UsageError, "lora_targets is a list of texts"),
+        (lambda: recipe("lora", schedule="steep"), UsageError, "no schedule 'steep'; there is linear"),
+        (lambda: recipe("lora", lora_rank=0), UsageError, "rank of at least 1"),
+        (lambda: recipe("lora", lora_dropout=1), UsageError, r"LoRA's dropout lies in \[0, 1\)"),
+        (lambda: recipe("adapter", adapter_dropout=-1), UsageError, "adapter's dropout lies in"),
+        (lambda: recipe("lora,scst", scst_temperature=0), UsageError, "temperature is above 0"),
+        (lambda: recipe("lora", save_steps=-1), UsageError, "are not negative"),
+        (lambda: recipe("prefix,scst", freeze_prefix=True), UsageError, "nothing to train but the prefix"),
         (lambda: read_options(Path("nowhere.toml")), UsageError, "no recipe nowhere.toml"),
     ],
 )

@@ -31,7 +31,7 @@ def measured(method: str, steps: int, train: int, test: int) -> dict[str, object
     from rankscope.tuning import generate, held_out_loss
     from rankscope.tuning import train as tune
     from rankscope.tuning.recipes import recipe
-    from rankscope.tuning.training import peak_bytes
+    from rankscope.tuning.record import peak_bytes
 
     base, held = embedded_checkpoint(), open_data(f"scenes:captions/test?n={test}")
     row: dict[str, object] = {"method": method, "trained": 0, "seconds_per_step": None, "peak_mib": None}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from inspect import Parameter, Signature, signature
 from pathlib import Path
@@ -49,7 +50,11 @@ def train(
     config: Annotated[Path | None, typer.Option(help="A recipe as TOML; options given here go before it.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue a run that was stopped.")] = False,
     overwrite: show.Overwrite = False,
-    device: show.Device = None,
+    device: Annotated[str | None, typer.Option(help="cuda or cpu; the GPU where there is one.")] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Tell steps and trained numbers, check the longest samples, and stop.")
+    ] = False,
+    quiet: show.Quiet = False,
     list_options: Annotated[bool, typer.Option("--list-options", help="List a recipe's options and stop.")] = False,
     **given: Any,
 ) -> None:
@@ -64,25 +69,46 @@ def train(
     if (method is None) == (stages is None) and config is None:
         raise UsageError("give --method, --stages or --config; 'rankscope train --help' tells of each")
     from rankscope.data import embedded_checkpoint
+
+    base, probes = model or embedded_checkpoint(), opened(data, images=images, regions=regions, answers=answers)
+    given |= {"method": method, "stages": stages, "task": task, "seed": seed, "config": config, "device": device}
+    if dry_run:
+        _show_preview(base, probes, given)
+        return
     from rankscope.tuning import train as run_train
 
-    result = run_train(
-        model or embedded_checkpoint(),
-        method=method,
-        stages=stages,
-        data=opened(data, images=images, regions=regions, answers=answers),
-        out=out or Path((method or stages or config.stem if config else method or stages or "tuned").replace(",", "-")),
-        task=task,
-        seed=seed,
-        config=config,
-        resume=resume,
-        overwrite=overwrite,
-        device=device,
-        **given,
+    first = os.environ.get("RANK", "0") == "0"  # of torchrun's processes one speaks
+    name = (config.stem if config else "tuned") if method is stages is None else str(method or stages)
+    with show.progress("training", quiet=quiet or not first) as progress:
+        result = run_train(
+            base, data=probes, out=out or Path(name.replace(",", "-")), resume=resume, overwrite=overwrite,
+            progress=progress, **given,
+        )  # fmt: skip
+    if first and not quiet:
+        for place, stage in enumerate(result.training):
+            show.note(_in_words(place, stage))
+    if first:
+        typer.echo(result.path)
+
+
+def _show_preview(base: Path, data: Any, given: dict[str, Any]) -> None:
+    from rankscope.tuning import preview
+
+    lines = [
+        [s["stage"], s["objective"], f"{s['learning_rate']:g}", f"{s['steps']}", f"{s['batch_size']}", f"{s['samples']}",
+         f"{s['trained']:,}", f"{s['share']:.2%}"]
+        for s in preview(base, data=data, **given)
+    ]  # fmt: skip
+    columns = ["stage", "objective", "rate", "steps", "samples a step", "samples", "trained numbers", "of all"]
+    show.table("what would be trained", columns, lines, words=2)
+
+
+def _in_words(place: int, stage: dict[str, Any]) -> str:
+    trained = ", ".join(f"{count:,} of {kind}" for kind, count in stage["trained"].items())
+    return (
+        f"stage {place} ({stage['name']}): {stage['steps']} steps ({stage['epochs']:.2g} epochs) on {trained}; loss "
+        f"{stage['first_loss']:.4g} → {stage['last_loss']:.4g}; {stage['seconds']:.1f} s, up to {show.size(stage['peak_bytes'])}"
     )
-    for stage in result.training:
-        show.note(", ".join(f"{key} {value}" for key, value in stage.items() if isinstance(value, int | float | str)))
-    typer.echo(result.path)
 
 
 def _default(option: Option) -> str:

@@ -169,6 +169,14 @@ def _twofold(module: nn.Module) -> bool:
     return bool(getattr(getattr(module, "config", None), "is_encoder_decoder", False))
 
 
+def no_checkpointing(stack: str) -> UsageError:
+    """The error to raise where a prefix in a stack meets gradient checkpointing."""
+    return UsageError(
+        f"a prefix in {stack} does not work with gradient checkpointing: the blocks drop the cache that holds it; train "
+        "without gradient_checkpointing, or with a smaller batch and accumulation"
+    )
+
+
 class InCache:
     """Before a stack runs: the prefix goes into an empty cache, and the caller's mask and positions make room for it."""
 
@@ -181,10 +189,7 @@ class InCache:
         self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[tuple[()], dict[str, Any]]:
         if module.training and getattr(self.block, "gradient_checkpointing", False):
-            raise UsageError(
-                f"a prefix in {self.stack} does not work with gradient checkpointing: the blocks drop the cache that holds "
-                "it; train without gradient_checkpointing, or with a smaller batch and accumulation"
-            )
+            raise no_checkpointing(self.stack)
         given = dict(zip(self.names, args, strict=False)) | kwargs
         inputs = next(given[k] for k in ("inputs_embeds", "input_ids") if given.get(k) is not None)
         past = self._filled(module, given.get("past_key_values"), inputs)

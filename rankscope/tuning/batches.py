@@ -36,6 +36,9 @@ IGNORED = -100
 _KEPT_BYTES = 1 << 29
 """Encoded samples are kept up to this many bytes, so that an image is opened once; beyond that they are made anew."""
 
+_LONGEST = 32
+"""So many of the samples with the longest texts are encoded before training."""
+
 
 class Sample(NamedTuple):
     """An example with the one target that is trained on."""
@@ -204,6 +207,16 @@ class TrainingData(Dataset[Encoding]):
 
     def __len__(self) -> int:
         return len(self.samples)
+
+    def check(self) -> None:
+        """Encode the samples with the longest texts, so that one that does not fit is told before training.
+
+        Raises:
+            DataError: if one does not fit.
+        """
+        sizes = [len(f"{s.example.text or ''}{s.target}".encode()) for s in self.samples]
+        for index in sorted(range(len(sizes)), key=lambda i: -sizes[i])[:_LONGEST]:
+            self[index]
 
     def __getitem__(self, index: int) -> Encoding:
         if index in self._kept:

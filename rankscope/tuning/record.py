@@ -16,23 +16,29 @@ from __future__ import annotations
 
 import json
 import platform
+import resource
 import shutil
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from rankscope.checkpoint import STAGES, digest
 from rankscope.data.probes import ProbeSet
 from rankscope.errors import CheckpointError, OutputExists, UsageError
 from rankscope.tuning.answers import Answers
-from rankscope.tuning.config import Recipe
-from rankscope.tuning.stages import save_kinds
+from rankscope.tuning.config import Recipe, Stage
+from rankscope.tuning.stages import numbers_by_kind, save_kinds
+from rankscope.tuning.trainer import COMPLETE, StageTrainer
 
 FORMAT = "rankscope-checkpoint/1"
+SEEDS = 2**32
+"""Seeds are below this."""
 WORK, PLAN = ".training", "plan.json"
 """The folder in the output in which an unfinished run keeps its states, and the file in it that says what it is."""
 
@@ -55,6 +61,10 @@ class Plan:
     """The base's tokenizer or processor."""
     answers: Answers | None = None
     """What a classifier chooses from, where it answers questions."""
+
+    def seed_of_stage(self, place: int) -> int:
+        """The seed of a stage's initial weights, order and dropout."""
+        return (self.seed * 1000 + place) % SEEDS
 
     def told(self) -> dict[str, Any]:
         """What a checkpoint of this plan says of it."""
@@ -112,18 +122,14 @@ def prepare(out: Path, told: dict[str, Any], *, resume: bool, overwrite: bool) -
     """The working folder of a run, new or continued.
 
     Raises:
-        OutputExists: if something is there and neither ``resume`` nor ``overwrite`` was asked for.
+        OutputExists: as :func:`check_free`.
         UsageError: if the unfinished run there is another one; the message names the first difference.
         CheckpointError: if its base has changed since.
     """
     work = out / WORK
-    if overwrite and not resume:
-        _clear(out)
-    elif out.exists() and any(out.iterdir()) and not resume:
-        state = "an unfinished run: continue it with resume (--resume)" if work.exists() else "there already"
-        raise OutputExists(
-            f"{out} is {state}; it is kept unless overwriting is asked for (overwrite=True, --overwrite)"
-        )
+    check_free(out, resume=resume, overwrite=overwrite)
+    if overwrite and not resume and out.exists():
+        shutil.rmtree(out)
     if (work / PLAN).is_file():
         _same(json.loads((work / PLAN).read_text()), told, out)
     elif resume and (out / STAGES).is_file():
@@ -135,15 +141,37 @@ def prepare(out: Path, told: dict[str, Any], *, resume: bool, overwrite: bool) -
     return work
 
 
-def _clear(out: Path) -> None:
-    """Remove an earlier checkpoint or run, and nothing that is not one."""
-    if not out.exists() or not any(out.iterdir()):
+def check_free(out: Path, *, resume: bool, overwrite: bool) -> None:
+    """See that a run may write into a folder.
+
+    Raises:
+        OutputExists: if something is there and neither ``resume`` nor ``overwrite`` was asked for, or if it is no checkpoint.
+    """
+    if resume or not out.exists():
         return
-    if not (out / STAGES).is_file() and not (out / WORK).is_dir():
+    if not out.is_dir():
+        raise OutputExists(f"{out} is a file; it is kept, choose a folder")
+    if not any(out.iterdir()):
+        return
+    unfinished = (out / WORK).is_dir()
+    if not overwrite:
+        state = "an unfinished run: continue it with resume (--resume)" if unfinished else "there already"
+        raise OutputExists(
+            f"{out} is {state}; it is kept unless overwriting is asked for (overwrite=True, --overwrite)"
+        )
+    if not unfinished and not (out / STAGES).is_file():
         raise OutputExists(
             f"{out} holds something that is no checkpoint of rankscope; it is not overwritten, choose another folder"
         )
-    shutil.rmtree(out)
+
+
+def forget(out: Path) -> None:
+    """Remove what a run left that ended before it had anything to continue from; an earlier checkpoint stays."""
+    work = out / WORK
+    if not any(work.glob(f"stage-*/checkpoint-*/{COMPLETE}")) and not any(work.glob("stage-*/stage.json")):
+        shutil.rmtree(work, ignore_errors=True)
+        if out.is_dir() and not any(out.iterdir()):
+            out.rmdir()
 
 
 def _same(before: dict[str, Any], now: dict[str, Any], out: Path) -> None:
@@ -165,3 +193,31 @@ def _difference(name: str, before: Any, now: Any) -> str:
         key = next(k for k in now if before.get(k) != now[k])
         return _difference(f"{name}.{key}", before.get(key), now[key])
     return f"{name} {before!r}, not {now!r}"
+
+
+def stage_record(stage: Stage, trainer: StageTrainer, seconds: float) -> dict[str, Any]:
+    """What happened in a stage, for the record."""
+    logged = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+    tail = logged[-max(1, len(logged) // 10) :]
+    steps = len(trainer.losses) / stage.accumulation
+    return {
+        "name": stage.name,
+        "objective": stage.objective,
+        "steps": trainer.state.global_step,
+        "epochs": trainer.state.epoch,
+        "first_loss": logged[0],
+        "last_loss": sum(tail) / len(tail),
+        "losses": logged,
+        "trained": numbers_by_kind(trainer.trained),
+        "seconds": seconds,
+        "seconds_per_step": seconds / steps if steps else None,
+        "peak_bytes": peak_bytes(),
+    }
+
+
+def peak_bytes() -> int:
+    """The most memory taken so far: of the accelerator where there is one, else of the process."""
+    if torch.cuda.is_available():
+        return int(torch.cuda.max_memory_allocated())
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

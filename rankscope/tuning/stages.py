@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Callable, Iterable, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +22,18 @@ from transformers.pytorch_utils import Conv1D
 from rankscope.errors import UsageError
 from rankscope.models.bottleneck import BottleneckConfig, register_bottleneck
 from rankscope.models.load import quiet
-from rankscope.models.prefix import Encoder
+from rankscope.models.prefix import Encoder, Prefix
 from rankscope.models.prefix_files import HEAD, save_prefix
 from rankscope.models.prefix_join import NAME as PREFIX
-from rankscope.models.prefix_live import attach_prefix, new_prefix, prefix_of
-from rankscope.models.stacks import unwrapped
+from rankscope.models.prefix_live import (
+    attach_prefix,
+    cached_owner,
+    detach_prefix,
+    new_prefix,
+    no_checkpointing,
+    prefix_of,
+)
+from rankscope.models.stacks import stacks, unwrapped
 from rankscope.tuning.config import Recipe
 from rankscope.tuning.targets import blocks_of, named, query_key_value, sublayer_outputs
 
@@ -45,10 +54,10 @@ def attach_kinds(model: nn.Module, kinds: Iterable[str], recipe: Recipe) -> None
         _ATTACH[kind](model, recipe)
 
 
-def _attach_prefix(model: nn.Module, recipe: Recipe) -> None:
+def _attach_prefix(model: nn.Module, recipe: Recipe) -> Prefix:
     o = recipe.prefix
     encoder = Encoder(o.projection, o.embedding, o.hidden, o.depth, o.dropout, o.init_std)
-    attach_prefix(model, new_prefix(model, rows=o.length, stacks_in=o.stacks, encoder=encoder))
+    return attach_prefix(model, new_prefix(model, rows=o.length, stacks_in=o.stacks, encoder=encoder))
 
 
 def lora_config(model: nn.Module, recipe: Recipe) -> LoraConfig:
@@ -94,9 +103,42 @@ def _attach_full(model: nn.Module, recipe: Recipe) -> None:
         blocks_of(model, recipe.full.stacks)
 
 
-_ATTACH: dict[str, Callable[[nn.Module, Recipe], None]] = {
+_ATTACH: dict[str, Callable[[nn.Module, Recipe], object]] = {
     "prefix": _attach_prefix, "lora": _attach_lora, "adapter": _attach_adapter, "full": _attach_full,
 }  # fmt: skip
+
+
+@contextmanager
+def attached_for_a_moment(model: nn.Module, kinds: Iterable[str], recipe: Recipe) -> Iterator[None]:
+    """See that all these kinds can be attached; inside the block the prefix is, and afterwards nothing.
+
+    Raises:
+        UnknownName: if the model has no such stack or target.
+        UsageError: if a method does not fit the architecture, or gradient checkpointing the prefix.
+    """
+    there = set(kinds)
+    for kind, config in (("lora", lora_config), ("adapter", adapter_config), ("full", _attach_full)):
+        if kind in there:
+            config(model, recipe)
+    if "prefix" not in there:
+        yield
+        return
+    prefix = _attach_prefix(model, recipe)
+    try:
+        cached = [name for name in prefix.shapes if cached_owner(model, stacks(model), name) is not None]
+        if recipe.gradient_checkpointing and cached:
+            raise no_checkpointing(cached[0])
+        yield
+    finally:
+        detach_prefix(model)
+
+
+def numbers_by_kind(trained: Mapping[str, nn.Parameter]) -> dict[str, int]:
+    """How many numbers are trained, by what they are a part of."""
+    counts = Counter[str]()
+    for name, parameter in trained.items():
+        counts[kind_of(name)] += parameter.numel()
+    return dict(counts)
 
 
 def kind_of(name: str) -> str:

@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from transformers import PrinterCallback, ProgressCallback, Trainer, TrainerCallback, TrainingArguments
+from transformers import PrinterCallback, ProgressCallback, Trainer, TrainingArguments
 
-from rankscope.errors import NonFinite
+from rankscope.errors import NonFinite, UsageError
 from rankscope.tuning.config import Recipe, Stage
 from rankscope.tuning.masked import seed_of
 
@@ -38,8 +38,16 @@ class StageTrainer(Trainer):
             trained: it, by name.
             prepared: what is done to a batch before a step, given it and a seed that no other batch has.
             options: the Trainer's.
+
+        Raises:
+            UsageError: if parameters are sharded (FSDP, DeepSpeed).
         """
         super().__init__(**options)
+        if self.is_fsdp_enabled or self.is_deepspeed_enabled:
+            raise UsageError(
+                "what is trained is kept whole on every process, so that FSDP and DeepSpeed, which shard it, are not for rankscope's "
+                "own training: start it with torchrun (data parallel), or train with your own Trainer and SpectrumCallback"
+            )
         self.trained, self.prepared = trained, prepared
         self._batch = (0, 0)
         self.losses: list[float] = []
@@ -70,6 +78,8 @@ class StageTrainer(Trainer):
         return seed_of(self.args.seed, self.args.process_index, *self._batch)
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
+        if not self.args.should_save:  # every process is asked to save
+            return
         folder = Path(output_dir or self.args.output_dir)
         folder.mkdir(parents=True, exist_ok=True)
         save_trained(self.trained, folder / TRAINED)
@@ -81,17 +91,6 @@ class StageTrainer(Trainer):
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         load_trained(self.trained, Path(resume_from_checkpoint) / TRAINED)
-
-
-class EpochEnd(TrainerCallback):
-    """Calls something at the end of every epoch, with the number of the epoch."""
-
-    def __init__(self, call: Callable[[int], None]) -> None:
-        self.call = call
-
-    def on_epoch_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Called by the Trainer."""
-        self.call(math.ceil(round(state.epoch, 6)))
 
 
 def _first_bad(trained: dict[str, nn.Parameter], *, gradients: bool) -> str | None:
@@ -123,6 +122,12 @@ def load_trained(trained: dict[str, nn.Parameter], file: Path) -> None:
         parameter.copy_(tensors[name])
 
 
+def steps_of(stage: Stage, samples: int) -> int:
+    """The optimiser steps of a stage on one process, as the Trainer counts them."""
+    batches = math.ceil(samples / stage.batch_size)
+    return stage.steps or math.ceil(stage.epochs * math.ceil(batches / stage.accumulation))
+
+
 def arguments(stage: Stage, recipe: Recipe, folder: Path, *, seed: int, samples: int, cpu: bool) -> TrainingArguments:
     """The Trainer's arguments for a stage.
 
@@ -134,7 +139,7 @@ def arguments(stage: Stage, recipe: Recipe, folder: Path, *, seed: int, samples:
         samples: how many there are, which tells the number of steps.
         cpu: whether an accelerator is left alone.
     """
-    total = stage.steps or max(1, round(stage.epochs * samples / (stage.batch_size * stage.accumulation)))
+    total = steps_of(stage, samples)
     saving: dict[str, Any] = (
         {"save_strategy": "steps", "save_steps": recipe.save_steps} if recipe.save_steps else {"save_strategy": "epoch"}
     )

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import json
-import resource
 import shutil
-import sys
 import time
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -20,24 +17,17 @@ from torch import nn
 from transformers import TrainerCallback
 
 from rankscope.checkpoint import STAGES, Checkpoint
-from rankscope.data.open import open_data
-from rankscope.errors import CheckpointError, NonFinite, UsageError
-from rankscope.models.inputs import Inputs
-from rankscope.models.load import load_model, quiet
-from rankscope.models.reader import Reader, inputs_of, reader
-from rankscope.models.stacks import stacks
-from rankscope.tuning.answers import answers_for
-from rankscope.tuning.batches import Encoder, TrainingData, collate, samples, settle_task
+from rankscope.errors import NonFinite, RankscopeError
+from rankscope.models.load import quiet
+from rankscope.tuning.batches import collate
 from rankscope.tuning.config import Recipe, Stage
 from rankscope.tuning.generation import prompt_reader
 from rankscope.tuning.masked import fills_masks, hide_words
-from rankscope.tuning.options import read_options
-from rankscope.tuning.recipes import recipe
-from rankscope.tuning.record import WORK, Plan, prepare, write_checkpoint
+from rankscope.tuning.planning import check_plan, on_cpu, planned, reading_of, recipe_of, training_data
+from rankscope.tuning.record import WORK, Plan, check_free, forget, prepare, stage_record, write_checkpoint
 from rankscope.tuning.scst import ScstTrainer, prompts
-from rankscope.tuning.stages import attach_kinds, head_keeper, kind_of, set_trainable
+from rankscope.tuning.stages import attach_kinds, set_trainable
 from rankscope.tuning.trainer import (
-    EpochEnd,
     StageTrainer,
     all_finite,
     arguments,
@@ -46,6 +36,7 @@ from rankscope.tuning.trainer import (
     save_memory,
     save_trained,
 )
+from rankscope.tuning.watching import EpochEnd, Progress
 
 END, TOLD = "end.safetensors", "stage.json"
 
@@ -92,7 +83,7 @@ def train(
         overwrite: replace an earlier checkpoint.
         options: ``stages``, and every option of a recipe (:func:`~rankscope.tuning.options.options`); ``config``, a TOML file
             of them, which options given here go before; ``device`` (``"cpu"`` leaves an accelerator alone); ``callbacks``, for
-            the Trainer; ``trust_remote_code``.
+            the Trainer; ``progress``, called with (steps done, steps in all, text); ``trust_remote_code``.
 
     Raises:
         CheckpointError: if the base is tuned already, damaged, or (when resuming) another than the one begun with.
@@ -100,50 +91,30 @@ def train(
         NonFinite: if a loss or gradient is no number; the last good state is kept in ``out`` and the message says where.
         OutputExists: if there is something at ``out``.
         UnknownName: if there is no such method, option, task, stack or target.
-        UsageError: if the method does not fit the model.
+        UsageError: if the method does not fit the model, or the device is not there.
     """
-    run = {name: options.pop(name, None) for name in ("device", "callbacks", "trust_remote_code")}
-    told = read_options(Path(options.pop("config"))) if options.get("config") else {}
-    options = {**told, **{k: v for k, v in options.items() if v is not None and k != "config"}}
-    written = {name: options.pop(name, None) for name in ("method", "stages")}
-    asked = {"method": method} if method is not None or written["method"] is None else written
-    if method is None and written["stages"] is not None:
-        asked = {"stages": written["stages"]}
-    made = recipe(**asked, **options)
-    base = _base(model)
-    network = load_model(base, dtype=torch.float32, trust_remote_code=bool(run["trust_remote_code"]))
-    reading = reader(network, base)
-    probes = open_data(data)
-    chosen = settle_task(task, network, probes, reading)
-    _check_recipe(made, chosen)
-    answers = answers_for(base, network.config, probes) if chosen == "classification" else None
-    plan = Plan(base.weights.resolve(), made, probes, chosen, seed, reading.inputs.processor, answers)
+    run = {name: options.pop(name, None) for name in ("device", "callbacks", "progress", "trust_remote_code")}
+    made = recipe_of(method, options)
+    cpu = on_cpu(run["device"], made)
+    together = PartialState(cpu=cpu)
+    if together.is_main_process:  # before a large model is loaded
+        check_free(Path(out), resume=resume, overwrite=overwrite)
+    network, plan = planned(model, made, data, task=task, seed=seed, trust_remote_code=bool(run["trust_remote_code"]))
+    check_plan(network, plan)
     work = Path(out) / WORK
-    together = PartialState(cpu=run["device"] == "cpu" or not torch.cuda.is_available())
     if together.is_main_process:
         work = prepare(Path(out), plan.told(), resume=resume, overwrite=overwrite)
     together.wait_for_everyone()
     if not work.exists():
         record = json.loads((Path(out) / STAGES).read_text())
         return TrainResult(Path(out), made, tuple(record["training"]))
-    return _Run(network, plan, Path(out), work, run["device"], tuple(run["callbacks"] or ())).go()
-
-
-def _base(model: str | Path | Checkpoint) -> Checkpoint:
-    base = Checkpoint.read(model)
-    if base.tunings:
-        kinds = ", ".join(t.kind for t in base.tunings)
-        raise CheckpointError(
-            f"{base.path} is tuned already ({kinds}); give its base {base.base}, and all stages in one recipe"
-        )
-    return base
-
-
-def _check_recipe(made: Recipe, task: str) -> None:
-    if any(stage.objective == "scst" for stage in made.stages) and task != "captioning":
-        raise UsageError(f"SCST rewards captions; the task is {task}")
-    if task == "classification":
-        head_keeper([kind for stage in made.stages for kind in stage.attach])
+    watching = [*(run["callbacks"] or ()), *([Progress(run["progress"], made)] if run["progress"] else ())]
+    try:
+        return _Run(network, plan, Path(out), work, cpu, watching).go()
+    except RankscopeError:
+        if together.is_main_process:
+            forget(Path(out))
+        raise
 
 
 @dataclass
@@ -154,7 +125,7 @@ class _Run:
     plan: Plan
     out: Path
     work: Path
-    device: str | None
+    cpu: bool
     callbacks: Sequence[TrainerCallback]
 
     def go(self) -> TrainResult:
@@ -172,7 +143,7 @@ class _Run:
 
     def _stage(self, place: int, stage: Stage, kinds: tuple[str, ...], before: list[dict[str, Any]]) -> dict[str, Any]:
         folder = self.work / f"stage-{place}"
-        torch.manual_seed(self.plan.seed * 1000 + place)
+        torch.manual_seed(self.plan.seed_of_stage(place))
         attach_kinds(self.model, stage.attach, self.plan.recipe)
         head = self.plan.task == "classification"
         trained = set_trainable(self.model, stage.train, self.plan.recipe, head=head)
@@ -194,7 +165,7 @@ class _Run:
                 raise NonFinite(f"weights are not finite after step {trainer.state.global_step}")
         except NonFinite as error:
             raise self._stopped(error, place, kinds, before, trainer) from error
-        told = _told(stage, trainer, time.monotonic() - begun)
+        told = stage_record(stage, trainer, time.monotonic() - begun)
         if PartialState().is_main_process:
             save_trained(trained, folder / END)
             (folder / TOLD).write_text(json.dumps(told))
@@ -205,16 +176,11 @@ class _Run:
 
     def _trainer(self, place: int, stage: Stage, folder: Path, trained: dict[str, nn.Parameter]) -> StageTrainer:
         plan, scst = self.plan, stage.objective == "scst"
-        reading = Reader(self.model, self._inputs())
+        reading = reading_of(self.model, plan)
         reading = prompt_reader(self.model, reading) if scst else reading
-        chosen = samples(plan.data, plan.task)
-        dataset: Any = (
-            prompts(plan.data, reading)
-            if scst
-            else TrainingData(chosen, Encoder(reading, plan.task, plan.recipe.max_length, plan.answers))
-        )
+        dataset: Any = prompts(plan.data, reading) if scst else training_data(reading, plan)
         told = arguments(
-            stage, plan.recipe, folder, seed=plan.seed * 1000 + place, samples=len(dataset), cpu=self.device == "cpu"
+            stage, plan.recipe, folder, seed=plan.seed_of_stage(place), samples=len(dataset), cpu=self.cpu
         )  # fmt: skip
         shared: dict[str, Any] = {
             "model": self.model,
@@ -227,11 +193,6 @@ class _Run:
                 return ScstTrainer(trained=trained, reader=reading, data=plan.data, options=plan.recipe.scst, **shared)
             hide = (lambda batch, drawn: hide_words(reading, batch, seed=drawn)) if fills_masks(reading) else None
             return StageTrainer(trained=trained, prepared=hide, data_collator=partial(collate, reading), **shared)
-
-    def _inputs(self) -> Inputs:
-        return inputs_of(self.model)(
-            self.plan.processor, self.model.config, stacks(self.model), generates=hasattr(self.model, "generate")
-        )
 
     def _keep(self, place: int, kinds: tuple[str, ...], before: list[dict[str, Any]], epoch: int) -> None:
         if not PartialState().is_main_process:
@@ -253,38 +214,9 @@ class _Run:
             load_trained(trainer.trained, state / "trained.safetensors")
             step = int(state.name.rpartition("-")[2])
         into = self.out / f"last-good-step-{step}"
-        write_checkpoint(self.model, kinds, into, self.plan, training=[*before, {"stage": place, "steps": step}])
+        if PartialState().is_main_process:
+            write_checkpoint(self.model, kinds, into, self.plan, training=[*before, {"stage": place, "steps": step}])
+        PartialState().wait_for_everyone()
         return NonFinite(
             f"stage {place}: {error}; training stopped, the state after step {step} is kept in {into}. Lower the rate"
         )
-
-
-def _told(stage: Stage, trainer: StageTrainer, seconds: float) -> dict[str, Any]:
-    """What happened in a stage, for the record."""
-    counts = Counter[str]()
-    for name, parameter in trainer.trained.items():
-        counts[kind_of(name)] += parameter.numel()
-    logged = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
-    tail = logged[-max(1, len(logged) // 10) :]
-    steps = len(trainer.losses) / stage.accumulation
-    return {
-        "name": stage.name,
-        "objective": stage.objective,
-        "steps": trainer.state.global_step,
-        "epochs": trainer.state.epoch,
-        "first_loss": logged[0],
-        "last_loss": sum(tail) / len(tail),
-        "losses": logged,
-        "trained": dict(counts),
-        "seconds": seconds,
-        "seconds_per_step": seconds / steps if steps else None,
-        "peak_bytes": peak_bytes(),
-    }
-
-
-def peak_bytes() -> int:
-    """The most memory taken so far: of the accelerator where there is one, else of the process."""
-    if torch.cuda.is_available():
-        return int(torch.cuda.max_memory_allocated())
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

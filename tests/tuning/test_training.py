@@ -16,7 +16,7 @@ import torch
 from safetensors.torch import load_file
 from torch.testing import assert_close
 from transformers import TrainerCallback
-from tuning_data import examples
+from tuning_data import SMALL, examples, weights
 
 from rankscope.data import Example
 from rankscope.errors import (
@@ -33,14 +33,7 @@ from rankscope.tuning import held_out_loss, train
 from rankscope.tuning.recipes import METHODS, recipe
 from rankscope.tuning.stages import attach_kinds
 
-SMALL: dict[str, Any] = {"batch_size": 4, "prefix_length": 3, "lora_rank": 2, "adapter_size": 2, "device": "cpu"}
 IDS = torch.arange(10, 20)[None]
-
-
-def weights(folder: Path) -> dict[str, torch.Tensor]:
-    """Every tensor of a checkpoint, by its file and name."""
-    files = [f for f in sorted(folder.rglob("*.safetensors")) if ".training" not in f.parts]
-    return {f"{f.relative_to(folder)}:{k}": v for f in files for k, v in load_file(f).items()}
 
 
 def same(a: Path, b: Path) -> bool:
@@ -301,6 +294,11 @@ LONG = [Example("long", text="five " * 200)]
         ("gpt2", {"task": "captioning"}, UsageError, "needs a model that sees"),
         ("gpt2", {"task": "seq2seq"}, DataError, "seq2seq needs targets in every example; 8 of 8"),
         ("gpt2", {"method": "lora,scst"}, UsageError, "SCST rewards captions; the task is lm"),
+        ("gpt2", {"method": "pt-lora", "lora_targets": "q_proj"}, UnknownName, "no linear map 'q_proj'"),
+        ("gpt2", {"method": "lora-prefix", "gradient_checkpointing": True}, UsageError, "does not work with gradient"),
+        ("gpt2", {"precision": "fp16"}, UsageError, "fp16 is for GPUs"),
+        ("gpt2", {"device": "cuda:7"}, UsageError, "not on 'cuda:7'"),
+        ("gpt2", {"seed": -1}, UsageError, "a seed is a whole number"),
         ("gpt2", {"data": LONG}, DataError, "'long' takes"),
         ("gpt2", {"max_length": 3}, DataError, "max_length is 3"),
         (
@@ -326,6 +324,23 @@ def test_what_cannot_be_trained_is_refused(
     given = {"method": "lora", "data": examples(name), "steps": 1, **SMALL, **change}
     with pytest.raises(error, match=message):
         train(base(name), out=tmp_path / "o", **given)
+    assert not (tmp_path / "o").exists()
+
+
+def test_a_run_that_kept_nothing_leaves_nothing(base: Callable[[str], Path], tmp_path: Path) -> None:
+    """So that the corrected command is not told of an unfinished run."""
+    data = examples("gpt2", 12)
+    with pytest.raises(NonFinite, match="step 1"):
+        train(base("gpt2"), method="lora", data=data, out=tmp_path / "o", steps=3, callbacks=[Poison(1)], **SMALL)
+    assert sorted(p.name for p in (tmp_path / "o").iterdir()) == ["last-good-step-0"]
+
+
+def test_mixed_precision_trains_on_a_cpu(base: Callable[[str], Path], tmp_path: Path) -> None:
+    done = train(
+        base("gpt2"), method="pt-lora", data=examples("gpt2"), out=tmp_path / "o", steps=1, precision="bf16", **SMALL
+    )
+    assert all(s["last_loss"] > 0 for s in done.training)
+    assert {str(t.dtype) for t in weights(tmp_path / "o").values()} == {"torch.float32"}
 
 
 def test_the_prefix_counts_in_the_positions(base: Callable[[str], Path], tmp_path: Path) -> None:

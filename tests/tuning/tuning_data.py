@@ -1,10 +1,17 @@
-"""Training examples for tiny models."""
+"""Training examples for tiny models, and what comes out."""
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import tiny
+import torch
+from safetensors.torch import load_file
 
 from rankscope.data import Example
+
+SMALL: dict[str, Any] = {"batch_size": 4, "prefix_length": 3, "lora_rank": 2, "adapter_size": 2, "device": "cpu"}
 
 
 def examples(name: str, n: int = 8) -> list[Example]:
@@ -22,3 +29,9 @@ def examples(name: str, n: int = 8) -> list[Example]:
             for i, text in enumerate(sentences)
         ]
     return [Example(str(i), text=text) for i, text in enumerate(sentences)]
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    """Every tensor of a checkpoint, by its file and name."""
+    files = [f for f in sorted(folder.rglob("*.safetensors")) if ".training" not in f.parts]
+    return {f"{f.relative_to(folder)}:{k}": v for f in files for k, v in load_file(f).items()}

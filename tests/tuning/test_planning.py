@@ -1,0 +1,70 @@
+"""What is found out before a training begins and told while it runs, and training on several processes."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from torch.testing import assert_close
+from tuning_data import SMALL, examples, weights
+
+from rankscope.data import Example
+from rankscope.errors import DataError
+from rankscope.tuning import preview, train
+
+
+def test_what_would_be_trained_is_told_and_nothing_is_written(base: Callable[[str], Path], tmp_path: Path) -> None:
+    data, options = examples("blip2-opt", 5), {**SMALL, "method": "pt-lora", "epochs": [3, 1], "accumulation": [1, 2]}
+    told = preview(base("blip2-opt"), data=data, **options)
+    done = train(base("blip2-opt"), data=data, out=tmp_path / "o", **options)
+    assert [s["by_kind"] for s in told] == [s["trained"] for s in done.training]
+    assert [s["steps"] for s in told] == [s["steps"] for s in done.training] == [9, 2]  # ten captions, four at once
+    assert [s["samples"] for s in told] == [10, 10]
+
+
+def test_a_sample_that_does_not_fit_is_told_before_training(base: Callable[[str], Path], tmp_path: Path) -> None:
+    """Whatever its place in the data, and with the prefix of a later stage."""
+    data, steps = [*examples("gpt2", 40), Example("late", text="five " * 24)], []
+    with pytest.raises(DataError, match="'late'"):
+        train(
+            base("gpt2"), method="lora-prefix", data=data, out=tmp_path / "o", steps=1,
+            progress=lambda *told: steps.append(told), **{**SMALL, "prefix_length": 120},
+        )  # fmt: skip
+    assert steps == []
+
+
+def test_progress_is_told_step_by_step(base: Callable[[str], Path], tmp_path: Path) -> None:
+    told: list[tuple[int, int, str]] = []
+    train(
+        base("gpt2"), method="pt-lora", data=examples("gpt2"), out=tmp_path / "o", steps=[2, 1],
+        progress=lambda *now: told.append(now), **SMALL,
+    )  # fmt: skip
+    assert [(done, total) for done, total, _ in told] == [(0, 2), (1, 2), (2, 2), (0, 1), (1, 1)]
+    assert told[0][2] == "stage 1 of 2 (prefix)"
+    assert told[2][2].startswith("stage 1 of 2 (prefix), loss ")
+    assert told[-1][2].startswith("stage 2 of 2 (lora)")
+
+
+def test_two_processes_train_as_one_with_twice_the_batch(base: Callable[[str], Path], tmp_path: Path) -> None:
+    (tmp_path / "d.jsonl").write_text(
+        "".join(f'{{"id": "{e.id}", "text": "{e.text}"}}\n' for e in examples("gpt2", 16))
+    )
+    (tmp_path / "r.toml").write_text(
+        "steps = 3\nsave_steps = 2\nkeep_epochs = true\nlearning_rate = 1e-2\nmax_grad_norm = 0\n[prefix]\nlength = 3\ndropout = 0\n"
+    )
+    told = {"method": "pt-lora", "data": tmp_path / "d.jsonl", "config": tmp_path / "r.toml"}
+    train(base("opt"), out=tmp_path / "one", batch_size=4, **told)
+    words = [f"--{name}={value}" for name, value in {**told, "out": tmp_path / "two", "batch_size": 2}.items()]
+    done = subprocess.run(
+        [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--standalone", "-m", "rankscope", "train",
+         str(base("opt")), *(word.replace("batch_size", "batch-size") for word in words)],
+        capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert done.stdout.strip() == str(tmp_path / "two"), done.stderr[-2000:]
+    one, two = (weights(tmp_path / name) for name in ("one", "two"))
+    assert one.keys() == two.keys()
+    for name, tensor in one.items():
+        assert_close(two[name], tensor, rtol=1e-3, atol=1e-4)

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from rankscope.cli import show
-from rankscope.cli.data import Answers, Images, Regions, opened
+from rankscope.cli.data import Answers, Columns, Images, Regions, opened
 
 
 def collect(
@@ -23,6 +23,7 @@ def collect(
     images: Images = None,
     regions: Regions = None,
     answers: Answers = None,
+    columns: Columns = None,
     n: Annotated[
         int | None, typer.Option("--n", help="Only the first n samples; fewer in the data is an error.")
     ] = None,
@@ -50,7 +51,7 @@ def collect(
 
     job = prepare(
         checkpoint,
-        opened(data or "scenes", images=images, regions=regions, answers=answers),
+        opened(data or "scenes", images=images, regions=regions, answers=answers, columns=columns),
         sites=layers,
         rows=rows,
         n=n,

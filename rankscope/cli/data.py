@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from rankscope.errors import UsageError
+
 if TYPE_CHECKING:
     from rankscope.data.probes import ProbeSet
 
@@ -18,15 +20,33 @@ Answers = Annotated[
     Path | None,
     typer.Option(help="VQAv2 annotations, where they do not lie beside the questions under their own name."),
 ]
+Columns = Annotated[
+    list[str] | None,
+    typer.Option("--column", help="Which column holds a field, as targets=summary; repeated for several fields."),
+]
 
 
-def opened(spec: str, *, images: Path | None, regions: Path | None, answers: Path | None) -> str | ProbeSet:
+def opened(
+    spec: str, *, images: Path | None, regions: Path | None, answers: Path | None, columns: list[str] | None
+) -> str | ProbeSet:
     """What was typed; opened where something was said beside it."""
-    if images is None and regions is None and answers is None:
+    if images is None and regions is None and answers is None and not columns:
         return spec
     from rankscope.data.open import open_data
 
-    return open_data(spec, images=images, regions=regions, answers=answers)
+    return open_data(spec, images=images, regions=regions, answers=answers, columns=fields(columns))
+
+
+def fields(columns: list[str] | None) -> dict[str, str]:
+    """``["targets=summary"]`` as ``{"targets": "summary"}``.
+
+    Raises:
+        UsageError: if one is not written so.
+    """
+    pairs = [column.partition("=") for column in columns or ()]
+    if wrong := next((column for column, pair in zip(columns or (), pairs, strict=True) if not all(pair)), None):
+        raise UsageError(f"a column is told as FIELD=NAME, as --column targets=summary; got {wrong!r}")
+    return {field: name for field, _, name in pairs}
 
 
 def check(
@@ -34,6 +54,7 @@ def check(
     images: Images = None,
     regions: Regions = None,
     answers: Answers = None,
+    columns: Columns = None,
 ) -> None:
     """Tell what a data set is and all that is wrong with it. Ends with status 3 where it cannot be used.
 
@@ -41,7 +62,7 @@ def check(
     """
     from rankscope.data.open import check as run_check
 
-    report = run_check(path, images=images, regions=regions, answers=answers)
+    report = run_check(path, images=images, regions=regions, answers=answers, columns=fields(columns))
     typer.echo(str(report))
     if report.faults:
         raise typer.Exit(3)

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from rankscope.cli import show
-from rankscope.cli.data import Answers, Images, Regions, opened
+from rankscope.cli.data import Answers, Columns, Images, Regions, opened
 
 
 def generate(
@@ -17,6 +17,7 @@ def generate(
     images: Images = None,
     regions: Regions = None,
     answers: Answers = None,
+    columns: Columns = None,
     out: Annotated[Path, typer.Option(help="Where the predictions go, a JSON object a line.")] = Path(
         "predictions.jsonl"
     ),
@@ -26,6 +27,10 @@ def generate(
     base_model: Annotated[str | None, typer.Option(help="The base, where the adapter's own record is wrong.")] = None,
     overwrite: show.Overwrite = False,
     device: show.Device = None,
+    trust_remote_code: Annotated[
+        bool, typer.Option("--trust-remote-code", help="Allow code that lies in the checkpoint to run.")
+    ] = False,
+    quiet: show.Quiet = False,
 ) -> None:
     """Write predictions, greedily or by beam search.
 
@@ -34,17 +39,21 @@ def generate(
     from rankscope.checkpoint import Checkpoint
     from rankscope.tuning import generate as run_generate
 
-    said = run_generate(
-        Checkpoint.read(checkpoint, base_model=base_model),
-        opened(data, images=images, regions=regions, answers=answers),
-        out=out,
-        batch_size=batch_size,
-        max_new_tokens=max_new_tokens,
-        num_beams=num_beams,
-        overwrite=overwrite,
-        device=device,
-    )
-    show.note(f"{len(said)} predictions")
+    with show.progress("generating", quiet=quiet) as progress:
+        said = run_generate(
+            Checkpoint.read(checkpoint, base_model=base_model),
+            opened(data, images=images, regions=regions, answers=answers, columns=columns),
+            out=out,
+            batch_size=batch_size,
+            max_new_tokens=max_new_tokens,
+            num_beams=num_beams,
+            overwrite=overwrite,
+            device=device,
+            progress=progress,
+            trust_remote_code=trust_remote_code,
+        )
+    if not quiet:
+        show.note(f"{len(said)} predictions")
     typer.echo(out)
 
 

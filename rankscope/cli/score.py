@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from rankscope.cli import show
-from rankscope.cli.data import Answers, Images, Regions, opened
+from rankscope.cli.data import Answers, Columns, Images, Regions, opened
 
 
 def score(
@@ -18,6 +18,7 @@ def score(
     images: Images = None,
     regions: Regions = None,
     answers: Answers = None,
+    columns: Columns = None,
     kind: Annotated[str | None, typer.Option(help="captions or answers; told by the data unless given.")] = None,
     metrics: Annotated[str | None, typer.Option(help="Caption metrics, by comma.")] = None,
     vqa_rule: Annotated[str, typer.Option(help="official, lavis or always.")] = "official",
@@ -34,7 +35,7 @@ def score(
 
     result = run_score(
         predictions,
-        opened(data, images=images, regions=regions, answers=answers),
+        opened(data, images=images, regions=regions, answers=answers, columns=columns),
         kind=kind,
         metrics=metrics.split(",") if metrics else None,
         rule=vqa_rule,

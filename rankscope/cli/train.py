@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from rankscope.cli import show
-from rankscope.cli.data import Answers, Images, Regions, opened
+from rankscope.cli.data import Answers, Columns, Images, Regions, opened
 from rankscope.errors import UsageError
 from rankscope.tuning.options import Option, options
 
@@ -41,6 +41,7 @@ def train(
     images: Images = None,
     regions: Regions = None,
     answers: Answers = None,
+    columns: Columns = None,
     out: Annotated[Path | None, typer.Option(help="The folder of the checkpoint. Default: the method's name.")] = None,
     task: Annotated[
         str | None,
@@ -51,6 +52,9 @@ def train(
     resume: Annotated[bool, typer.Option("--resume", help="Continue a run that was stopped.")] = False,
     overwrite: show.Overwrite = False,
     device: Annotated[str | None, typer.Option(help="cuda or cpu; the GPU where there is one.")] = None,
+    trust_remote_code: Annotated[
+        bool, typer.Option("--trust-remote-code", help="Allow code that lies in the checkpoint to run.")
+    ] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Tell steps and trained numbers, check the longest samples, and stop.")
     ] = False,
@@ -70,8 +74,12 @@ def train(
         raise UsageError("give --method, --stages or --config; 'rankscope train --help' tells of each")
     from rankscope.data import embedded_checkpoint
 
-    base, probes = model or embedded_checkpoint(), opened(data, images=images, regions=regions, answers=answers)
+    base, probes = (
+        model or embedded_checkpoint(),
+        opened(data, images=images, regions=regions, answers=answers, columns=columns),
+    )
     given |= {"method": method, "stages": stages, "task": task, "seed": seed, "config": config, "device": device}
+    given["trust_remote_code"] = trust_remote_code
     if dry_run:
         _show_preview(base, probes, given)
         return

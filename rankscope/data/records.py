@@ -47,7 +47,8 @@ def assign(names: Iterable[str], columns: Mapping[str, str], where: str) -> dict
         raise DataError(
             f"{where} was asked for the columns {asked}; it has {', '.join(there)}; the fields are {', '.join(COLUMNS)}"
         )
-    found = {field: next((c for c in choices if c in there), "") for field, choices in COLUMNS.items()}
+    free = [c for c in there if c not in columns.values()]
+    found = {field: next((c for c in choices if c in free), "") for field, choices in COLUMNS.items()}
     found |= columns
     if not found["text"] and not found["image"]:
         raise DataError(

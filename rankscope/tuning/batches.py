@@ -107,9 +107,18 @@ def check_task(task: str, model: nn.Module, data: ProbeSet, reader: Reader) -> N
     }
     for what, ids in lacking.items():
         if ids:
+            hint = what == "targets" and len(ids) == len(data) and all(example.text for example in data)
             raise DataError(
                 f"{task} needs {what} in every example; {len(ids)} of {len(data)} in {data.name} have none (first {ids[0]!r})"
+                + ("; if the text is what is to be said, tell so with --column targets=text" if hint else "")
             )
+    most = getattr(getattr(model, "config", None), "num_labels", 0)
+    wrong = [e for e in data if task == "classification" and e.label is not None and not 0 <= e.label < most]
+    if wrong:
+        raise DataError(
+            f"{name} has labels from 0 to {most - 1}; {len(wrong)} of {len(data)} examples in {data.name} have others "
+            f"(first {wrong[0].id!r}: {wrong[0].label})"
+        )
 
 
 def _says(model: nn.Module, reader: Reader) -> bool:
@@ -147,16 +156,19 @@ class Encoder:
         example = replace(sample.example, targets=(sample.target,) if sample.target else ())
         made = self.reader.encode(example)
         if self.task == "classification":
+            self._check_length(example.id, made.inputs.get("input_ids", ()))
             given = {k: v for k, v in made.inputs.items() if not k.startswith("decoder_")}
             return replace(made, inputs={**given, "labels": self._label(sample.example)})
         if fills_masks(self.reader):  # what is hidden, and asked for, is drawn when the batch is made
             return made
         twofold = "decoder_input_ids" in made.inputs
         inputs = self._decoded(made.inputs) if twofold else self._continued(made)
-        longest = max(len(inputs["input_ids"]), len(inputs["labels"]))
-        if self.max_length and longest > self.max_length:
-            raise DataError(f"sample {example.id!r} has {longest} tokens; max_length is {self.max_length}")
+        self._check_length(example.id, max(inputs["input_ids"], inputs["labels"], key=len))
         return replace(made, inputs=inputs)
+
+    def _check_length(self, sample: str, tokens: Sequence[int] | Tensor) -> None:
+        if self.max_length and len(tokens) > self.max_length:
+            raise DataError(f"sample {sample!r} has {len(tokens)} tokens; max_length is {self.max_length}")
 
     def _label(self, example: Example) -> Tensor:
         return self.answers.label(example) if self.answers is not None else torch.tensor(example.label)

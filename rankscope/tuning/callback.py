@@ -27,7 +27,8 @@ class SpectrumCallback(TrainerCallback):
     false, "values": [...]}``, singular values in descending order. :func:`read_spectra` reads them back.
 
     Training is not disturbed: the model is read in evaluation mode and without gradients, its mode is put back, and no
-    random number is drawn.
+    random number is drawn. In :func:`~rankscope.tuning.training.train` steps are counted over all stages. Of several
+    processes every one reads, because parameters may be sharded, and the first one writes.
     """
 
     def __init__(
@@ -40,6 +41,7 @@ class SpectrumCallback(TrainerCallback):
         every: int = 100,
         centre: bool = False,
         overwrite: bool = False,
+        resume: bool = False,
     ) -> None:
         """What is read and when.
 
@@ -51,9 +53,10 @@ class SpectrumCallback(TrainerCallback):
             every: steps between records.
             centre: whether the mean over rows is taken away.
             overwrite: replace ``out``.
+            resume: continue ``out`` where the training continues; what it holds of later steps is replaced.
 
         Raises:
-            OutputExists: if ``out`` is there.
+            OutputExists: if ``out`` is there, and neither ``overwrite`` nor ``resume`` was asked for.
             UnknownName: if there is no such kind of rows.
             UsageError: if there is nothing to read.
         """
@@ -61,35 +64,50 @@ class SpectrumCallback(TrainerCallback):
             raise UsageError("a spectrum needs at least one batch of rows, and steps between records of at least 1")
         self.batches, self.out, self.sites, self.every, self.centre = list(batches), Path(out), sites, every, centre
         self.rows = check_kind(rows)
-        if self.out.exists() and not overwrite:
+        if self.out.exists() and not (overwrite or resume):
             raise OutputExists(
-                f"{self.out} is there already; it is kept unless overwriting is asked for (overwrite=True)"
+                f"{self.out} is there already; it is kept unless overwriting is asked for (overwrite=True), or continuing "
+                "(resume=True)"
             )
-        self.out.parent.mkdir(parents=True, exist_ok=True)
-        self.out.write_text("")
-        self._last = -1
+        self.before = 0
+        """Steps of the stages before this one."""
+        self._last: float = -1
+        self._resume, self._begun = resume and self.out.exists(), False
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **given: Any) -> None:
         """Called by the Trainer."""
-        self.record(given["model"], state.global_step)
+        step = self.before + state.global_step
+        if self._resume and not self._begun:
+            kept = [line for line in self.out.read_text().splitlines(keepends=True) if _step_of(line) <= step]
+            self._last = max(map(_step_of, kept), default=-1)
+            if state.is_world_process_zero:
+                self.out.write_text("".join(kept))
+            self._begun = True
+        if step > self._last and not (self._resume and state.global_step):
+            self._record(given["model"], step, state)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **given: Any) -> None:
         """Called by the Trainer."""
-        if state.global_step % self.every == 0:
-            self.record(given["model"], state.global_step)
+        step = self.before + state.global_step
+        if step % self.every == 0:
+            self._record(given["model"], step, state)
 
     def on_train_end(self, args: Any, state: Any, control: Any, **given: Any) -> None:
         """Called by the Trainer."""
-        if state.global_step != self._last:
-            self.record(given["model"], state.global_step)
+        if (step := self.before + state.global_step) != self._last:
+            self._record(given["model"], step, state)
+
+    def _record(self, model: nn.Module, step: int, state: Any) -> None:
+        self.record(model, step, write=bool(state.is_world_process_zero))
 
     @torch.no_grad()
-    def record(self, model: nn.Module, step: int) -> None:
+    def record(self, model: nn.Module, step: int, *, write: bool = True) -> None:
         """Write the spectra of the model as it is now.
 
         Args:
             model: the model, wrapped or not.
             step: the step that is written beside them.
+            write: whether they are written, or only read because other processes take part.
 
         Raises:
             UnknownName: if the model has no such site.
@@ -108,15 +126,27 @@ class SpectrumCallback(TrainerCallback):
                 found[site].append(features.float())
         for module, mode in modes.items():
             module.training = mode
-        lines = list(self._lines({site: torch.cat(parts) for site, parts in found.items()}, step))
-        with self.out.open("a") as file:
-            file.write("".join(f"{line}\n" for line in lines))
         self._last = step
+        if not write:
+            return
+        lines = list(self._lines({site: torch.cat(parts) for site, parts in found.items()}, step))
+        self.out.parent.mkdir(parents=True, exist_ok=True)
+        with self.out.open("a" if self._begun else "w") as file:
+            file.write("".join(f"{line}\n" for line in lines))
+        self._begun = True
 
     def _lines(self, features: dict[Site, torch.Tensor], step: int) -> Iterator[str]:
         for site, x in features.items():
             told = {"step": step, "site": str(site), "rows": x.shape[0], "columns": x.shape[1], "centred": self.centre}
             yield json.dumps({**told, "values": singular_values(x, centre=self.centre).values.tolist()})
+
+
+def _step_of(line: str) -> float:
+    """The step of a record; infinite for a line that a kill cut short."""
+    try:
+        return int(json.loads(line)["step"])
+    except (json.JSONDecodeError, KeyError, TypeError):
+        return float("inf")
 
 
 def read_spectra(file: str | Path) -> dict[str, dict[int, torch.Tensor]]:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from rankscope.checkpoint import Checkpoint
 from rankscope.data.open import open_data
 from rankscope.data.probes import Example, ProbeSet
-from rankscope.errors import DataError, OutputExists, UsageError
+from rankscope.errors import DataError, OutputExists, UnknownName, UsageError
 from rankscope.models.load import load_model
 from rankscope.models.reader import Reader, reader
 from rankscope.models.stacks import unwrapped
@@ -43,8 +43,11 @@ def generate(
     num_beams: int = 1,
     overwrite: bool = False,
     device: str | torch.device | None = None,
+    **options: Any,
 ) -> list[Prediction]:
     """What a model says to each example, greedily or by beam search; in the data's order.
+
+    A classifier gives the answer that it chooses, or the number of the label where its labels have no names.
 
     Args:
         checkpoint: the model, tuned or not.
@@ -55,6 +58,8 @@ def generate(
         num_beams: 1 for greedy.
         overwrite: replace ``out``.
         device: where the model runs; an accelerator where there is one, unless given.
+        options: ``progress``, called with (examples done, examples in all, text); ``trust_remote_code``, to let code in the
+            checkpoint run.
 
     Raises:
         OutputExists: if ``out`` is there.
@@ -68,12 +73,18 @@ def generate(
         )
     if min(batch_size, max_new_tokens, num_beams) < 1:
         raise UsageError("batch_size, max_new_tokens and num_beams are at least 1")
+    if unknown := sorted(options.keys() - {"progress", "trust_remote_code"}):
+        raise UnknownName(f"generate has no option {unknown[0]!r}; see help(rankscope.generate)")
     found, probes = Checkpoint.read(checkpoint), open_data(data)
     where = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    model = load_model(found, device=where)
+    model = load_model(found, device=where, trust_remote_code=bool(options.get("trust_remote_code")))
     reading = reader(model, found, answers=False)
     how = {"max_new_tokens": max_new_tokens, "num_beams": num_beams}
-    predictions = list(_said(model, reading, found, probes, batch_size=batch_size, **how))
+    predictions: list[Prediction] = []
+    for prediction in _said(model, reading, found, probes, batch_size=batch_size, **how):
+        predictions.append(prediction)
+        if options.get("progress"):
+            options["progress"](len(predictions), len(probes), "")
     if into is not None:
         lines = [json.dumps({"id": p.id, "prediction": p.text}, ensure_ascii=False) for p in predictions]
         into.parent.mkdir(parents=True, exist_ok=True)
@@ -87,9 +98,10 @@ def _said(
     model: nn.Module, reading: Reader, found: Checkpoint, probes: ProbeSet, *, batch_size: int, **how: Any
 ) -> Iterator[Prediction]:
     """What a model says, or the answers that a classifier chooses."""
-    if heads(model) and (reading.inputs.reads_regions or known_answers(found, reading.inputs.config)):
-        texts = require_answers(found, reading.inputs.config)
-        pairs = chosen(model, reading, probes, texts, batch_size=batch_size)
+    if heads(model):
+        known, count = known_answers(found, reading.inputs.config), int(reading.inputs.config.num_labels)
+        texts = require_answers(found, reading.inputs.config) if reading.inputs.reads_regions else known
+        pairs = chosen(model, reading, probes, texts or [str(i) for i in range(count)], batch_size=batch_size)
         return (Prediction(name, text) for name, text in pairs)
     return predict(model, prompt_reader(model, reading), probes, batch_size=batch_size, **how)
 

@@ -134,10 +134,10 @@ def attached_for_a_moment(model: nn.Module, kinds: Iterable[str], recipe: Recipe
 
 
 def numbers_by_kind(trained: Mapping[str, nn.Parameter]) -> dict[str, int]:
-    """How many numbers are trained, by what they are a part of."""
+    """How many numbers are trained, by what they are a part of; a classification head is told apart."""
     counts = Counter[str]()
     for name, parameter in trained.items():
-        counts[kind_of(name)] += parameter.numel()
+        counts["head" if name.split(".")[0] in HEADS else kind_of(name)] += parameter.numel()
     return dict(counts)
 
 

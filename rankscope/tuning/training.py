@@ -20,6 +20,7 @@ from rankscope.checkpoint import STAGES, Checkpoint
 from rankscope.errors import NonFinite, RankscopeError
 from rankscope.models.load import quiet
 from rankscope.tuning.batches import collate
+from rankscope.tuning.callback import SpectrumCallback
 from rankscope.tuning.config import Recipe, Stage
 from rankscope.tuning.generation import prompt_reader
 from rankscope.tuning.masked import fills_masks, hide_words
@@ -156,6 +157,9 @@ class _Run:
         trainer = self._trainer(place, stage, folder, trained)
         if self.plan.recipe.keep_epochs:
             trainer.add_callback(EpochEnd(partial(self._keep, place, kinds, before)))
+        for callback in self.callbacks:
+            if isinstance(callback, SpectrumCallback):
+                callback.before = sum(told["steps"] for told in before)
         begun = time.monotonic()
         try:
             state = last_complete(folder)

@@ -197,6 +197,11 @@ def test_columns_are_recognised_or_named(tmp_path: Path) -> None:
     path.write_text('{"frage": "ja oder nein ?", "sentence": "ja", "label": 3}\n')
     assert open_data(path)[0] == Example("1", "ja", label=3, about={"frage": "ja oder nein ?"})
     assert open_data(path, columns={"text": "frage", "targets": "sentence"})[0].targets == ("ja",)
+    one = tmp_path / "one.jsonl"
+    one.write_text('{"question": "what?", "text": "this"}\n')
+    assert open_data(one)[0].text == "this"
+    asked = open_data(one, columns={"targets": "text"})[0]  # a column that is named is taken once
+    assert (asked.text, asked.targets) == ("what?", ("this",))
     with pytest.raises(DataError, match="asked for the columns text=question; it has frage, sentence, label"):
         open_data(path, columns={"text": "question"})
     (tmp_path / "a.csv").write_text("sentence,label\nfine,1\nawful,0\n")

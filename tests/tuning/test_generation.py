@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import Trainer, TrainingArguments
+from transformers import Trainer, TrainerCallback, TrainingArguments
 from tuning_data import examples
 
 from rankscope.errors import DataError, OutputExists, StoreCorrupt, UnknownName, UsageError
@@ -43,11 +43,23 @@ def test_predictions_are_written_once(base: Callable[[str], Path], tmp_path: Pat
         generate(base("gpt2"), examples("gpt2", 3), out=file)
 
 
+def test_a_classifier_gives_the_label_that_it_chooses(base: Callable[[str], Path]) -> None:
+    data, told = examples("bert-classifier", 5), []
+    said = generate(base("bert-classifier"), data, device="cpu", progress=lambda *now: told.append(now))
+    model = load_model(base("bert-classifier"))
+    with torch.no_grad():
+        logits = model(**reader(model, base("bert-classifier")).read(data).inputs).logits
+    assert [int(p.text) for p in said] == logits.argmax(-1).tolist()
+    assert told == [(i, 5, "") for i in range(1, 6)]
+
+
 def test_what_cannot_be_generated_is_refused(base: Callable[[str], Path]) -> None:
     with pytest.raises(UsageError, match="says no text"):
         generate(base("bert"), examples("gpt2", 1))
     with pytest.raises(UsageError, match="at least 1"):
         generate(base("gpt2"), examples("gpt2", 1), num_beams=0)
+    with pytest.raises(UnknownName, match="no option 'top_k'"):
+        generate(base("gpt2"), examples("gpt2", 1), top_k=3)
     with pytest.raises(DataError, match="lower max_new_tokens"):
         generate(base("gpt2"), examples("gpt2", 1), max_new_tokens=128, device="cpu")
 
@@ -127,6 +139,30 @@ def test_a_callback_records_spectra_and_disturbs_nothing(base: Callable[[str], P
     assert not torch.allclose(last[0], last[5])
 
 
+def test_spectra_go_on_over_stages_and_over_a_kill(base: Callable[[str], Path], tmp_path: Path) -> None:
+    """The file of a run that was killed in its second stage and resumed is that of an undisturbed one."""
+    model = load_model(base("gpt2"))
+    batch, data = reader(model, base("gpt2")).read(examples("gpt2", 4)), examples("gpt2", 8)
+    told = {**SMALL, "method": "pt-lora", "steps": [4, 5], "save_steps": 2}
+
+    class Kill(TrainerCallback):
+        def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            if args.output_dir.endswith("stage-1") and state.global_step == 3:
+                raise KeyboardInterrupt
+
+    def spectra(name: str, *, resume: bool = False) -> SpectrumCallback:
+        return SpectrumCallback([batch], tmp_path / f"{name}.jsonl", sites="decoder.final", every=3, resume=resume)
+
+    train(base("gpt2"), data=data, out=tmp_path / "a", callbacks=[spectra("a")], **told)
+    with pytest.raises(KeyboardInterrupt):
+        train(base("gpt2"), data=data, out=tmp_path / "b", callbacks=[spectra("b"), Kill()], **told)
+    with (tmp_path / "b.jsonl").open("a") as file:
+        file.write('{"step": 7, "si')
+    train(base("gpt2"), data=data, out=tmp_path / "b", callbacks=[spectra("b", resume=True)], resume=True, **told)
+    assert list(read_spectra(tmp_path / "a.jsonl")["decoder.final"]) == [0, 3, 4, 6, 9]
+    assert (tmp_path / "a.jsonl").read_text() == (tmp_path / "b.jsonl").read_text()
+
+
 def test_a_callback_works_in_anyones_trainer(base: Callable[[str], Path], tmp_path: Path) -> None:
     model = load_model(base("gpt2"))
     batch = reader(model, base("gpt2")).read(examples("gpt2", 4))
@@ -157,6 +193,7 @@ def test_a_callback_refuses_what_cannot_be(base: Callable[[str], Path], tmp_path
     call = SpectrumCallback([batch], file, sites="decoder.9")
     with pytest.raises(UnknownName, match="no site"):
         call.record(model, 0)
+    file.touch()
     with pytest.raises(OutputExists, match="is there already"):
         SpectrumCallback([batch], file)
     file.write_text('{"step": 1')

@@ -90,10 +90,10 @@ class Checkpoint:
         """
         if isinstance(path, Checkpoint):
             return path
-        paths = [path] if isinstance(path, str | Path) else list(path)
-        if not paths:
+        paths = [path] if isinstance(path, str | Path) else list(path) if isinstance(path, Sequence) else [path]
+        if not paths or not all(isinstance(p, str | Path) for p in paths):
             raise CheckpointError(
-                "an empty list names no checkpoint; give a folder, or the base and its adapters in order"
+                f"a checkpoint is a folder, or a list of the base and its adapters in order; got {paths or 'an empty list'}"
             )
         folders = [_folder(p) for p in paths]
         return _read_stages(folders[0], base_model) if _is_stages(folders) else _read_list(folders, base_model)

@@ -21,8 +21,8 @@ def collect(model: Any, data: Any = None, *, progress: Progress = silent, **opti
 
     Args:
         model: a checkpoint folder, several in order (base, adapters), a loaded model, or any ``nn.Module``.
-        data: the probe set: whatever :func:`rankscope.open_data` takes; for a plain module a tensor with a sample a row,
-            or a dictionary of those. The embedded scenes where nothing is given.
+        data: the probe set: whatever :func:`rankscope.open_data` takes; for a module in memory also
+            tensors or what holds them (:func:`rankscope.pipeline.samples.samples_of`). The embedded scenes where nothing is given.
         progress: called with (batches done, batches in all, text).
         options: ``sites``, ``rows``, ``n``, ``out``, ``name``, ``keep_special``, ``tokens_per_batch``, ``nonfinite``,
             ``shard``, ``overwrite``, ``base_model``, ``device``, ``dtype``, ``trust_remote_code``, ``processor``, as

@@ -9,7 +9,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from rankscope.errors import OutputExists, StorageError, UsageError
+from rankscope.errors import CheckpointError, OutputExists, StorageError, UsageError
 from rankscope.pipeline.job import SINGLE, Job, existing, size_in_words
 from rankscope.pipeline.source import Source, open_source
 from rankscope.reading.forward import batches_by_length
@@ -68,7 +68,7 @@ def prepare(
         raise UsageError(f"nonfinite is refuse or keep; got {nonfinite!r}")
     source = open_source(model, data, n=n, **opening)
     target = Path(out) if out is not None else Path(f"{source.name}.pt")
-    chosen = {site: source.taps[site] for site in select(sites, tuple(source.taps))}
+    chosen, left_out = _chosen(source, sites)
     counts, notes = _rows_a_sample(source, rows, keep_special, chosen)
     taps = {site: tap for site, tap in chosen.items() if counts[site.stack]}
     if not taps:
@@ -87,7 +87,7 @@ def prepare(
         sites={str(site): {"width": widths[site], "stack": site.stack} for site in taps},
         reading={**source.reading, "tokens_per_batch": tokens_per_batch},
         versions=_versions(),
-        notes=[*notes, *source.notes],
+        notes=[*left_out, *notes, *source.notes],
     )
     finished = _finished(target, manifest.planned(plan), reuse=reuse, overwrite=overwrite)
     job = Job(
@@ -106,6 +106,24 @@ def prepare(
     )
     _check_room(job)
     return job
+
+
+def _chosen(source: Source, sites: str | Sequence[str | Site]) -> tuple[dict[Site, Tap], list[Any]]:
+    """The sites asked for, and a note on the parts of a module that are none and only ``all`` asked for.
+
+    Raises:
+        CheckpointError: if a part that was asked for by name cannot be read.
+    """
+    if sites == "all":
+        told = [f"{site} is left out: {why}" for site, why in source.unreadable.items()]
+        if not source.taps:
+            raise CheckpointError(f"no part of {source.name} can be read: {'; '.join(told) or 'it has none'}")
+        return dict(source.taps), told
+    chosen = select(sites, (*source.taps, *source.unreadable))
+    for site in chosen:
+        if site in source.unreadable:
+            raise CheckpointError(f"{site} cannot be read: {source.unreadable[site]}")
+    return {site: source.taps[site] for site in chosen}, []
 
 
 def _versions() -> dict[str, Any]:

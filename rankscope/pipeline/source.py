@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from rankscope.errors import DataError
+from rankscope.pipeline.samples import content, is_samples
 from rankscope.reading.forward import Inputs
 from rankscope.reading.hooks import Tap, reading
 from rankscope.sites import Site
@@ -50,6 +50,8 @@ class Source:
     """How the model is read: padding side, attention implementation, precision."""
     notes: tuple[str, ...] = ()
     """What the data's reader had to say."""
+    unreadable: Mapping[Site, str] = field(default_factory=dict)
+    """Parts of a module that are no site, and why."""
 
     def stored_dtype(self, kind: str) -> str:
         """The dtype in which rows of a kind are stored: the model's own; means over half precision in float32."""
@@ -82,7 +84,8 @@ def open_source(
 
     Args:
         model: a checkpoint folder, several in order, a loaded transformers model, or any module.
-        data: the probe set, as :func:`rankscope.open_data` takes it; tensors for a plain module.
+        data: the probe set, as :func:`rankscope.open_data` takes it; for any module in memory tensors, or what holds
+            them: see :func:`rankscope.pipeline.samples.samples_of`.
         n: only the first n samples.
         base_model: the base, in place of the one that an adapter names.
         processor: the folder of the tokenizer or processor of a loaded model, where the model does not tell.
@@ -94,8 +97,10 @@ def open_source(
         CheckpointError: if there is no checkpoint, or it does not load.
         DataError: if there are fewer than n samples, or none.
     """
-    if isinstance(model, nn.Module) and not hasattr(model, "config"):
-        return _plain(model, data, n)
+    if isinstance(model, nn.Module) and (is_samples(data) or not of_transformers(model)):
+        from rankscope.pipeline.tensor_source import from_tensors
+
+        return from_tensors(model, data, n)
     from rankscope.pipeline.checkpoint_source import from_checkpoint
 
     return from_checkpoint(
@@ -110,64 +115,23 @@ def open_source(
     )
 
 
-def _plain(model: nn.Module, data: Any, n: int | None) -> Source:
-    """Any module, fed with a tensor or a dictionary of tensors."""
-    tensors = data if isinstance(data, Mapping) else {"": data}
-    if not tensors or not all(isinstance(x, Tensor) for x in tensors.values()):
-        raise DataError(
-            f"a plain module is fed with a tensor, a sample a row, or a dictionary of those; got {type(data).__name__}"
-        )
-    sizes = {len(x) for x in tensors.values()}
-    if len(sizes) > 1 or (n is not None and n > min(sizes)):
-        raise DataError(f"the tensors hold {sorted(sizes)} samples; {n or 'equally many'} were asked for")
-    count = n or sizes.pop()
-    device = next((p.device for p in model.parameters()), torch.device("cpu"))
-    first = next(iter(tensors.values()))
-
-    def collate(samples: Sequence[int]) -> Inputs:
-        index = torch.tensor(list(samples))
-        return Inputs({name: x[index].to(device) for name, x in tensors.items()}, {})
-
-    called = model.eval() if isinstance(data, Mapping) else _Positional(model).eval()
-    return Source(
-        model=called,
-        name=type(model).__name__,
-        taps={Site(name, "output"): Tap(module) for name, module in model.named_modules() if name},
-        known_widths={},
-        ids=tuple(str(i) for i in range(count)),
-        lengths=(first.shape[1] if first.ndim > 1 else 1,) * count,
-        collate=collate,
-        checkpoint={"summary": f"{type(model).__name__} in memory", "digest": module_digest(model), "tunings": []},
-        data_name=TENSORS,
-        fingerprint=_digest({name: x[:count] for name, x in tensors.items()}),
-        reading={"device": device.type},
-    )
-
-
-class _Positional(nn.Module):
-    """Calls a module with its one input by place, whatever that is called."""
-
-    def __init__(self, module: nn.Module) -> None:
-        super().__init__()
-        self.module = module
-
-    def forward(self, **inputs: Tensor) -> Any:
-        return self.module(*inputs.values())
+def of_transformers(model: nn.Module) -> bool:
+    """Whether transformers or PEFT made a module, so that there are processors for it; told without importing them."""
+    if isinstance(model, nn.parallel.DataParallel | nn.parallel.DistributedDataParallel):
+        model = model.module
+    inner = getattr(model, "_orig_mod", model)
+    return any(kind.__module__.split(".")[0] in ("transformers", "peft") for kind in type(inner).__mro__)
 
 
 def module_digest(model: nn.Module) -> str:
     """The sha256, in hex, over a module's parameters and buffers."""
-    return _digest(model.state_dict())
+    whole = hashlib.sha256()
+    for name, x in model.state_dict().items():
+        whole.update(f"{name}:{tuple(x.shape)}:{x.dtype};".encode())
+        whole.update(content(x))
+    return whole.hexdigest()
 
 
 def where(device: str | None) -> torch.device:
     """The device asked for, or the GPU where there is one."""
     return torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-
-
-def _digest(tensors: Mapping[str, Tensor]) -> str:
-    whole = hashlib.sha256()
-    for name, x in tensors.items():
-        whole.update(f"{name}:{tuple(x.shape)}:{x.dtype};".encode())
-        whole.update(x.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes() if x.numel() else b"")
-    return whole.hexdigest()

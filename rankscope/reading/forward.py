@@ -27,7 +27,9 @@ class Inputs(NamedTuple):
     kwargs: Mapping[str, Any]
     """What the model is called with."""
     grids: Mapping[str, Grid]
-    """For each stack what its columns are. A stack that is not named has the columns that its hidden states have, all real."""
+    """For each stack what its columns are. A stack that is not named has the columns that its hidden states have."""
+    mask: Tensor | None = None
+    """``(b, t)``, not zero at what is real, for hidden states of that shape at a stack that is not named; the others are all real."""
 
 
 class Read(NamedTuple):
@@ -62,7 +64,7 @@ def read(
 
     def keep(site: Site, hidden: Tensor) -> Tensor:
         if site.stack not in poolings:
-            poolings[site.stack] = pool(_all_real(hidden), kind, keep_special=keep_special)
+            poolings[site.stack] = pool(_unnamed(hidden, inputs.mask), kind, keep_special=keep_special)
         grid = inputs.grids.get(site.stack)
         return poolings[site.stack](_columns(hidden, poolings[site.stack], site, grid)).cpu()
 
@@ -74,16 +76,20 @@ def read(
     return Read(features, {s: (p.sample, p.position, p.role) for s, p in poolings.items()})
 
 
-def _all_real(hidden: Tensor) -> Grid:
-    shape = hidden.shape[:2] if hidden.ndim > 2 else (len(hidden), 1)
-    return Grid(torch.full(shape, TEXT, dtype=torch.uint8), torch.ones(shape, dtype=torch.bool))
+def _unnamed(hidden: Tensor, mask: Tensor | None) -> Grid:
+    """The grid of a stack of which nothing is known but its hidden states."""
+    shape = hidden.shape[:-1].numel() // len(hidden) if len(hidden) else 1
+    real = torch.ones(len(hidden), shape, dtype=torch.bool)
+    if mask is not None and hidden.ndim > 2 and mask.shape == real.shape:
+        real = mask.cpu() != 0
+    return Grid(torch.full(real.shape, TEXT, dtype=torch.uint8), real)
 
 
 def _columns(hidden: Tensor, pooling: Pooling, site: Site, grid: Grid | None = None) -> Tensor:
     """Hidden states as ``(b, t, d)``: as they are, or unpacked from ``(b·t, d)``, or from the real columns alone."""
     b, t = pooling.mask.shape
-    if hidden.ndim == 4:
-        hidden = hidden.flatten(1, 2)
+    if hidden.ndim > 3:
+        hidden = hidden.flatten(1, -2)
     if hidden.ndim == 2 and len(hidden) == b * t:
         hidden = hidden.unflatten(0, (b, t))
     if hidden.ndim == 2 and grid is not None and len(hidden) == int(grid.real.sum()):

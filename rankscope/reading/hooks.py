@@ -20,6 +20,8 @@ class Tap:
     """The module inside the model that is called."""
     entering: bool = False
     """Whether its first input is read, rather than its output."""
+    channels_first: bool = False
+    """Whether its features are dimension 1, as convolutions return them, rather than the last."""
 
 
 def hidden_states(value: object) -> Tensor:
@@ -54,7 +56,8 @@ def reading(taps: Mapping[Site, Tap], keep: Callable[[Site, Tensor], Tensor]) ->
     def record(site: Site, value: object) -> None:
         if site in found:
             raise CheckpointError(f"the site {site} ran more than once in one forward pass; read another site")
-        found[site] = keep(site, hidden_states(value))
+        hidden = hidden_states(value)
+        found[site] = keep(site, hidden.movedim(1, -1) if taps[site].channels_first else hidden)
 
     def entering(site: Site) -> Callable[..., None]:
         return lambda module, args, kwargs: record(site, args or kwargs.get("hidden_states", kwargs))

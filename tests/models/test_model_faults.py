@@ -362,7 +362,7 @@ def test_no_tokenizer_is_said(folder: Callable[..., Path], tmp_path: Path) -> No
 
 
 def test_an_empty_list_is_no_checkpoint() -> None:
-    with pytest.raises(CheckpointError, match="an empty list names no checkpoint"):
+    with pytest.raises(CheckpointError, match="got an empty list"):
         Checkpoint.read([])
 
 

@@ -119,7 +119,7 @@ def test_any_module_is_read_at_its_named_parts(tmp_path: Path) -> None:
 def test_a_plain_module_needs_tensors(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="fed with a tensor, a sample a row"):
         rankscope.collect(nn.Linear(2, 2), ["a text"], out=tmp_path / "run.pt")
-    with pytest.raises(DataError, match=r"hold .4. samples; 9 were asked for"):
+    with pytest.raises(DataError, match="hold 4 samples; 9 were asked for"):
         rankscope.collect(nn.Linear(2, 2), torch.zeros(4, 2), n=9, out=tmp_path / "run.pt")
 
 

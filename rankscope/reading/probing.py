@@ -1,0 +1,104 @@
+"""Which named parts of any module can be read: found by one forward pass."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from rankscope.errors import CheckpointError
+from rankscope.reading.hooks import Tap, hidden_states
+from rankscope.sites import Site
+
+_FIRST = ("out_channels", "num_channels")
+"""What modules call their width that return it as dimension 1."""
+_LAST = ("out_features", "embedding_dim", "embed_dim", "d_model")
+"""What modules call it that return it last."""
+
+
+@dataclass
+class Parts:
+    """What a forward pass showed of a module's named parts."""
+
+    taps: dict[Site, Tap] = field(default_factory=dict)
+    """Those that can be read."""
+    widths: dict[str, int | None] = field(default_factory=dict)
+    """Their widths, by name."""
+    unreadable: dict[Site, str] = field(default_factory=dict)
+    """The others, and why."""
+
+
+def probe(module: nn.Module, call: Callable[[], object], samples: int) -> Parts:
+    """The named parts of a module that give rows of features, as one forward pass shows them.
+
+    A part is read where it runs once and returns a tensor with a sample a row: ``(b, d)``, ``(b, t, d)`` or, where a
+    convolution or its norm made it, ``(b, d, *)``.
+
+    Args:
+        module: the module; one without parts is its own, named ``model``.
+        call: makes the forward pass.
+        samples: how many samples that has.
+    """
+    named = {name: part for name, part in module.named_modules() if name} or {"model": module}
+    sites = {name: Site(name, "output") for name in named}
+    seen: dict[str, list[Tap | str]] = {name: [] for name in named}
+    widths: dict[str, int | None] = {}
+    told: list[tuple[int, int]] = []
+
+    def look(name: str) -> Callable[..., None]:
+        def hook(part: nn.Module, args: object, output: object) -> None:
+            told.extend(filter(None, [_axis(part)]))
+            found, widths[name] = _tap(part, output, samples, told[-1] if told else None)
+            seen[name].append(found)
+
+        return hook
+
+    handles = [part.register_forward_hook(look(name)) for name, part in named.items()]
+    try:
+        with torch.inference_mode():
+            call()
+    finally:
+        for handle in handles:
+            handle.remove()
+    parts = Parts()
+    for name, found in seen.items():
+        one = found[0] if len(found) == 1 else "it runs more than once" if found else "it does not run"
+        if isinstance(one, Tap):
+            parts.taps[sites[name]], parts.widths[name] = one, widths[name]
+        else:
+            parts.unreadable[sites[name]] = one
+    return parts
+
+
+def _axis(part: nn.Module) -> tuple[int, int] | None:
+    """The dimension in which a part returns its features, and how many they are, where its kind tells."""
+    if isinstance(part, nn.modules.batchnorm._NormBase):
+        return 1, part.num_features
+    if isinstance(part, nn.LayerNorm | nn.RMSNorm):
+        return -1, part.normalized_shape[-1]
+    for axis, names in ((1, _FIRST), (-1, _LAST)):
+        for name in names:
+            if isinstance(width := getattr(part, name, None), int):
+                return axis, width
+    return None
+
+
+def _tap(part: nn.Module, output: object, samples: int, told: tuple[int, int] | None) -> tuple[Tap | str, int | None]:
+    """Where to read a part and its width, or why it cannot be read; ``told`` is the last axis that a part told of."""
+    try:
+        hidden = hidden_states(output)
+    except CheckpointError:
+        return "it returns no tensor", None
+    if hidden.ndim < 2 or len(hidden) != samples or not hidden.is_floating_point():
+        return f"it returns {_words(hidden)}, not features with a sample a row", None
+    fits = [axis for axis in (1, -1) if told and hidden.shape[axis] == told[1]]
+    if hidden.ndim > 3 and not fits:
+        return f"it returns {_words(hidden)}, of which no dimension is known to be the features", None
+    first = hidden.ndim > 2 and told is not None and (told[0] if told[0] in fits else fits[0] if fits else -1) == 1
+    return Tap(part, channels_first=first), hidden.shape[1 if first else -1]
+
+
+def _words(hidden: Tensor) -> str:
+    return f"{str(hidden.dtype).removeprefix('torch.')} of shape {tuple(hidden.shape)}"

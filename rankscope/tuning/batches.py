@@ -13,7 +13,7 @@ What stands before the target carries no loss. The target ends with the tokenize
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -238,6 +238,16 @@ class TrainingData(Dataset[Encoding]):
         if self._bytes + size <= _KEPT_BYTES:
             self._kept[index], self._bytes = made, self._bytes + size
         return made
+
+
+def counter(reader: Reader, task: str) -> Callable[[Tensor], int] | None:
+    """How many of a batch's labels its loss is a mean over; None where they are drawn when the step is made."""
+    if fills_masks(reader):
+        return None
+    if task == "classification":
+        return len
+    shifted = not any(stack.columns == "target" for stack in reader.stacks.values())
+    return lambda labels: int((labels[..., int(shifted) :] != IGNORED).sum())
 
 
 def collate(reader: Reader, encodings: Sequence[Encoding]) -> dict[str, Tensor]:

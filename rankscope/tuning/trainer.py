@@ -30,6 +30,7 @@ class StageTrainer(Trainer):
         *,
         trained: dict[str, nn.Parameter],
         prepared: Callable[[dict[str, Any], int], dict[str, Any]] | None = None,
+        counted: Callable[[Tensor], int] | None = None,
         **options: Any,
     ) -> None:
         """A Trainer of what is trained.
@@ -37,6 +38,8 @@ class StageTrainer(Trainer):
         Args:
             trained: it, by name.
             prepared: what is done to a batch before a step, given it and a seed that no other batch has.
+            counted: how many of a batch's labels its loss is a mean over; batches that are accumulated, or stand in several
+                processes, count as one by it. They count equally unless given.
             options: the Trainer's.
 
         Raises:
@@ -48,7 +51,8 @@ class StageTrainer(Trainer):
                 "what is trained is kept whole on every process, so that FSDP and DeepSpeed, which shard it, are not for rankscope's "
                 "own training: start it with torchrun (data parallel), or train with your own Trainer and SpectrumCallback"
             )
-        self.trained, self.prepared = trained, prepared
+        self.trained, self.prepared, self.counted = trained, prepared, counted
+        self.model_accepts_loss_kwargs = False  # T5 and BART take transformers' count of labels and leave it unused
         self._batch = (0, 0)
         self.losses: list[float] = []
         for printing in (PrinterCallback, ProgressCallback):
@@ -70,6 +74,24 @@ class StageTrainer(Trainer):
         if self.accelerator.scaler is None and (bad := _first_bad(self.trained, gradients=True)):
             raise NonFinite(f"the gradient of {bad} is not finite at step {self.state.global_step + 1}")
         return loss
+
+    def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: torch.device) -> tuple[list[Any], Any]:
+        """The batches of an optimiser step, and how many labels they have in all processes."""
+        batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
+        if self.counted is None or not batches:
+            return batches, None
+        own = torch.tensor(sum(self.counted(batch["labels"]) for batch in batches), device=device)
+        return batches, self.accelerator.reduce(own, "sum")
+
+    def compute_loss(
+        self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
+        """The model's mean loss, weighed so that a step's sum is the mean over all its labels."""
+        loss = model(**inputs).loss
+        if num_items_in_batch is None or self.counted is None:
+            return loss
+        parts = self.current_gradient_accumulation_steps * self.accelerator.num_processes
+        return loss * (self.counted(inputs["labels"]) * parts / num_items_in_batch.item())
 
     def _seed_of_batch(self) -> int:
         """A function of the seed, the process, the step and the place of the batch in it: the same after a resume."""

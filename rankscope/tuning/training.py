@@ -19,7 +19,7 @@ from transformers import TrainerCallback
 from rankscope.checkpoint import STAGES, Checkpoint
 from rankscope.errors import NonFinite, RankscopeError
 from rankscope.models.load import quiet
-from rankscope.tuning.batches import collate
+from rankscope.tuning.batches import collate, counter
 from rankscope.tuning.callback import SpectrumCallback
 from rankscope.tuning.config import Recipe, Stage
 from rankscope.tuning.generation import prompt_reader
@@ -196,7 +196,13 @@ class _Run:
             if scst:
                 return ScstTrainer(trained=trained, reader=reading, data=plan.data, options=plan.recipe.scst, **shared)
             hide = (lambda batch, drawn: hide_words(reading, batch, seed=drawn)) if fills_masks(reading) else None
-            return StageTrainer(trained=trained, prepared=hide, data_collator=partial(collate, reading), **shared)
+            return StageTrainer(
+                trained=trained,
+                prepared=hide,
+                counted=counter(reading, plan.task),
+                data_collator=partial(collate, reading),
+                **shared,
+            )
 
     def _keep(self, place: int, kinds: tuple[str, ...], before: list[dict[str, Any]], epoch: int) -> None:
         if not PartialState().is_main_process:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from collections.abc import Callable
@@ -50,21 +51,35 @@ def test_progress_is_told_step_by_step(base: Callable[[str], Path], tmp_path: Pa
 
 def test_two_processes_train_as_one_with_twice_the_batch(base: Callable[[str], Path], tmp_path: Path) -> None:
     (tmp_path / "d.jsonl").write_text(
-        "".join(f'{{"id": "{e.id}", "text": "{e.text}"}}\n' for e in examples("gpt2", 16))
+        "".join(json.dumps({"id": e.id, "text": e.text, "target": e.target}) + "\n" for e in examples("t5", 16))
     )
     (tmp_path / "r.toml").write_text(
         "steps = 3\nsave_steps = 2\nkeep_epochs = true\nlearning_rate = 1e-2\nmax_grad_norm = 0\n[prefix]\nlength = 3\ndropout = 0\n"
     )
     told = {"method": "pt-lora", "data": tmp_path / "d.jsonl", "config": tmp_path / "r.toml"}
-    train(base("opt"), out=tmp_path / "one", batch_size=4, **told)
+    train(base("t5"), out=tmp_path / "one", batch_size=4, **told)
     words = [f"--{name}={value}" for name, value in {**told, "out": tmp_path / "two", "batch_size": 2}.items()]
     done = subprocess.run(
         [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--standalone", "-m", "rankscope", "train",
-         str(base("opt")), *(word.replace("batch_size", "batch-size") for word in words)],
+         str(base("t5")), *(word.replace("batch_size", "batch-size") for word in words)],
         capture_output=True, text=True, timeout=120,
     )  # fmt: skip
     assert done.stdout.strip() == str(tmp_path / "two"), done.stderr[-2000:]
     one, two = (weights(tmp_path / name) for name in ("one", "two"))
     assert one.keys() == two.keys()
     for name, tensor in one.items():
-        assert_close(two[name], tensor, rtol=1e-3, atol=1e-4)
+        assert_close(two[name], tensor, rtol=1e-3, atol=3e-4)  # Adam: the first steps are as large as the rate
+
+
+@pytest.mark.parametrize("name", ["opt", "t5", "llava", "vit"])
+def test_accumulated_batches_train_as_one(base: Callable[[str], Path], name: str, tmp_path: Path) -> None:
+    """Whatever the number of labels in each: a step is a mean over all of them."""
+    options = {**SMALL, "method": "prefix+lora", "steps": 2, "learning_rate": 1e-2, "prefix_dropout": 0.0}
+    done = {}
+    for size, times in ((8, 1), (2, 4)):
+        told = {**options, "batch_size": size, "accumulation": times, "max_grad_norm": 0}
+        done[size] = train(base(name), data=examples(name, 8), out=tmp_path / str(size), **told).training[0]["losses"]
+    assert done[2] == pytest.approx(done[8], rel=1e-4)
+    one, other = weights(tmp_path / "8"), weights(tmp_path / "2")
+    for key, tensor in one.items():
+        assert_close(other[key], tensor, rtol=1e-3, atol=3e-4)

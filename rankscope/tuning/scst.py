@@ -24,6 +24,11 @@ from rankscope.tuning.generation import continuations, end_of, prompt_inputs
 from rankscope.tuning.masked import fills_masks, masked_log_probabilities
 from rankscope.tuning.trainer import StageTrainer
 
+PLAIN = {
+    "num_beams": 1, "top_k": 0, "top_p": 1.0, "repetition_penalty": 1.0, "no_repeat_ngram_size": 0, "min_length": 0,
+}  # fmt: skip
+"""How captions are drawn: from the model's own distribution, whatever its ``generation_config.json`` asks for."""
+
 
 class Prompts(Dataset[Example]):
     """The examples themselves."""
@@ -59,16 +64,16 @@ class ScstTrainer(StageTrainer):
         examples: Sequence[Example] = inputs["examples"]
         prompt = prompt_inputs(inner, self.reader, examples, room=self.options.max_new_tokens)
         inner.eval()
-        greedy = continuations(inner, self.reader, prompt, max_new_tokens=self.options.max_new_tokens)
+        plain = {**PLAIN, "max_new_tokens": self.options.max_new_tokens}
+        greedy = continuations(inner, self.reader, prompt, **plain)
         many = {name: tensor.repeat_interleave(self.options.samples, 0) for name, tensor in prompt.items()}
-        sampled = continuations(
-            inner, self.reader, many, max_new_tokens=self.options.max_new_tokens, do_sample=True, top_k=0, top_p=1.0,
-            temperature=self.options.temperature,
-        )  # fmt: skip
+        sampled = continuations(inner, self.reader, many, do_sample=True, temperature=self.options.temperature, **plain)
         inner.train()
         advantage = self._rewards(examples, sampled, self.options.samples)
         advantage = advantage - self._rewards(examples, greedy, 1).repeat_interleave(self.options.samples)
-        log_p = caption_log_probability(model, self.reader, many, self._ended(sampled))
+        log_p = caption_log_probability(
+            model, self.reader, many, self._ended(sampled), temperature=self.options.temperature
+        )
         return -(advantage.to(log_p) * log_p).mean()
 
     def _rewards(self, examples: Sequence[Example], said: Tensor, each: int) -> Tensor:
@@ -83,7 +88,9 @@ class ScstTrainer(StageTrainer):
         return said.masked_fill(after, IGNORED)
 
 
-def caption_log_probability(model: nn.Module, reading: Reader, prompt: dict[str, Tensor], said: Tensor) -> Tensor:
+def caption_log_probability(
+    model: nn.Module, reading: Reader, prompt: dict[str, Tensor], said: Tensor, *, temperature: float = 1.0
+) -> Tensor:
     """``(b,)`` the log-probability of each caption after its prompt.
 
     Args:
@@ -91,6 +98,7 @@ def caption_log_probability(model: nn.Module, reading: Reader, prompt: dict[str,
         reading: its reader.
         prompt: the prompts, padded on the left (an encoder–decoder's on the right).
         said: ``(b, t)`` tokens; those that do not count are :data:`~rankscope.tuning.batches.IGNORED`.
+        temperature: of the distribution that they were drawn from.
     """
     tokens = said.masked_fill(said == IGNORED, reading.inputs.pad)
     if fills_masks(reading):
@@ -104,5 +112,5 @@ def caption_log_probability(model: nn.Module, reading: Reader, prompt: dict[str,
             rest["position_ids"] = (mask.cumsum(1) - 1).clamp(min=0)
         ids = torch.cat([prompt["input_ids"], tokens], 1)
         logits = model(input_ids=ids, attention_mask=mask, **rest).logits[:, prompt["input_ids"].shape[1] - 1 : -1]
-    chosen = logits.float().log_softmax(-1).gather(-1, tokens.unsqueeze(-1)).squeeze(-1)
+    chosen = (logits.float() / temperature).log_softmax(-1).gather(-1, tokens.unsqueeze(-1)).squeeze(-1)
     return (chosen * (said != IGNORED)).sum(1)

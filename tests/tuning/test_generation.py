@@ -19,7 +19,7 @@ from rankscope.models.reader import reader
 from rankscope.models.stacks import sites
 from rankscope.tuning import SpectrumCallback, generate, read_spectra, train
 from rankscope.tuning.generation import continuations, prompt_inputs, prompt_reader
-from rankscope.tuning.scst import ScstTrainer, caption_log_probability
+from rankscope.tuning.scst import PLAIN, ScstTrainer, caption_log_probability
 
 SMALL: dict[str, Any] = {"batch_size": 4, "prefix_length": 3, "lora_rank": 2, "device": "cpu", "learning_rate": 1e-2}
 
@@ -83,6 +83,23 @@ def test_the_probability_of_a_caption_is_that_of_its_tokens(base: Callable[[str]
             total += float(model(**read, **rest).logits[0, -1].log_softmax(-1)[token].detach())
             ids = torch.cat([ids, token.view(1, 1)], 1)
         assert float(together[i].detach()) == pytest.approx(total, abs=1e-3)
+
+
+def test_captions_are_drawn_from_the_models_own_distribution(base: Callable[[str], Path]) -> None:
+    """Whatever its generation_config.json asks for; and their probability is that at the temperature."""
+    model, data = load_model(base("blip2-opt")), examples("blip2-opt", 2)
+    reading = prompt_reader(model, reader(model, base("blip2-opt"), answers=False))
+    prompt, drawn = prompt_inputs(model, reading, data, room=6), []
+    for asked in ({}, {"num_beams": 3, "repetition_penalty": 9.0, "top_k": 2, "min_length": 5}):
+        for name, value in asked.items():
+            setattr(model.language_model.generation_config, name, value)
+        torch.manual_seed(0)
+        drawn.append(continuations(model, reading, prompt, max_new_tokens=6, do_sample=True, **PLAIN))
+    assert torch.equal(*drawn)
+    token = drawn[0][:, :1]
+    logits = model(**prompt).logits[:, -1].detach() / 0.5
+    found = caption_log_probability(model, reading, prompt, token, temperature=0.5)
+    torch.testing.assert_close(found.detach(), logits.log_softmax(-1).gather(1, token)[:, 0], rtol=0, atol=1e-4)
 
 
 class Various:

@@ -10,7 +10,7 @@ from pathlib import Path
 from torch import Tensor
 
 from rankscope.definition import Comparison, Definition
-from rankscope.errors import UnknownName, UsageError
+from rankscope.errors import RankscopeError, UnknownName, UsageError
 
 MEASURES = (
     "anisotropy",
@@ -141,10 +141,25 @@ def named(text: str) -> tuple[Definition | Comparison, ...]:
 
 def _custom(function: Callable[[Tensor], Tensor]) -> Definition:
     name = getattr(function, "__name__", type(function).__name__)
+
+    def checked(s: Tensor) -> Tensor:
+        try:
+            values = function(s.double())
+        except RankscopeError:
+            raise
+        except (ArithmeticError, ValueError, TypeError, RuntimeError, LookupError, AttributeError) as error:
+            raise UsageError(f"the measure {name} fails on singular values {tuple(s.shape)}: {error}") from error
+        if not isinstance(values, Tensor) or values.shape != s.shape[:-1]:
+            given = tuple(values.shape) if isinstance(values, Tensor) else type(values).__name__
+            raise UsageError(
+                f"a measure makes (*,) values of (*, r) singular values; {name} makes {given} of {tuple(s.shape)}"
+            )
+        return values.double()
+
     text = (function.__doc__ or "").strip().splitlines()
     return Definition(
         name=name.replace("_", "-"),
-        function=lambda s: function(s.double()),
+        function=checked,
         reads="spectrum",
         formula=text[0] if text else f"{name}(sigma)",
         citation="the caller's own",

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+import torch
 from torch import Tensor
 
 from rankscope.errors import NotComparable
@@ -12,6 +13,8 @@ from rankscope.features import Rows, common, first_difference
 from rankscope.pipeline.source import TENSORS
 from rankscope.sites import Site, describe, select
 from rankscope.store import Run
+
+_Kept = tuple[Sequence[Tensor | None], Rows]
 
 
 @dataclass(frozen=True)
@@ -24,27 +27,58 @@ class Aligned:
     """The sites that all have."""
     common_rows: bool
     """Whether rows that only some have are left out."""
+    _known: dict[tuple[str, ...], _Kept] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def at(self, site: Site) -> tuple[list[Tensor], Rows]:
-        """The features of each run at a site, on the same rows."""
+        """The features of each run at a site, on the same rows.
+
+        Raises:
+            NotComparable: if the rows differ and no common ones were asked for, or there are none.
+        """
+        kept, rows = self._kept(site)
         features = [run.features(site) for run in self.runs]
+        return [x if k is None else x[k] for x, k in zip(features, kept, strict=True)], rows
+
+    def samples(self, site: Site) -> set[int]:
+        """The places of the samples that have rows at a site, in the first run's ids."""
+        return set(self._kept(site)[1].sample.tolist())
+
+    def notes(self) -> list[str]:
+        """How many rows of each run are left out, a stack at a time."""
+        told = {site.stack: (site, self._kept(site)) for site in self.sites if self.common_rows}
+        return [
+            f"{stack}: the {len(rows)} rows that all have, of {', '.join(str(run.n(site)) for run in self.runs)}"
+            for stack, (site, (kept, rows)) in told.items()
+            if kept[0] is not None
+        ]
+
+    def _kept(self, site: Site) -> _Kept:
+        """For each run the rows that are kept at a site, None for all, and what they are; found once for a stack."""
+        stacks = tuple(run.manifest.stack(run.site(site)) for run in self.runs)
+        if stacks not in self._known:
+            self._known[stacks] = self._compared(site)
+        return self._known[stacks]
+
+    def _compared(self, site: Site) -> _Kept:
         rows = [run.rows_at(site) for run in self.runs]
         if all(first_difference(rows[0], other) is None for other in rows[1:]):
-            return features, rows[0]
+            return [None] * len(rows), rows[0]
         if not self.common_rows:
             raise NotComparable(self._words(site, rows))
-        for i in range(1, len(rows)):
-            mine, theirs = common(rows[0], rows[i])
-            features[: i + 1] = [*(x[mine] for x in features[:i]), features[i][theirs]]
-            rows[: i + 1] = [*(r[mine] for r in rows[:i]), rows[i][theirs]]
-        return features, rows[0]
+        left, chosen = rows[0], [torch.arange(len(rows[0]))]
+        for other in rows[1:]:
+            mine, theirs = common(left, other)
+            left, chosen = left[mine], [*(c[mine] for c in chosen), theirs]
+        return chosen, left
 
     def _words(self, site: Site, rows: Sequence[Rows]) -> str:
-        other = next(i for i, r in enumerate(rows) if first_difference(rows[0], r))
-        return (
-            f"the rows of {self.runs[0].name} and {self.runs[other].name} differ at {site}: "
-            f"{first_difference(rows[0], rows[other])}; collect both on the same data, or compare the common rows (common_rows)"
-        )
+        place = next(i for i, r in enumerate(rows) if first_difference(rows[0], r))
+        one, other = self.runs[0], self.runs[place]
+        kinds = [run.manifest.rows for run in (one, other)]
+        words = f"the rows of {one.name} and {other.name} differ at {site}: {first_difference(rows[0], rows[place])}"
+        told = " and ".join(f"{k['kind']}{' with special tokens' if k.get('keep_special') else ''}" for k in kinds)
+        do = "collect both on the same data" if kinds[0] == kinds[1] else f"their rows are {told}; collect one again"
+        return f"{words}; {do}, or compare the common rows (--common-rows, common_rows=True)"
 
 
 def data_notes(runs: Sequence[Run]) -> list[str]:

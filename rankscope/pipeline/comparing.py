@@ -12,18 +12,21 @@ from torch import Tensor
 from rankscope.comparisons.cka_map import cka_map
 from rankscope.definition import Comparison, Definition
 from rankscope.errors import NotComparable
-from rankscope.estimate import FEWEST, Replicates, View
+from rankscope.estimate import FEWEST, Replicates
 from rankscope.features import Rows
 from rankscope.pipeline.align import Aligned, data_notes, distinct_names, shared_sites
 from rankscope.pipeline.guards import GuardedView, check_variant, guarded_view
 from rankscope.pipeline.measuring import (
     GROUPS,
+    NO_VALUE,
     Progress,
     caution,
     convention,
     dtype_name,
     interval_of,
+    measured,
     noise_value,
+    related,
     silent,
     spectra,
     why_not,
@@ -104,7 +107,7 @@ def compare(
 
 
 def _notes(runs: Sequence[Run], aligned: Aligned, variant: str) -> list[str]:
-    notes = data_notes(runs)
+    notes = data_notes(runs) + aligned.notes()
     for run in runs:
         alone = [s for s in run.sites if any(s not in other.sites for other in runs)]
         if alone:
@@ -124,7 +127,7 @@ def _compared(aligned: Aligned, site: Site, what: Definition | Comparison, view:
         if not nothing:
             parts = _defined(what, view, based) if isinstance(what, Definition) else _related(what, view, based)
             calm = _without_sinks(what, view, based)
-    except NotComparable as error:
+    except NO_VALUE as error:
         nothing = str(error)
     a, b, between = (interval_of(x, level) for x in parts[:3])
     return Compared(
@@ -149,7 +152,7 @@ def _compared(aligned: Aligned, site: Site, what: Definition | Comparison, view:
         dtype="/".join(dict.fromkeys(dtype_name(x) for x in view.features)),
         convention=convention(what, aligned.runs[0]),
         unit=what.unit,
-        note=nothing or caution(what, view),
+        note=nothing or caution(what, view, parts.between),
         variant=view.variant,
         mean_share=view.mean_share(0),
         mean_share_b=view.mean_share(1),
@@ -180,31 +183,34 @@ class _Parts(NamedTuple):
     itself: float = NOTHING
 
 
-def _defined(what: Definition, view: View, based: bool) -> _Parts:
-    a, b, noise = view.measured(what, 0), view.measured(what, 1), noise_value(what, view)
+def _defined(what: Definition, view: GuardedView, based: bool) -> _Parts:
+    a, b, noise = measured(what, view, 0), measured(what, view, 1), noise_value(what, view)
     if not based:
         return _Parts(a, b, b.minus(a), noise=noise)
-    base = view.measured(what, 2)
+    base = measured(what, view, 2)
     return _Parts(a.minus(base), b.minus(base), b.minus(a), base=float(base.value), noise=noise)
 
 
-def _related(what: Comparison, view: View, based: bool) -> _Parts:
+def _related(what: Comparison, view: GuardedView, based: bool) -> _Parts:
     reference = 2 if based else 0
     noise, itself = view.unrelated(what, reference, 1), view.against_itself(what, reference)
     if not based:
-        return _Parts(between=view.related(what, 0, 1), noise=noise, itself=itself)
-    a, b = view.related(what, 2, 0), view.related(what, 2, 1)
+        return _Parts(between=related(what, view, 0, 1), noise=noise, itself=itself)
+    a, b = related(what, view, 2, 0), related(what, view, 2, 1)
     return _Parts(a, b, b.minus(a), noise=noise, itself=itself)
 
 
 def _similarity(aligned: Aligned) -> Tensor | None:
     """Debiased linear CKA of every site of the reference with every site of the second run, on means over samples."""
     reference = len(aligned.runs) - 1 if len(aligned.runs) > 2 else 0
-    at = {site: aligned.at(site) for site in aligned.sites}
-    shared = sorted(set.intersection(*(set(rows.sample.tolist()) for _, rows in at.values())))[:MAP_SAMPLES]
+    shared = sorted(set.intersection(*map(aligned.samples, aligned.sites)))[:MAP_SAMPLES]
     if len(shared) < FEWEST:
         return None
-    sides = ([_sample_means(x[run], rows, shared) for x, rows in at.values()] for run in (reference, 1))
+    sides: tuple[list[Tensor], list[Tensor]] = [], []
+    for site in aligned.sites:
+        features, rows = aligned.at(site)
+        for side, run in zip(sides, (reference, 1), strict=True):
+            side.append(_sample_means(features[run], rows, shared))
     return cka_map(*sides)
 
 

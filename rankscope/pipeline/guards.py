@@ -51,7 +51,7 @@ class GuardedView(View):
 
     def mean_share(self, run: int) -> float:
         """The mean row's share of a run's energy, of which uncentred measures speak."""
-        return mean_share(self.features[run])
+        return self._once(("mean share", run), lambda: mean_share(self.features[run]))
 
 
 def check_variant(variant: str) -> None:

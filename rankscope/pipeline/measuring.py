@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from rankscope.definition import Comparison, Definition
-from rankscope.errors import NotComparable
+from rankscope.errors import DataError, NotComparable
 from rankscope.estimate import Replicates, View
 from rankscope.inference import jackknife
 from rankscope.linalg.svd import singular_values
@@ -25,6 +25,8 @@ Progress = Callable[[int, int, str], None]
 """Called with how many steps are done, how many there are, and what comes next."""
 GROUPS = 20
 """Groups of samples left out in turn."""
+NO_VALUE = (NotComparable, DataError)
+"""What a measure raises of rows that it has no value for."""
 BATCH_BYTES = 1 << 30
 """How much of equally shaped features is decomposed at a time, in float64."""
 
@@ -101,7 +103,7 @@ def measure(
         x, rows = run.features(site), run.rows_at(site)
         view = guarded_view([x], rows, site, groups=groups, device=where(device), **guard)
         records += [_measured(run, site, d, view, level) for d in definitions]
-    if all(r.refused for r in records):
+    if all(r.value != r.value for r in records) and records[0].note:
         raise NotComparable(records[0].note)
     progress(len(chosen), len(chosen), "done")
     return Measurement(tuple(records), run.name)
@@ -113,27 +115,53 @@ def profile(run: Run, what: Measure, **options: Any) -> Measurement:
 
 
 def _measured(run: Run, site: Site, what: Definition, view: GuardedView, level: float) -> Measured:
-    nothing = why_not(what, view)
-    interval = interval_of(None if nothing else view.measured(what, 0), level)
+    nothing, found, noise, calm = why_not(what, view), None, NOTHING, NOTHING
+    try:
+        if not nothing:
+            found, noise = measured(what, view, 0), noise_value(what, view)
+            calm = float(view.calm.measured(what, 0).value) if view.calm else NOTHING
+    except NO_VALUE as error:
+        nothing = str(error)
+    interval = interval_of(found, level)
     return Measured(
         site=str(site),
         measure=what.name,
         value=interval.value,
         low=interval.low,
         high=interval.high,
-        noise=NOTHING if nothing else noise_value(what, view),
+        noise=noise,
         n=view.n,
         samples=view.rows.samples,
         d=view.widths[0],
         dtype=dtype_name(view.features[0]),
         convention=convention(what, run),
         unit=what.unit,
-        note=nothing or caution(what, view),
+        note=nothing or caution(what, view, found),
         variant=view.variant,
         refused=bool(view.refused),
         mean_share=view.mean_share(0),
-        without_sinks=NOTHING if nothing or not view.calm else float(view.calm.measured(what, 0).value),
+        without_sinks=calm,
     )
+
+
+def measured(what: Definition, view: GuardedView, run: int) -> Replicates:
+    """A definition in one run; without replicates where so few rows are left without a group that there are none.
+
+    Raises:
+        NotComparable: if it has no value on all rows either; or DataError, for a measure of rows that are not of its kind.
+    """
+    try:
+        return view.measured(what, run)
+    except NO_VALUE:
+        return view.only(run).measured(what, 0)
+
+
+def related(what: Comparison, view: GuardedView, a: int, b: int) -> Replicates:
+    """A relation of two runs, as :func:`measured`."""
+    try:
+        return view.related(what, a, b)
+    except NO_VALUE:
+        return view.only(a, b).related(what, 0, 1)
 
 
 class Limits(NamedTuple):
@@ -148,6 +176,8 @@ def interval_of(estimate: Replicates | None, level: float) -> Limits:
     """The jackknife interval of an estimate; NaN where there is none."""
     if estimate is None:
         return Limits()
+    if not len(estimate.left_out):
+        return Limits(float(estimate.value))
     found = jackknife.interval(estimate.value, estimate.left_out, level=level)
     return Limits(float(found.value), float(found.low), float(found.high))
 
@@ -164,9 +194,10 @@ def why_not(what: Definition | Comparison, view: GuardedView) -> str:
     return ""
 
 
-def caution(what: Definition | Comparison, view: GuardedView) -> str:
+def caution(what: Definition | Comparison, view: GuardedView, found: Replicates | None = None) -> str:
     """What must be said beside a number that has a meaning."""
-    return APART.join(filter(None, (_caution(what, view), *view.remarks)))
+    bare = "too few rows to leave any out, so without an interval" if found and not len(found.left_out) else ""
+    return APART.join(filter(None, (bare, _caution(what, view), *view.remarks)))
 
 
 def _caution(what: Definition | Comparison, view: View) -> str:

@@ -145,8 +145,12 @@ def test_runs_of_different_rows_are_refused_with_the_first_difference(
         rankscope.compare(runs["lora"], fewer)
     result = rankscope.compare(runs["lora"], fewer, common_rows=True, measures=["cka"])
     assert result.records[0].samples == 40
+    rows = [run.n("decoder.0") for run in (fewer, runs["lora"], fewer)]
+    assert f"decoder: the {rows[0]} rows that all have, of {rows[1]}, {rows[2]}" in result.notes
     last = rankscope.collect(folder("gpt2"), texts, rows="last", out=tmp_path / "last.pt")
-    with pytest.raises(NotComparable, match="row 0 is sample 's0', token 0"):
+    with pytest.raises(
+        NotComparable, match=r"row 0 is sample 's0', token 0.*their rows are tokens and last; collect one"
+    ):
         rankscope.compare(runs["lora"], last)
 
 
@@ -173,6 +177,37 @@ def test_too_few_rows_and_no_shared_site_are_refused(tmp_path: Path) -> None:
     elsewhere = rankscope.collect(named, x, out=tmp_path / "c.pt")
     with pytest.raises(NotComparable, match=r"the runs share no site: a has 0 .output.; c has other .output."):
         rankscope.compare(few, elsewhere)
+
+
+def test_where_none_can_be_left_out_a_number_has_no_interval(tmp_path: Path) -> None:
+    x = torch.randn(4, 6)
+    runs = [rankscope.collect(nn.Sequential(nn.Linear(6, 4)), x, out=tmp_path / f"{i}.pt") for i in range(2)]
+    found = {r.measure: r for r in rankscope.measure(runs[0], ["participation-ratio", "curvature"]).records}
+    ratio = found["participation-ratio"]
+    assert ratio.value == ratio.value
+    assert math.isnan(ratio.low)
+    assert "too few rows to leave any out, so without an interval" in ratio.note
+    assert found["curvature"].note == "needs several rows a sample; collect with rows=tokens"
+    compared = {r.measure: r for r in rankscope.compare(*runs).records}
+    assert math.isnan(compared["participation-ratio"].low)
+    assert compared["participation-ratio"].value == compared["participation-ratio"].value
+    assert compared["cka"].value == compared["cka"].value
+    assert "recoverability needs at least 4 rows" in compared["recoverability"].note
+    with pytest.raises(NotComparable, match="needs several rows a sample"):
+        rankscope.measure(runs[0], ["curvature"])
+
+
+def test_a_function_that_is_no_measure_is_named(runs: Runs) -> None:
+    def fails(s: Tensor) -> Tensor:
+        return s / (1 // 0)
+
+    def keeps(s: Tensor) -> Tensor:
+        return s
+
+    with pytest.raises(UsageError, match=r"the measure fails fails on singular values \(32,\): integer division"):
+        rankscope.measure(runs["lora"], [fails])
+    with pytest.raises(UsageError, match=r"keeps makes \(32,\) of \(32,\)"):
+        rankscope.compare(runs["lora"], runs["none"], measures=[keeps])
 
 
 def test_unknown_names_are_refused_with_those_there_are(runs: Runs) -> None:

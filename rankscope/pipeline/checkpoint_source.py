@@ -15,6 +15,7 @@ from rankscope.data.open import open_data
 from rankscope.data.probes import ProbeSet
 from rankscope.errors import CheckpointError, UsageError
 from rankscope.features import TEXT, Grid
+from rankscope.models.dtypes import features_dtype, weights_dtype
 from rankscope.models.limits import takes_positions, virtual_rows
 from rankscope.models.load import load_model
 from rankscope.models.reader import Reader, reader
@@ -64,6 +65,7 @@ def from_checkpoint(
         data_name=probe.name,
         fingerprint=probe.fingerprint,
         reading=_reading(loaded, read),
+        dtype=features_dtype(loaded),
         notes=probe.notices,
     )
 
@@ -91,7 +93,8 @@ def from_columns(model: nn.Module, collate: Collate) -> tuple[Parts, Collate]:
             batch = {**batch, "position_ids": (found.mask.long().cumsum(1) - 1).clamp(min=0)}
         return Inputs({"batch": batch}, grids)
 
-    return Parts(taps(model), {s.name: s.width for s in there.values()}), gridded
+    widths = {s.name: s.width for s in there.values()}
+    return Parts(taps(model), widths, dtype=features_dtype(model)), gridded
 
 
 _COLUMNS = {"text": ("attention_mask", "input_ids"), "target": ("decoder_attention_mask", "decoder_input_ids")}
@@ -159,6 +162,6 @@ def _reading(model: nn.Module, read: Reader) -> dict[str, Any]:
     return {
         "padding_side": read.padding_side,
         "attention": getattr(config, "_attn_implementation", None),
-        "precision": str(next(model.parameters()).dtype).removeprefix("torch."),
+        "precision": str(weights_dtype(model)).removeprefix("torch."),
         "device": next(model.parameters()).device.type,
     }

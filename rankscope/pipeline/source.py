@@ -48,16 +48,16 @@ class Source:
     """The probe set's fingerprint."""
     reading: dict[str, Any]
     """How the model is read: padding side, attention implementation, precision."""
+    dtype: torch.dtype = torch.float32
+    """The dtype that holds the features of every site as they come."""
     notes: tuple[str, ...] = ()
     """What the data's reader had to say."""
     unreadable: Mapping[Site, str] = field(default_factory=dict)
     """Parts of a module that are no site, and why."""
 
     def stored_dtype(self, kind: str) -> str:
-        """The dtype in which rows of a kind are stored: the model's own; means over half precision in float32."""
-        dtypes = [p.dtype for p in self.model.parameters() if p.is_floating_point()]
-        dtype = dtypes[0] if dtypes else torch.float32
-        lifted = torch.promote_types(dtype, torch.float32) if kind == "mean" else dtype
+        """The dtype in which rows of a kind are stored: the features' own; means over half precision in float32."""
+        lifted = torch.promote_types(self.dtype, torch.float32) if kind == "mean" else self.dtype
         return str(lifted).removeprefix("torch.")
 
     def widths(self, taps: Mapping[Site, Tap]) -> dict[Site, int]:

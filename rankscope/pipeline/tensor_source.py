@@ -49,6 +49,7 @@ def from_tensors(model: nn.Module, data: Any, n: int | None) -> Source:
         data_name=TENSORS,
         fingerprint=fingerprint(items),
         reading={"device": called.device.type},
+        dtype=found.dtype,
         unreadable=found.unreadable,
     )
 

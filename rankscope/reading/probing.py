@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import reduce
 
 import torch
 from torch import Tensor, nn
@@ -28,6 +29,8 @@ class Parts:
     """Their widths, by name."""
     unreadable: dict[Site, str] = field(default_factory=dict)
     """The others, and why."""
+    dtype: torch.dtype = torch.float32
+    """The dtype that holds the features of all."""
 
 
 def probe(module: nn.Module, call: Callable[[], object], samples: int) -> Parts:
@@ -45,6 +48,7 @@ def probe(module: nn.Module, call: Callable[[], object], samples: int) -> Parts:
     sites = {name: Site(name, "output") for name in named}
     seen: dict[str, list[Tap | str]] = {name: [] for name in named}
     widths: dict[str, int | None] = {}
+    dtypes: set[torch.dtype] = set()
     told: list[tuple[int, int]] = []
 
     def look(name: str) -> Callable[..., None]:
@@ -52,6 +56,8 @@ def probe(module: nn.Module, call: Callable[[], object], samples: int) -> Parts:
             told.extend(filter(None, [_axis(part)]))
             found, widths[name] = _tap(part, output, samples, told[-1] if told else None)
             seen[name].append(found)
+            if isinstance(found, Tap):
+                dtypes.add(hidden_states(output).dtype)
 
         return hook
 
@@ -62,7 +68,7 @@ def probe(module: nn.Module, call: Callable[[], object], samples: int) -> Parts:
     finally:
         for handle in handles:
             handle.remove()
-    parts = Parts()
+    parts = Parts(dtype=reduce(torch.promote_types, dtypes) if dtypes else torch.float32)
     for name, found in seen.items():
         one = found[0] if len(found) == 1 else "it runs more than once" if found else "it does not run"
         if isinstance(one, Tap):

@@ -22,7 +22,7 @@ from rankscope.tuning.batches import IGNORED
 from rankscope.tuning.config import ScstOptions
 from rankscope.tuning.generation import continuations, end_of, prompt_inputs
 from rankscope.tuning.masked import fills_masks, masked_log_probabilities
-from rankscope.tuning.trainer import StageTrainer
+from rankscope.tuning.trainer import StageTrainer, keep_statistics
 
 PLAIN = {
     "num_beams": 1, "top_k": 0, "top_p": 1.0, "repetition_penalty": 1.0, "no_repeat_ngram_size": 0, "min_length": 0,
@@ -69,6 +69,7 @@ class ScstTrainer(StageTrainer):
         many = {name: tensor.repeat_interleave(self.options.samples, 0) for name, tensor in prompt.items()}
         sampled = continuations(inner, self.reader, many, do_sample=True, temperature=self.options.temperature, **plain)
         inner.train()
+        keep_statistics(inner)
         advantage = self._rewards(examples, sampled, self.options.samples)
         advantage = advantage - self._rewards(examples, greedy, 1).repeat_interleave(self.options.samples)
         log_p = caption_log_probability(

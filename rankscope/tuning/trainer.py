@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from transformers import PrinterCallback, ProgressCallback, Trainer, TrainingArguments
 
 from rankscope.errors import NonFinite, UsageError
@@ -87,6 +88,7 @@ class StageTrainer(Trainer):
         self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
         """The model's mean loss, weighed so that a step's sum is the mean over all its labels."""
+        keep_statistics(model)
         loss = model(**inputs).loss
         if num_items_in_batch is None or self.counted is None:
             return loss
@@ -113,6 +115,16 @@ class StageTrainer(Trainer):
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         load_trained(self.trained, Path(resume_from_checkpoint) / TRAINED)
+
+
+def keep_statistics(model: nn.Module) -> None:
+    """Let batch normalisations (the stem of OFA) use and keep the statistics of pre-training, whatever is trained.
+
+    They are no parameters: no adapter's folder holds them, and small batches would replace them within a few steps.
+    """
+    for module in model.modules():
+        if isinstance(module, _BatchNorm):
+            module.eval()
 
 
 def _first_bad(trained: dict[str, nn.Parameter], *, gradients: bool) -> str | None:

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import tiny
+import tiny_ofa
 import torch
 from safetensors.torch import load_file
 from torch.testing import assert_close
@@ -365,3 +366,21 @@ def test_a_changed_base_is_refused_when_the_checkpoint_is_opened(base: Callable[
     tiny.save_base("gpt2", own, seed=7)
     with pytest.raises(CheckpointError, match="another model, or was changed since"):
         load_model(tmp_path / "o")
+
+
+@pytest.mark.parametrize("method", ["lora", "full"])
+def test_statistics_of_pre_training_stay(method: str, tmp_path: Path) -> None:
+    """No adapter's folder holds those of OFA's batch normalisations: a model trained with others would come back as another."""
+    tiny_ofa.save_published(tmp_path / "ofa")
+    data = [Example(str(i), image=tiny.picture(i), targets=(text,)) for i, text in enumerate(tiny.SENTENCES[:4])]
+    ends: list[dict[str, torch.Tensor]] = []
+
+    class End(TrainerCallback):
+        def on_train_end(self, args: Any, state: Any, control: Any, *, model: Any, **_: Any) -> None:
+            ends.append(model.state_dict())
+
+    train(tmp_path / "ofa", method=method, data=data, out=tmp_path / "o", steps=2, callbacks=[End()], **SMALL)
+    before = load_model(tmp_path / "ofa").state_dict()
+    found = [name for name in before if "running_" in name]
+    assert len(found) > 10
+    assert all(torch.equal(before[name], ends[0][name]) for name in found)

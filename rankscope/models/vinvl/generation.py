@@ -94,7 +94,13 @@ class Decoding:
 
 _IGNORED = frozenset({"use_cache", "return_dict", "output_hidden_states", "output_attentions", "early_stopping"})
 """Options of transformers' ``generate`` that change no word here."""
-_NEUTRAL: dict[str, Any] = {"top_k": 0, "top_p": 1.0, "repetition_penalty": 1.0, "no_repeat_ngram_size": 0}
+_NEUTRAL: dict[str, Any] = {
+    "top_k": 0,
+    "top_p": 1.0,
+    "repetition_penalty": 1.0,
+    "no_repeat_ngram_size": 0,
+    "min_length": 0,
+}
 """Options of transformers' ``generate`` that are not there, at the values at which they do nothing."""
 
 

@@ -17,7 +17,7 @@ from rankscope.store.files import COLLECT_AGAIN
 from rankscope.store.layout import PLACES
 from rankscope.store.manifest import Batch, Manifest, read_plan
 from rankscope.store.run import Problem, Report, checked_places
-from rankscope.store.tensors import Entry, read_header, read_tensor
+from rankscope.store.tensors import Entry, read_header, read_rows, read_tensor
 
 
 @dataclass
@@ -47,10 +47,12 @@ class Shard:
             found = {name: read_tensor(fd, self.path, entries[f"rows/{stack}/{name}"]) for name in PLACES}
         return checked_places(found, self.manifest, self.path, frozenset(self.batch.samples))
 
-    def features(self, site: str) -> Tensor:
-        """``(n, d)`` features."""
+    def features(self, site: str, rows: Tensor | None = None) -> Tensor:
+        """``(n, d)`` features, or those of some rows."""
         with self._open() as (fd, entries):
-            return read_tensor(fd, self.path, entries[site])
+            if rows is None:
+                return read_tensor(fd, self.path, entries[site])
+            return read_rows(fd, self.path, entries[site], rows)
 
     @contextmanager
     def _open(self) -> Iterator[tuple[int, dict[str, Entry]]]:

@@ -1,10 +1,10 @@
-"""A run as one file, written a site at a time."""
+"""A run as one file, written a stretch of rows at a time."""
 
 from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -25,7 +25,7 @@ SUFFIXES = (".pt", ".safetensors")
 
 
 def pack(folder: str | Path, target: str | Path, *, overwrite: bool = False) -> Run:
-    """Writes a run as one file, with the rows in the data's order. Memory holds one site at a time.
+    """Writes a run as one file, with the rows in the data's order. Memory does not grow with their number.
 
     ``.pt`` is what ``torch.load(target, weights_only=True)`` reads: a dictionary with ``features`` (a tensor a site),
     ``rows`` (tensors of each stack) and strings; ``.safetensors`` has the same tensors, and the strings as metadata.
@@ -94,13 +94,21 @@ def _shapes(run: Run) -> dict[str, tuple[torch.dtype, tuple[int, ...]]]:
     return {**sites, **places}
 
 
-def _tensors(run: Run) -> Iterator[tuple[str, Tensor]]:
-    """Every tensor by name, one at a time, in the order of :func:`_shapes`."""
+def _tensors(run: Run) -> Iterator[tuple[str, Iterable[Tensor]]]:
+    """Every tensor by name in the order of :func:`_shapes`, as stretches of its rows that are read when they are asked for."""
     for site in run.sites:
-        yield str(site), run.features(site)
+        yield str(site), run.stretches(site)
     for stack, rows in _rows(run).items():
         for name, x in zip(PLACES, (rows.sample, rows.position, rows.role), strict=True):
-            yield f"rows/{stack}/{name}", x
+            yield f"rows/{stack}/{name}", [x]
+
+
+def _hashed(stretches: Iterable[Tensor], sha: hashlib._Hash) -> Iterator[memoryview]:
+    """The bytes of a tensor, a stretch at a time, each counted into its digest."""
+    for x in stretches:
+        data = raw(x)
+        sha.update(data)
+        yield data
 
 
 def _write_safetensors(run: Run, path: Path) -> None:
@@ -110,22 +118,21 @@ def _write_safetensors(run: Run, path: Path) -> None:
     with path.open("r+b") as stream:
         stream.truncate(0)
         stream.write(header(shapes, strings(run.manifest, digests)))
-        for name, x in _tensors(run):
-            data = raw(x)
-            stream.write(data)
-            digests[name] = hashlib.sha256(data).hexdigest()
+        for name, stretches in _tensors(run):
+            stream.writelines(_hashed(stretches, sha := hashlib.sha256()))
+            digests[name] = sha.hexdigest()
         stream.seek(0)
         stream.write(header(shapes, strings(run.manifest, digests)))
 
 
 def _write_pt(run: Run, path: Path) -> None:
     digests, references = {}, {}
+    shapes = _shapes(run)
     with ptfile.sealed_archive(path) as archive:
-        for i, (name, x) in enumerate(_tensors(run)):
-            data = raw(x)
-            ptfile.add(archive, f"data/{i}", [data])
-            digests[name] = hashlib.sha256(data).hexdigest()
-            references[name] = ptfile.Reference(i, x.dtype, tuple(x.shape))
+        for i, (name, stretches) in enumerate(_tensors(run)):
+            ptfile.add(archive, f"data/{i}", _hashed(stretches, sha := hashlib.sha256()))
+            digests[name] = sha.hexdigest()
+            references[name] = ptfile.Reference(i, *shapes[name])
         features = {str(site): references[str(site)] for site in run.sites}
         rows = {stack: {key: references[f"rows/{stack}/{key}"] for key in PLACES} for stack in run.manifest.stacks}
         ptfile.add_dictionary(archive, {**strings(run.manifest, digests), "features": features, "rows": rows})

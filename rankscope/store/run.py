@@ -16,6 +16,9 @@ from rankscope.features import ROLES, Rows
 from rankscope.sites import Site, describe, select
 from rankscope.store.manifest import Manifest
 
+STRETCH = 1 << 26
+"""The bytes of features that are held at a time where a run is read in stretches; one row, or one sample, at least."""
+
 
 class Problem(NamedTuple):
     """A file that is not as it was written."""
@@ -61,8 +64,8 @@ class Part(Protocol):
     def places(self, stack: str) -> tuple[Tensor, Tensor, Tensor]:
         """Of each row, ``(n,)`` each: place of the sample, token position, role."""
 
-    def features(self, site: str) -> Tensor:
-        """``(n, d)`` features."""
+    def features(self, site: str, rows: Tensor | None = None) -> Tensor:
+        """``(n, d)`` features, or ``(m, d)`` those of some rows, by their places ``(m,)`` in the piece, ascending."""
 
 
 class Source(Protocol):
@@ -130,13 +133,30 @@ class Run:
             StoreCorrupt: if bytes are not those that were written.
         """
         name = str(self.site(site))
-        place = self._ordered(self.manifest.stack(name))[1]
-        out = torch.empty((len(place), self.manifest.width(name)), dtype=self.manifest.torch_dtype)
-        start = 0
+        return self._gathered(name, self._ordered(self.manifest.stack(name))[1])
+
+    def stretches(self, site: Site | str) -> Iterator[Tensor]:
+        """The rows of :meth:`features` one after the other, :data:`STRETCH` bytes at a time: memory does not grow with n.
+
+        Yields:
+            ``(m, d)`` features.
+        """
+        name = str(self.site(site))
+        step = max(1, STRETCH // (self.manifest.width(name) * self.manifest.torch_dtype.itemsize))
+        for stored in self._ordered(self.manifest.stack(name))[1].split(step):
+            yield self._gathered(name, stored)
+
+    def _gathered(self, name: str, stored: Tensor) -> Tensor:
+        """``(m, d)`` features of the rows that are stored at ``(m,)`` places, counted through all pieces."""
+        out = torch.empty((len(stored), self.manifest.width(name)), dtype=self.manifest.torch_dtype)
+        ascending, place = stored.sort()
+        first = start = 0
         for part in self._source.parts:
-            x = part.features(name)
-            out[place[start : start + len(x)]] = x
-            start += len(x)
+            last = first + part.count(self.manifest.stack(name))
+            stop = int(torch.searchsorted(ascending, last))
+            if stop > start:
+                out[place[start:stop]] = part.features(name, ascending[start:stop] - first)
+            first, start = last, stop
         return out
 
     def chunks(self, sites: str | Sequence[Site | str] = "all") -> Iterator[tuple[dict[Site, Tensor], dict[str, Rows]]]:
@@ -169,15 +189,13 @@ class Run:
         return Site.parse(str(site))
 
     def _ordered(self, stack: str) -> tuple[Rows, Tensor]:
-        """The rows of a stack in the data's order, and the place in it of each stored row."""
+        """The rows of a stack in the data's order, and at which place each is stored, counted through all pieces."""
         if stack not in self._order:
             columns = zip(*(part.places(stack) for part in self._source.parts), strict=True)
             sample, position, role = (torch.cat(list(column)) for column in columns)
             order = torch.argsort(position, stable=True)
             order = order[torch.argsort(sample[order], stable=True)]
-            place = torch.empty_like(order)
-            place[order] = torch.arange(len(order))
-            self._order[stack] = (Rows(sample[order], position[order], role[order], self.manifest.ids), place)
+            self._order[stack] = (Rows(sample[order], position[order], role[order], self.manifest.ids), order)
         return self._order[stack]
 
     def __repr__(self) -> str:

@@ -18,12 +18,11 @@ from rankscope.store.files import COLLECT_AGAIN
 from rankscope.store.layout import PLACES, SHARD_FORMAT
 from rankscope.store.manifest import Manifest
 from rankscope.store.plain import digest, line, member, parse
-from rankscope.store.run import Problem, Report, checked_places
-from rankscope.store.tensors import Entry, header, read_header, read_tensor
+from rankscope.store.run import STRETCH, Problem, Report, checked_places
+from rankscope.store.tensors import Entry, header, read_header, read_rows, read_tensor
 
 FORMAT = "rankscope-run"
 VERSION = "1"
-_STRETCH = 1 << 26
 
 
 def seal(manifest: str, tensors: str) -> str:
@@ -49,8 +48,8 @@ class Tensors:
     """The size of the file when it was opened, in bytes."""
     _seen: dict[str, tuple[int, int, int]] = field(default_factory=dict)
 
-    def read(self, name: str, rows: slice | None = None) -> Tensor:
-        """A tensor, or some of its rows.
+    def read(self, name: str, rows: slice | Tensor | None = None) -> Tensor:
+        """A tensor, or some of its rows: a slice, or places in ascending order.
 
         Raises:
             StoreCorrupt: if its bytes are not those that were written.
@@ -67,6 +66,8 @@ class Tensors:
                 if files.digest_of(fd, self.path, entry.start, entry.stop) != self.digests[name]:
                     raise StoreCorrupt(f"{self.path} was altered: the SHA-256 of its {name} differs; {COLLECT_AGAIN}")
                 self._seen[name] = seen
+            if isinstance(rows, Tensor):
+                return read_rows(fd, self.path, entry, rows)
             return read_tensor(fd, self.path, entry, rows)
 
 
@@ -88,9 +89,10 @@ class Stretch:
         found = {name: self.tensors.read(f"rows/{stack}/{name}", self.rows[stack]) for name in PLACES}
         return checked_places(found, self.tensors.manifest, self.tensors.path)
 
-    def features(self, site: str) -> Tensor:
-        """``(n, d)`` features."""
-        return self.tensors.read(site, self.rows[self.tensors.manifest.stack(site)])
+    def features(self, site: str, rows: Tensor | None = None) -> Tensor:
+        """``(n, d)`` features, or those of some rows."""
+        mine = self.rows[self.tensors.manifest.stack(site)]
+        return self.tensors.read(site, mine if rows is None else rows + mine.start)
 
 
 class SingleFile:
@@ -129,7 +131,7 @@ class SingleFile:
             raise StoreCorrupt(f"{self._path}: its rows are not in the data's order; {COLLECT_AGAIN}")
         widest = max(m.width(site) for site in m.sites) * m.torch_dtype.itemsize
         first = max(samples.values(), key=len)
-        ends = [0, *_ends(first, max(1, _STRETCH // widest)), len(m.ids)]
+        ends = [0, *_ends(first, max(1, STRETCH // widest)), len(m.ids)]
         cuts = {s: torch.searchsorted(x, torch.tensor(ends)).tolist() for s, x in samples.items()}
         return tuple(
             Stretch(self._tensors, {s: slice(c[i], c[i + 1]) for s, c in cuts.items()}) for i in range(len(ends) - 1)

@@ -151,3 +151,24 @@ def read_tensor(fd: int, path: Path, entry: Entry, rows: slice | None = None) ->
         stride = math.prod(entry.shape[1:]) * entry.dtype.itemsize
         read_into(fd, path, raw(out), entry.start + start * stride)
     return out
+
+
+def read_rows(fd: int, path: Path, entry: Entry, rows: Tensor) -> Tensor:
+    """Some rows of a tensor; those that lie beside each other are read at once.
+
+    Args:
+        fd: the file.
+        path: its name, for errors.
+        entry: the tensor.
+        rows: ``(m,)`` int64 places of the rows, ascending.
+
+    Raises:
+        StoreCorrupt: if the file ends before the last of them.
+    """
+    out = torch.empty((len(rows), *entry.shape[1:]), dtype=entry.dtype)
+    stride = math.prod(entry.shape[1:]) * entry.dtype.itemsize
+    ends = [*((rows.diff() != 1).nonzero().flatten() + 1).tolist(), len(rows)]
+    for start, stop in zip([0, *ends], ends, strict=False):
+        if stride and stop > start:
+            read_into(fd, path, raw(out[start:stop]), entry.start + int(rows[start]) * stride)
+    return out

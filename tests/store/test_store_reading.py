@@ -69,7 +69,7 @@ def test_every_form_holds_the_features_in_the_order_of_the_data(runs: Path, form
 def test_chunks_hold_whole_samples_and_together_everything(
     runs: Path, form: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("rankscope.store.single._STRETCH", 200)
+    monkeypatch.setattr("rankscope.store.single.STRETCH", 200)
     run = open_run(runs / form)
     pieces = list(run.chunks(["decoder.1", "vision.0"]))
     assert len(pieces) >= 3
@@ -82,6 +82,18 @@ def test_chunks_hold_whole_samples_and_together_everything(
     only, places = next(run.chunks("vision"))
     assert list(only) == [Site.parse("vision.0")]
     assert list(places) == ["vision"]
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_stretches_are_the_features_a_few_rows_at_a_time(
+    runs: Path, form: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rankscope.store.run.STRETCH", 100)
+    for site in SITES:
+        pieces = list(open_run(runs / form).stretches(site))
+        assert len(pieces) > 1
+        assert max(len(x) for x in pieces) == max(1, 25 // int(str(SITES[site]["width"])))
+        assert torch.equal(torch.cat(pieces), expected(site))
 
 
 def test_pt_is_a_plain_dictionary_for_torch_and_an_archive_for_zip(runs: Path, tmp_path: Path) -> None:
@@ -145,27 +157,35 @@ def test_packing_keeps_what_is_there_and_gives_the_same_bytes(runs: Path, tmp_pa
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
-def test_memory_while_packing_does_not_grow_with_the_number_of_sites(tmp_path: Path) -> None:
-    """48 MiB at 24 sites are packed in a process that may take 24 MiB more than it has."""
-    sites = {f"decoder.{i}": {"width": 128, "stack": "decoder"} for i in range(24)}
-    ids, size = [str(i) for i in range(4096)], 512
+@pytest.mark.parametrize(("count", "width"), [(24, 128), (1, 3072)], ids=["sites", "rows"])
+def test_memory_while_packing_does_not_grow_with_sites_or_rows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, count: int, width: int
+) -> None:
+    """48 MiB at 24 sites or at one are packed in a process that may take 24 MiB more than it has."""
+    monkeypatch.setattr("rankscope.store.run.STRETCH", 1 << 21)
+    sites = {f"decoder.{i}": {"width": width, "stack": "decoder"} for i in range(count)}
+    ids, size = [str(i) for i in range(4096)], 256
     told = manifest(sites=sites, probe={"name": "n", "fingerprint": "f", "ids": ids})
-    plan = [Batch(k, tuple(range(size * k, size * (k + 1))), 1) for k in range(8)]
+    plan = [Batch(k, tuple(range(k, 4096, 16)), 1) for k in range(16)]  # each stretch has rows of every batch
     with Writer.open(tmp_path / "run", told, plan) as writer:
         for batch in plan:
             sample = torch.tensor(batch.samples)
             rows = {"decoder": (sample, torch.zeros_like(sample), torch.zeros(size, dtype=torch.uint8))}
-            writer.write(batch.id, dict.fromkeys(sites, torch.randn(size, 128)), rows)
+            writer.write(batch.id, dict.fromkeys(sites, torch.randn(size, width)), rows)
         writer.finish()
 
-    def work(form: str) -> None:
+    def work(source: str, form: str) -> None:
         have = int(Path("/proc/self/statm").read_text().split()[0]) * os.sysconf("SC_PAGESIZE")
         resource.setrlimit(resource.RLIMIT_AS, (have + (24 << 20), resource.RLIM_INFINITY))
-        pack(tmp_path / "run", tmp_path / f"run.{form}")
+        pack(tmp_path / source, tmp_path / form)
 
-    for form in ("pt", "safetensors"):
-        assert in_child(lambda form=form: work(form)) == 0
-        assert (tmp_path / f"run.{form}").stat().st_size > 48 << 20
+    for source, form in (("run", "run.pt"), ("run.pt", "run.safetensors")):
+        assert in_child(lambda source=source, form=form: work(source, form)) == 0
+        assert (tmp_path / form).stat().st_size > 48 << 20
+    first = f"decoder.{count - 1}"
+    assert torch.equal(
+        open_run(tmp_path / "run.safetensors").features(first), open_run(tmp_path / "run").features(first)
+    )
 
 
 def test_a_site_that_is_not_there_is_an_error_that_lists_those_that_are(runs: Path) -> None:

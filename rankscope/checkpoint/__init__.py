@@ -22,10 +22,10 @@ from rankscope.checkpoint.files import (
     read_json,
     weight_files,
 )
-from rankscope.checkpoint.kinds import STAGES, in_cache, kind, stage_folders
+from rankscope.checkpoint.kinds import STAGES, folder_name, has_weights, in_cache, kind, stage_folders
 from rankscope.errors import CheckpointError
 
-__all__ = ["STAGES", "Checkpoint", "Tuning", "digest"]
+__all__ = ["STAGES", "Checkpoint", "Tuning", "digest", "folder_name", "processor_folder"]
 
 FULL = "full"
 """The kind of a tuning that is a whole model: its weights take the place of the base's."""
@@ -117,7 +117,7 @@ class Checkpoint:
     def processor(self) -> Path:
         """The folder of the tokenizer or processor: the tuned one's where it keeps one, the base's otherwise."""
         folders = [self.path, *(t.path for t in reversed(self.tunings)), self.weights, self.base]
-        return next((f for f in folders if any((f / name).exists() for name in _PROCESSOR)), self.base)
+        return next(filter(_has_processor, folders), self.base)
 
     @property
     def digest(self) -> str:
@@ -127,8 +127,23 @@ class Checkpoint:
 
     @property
     def name(self) -> str:
-        """The last part of the path."""
-        return self.path.resolve().name
+        """The last part of the path; of a repository in the Hub cache its name, of a trainer's checkpoint with its folder."""
+        return folder_name(self.path)
+
+
+def processor_folder(where: str | Path | Sequence[str | Path] | Checkpoint) -> Path:
+    """The folder of a tokenizer or processor: the one given if it holds one, or the one that a checkpoint names.
+
+    Raises:
+        CheckpointError: if it holds none and is no checkpoint either.
+    """
+    if isinstance(where, str | Path) and _has_processor(folder := _folder(where)):
+        return folder
+    return Checkpoint.read(where).processor
+
+
+def _has_processor(folder: Path) -> bool:
+    return any((folder / name).exists() for name in _PROCESSOR)
 
 
 def _folder(path: str | Path) -> Path:
@@ -168,11 +183,42 @@ def _model_config(folder: Path) -> dict[str, Any]:
 def _read_list(folders: list[Path], base_model: str | Path | None) -> Checkpoint:
     tunings = [_tuning(folder) for folder in folders]
     if base_model is None and tunings[0].kind == FULL:
+        _check_list(folders[0], tunings[0].config, tunings[1:])
         return Checkpoint(folders[-1], folders[0], tuple(tunings[1:]))
     if base_model is not None and len(tunings) == 1 and tunings[0].kind == FULL:
         return Checkpoint(folders[0], folders[0])
     base = _base(tunings, base_model)
+    if base_model is None:
+        _check_list(base, read_json(base / MODEL_CONFIG), tunings)
     return Checkpoint(folders[-1], base, tuple(tunings), tunings[0].config.get("revision"))
+
+
+def _check_list(base: Path, config: Mapping[str, Any], tunings: Sequence[Tuning]) -> None:
+    """See that what stands in a list was done to one base, as far as types and the adapters' own records tell.
+
+    Raises:
+        CheckpointError: if a whole model is of another type or the same as what is before it, or an adapter names another
+            base that is here and holds other weights.
+    """
+    whole = [base]
+    for tuning in tunings:
+        if tuning.kind == FULL:
+            types = [c.get("model_type") for c in (config, tuning.config)]
+            if types[0] != types[1]:
+                raise CheckpointError(
+                    f"{tuning.path} is a whole {types[1]!r} and its base {base} a {types[0]!r}: a list is one base and what was "
+                    "done to it, in order"
+                )
+            if digest(tuning.path) == digest(whole[-1]):
+                raise CheckpointError(f"{tuning.path} changes nothing: it is the same model as {whole[-1]}")
+            whole.append(tuning.path)
+        elif (named := _found(tuning.config.get("base_model_name_or_path"), [tuning.path])) is not None:
+            same = any(named.resolve() == path.resolve() for path in whole)
+            if not same and has_weights(named) and digest(named) not in {digest(path) for path in whole}:
+                raise CheckpointError(
+                    f"{tuning.path} was tuned on {named}, which is another model than {whole[-1]}; if its record is wrong, give "
+                    "the right base with --base-model (base_model=…)"
+                )
 
 
 def _read_stages(folder: Path, base_model: str | Path | None) -> Checkpoint:
@@ -201,6 +247,14 @@ def _stages(folder: Path, record: Mapping[str, Any]) -> list[Path]:
     return [inside(folder, str(name), said_by=folder / STAGES) for name in names]
 
 
+def _found(named: Any, beside: Sequence[Path], revision: str | None = None) -> Path | None:
+    """The folder of a base by its path, by its path from one of some folders, or in the Hub cache; None if it is not here."""
+    if not isinstance(named, str | Path) or not str(named):
+        return None
+    here = (Path(named).expanduser(), *(folder / named for folder in beside))
+    return next((p for p in here if p.is_dir()), None) or in_cache(str(named), revision)
+
+
 def _base(tunings: Sequence[Tuning], base_model: str | Path | None) -> Path:
     named, revision = base_model, None
     if named is None:
@@ -211,10 +265,7 @@ def _base(tunings: Sequence[Tuning], base_model: str | Path | None) -> Path:
     if named is None:
         what = tunings[0].path if tunings else "the folder"
         raise CheckpointError(f"{what} names no base model; give it with --base-model (base_model=…)")
-    beside = [t.path / named for t in tunings]
-    folder = next((p for p in (Path(named).expanduser(), *beside) if p.is_dir()), None) or in_cache(
-        str(named), revision
-    )
+    folder = _found(named, [t.path for t in tunings], revision)
     if folder is None:
         raise CheckpointError(
             f"the base model {str(named)!r} of {tunings[0].path if tunings else 'the checkpoint'} is neither a folder here "

@@ -13,7 +13,8 @@ from rankscope.errors import CheckpointError
 STAGES = "rankscope.json"
 """The file in which a folder of stages keeps its base, their order, and how they were made."""
 _STAGE = re.compile(r"(\d+)-.+")
-_TRAINER = re.compile(r"checkpoint-(\d+)")
+TRAINER = re.compile(r"checkpoint-(\d+)")
+"""What a Trainer calls the folders of its checkpoints."""
 _REPOSITORY = re.compile(r"[\w.-]+(/[\w.-]+)?")
 _BARE = {
     ".safetensors": "a bare weights file",
@@ -49,6 +50,14 @@ def stage_folders(folder: Path) -> list[Path]:
     return [path for _, path in sorted(found)]
 
 
+def folder_name(folder: Path) -> str:
+    """The last part of a path; of a repository in the Hub cache its name, of a trainer's checkpoint with its folder."""
+    path = folder.resolve()
+    if path.parent.name == "snapshots" and path.parents[1].name.startswith("models--"):
+        return path.parents[1].name.rpartition("--")[2]
+    return f"{path.parent.name}-{path.name}" if TRAINER.fullmatch(path.name) else path.name
+
+
 _KINDS: dict[str, Callable[[Path], bool]] = {
     "stages": lambda p: (
         (p / STAGES).is_file() and not (p / ADAPTER_CONFIG).exists() and not (p / MODEL_CONFIG).exists()
@@ -71,7 +80,7 @@ def _about_file(path: Path) -> str:
 
 def _about_folder(folder: Path) -> str:
     children = sorted(p.name for p in folder.iterdir())
-    trainer = sorted((int(m[1]), name) for name in children if (m := _TRAINER.fullmatch(name)))
+    trainer = sorted((int(m[1]), name) for name in children if (m := TRAINER.fullmatch(name)))
     if trainer:
         steps = ", ".join(name for _, name in trainer)
         return f"{folder} is the output of a Trainer and no checkpoint itself; give one of those in it: {steps}"

@@ -17,14 +17,14 @@ PACKAGE = ROOT / "rankscope"
 # Each row imports only from rows above it. Names in one row never import each other.
 ROWS: list[set[str]] = [
     {"errors"},
-    {"sites", "definition"},
+    {"sites", "definition", "devices"},
     {"features", "checkpoint", "linalg", "data"},
     {"spectrum", "store", "scores", "inference", "planted", "reading", "verdict"},
     {"measures", "comparisons", "weights", "models"},
     {"registry", "estimate"},
     {"plots"},
     {"result"},
-    {"arm_result", "curve_result"},
+    {"arm_result", "curve_result", "weight_result"},
     {"pipeline", "tuning"},
     {"selftest", "demo"},
     {"__init__"},

@@ -5,13 +5,32 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from functools import reduce
+from typing import Literal
 
 import torch
 from peft import PeftModel
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import nn
 
+from rankscope.errors import UsageError
 from rankscope.models.prefix_live import prefix_of
+
+PRECISIONS = ("float32", "bfloat16", "float16", "float64")
+"""In which a model can be run."""
+
+
+def precision(dtype: torch.dtype | str | None) -> torch.dtype | Literal["auto"]:
+    """The dtype that is meant, by itself or by its name; ``auto``, the checkpoint's own, where nothing is given.
+
+    Raises:
+        UsageError: if a model cannot be run in it.
+    """
+    name = str(dtype or "auto").removeprefix("torch.")
+    if name == "auto":
+        return "auto"
+    if name not in PRECISIONS:
+        raise UsageError(f"a model runs in {', '.join(PRECISIONS)}; got {name!r}")
+    return getattr(torch, name)
 
 
 def features_dtype(model: nn.Module) -> torch.dtype:

@@ -20,9 +20,11 @@ from transformers.models.auto import modeling_auto
 from transformers.utils import logging as transformers_logging
 
 from rankscope.checkpoint import Checkpoint
+from rankscope.devices import where
 from rankscope.errors import CheckpointError, MissingTool, UnsafeError
 from rankscope.models import ported
 from rankscope.models.attach import attach
+from rankscope.models.dtypes import precision
 from rankscope.models.ofa.loading import check_vocabulary as check_ofa
 from rankscope.models.vinvl.loading import check_vocabulary as check_vinvl
 
@@ -72,11 +74,13 @@ def load_model(
         CheckpointError: if a tensor is missing, left over, of another shape, or not finite, or an adapter does not land.
         UnsafeError: if the checkpoint needs code that was not trusted.
         MissingTool: if 4-bit weights are asked for without bitsandbytes.
+        UsageError: if this machine has no such device, or a model cannot be run in that dtype.
     """
+    options: dict[str, Any] = {"dtype": precision(dtype), "device_map": device_map}
+    device = None if device is None else where(device)
     found = Checkpoint.read(checkpoint, base_model=base_model)
     if device is not None and device_map is None and (load_in_4bit or "quantization_config" in found.config):
         device_map = {"": device}  # quantised weights are made where they stay
-    options: dict[str, Any] = {"dtype": dtype or "auto", "device_map": device_map}
     if load_in_4bit:
         options["quantization_config"] = _four_bits()
     model = load_base(found.weights, trust_remote_code=trust_remote_code, **options)

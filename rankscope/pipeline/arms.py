@@ -8,6 +8,7 @@ from typing import Any
 
 from rankscope.arm_result import ArmCompared, ArmContrast
 from rankscope.definition import Comparison, Definition
+from rankscope.devices import where
 from rankscope.errors import NotComparable, UsageError
 from rankscope.pipeline.align import Aligned, data_notes, distinct_names, shared_sites
 from rankscope.pipeline.arm_numbers import Number, grounds_of, number
@@ -15,7 +16,6 @@ from rankscope.pipeline.arm_records import Seen, evidence, records_of
 from rankscope.pipeline.guards import GuardedView, check_variant, guarded_view
 from rankscope.pipeline.measuring import GROUPS, Progress, caution, convention, silent, why_not
 from rankscope.pipeline.resolve import as_run
-from rankscope.pipeline.source import where
 from rankscope.registry import Measure, known
 from rankscope.sites import Site
 from rankscope.store import Run

@@ -9,10 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from rankscope.checkpoint import Checkpoint
+from rankscope.checkpoint import Checkpoint, folder_name
 from rankscope.checkpoint import digest as folder_digest
 from rankscope.data.open import open_data
 from rankscope.data.probes import ProbeSet
+from rankscope.devices import where
 from rankscope.errors import CheckpointError, UsageError
 from rankscope.features import TEXT, Grid
 from rankscope.models.dtypes import features_dtype, weights_dtype
@@ -20,7 +21,7 @@ from rankscope.models.limits import takes_positions, virtual_rows
 from rankscope.models.load import load_model
 from rankscope.models.reader import Reader, reader
 from rankscope.models.stacks import stacks, taps, unwrapped
-from rankscope.pipeline.source import Source, module_digest, where
+from rankscope.pipeline.source import Source, module_digest
 from rankscope.reading.forward import Inputs
 from rankscope.reading.probing import Parts
 
@@ -32,27 +33,34 @@ def from_checkpoint(
     data: Any,
     *,
     n: int | None,
-    processor: str | Path | None,
-    base_model: str | Path | None,
-    device: str | None,
-    dtype: str | None,
-    trust_remote_code: bool,
+    processor: str | Path | None = None,
+    base_model: str | Path | None = None,
+    device: str | None = None,
+    trust_remote_code: bool = False,
+    padding_side: str = "right",
+    chat: bool = False,
+    **loading: Any,
 ) -> Source:
     """The source of a checkpoint on disk, or of a loaded model; see :func:`rankscope.pipeline.source.open_source`.
 
     Raises:
         CheckpointError: if the checkpoint does not load, or a loaded model has no processor.
         DataError: if there are fewer than n samples.
+        UsageError: if there is no such precision, device or padding side.
     """
+    if padding_side not in ("left", "right"):
+        raise UsageError(f"padding is on the left or right; got {padding_side!r}")
     probe = _probe(data, n)
+    trust: dict[str, Any] = {"trust_remote_code": trust_remote_code}
+    home: Any = processor
     if isinstance(model, nn.Module):
         loaded, told, name = model.eval(), _in_memory(model), type(unwrapped(model)).__name__
-        found = Checkpoint.read(processor or _home(model))
+        home = home or _home(model)
     else:
         found = Checkpoint.read(model, base_model=base_model)
-        loaded = load_model(found, device=str(where(device)), dtype=dtype, trust_remote_code=trust_remote_code)
-        told, name = _on_disk(found), found.name
-    read = reader(loaded, found, trust_remote_code=trust_remote_code)
+        loaded = load_model(found, device=where(device), **trust, **loading)
+        told, name, home = _on_disk(found), found.name, home or found
+    read = reader(loaded, home, padding_side=padding_side, chat=chat, **trust)
     return Source(
         model=loaded,
         name=name,
@@ -60,11 +68,11 @@ def from_checkpoint(
         known_widths={stack.name: stack.width for stack in stacks(loaded).values()},
         ids=probe.ids,
         lengths=_lengths(read, probe),
-        collate=_collate(read, probe, next(loaded.parameters()).device),
+        collate=_collate(read, probe, _device(loaded)),
         checkpoint=told,
         data_name=probe.name,
         fingerprint=probe.fingerprint,
-        reading=_reading(loaded, read),
+        reading={**_reading(loaded, read), **({"chat": True} if chat else {})},
         dtype=features_dtype(loaded),
         notes=probe.notices,
     )
@@ -130,7 +138,7 @@ def _on_disk(found: Checkpoint) -> dict[str, Any]:
     tunings = [t.summary for t in found.tunings]
     return {
         "path": str(found.path),
-        "summary": " + ".join([f"{found.path}: {found.base.name}", *tunings]),
+        "summary": " + ".join([f"{found.path}: {folder_name(found.base)}", *tunings]),
         "base": {"path": str(found.base), "digest": folder_digest(found.base)},
         "tunings": tunings,
         "digest": found.digest,
@@ -163,5 +171,10 @@ def _reading(model: nn.Module, read: Reader) -> dict[str, Any]:
         "padding_side": read.padding_side,
         "attention": getattr(config, "_attn_implementation", None),
         "precision": str(weights_dtype(model)).removeprefix("torch."),
-        "device": next(model.parameters()).device.type,
+        "device": _device(model).type,
     }
+
+
+def _device(model: nn.Module) -> torch.device:
+    """Where a model takes its inputs: where its first weights lie that lie anywhere."""
+    return next((p.device for p in model.parameters() if p.device.type != "meta"), torch.device("cpu"))

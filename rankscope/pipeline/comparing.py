@@ -11,6 +11,7 @@ from torch import Tensor
 
 from rankscope.comparisons.cka_map import cka_map
 from rankscope.definition import Comparison, Definition
+from rankscope.devices import where
 from rankscope.errors import NotComparable
 from rankscope.estimate import FEWEST, Replicates
 from rankscope.features import Rows
@@ -32,7 +33,6 @@ from rankscope.pipeline.measuring import (
     why_not,
 )
 from rankscope.pipeline.resolve import as_run
-from rankscope.pipeline.source import where
 from rankscope.registry import DEFAULT_COMPARED, Measure, known
 from rankscope.result import NOTHING, Compared, Contrast
 from rankscope.sites import Site, describe
@@ -54,6 +54,7 @@ def compare(
     common_rows: bool = False,
     variant: str = "raw",
     allow_duplicates: bool = False,
+    base_model: str | Path | None = None,
     device: str | None = None,
     progress: Progress = silent,
 ) -> Contrast:
@@ -70,6 +71,7 @@ def compare(
         common_rows: where the rows differ, use those that all have, rather than refuse.
         variant: what to do to the rows first, one of :data:`~rankscope.pipeline.guards.VARIANTS`.
         allow_duplicates: compare rows even if half a per cent or more are copies of others that the data do not explain.
+        base_model: the base of checkpoint folders, in place of the one that their adapters name.
         device: where to compute; the GPU where there is one.
         progress: told of each site.
 
@@ -79,7 +81,9 @@ def compare(
     """
     check_variant(variant)
     chosen = [known(m) for m in measures]
-    runs = tuple(as_run(r, progress=progress) for r in ((a, b) if base is None else (a, b, base)))
+    runs = tuple(
+        as_run(r, progress=progress, base_model=base_model) for r in ((a, b) if base is None else (a, b, base))
+    )
     aligned = Aligned(runs, shared_sites(runs, sites), common_rows)
     notes = _notes(runs, aligned, variant)
     guard: dict[str, Any] = {"variant": variant, "allow_duplicates": allow_duplicates, "names": distinct_names(runs)}

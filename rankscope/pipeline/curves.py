@@ -10,12 +10,12 @@ from torch import Tensor
 
 from rankscope.curve_result import CurvePoint, Curves
 from rankscope.definition import Definition
+from rankscope.devices import where
 from rankscope.errors import NotComparable, UnknownName
 from rankscope.estimate import View
 from rankscope.inference.extrapolate import LAWS, Curve, extrapolate, subsampling_curve
 from rankscope.pipeline.guards import APART, GuardedView, check_variant, guarded_view
 from rankscope.pipeline.measuring import GROUPS, Progress, convention, noise_value, silent, why_not
-from rankscope.pipeline.source import where
 from rankscope.registry import Measure, definition
 from rankscope.result import NOTHING
 from rankscope.sites import Site, select

@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 
 from rankscope.definition import Comparison, Definition
+from rankscope.devices import where
 from rankscope.errors import DataError, NotComparable
 from rankscope.estimate import Replicates, View
 from rankscope.inference import jackknife
 from rankscope.linalg.svd import singular_values
 from rankscope.pipeline.guards import APART, GuardedView, check_variant, guarded_view
-from rankscope.pipeline.source import where
 from rankscope.registry import DEFAULT_DEFINITIONS, Measure, definition
 from rankscope.result import NOTHING, Measured, Measurement
 from rankscope.sites import Site, select

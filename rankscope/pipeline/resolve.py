@@ -24,7 +24,7 @@ def load(path: str | Path, *, verify: bool = True) -> Run:
     return open_run(path, verify=verify)
 
 
-def as_run(what: Run | str | Path, *, progress: Progress = silent) -> Run:
+def as_run(what: Run | str | Path, *, progress: Progress = silent, base_model: str | Path | None = None) -> Run:
     """The run that is meant.
 
     A checkpoint folder is collected with every default, into a file beside where the command runs, and found there the
@@ -33,6 +33,7 @@ def as_run(what: Run | str | Path, *, progress: Progress = silent) -> Run:
     Args:
         what: a run; the path of a run; or a checkpoint folder.
         progress: told of the batches where a checkpoint is collected.
+        base_model: the base of a checkpoint, in place of the one that its adapter names.
 
     Raises:
         CheckpointError: if it is a bare weights file; the message says what to do.
@@ -46,4 +47,4 @@ def as_run(what: Run | str | Path, *, progress: Progress = silent) -> Run:
     from rankscope.pipeline.collecting import run_job
     from rankscope.pipeline.prepare import prepare
 
-    return run_job(prepare(path, reuse=True), progress=progress)
+    return run_job(prepare(path, reuse=True, base_model=base_model), progress=progress)

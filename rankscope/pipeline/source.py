@@ -5,12 +5,12 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
+from rankscope.errors import UsageError
 from rankscope.pipeline.samples import content, is_samples
 from rankscope.reading.forward import Inputs
 from rankscope.reading.hooks import Tap, reading
@@ -18,6 +18,8 @@ from rankscope.sites import Site
 
 TENSORS = "tensors"
 """What the manifest calls tensors that a plain module was fed with."""
+LOADING = ("base_model", "device", "dtype", "device_map", "load_in_4bit")
+"""Options that tell how a checkpoint is loaded."""
 DEFAULT_DATA = "scenes"
 """The probe set where none is given: the embedded scenes."""
 
@@ -74,11 +76,7 @@ def open_source(
     data: Any = None,
     *,
     n: int | None = None,
-    base_model: str | Path | None = None,
-    processor: str | Path | None = None,
-    device: str | None = None,
-    dtype: str | None = None,
-    trust_remote_code: bool = False,
+    **opening: Any,
 ) -> Source:
     """What to read from.
 
@@ -87,32 +85,32 @@ def open_source(
         data: the probe set, as :func:`rankscope.open_data` takes it; for any module in memory tensors, or what holds
             them: see :func:`rankscope.pipeline.samples.samples_of`.
         n: only the first n samples.
-        base_model: the base, in place of the one that an adapter names.
-        processor: the folder of the tokenizer or processor of a loaded model, where the model does not tell.
-        device: where the model runs; the GPU where there is one. A loaded model stays where it is.
-        dtype: the precision of the model; its own where nothing is given.
-        trust_remote_code: whether code that lies in the checkpoint may run.
+        opening: how a checkpoint is loaded, as :func:`rankscope.load_model` takes it: ``base_model``, ``device`` (the GPU where
+            there is one), ``dtype``, ``device_map``, ``load_in_4bit``, ``trust_remote_code``; how texts and images are read, as
+            :func:`rankscope.models.reader.reader` takes it: ``padding_side``, ``chat``; and ``processor``, the folder of the
+            tokenizer or processor where it is not the checkpoint's own.
 
     Raises:
         CheckpointError: if there is no checkpoint, or it does not load.
+        UsageError: if there is no such device, precision or padding side, or an option has no meaning for the model.
         DataError: if there are fewer than n samples, or none.
     """
+    given = [name for name, value in opening.items() if value not in (None, False)]
     if isinstance(model, nn.Module) and (is_samples(data) or not of_transformers(model)):
         from rankscope.pipeline.tensor_source import from_tensors
 
+        _refuse(given, "has no meaning for a module that is fed with tensors")
         return from_tensors(model, data, n)
     from rankscope.pipeline.checkpoint_source import from_checkpoint
 
-    return from_checkpoint(
-        model,
-        data if data is not None else DEFAULT_DATA,
-        n=n,
-        processor=processor,
-        base_model=base_model,
-        device=device,
-        dtype=dtype,
-        trust_remote_code=trust_remote_code,
-    )
+    if isinstance(model, nn.Module):
+        _refuse([name for name in given if name in LOADING], "has no meaning for a model that is loaded already")
+    return from_checkpoint(model, data if data is not None else DEFAULT_DATA, n=n, **opening)
+
+
+def _refuse(names: Sequence[str], why: str) -> None:
+    if names:
+        raise UsageError(f"{', '.join(names)} {why}; leave it out")
 
 
 def of_transformers(model: nn.Module) -> bool:
@@ -130,8 +128,3 @@ def module_digest(model: nn.Module) -> str:
         whole.update(f"{name}:{tuple(x.shape)}:{x.dtype};".encode())
         whole.update(content(x))
     return whole.hexdigest()
-
-
-def where(device: str | None) -> torch.device:
-    """The device asked for, or the GPU where there is one."""
-    return torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))

@@ -37,6 +37,7 @@ def compare(
     ] = None,
     as_json: show.Json = False,
     as_csv: show.Csv = False,
+    base_model: show.BaseModel = None,
     device: show.Device = None,
     quiet: show.Quiet = False,
 ) -> None:
@@ -49,8 +50,9 @@ def compare(
 
     Example: rankscope compare --arm lora=lora-s*.pt --arm ptlora=ptlora-s*.pt --base pretrained.pt
     """
-    if arm and (a or b or common_rows):
-        raise UsageError("--arm takes the place of the two runs, and needs the same rows in all")
+    if arm and (a or b or common_rows or base_model):
+        raise UsageError("--arm takes the place of the two runs, and needs runs with the same rows")
+    of_two = {"common_rows": common_rows, "base_model": base_model}
     options: dict[str, Any] = {"base": base, "sites": layers, "groups": groups, "variant": variant, "device": device}
     options |= {"allow_duplicates": allow_duplicates}
     if measures:
@@ -59,7 +61,7 @@ def compare(
         options["measures"] = named(measures)
     with show.progress("comparing", quiet=quiet) as progress:
         options["progress"] = progress
-        shown = _arms(arm, options) if arm else _two(a, b, {**options, "common_rows": common_rows})
+        shown = _arms(arm, options) if arm else _two(a, b, {**options, **of_two})
     for text in () if quiet else shown.result.notes:
         show.note(f"note: {text}")
     show.records(shown.result.to_records(), as_json=as_json, as_csv=as_csv, table=shown.table)

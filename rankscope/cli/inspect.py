@@ -18,7 +18,7 @@ SAMPLES = 1000
 
 def inspect(
     checkpoint: Annotated[list[Path], typer.Argument(help="A checkpoint folder, or several in order: base, adapters.")],
-    base_model: Annotated[str | None, typer.Option(help="The base, where the adapter's own record is wrong.")] = None,
+    base_model: show.BaseModel = None,
     trust_remote_code: Annotated[bool, typer.Option(help="Allow code that lies in the checkpoint to run.")] = False,
     as_json: show.Json = False,
 ) -> None:

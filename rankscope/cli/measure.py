@@ -25,6 +25,7 @@ def measure(
     as_json: show.Json = False,
     as_csv: show.Csv = False,
     plot: Annotated[Path | None, typer.Option(help="Write the figure here, without suffix: SVG, PDF and PNG.")] = None,
+    base_model: show.BaseModel = None,
     device: show.Device = None,
     quiet: show.Quiet = False,
 ) -> None:
@@ -38,7 +39,7 @@ def measure(
 
     chosen = named(measures) if measures else DEFAULT_DEFINITIONS
     with show.progress("measuring", quiet=quiet) as progress:
-        opened = as_run(run, progress=progress)
+        opened = as_run(run, progress=progress, base_model=base_model)
         result = run_measure(
             opened,
             chosen,

@@ -13,6 +13,9 @@ import typer
 Json = Annotated[bool, typer.Option("--json", help="Print a list of flat records as JSON.")]
 Csv = Annotated[bool, typer.Option("--csv", help="Print the records as CSV.")]
 Device = Annotated[str | None, typer.Option(help="The torch device; the GPU where there is one.")]
+BaseModel = Annotated[
+    str | None, typer.Option(help="The base of a checkpoint, where its adapter's own record is wrong.")
+]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no notes.")]
 Variant = Annotated[
     str, typer.Option(help="What to do to the rows first: raw, distinct, sinks-dropped or standardised.")

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoImageProcessor, AutoProcessor, AutoTokenizer
 
-from rankscope.checkpoint import Checkpoint
+from rankscope.checkpoint import processor_folder
 from rankscope.data.probes import Example
 from rankscope.errors import CheckpointError, DataError
 from rankscope.features import ANSWER, IMAGE, QUERY, SPECIAL, TEXT
@@ -95,19 +95,24 @@ class Inputs:
         chat: bool = False,
         trust_remote_code: bool = False,
     ) -> Inputs:
-        """The inputs of a model, with what lies in its checkpoint.
+        """The inputs of a model, with what lies in its checkpoint or in a folder of its own.
 
         Raises:
-            CheckpointError: if there is no tokenizer or processor.
+            CheckpointError: if there is no tokenizer or processor, or it has no chat template and one is asked for.
         """
         there = stacks(model)
         columns = {stack.columns for stack in there.values()}
+        folder = processor_folder(checkpoint)
         processor = cls.open(
-            Checkpoint.read(checkpoint).processor,
+            folder,
             text="text" in columns,
             image="patches" in columns or cls.reads_images,
             trust_remote_code=trust_remote_code,
         )
+        if chat and not any(
+            getattr(p, "chat_template", None) for p in (processor, getattr(processor, "tokenizer", None))
+        ):
+            raise CheckpointError(f"{folder} has no chat template; read the texts as they are, or save one there")
         base = unwrapped(model)
         return cls(processor, base.config, there, answers, chat, hasattr(base, "generate"))
 

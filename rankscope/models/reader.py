@@ -222,7 +222,8 @@ def reader(model: nn.Module, checkpoint: Any, **options: Any) -> Reader:
 
     Args:
         model: the tuned model.
-        checkpoint: where it was loaded from: a :class:`~rankscope.checkpoint.Checkpoint`, or what that can be read from.
+        checkpoint: where it was loaded from: a :class:`~rankscope.checkpoint.Checkpoint`, what that can be read from, or the
+            folder of a tokenizer or processor alone.
         options: ``padding_side``; ``answers`` (whether a decoder-only model reads the target too, default yes); ``chat``
             (whether the chat template is applied, default no); ``trust_remote_code``.
 

@@ -25,7 +25,8 @@ def collect(model: Any, data: Any = None, *, progress: Progress = silent, **opti
             tensors or what holds them (:func:`rankscope.pipeline.samples.samples_of`). The embedded scenes where nothing is given.
         progress: called with (batches done, batches in all, text).
         options: ``sites``, ``rows``, ``n``, ``out``, ``name``, ``keep_special``, ``tokens_per_batch``, ``nonfinite``,
-            ``shard``, ``overwrite``, ``base_model``, ``device``, ``dtype``, ``trust_remote_code``, ``processor``, as
+            ``shard``, ``overwrite``, ``base_model``, ``device``, ``dtype``, ``device_map``, ``load_in_4bit``,
+            ``padding_side``, ``chat``, ``trust_remote_code``, ``processor``, as
             :func:`rankscope.pipeline.prepare.prepare` and :func:`rankscope.pipeline.source.open_source` tell.
 
     Raises:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from rankscope.errors import UsageError
 from rankscope.pipeline.source import Source
 from rankscope.reading.hooks import Tap
 from rankscope.sites import Site, describe
@@ -15,6 +16,11 @@ from rankscope.store import Batch, Manifest, Run
 
 SINGLE = (".pt", ".safetensors")
 """Endings of a run in one file; anything else is a folder."""
+OTHERS = (
+    *(".npz", ".npy", ".h5", ".hdf5", ".zarr", ".parquet", ".arrow", ".csv", ".tsv", ".json", ".jsonl", ".txt"),
+    *(".bin", ".pth", ".ckpt", ".pkl", ".pickle", ".mat", ".zip"),
+)
+"""Endings of other kinds of files, which no folder of a run is called by."""
 PARTIAL = ".partial"
 """What is appended to the name of a single file for the folder in which its batches gather."""
 
@@ -74,6 +80,18 @@ class Job:
             f"output      {self.out}: about {size_in_words(self.bytes)}; {size_in_words(free)} free",
         ]
         return "\n".join([*lines, *(f"note        {text}" for text in m.notes)])
+
+
+def check_suffix(path: Path) -> None:
+    """Refuse an output that says by its ending that it is of another kind.
+
+    Raises:
+        UsageError: for the ending of another kind of file.
+    """
+    if path.suffix in OTHERS:
+        raise UsageError(
+            f"a run is a folder, or one file ending in {' or '.join(SINGLE)}; got {path.name!r}; export writes other formats"
+        )
 
 
 def size_in_words(count: float) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from rankscope.errors import CheckpointError, OutputExists, StorageError, UsageError
-from rankscope.pipeline.job import SINGLE, Job, existing, size_in_words
+from rankscope.pipeline.job import SINGLE, Job, check_suffix, existing, size_in_words
 from rankscope.pipeline.source import Source, open_source
 from rankscope.reading.forward import batches_by_length
 from rankscope.reading.hooks import Tap
@@ -55,7 +55,8 @@ def prepare(
         shard: ``i/n`` for the i-th of n processes that fill one folder; taken from torchrun's environment where set.
         overwrite: whether an output that exists is replaced.
         reuse: whether a finished run of the very same plan is taken as it is.
-        opening: ``base_model``, ``device``, ``dtype``, ``trust_remote_code``, ``processor``: see :func:`open_source`.
+        opening: ``base_model``, ``device``, ``dtype``, ``device_map``, ``load_in_4bit``, ``trust_remote_code``,
+            ``processor``, ``padding_side``, ``chat``: see :func:`open_source`.
 
     Raises:
         UnknownName: if there is no such site or row kind.
@@ -66,6 +67,9 @@ def prepare(
     check_kind(rows)
     if nonfinite not in ("refuse", "keep"):
         raise UsageError(f"nonfinite is refuse or keep; got {nonfinite!r}")
+    if tokens_per_batch < 1:
+        raise UsageError(f"a batch holds at least one token; got {tokens_per_batch} tokens per batch")
+    check_suffix(Path(out or ""))
     source = open_source(model, data, n=n, **opening)
     target = Path(out) if out is not None else Path(f"{source.name}.pt")
     chosen, left_out = _chosen(source, sites)

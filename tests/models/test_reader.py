@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from tapped import called, examples, real
 from torch import nn
 
 from rankscope.data.probes import Example
-from rankscope.errors import DataError, UsageError
+from rankscope.errors import CheckpointError, DataError, UsageError
 from rankscope.features import ROLES
 from rankscope.models.load import load_model
 from rankscope.models.prefix_live import attach_prefix, new_prefix
@@ -230,8 +231,12 @@ def test_a_caption_without_a_prompt_is_all_answer(folder: Callable[..., Path]) -
 
 def test_the_chat_template_is_applied_only_when_asked(folder: Callable[..., Path], tmp_path: Path) -> None:
     model, plain = opened(folder("llama"))
-    chat = reader(model, folder("llama"), chat=True)
-    chat.inputs.tokenizer.chat_template = "{% for m in messages %}<s>user: {{ m['content'] }} bot:{% endfor %}"
+    with pytest.raises(CheckpointError, match=r"llama has no chat template"):
+        reader(model, folder("llama"), chat=True)
+    template = "{% for m in messages %}<s>user: {{ m['content'] }} bot:{% endfor %}"
+    chatty = Path(shutil.copytree(folder("llama"), tmp_path / "chatty"))
+    (chatty / "chat_template.jinja").write_text(template)
+    chat = reader(model, chatty, chat=True)
     asked = chat.inputs.tokenizer.decode(chat.encode(Example("x", TEXT)).inputs["input_ids"])
     assert asked == f"<s>user: {TEXT} bot:"
     assert plain.inputs.tokenizer.decode(plain.encode(Example("x", TEXT)).inputs["input_ids"]) == f"<s>{TEXT}"

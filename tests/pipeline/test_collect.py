@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import shutil
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -107,6 +108,77 @@ def test_a_loaded_model_is_read_with_the_processor_that_it_names(folder: Folder,
         assert torch.equal(from_memory.features(site), from_disk.features(site))
 
 
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"dtype": "float32", "device": "cpu"}, "dtype, device has no meaning for a model that is loaded already"),
+        ({"base_model": "x"}, "base_model has no meaning"),
+    ],
+)
+def test_a_loaded_model_is_not_loaded_otherwise(
+    options: dict[str, Any], words: str, folder: Folder, texts: Path, tmp_path: Path
+) -> None:
+    model = rankscope.load_model(folder("gpt2"))
+    with pytest.raises(UsageError, match=words):
+        rankscope.collect(model, texts, processor=folder("gpt2"), out=tmp_path / "run.pt", **options)
+    with pytest.raises(UsageError, match="padding_side has no meaning for a module that is fed with tensors"):
+        rankscope.collect(nn.Linear(2, 2), torch.zeros(4, 2), padding_side="left", out=tmp_path / "run.pt")
+
+
+def test_a_tokenizer_that_lies_elsewhere_is_read(folder: Folder, texts: Path, tmp_path: Path) -> None:
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        (tmp_path / "tokenizer").mkdir(exist_ok=True)
+        shutil.copy(folder("gpt2") / name, tmp_path / "tokenizer")
+    bare = shutil.copytree(folder("gpt2"), tmp_path / "bare", ignore=shutil.ignore_patterns("tokenizer*"))
+    with pytest.raises(CheckpointError, match="has no tokenizer"):
+        rankscope.collect(bare, texts, out=tmp_path / "bare.pt")
+    for i, model in enumerate((bare, rankscope.load_model(bare))):
+        run = rankscope.collect(model, texts, processor=tmp_path / "tokenizer", out=tmp_path / f"{i}.pt")
+        assert run.n("decoder.0") == 48
+
+
+@pytest.mark.parametrize("rows", ["last", "mean"])
+def test_the_padding_side_changes_no_row(rows: str, folder: Folder, texts: Path, tmp_path: Path) -> None:
+    right, left = (
+        rankscope.collect(folder("gpt2", "prefix"), texts, rows=rows, padding_side=side, out=tmp_path / f"{side}.pt")
+        for side in ("right", "left")
+    )
+    assert (right.manifest.reading["padding_side"], left.manifest.reading["padding_side"]) == ("right", "left")
+    assert right.rows.keys() == left.rows.keys()
+    for site in right.sites:
+        torch.testing.assert_close(left.features(site), right.features(site), rtol=1e-5, atol=1e-5)
+
+
+def test_a_model_runs_in_the_precision_asked_for(folder: Folder, texts: Path, tmp_path: Path) -> None:
+    runs = [
+        rankscope.collect(folder("gpt2"), texts, n=4, dtype=dtype, out=tmp_path / f"{i}.pt")
+        for i, dtype in enumerate(("bfloat16", torch.bfloat16))
+    ]
+    assert {run.manifest.dtype for run in runs} == {"bfloat16"}
+    assert torch.equal(runs[0].features("decoder.2"), runs[1].features("decoder.2"))
+
+
+def test_a_chat_template_changes_what_is_read_and_is_told(folder: Folder, texts: Path, tmp_path: Path) -> None:
+    chatty = Path(shutil.copytree(folder("llama"), tmp_path / "chatty"))
+    template = "{% for m in messages %}<s>user: {{ m['content'] }} bot:{% endfor %}"
+    (chatty / "chat_template.jinja").write_text(template)
+    plain, chat = (
+        rankscope.collect(chatty, texts, rows="tokens", chat=chat, out=tmp_path / f"{chat}.pt")
+        for chat in (False, True)
+    )
+    assert chat.n("decoder.0") > plain.n("decoder.0")
+    assert (chat.manifest.reading["chat"], "chat" in plain.manifest.reading) == (True, False)
+    with pytest.raises(CheckpointError, match="has no chat template"):
+        rankscope.collect(folder("llama"), texts, chat=True, out=tmp_path / "none.pt")
+
+
+def test_a_device_map_gives_the_same_rows(folder: Folder, texts: Path, tmp_path: Path) -> None:
+    whole = rankscope.collect(folder("opt", "lora"), texts, out=tmp_path / "whole.pt")
+    spread = rankscope.collect(folder("opt", "lora"), texts, device_map="cpu", out=tmp_path / "spread.pt")
+    for site in whole.sites:
+        assert torch.equal(spread.features(site), whole.features(site))
+
+
 def test_any_module_is_read_at_its_named_parts(tmp_path: Path) -> None:
     module = nn.Sequential(nn.Linear(5, 7), nn.ReLU(), nn.Linear(7, 3))
     x = torch.randn(12, 5)
@@ -134,6 +206,12 @@ def test_a_plain_module_needs_tensors(tmp_path: Path) -> None:
         ({"shard": "0/2"}, UsageError, "fill a folder, not the single file"),
         ({"rows": "image"}, UsageError, "no chosen site has 'image' rows"),
         ({"out": "run.parquet.pt/x.pt", "data": "nowhere.jsonl"}, DataError, "nowhere.jsonl"),
+        ({"out": "run.npz"}, UsageError, r"a folder, or one file ending in \.pt or \.safetensors; got 'run\.npz'"),
+        ({"tokens_per_batch": 0}, UsageError, "at least one token; got 0 tokens per batch"),
+        ({"dtype": "int8"}, UsageError, "runs in float32, bfloat16, float16, float64; got 'int8'"),
+        ({"device": "cuda:77"}, UsageError, "this machine has no device 'cuda:77'"),
+        ({"padding_side": "top"}, UsageError, "on the left or right; got 'top'"),
+        ({"processor": "nowhere"}, CheckpointError, "there is no folder 'nowhere'"),
     ],
 )
 def test_what_cannot_be_collected_is_refused_by_name(

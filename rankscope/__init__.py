@@ -26,6 +26,7 @@ _WHERE: dict[str, str] = {
     "compare": "rankscope.pipeline",
     "compare_arms": "rankscope.pipeline",
     "curve": "rankscope.pipeline",
+    "weigh": "rankscope.pipeline",
     "load_model": "rankscope.models.load",
     "train": "rankscope.tuning",
     "generate": "rankscope.tuning",

@@ -28,6 +28,7 @@ from rankscope.cli import (
     show,
     train,
     verify,
+    weights,
 )
 from rankscope.errors import RankscopeError
 
@@ -47,6 +48,7 @@ for module in (
     measure,
     compare,
     curve,
+    weights,
     verify,
     exchange,
     train,

@@ -6,5 +6,6 @@ from rankscope.pipeline.comparing import compare
 from rankscope.pipeline.curves import curve
 from rankscope.pipeline.measuring import measure, profile, spectra
 from rankscope.pipeline.resolve import load
+from rankscope.pipeline.weighing import weigh
 
-__all__ = ["collect", "compare", "compare_arms", "curve", "load", "measure", "profile", "spectra"]
+__all__ = ["collect", "compare", "compare_arms", "curve", "load", "measure", "profile", "spectra", "weigh"]

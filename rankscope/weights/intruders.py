@@ -8,6 +8,7 @@ the weights alone and has none by construction, which is no evidence.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -56,18 +57,41 @@ def intruders(w0: Tensor, w1: Tensor, *, k: int = LEADING, threshold: float = TH
     """
     if w0.shape != w1.shape:
         raise UsageError(f"weights of different shape: {tuple(w0.shape)} and {tuple(w1.shape)}")
+    return intruders_between(left_vectors(w0), left_vectors(w1), k=k, threshold=threshold)
+
+
+class Left(NamedTuple):
+    """The left side of a decomposition of weights."""
+
+    vectors: Tensor
+    """``(*, m, r)`` left singular vectors, the leading one first, float64."""
+    values: Tensor
+    """``(*, r)`` singular values, descending."""
+
+
+def left_vectors(w: Tensor) -> Left:
+    """Left singular vectors and singular values of ``(*, m, n)`` weights, in float64."""
+    u, s, _ = torch.linalg.svd(w.double(), full_matrices=False)
+    return Left(u, s)
+
+
+def intruders_between(before: Left, after: Left, *, k: int = LEADING, threshold: float = THRESHOLD) -> Intruders:
+    """:func:`intruders` of weights that are decomposed already.
+
+    Args:
+        before: of the pre-trained weights.
+        after: of the tuned weights.
+        k: leading singular vectors to look at.
+        threshold: see :func:`intruders`.
+
+    Raises:
+        UsageError: if k or the threshold make no sense.
+    """
     if k < 1 or not 0 < threshold <= 1:
         raise UsageError(f"intruders need k of at least 1 and a threshold in (0, 1]; got {k} and {threshold}")
-    before = _left(w0)[0]
-    after, values = _left(w1)
-    k = min(k, values.shape[-1])
-    cosine = (before.mT @ after[..., :k]).abs().amax(-2)
-    return Intruders((cosine < threshold).sum(-1), cosine, values[..., :k], _gaps(values)[..., :k])
-
-
-def _left(w: Tensor) -> tuple[Tensor, Tensor]:
-    u, s, _ = torch.linalg.svd(w.double(), full_matrices=False)
-    return u, s
+    k = min(k, after.values.shape[-1])
+    cosine = (before.vectors.mT @ after.vectors[..., :k]).abs().amax(-2)
+    return Intruders((cosine < threshold).sum(-1), cosine, after.values[..., :k], _gaps(after.values)[..., :k])
 
 
 def _gaps(values: Tensor) -> Tensor:
@@ -99,10 +123,10 @@ def intruder_null(
     Returns:
         ``(B, *)`` int64 counts.
     """
-    counts = []
+    counts, before = [], left_vectors(w0)
     for _ in range(draws):
         noise = torch.randn(w0.shape, generator=generator, dtype=torch.float64).to(w0.device)
         size = torch.as_tensor(norm, dtype=torch.float64, device=w0.device)[..., None, None]
         noise = noise / torch.linalg.matrix_norm(noise)[..., None, None] * size
-        counts.append(intruders(w0, w0.double() + noise, k=k, threshold=threshold).count)
+        counts.append(intruders_between(before, left_vectors(w0.double() + noise), k=k, threshold=threshold).count)
     return torch.stack(counts)

@@ -1,0 +1,143 @@
+"""What a checkpoint's tunings did to its weights: exact spectra from LoRA's factors, full changes, learnt rows, tails."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import peft
+import pytest
+import tiny
+import torch
+from torch import Tensor
+from torch.testing import assert_close
+
+import rankscope
+from rankscope.errors import NotComparable, UnknownName
+from rankscope.models.bottleneck import BottleneckConfig
+from rankscope.weights.intruders import intruders
+
+Folder = Callable[..., Path]
+
+
+def weights_of(model: Any) -> dict[str, Tensor]:
+    return {name.removesuffix(".weight"): p.detach().double() for name, p in model.named_parameters() if p.ndim == 2}
+
+
+def saved(config: peft.PeftConfig, base: Path, out: Path) -> Path:
+    """A random adapter of a kind, written by plain PEFT."""
+    torch.manual_seed(7)
+    tuned = peft.get_peft_model(tiny.open_base(base), config)
+    with torch.no_grad():
+        for name, p in tuned.named_parameters():
+            if p.requires_grad and "original_module" not in name:
+                p.add_(0.3 * torch.randn_like(p))
+    tuned.peft_config["default"].base_model_name_or_path = str(base)
+    tuned.save_pretrained(out)
+    return out
+
+
+def merged(adapter: Path, base: Path) -> dict[str, Tensor]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return weights_of(peft.PeftModel.from_pretrained(tiny.open_base(base), str(adapter)).merge_and_unload())
+
+
+@pytest.mark.parametrize("family", ["gpt2", "llama"])
+def test_a_lora_is_told_by_its_factors_and_equals_what_merging_changes(folder: Folder, family: str) -> None:
+    found = rankscope.weigh(folder(family, "lora"), draws=1)
+    before, after = weights_of(tiny.open_base(folder(family))), merged(folder(family, "lora"), folder(family))
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert {r.module for r in found.records} == changed
+    assert len(changed) == (6 if family == "gpt2" else 9)
+    for r in found.records:
+        values = torch.linalg.svdvals(after[r.module] - before[r.module])
+        assert_close(found.spectra[r.module], values[:3], rtol=1e-5, atol=0)  # merged in float32
+        assert (r.kind, r.rank) == ("lora", 3)
+        assert 1 < r.stable < r.effective <= 3
+        assert r.leading == pytest.approx(float(values[0] / torch.linalg.svdvals(before[r.module])[0]), rel=1e-5)
+        turned = (w.mT if family == "gpt2" else w for w in (before[r.module], after[r.module]))
+        assert r.intruders == int(intruders(*turned).count)
+        assert 0 <= r.intruders_of_noise <= r.intruders_of_noise_most <= 10
+
+
+def test_a_full_tuning_is_told_against_its_base(folder: Folder, tmp_path: Path) -> None:
+    model = tiny.open_base(folder("llama"))
+    with torch.no_grad():
+        model.get_parameter("model.layers.1.mlp.up_proj.weight")[3] += 1
+    model.save_pretrained(tmp_path / "tuned")
+    found = rankscope.weigh([folder("llama"), tmp_path / "tuned"], draws=0)
+    (record,) = found.records
+    assert (record.module, record.kind, record.m, record.n) == ("model.layers.1.mlp.up_proj", "full", 48, 32)
+    assert (record.rank, record.effective) == (pytest.approx(1), pytest.approx(1))
+    assert record.intruders_of_noise != record.intruders_of_noise, "no noise was drawn"
+
+
+def test_two_loras_on_one_matrix_are_one_change(folder: Folder, tmp_path: Path) -> None:
+    config = peft.LoraConfig(r=2, target_modules=["q_proj"], init_lora_weights=False)
+    second = saved(config, folder("llama"), tmp_path / "second")
+    found = rankscope.weigh([folder("llama"), folder("llama", "lora"), second], modules="*.q_proj", draws=0)
+    before = weights_of(tiny.open_base(folder("llama")))
+    name = "model.layers.0.self_attn.q_proj"
+    both = sum(merged(adapter, folder("llama"))[name] - before[name] for adapter in (folder("llama", "lora"), second))
+    assert [r.rank for r in found.records] == [5.0, 5.0, 5.0]
+    assert_close(found.spectra[name], torch.linalg.svdvals(both)[:5], rtol=1e-4, atol=0)
+
+
+@pytest.mark.parametrize("kind", ["dora", "ia3"])
+def test_other_adapters_are_told_by_what_merging_makes(folder: Folder, tmp_path: Path, kind: str) -> None:
+    """DoRA rescales whole rows: its change is full-rank, which the product of its factors is not."""
+    if kind == "dora":
+        config = peft.LoraConfig(r=2, target_modules=["q_proj"], use_dora=True, init_lora_weights=False)
+        adapter = saved(config, folder("llama"), tmp_path / "dora")
+    else:
+        adapter = folder("llama", "ia3")
+    found = rankscope.weigh(adapter, modules="*.q_proj", draws=0)
+    before, after = weights_of(tiny.open_base(folder("llama"))), merged(adapter, folder("llama"))
+    assert len(found.records) == 3
+    for r in found.records:
+        values = torch.linalg.svdvals(after[r.module] - before[r.module])
+        assert_close(found.spectra[r.module], values, rtol=1e-4, atol=1e-5)
+        assert r.rank > 10
+
+
+def test_modules_that_are_saved_whole_are_told_too(folder: Folder, tmp_path: Path) -> None:
+    config = peft.LoraConfig(r=2, target_modules=["q_proj"], modules_to_save=["lm_head"], init_lora_weights=False)
+    adapter = saved(config, folder("llama"), tmp_path / "head")
+    found = {r.module: r for r in rankscope.weigh(adapter, draws=0).records}
+    assert found["lm_head"].kind == "full"
+    assert found["lm_head"].rank == 32
+    assert len(found) == 4
+
+
+def test_a_prefix_has_an_effective_number_of_rows_in_each_block_and_no_intruders(folder: Folder) -> None:
+    found = rankscope.weigh(folder("llama", "prefix"))
+    assert [r.module for r in found.records][:3] == ["decoder.0.keys", "decoder.0.values", "decoder.1.keys"]
+    assert len(found.records) == 6
+    rows = peft.utils.load_peft_weights(str(folder("llama", "prefix")))["prompt_embeddings"].double()
+    s = torch.linalg.svdvals(rows.view(5, 6, 32)[:, 1])
+    assert_close(found.spectra["decoder.0.values"], s)
+    assert found.records[1].effective == pytest.approx(float(torch.special.entr(s / s.sum()).sum().exp()))
+    assert all(r.intruders != r.intruders for r in found.records)
+    assert "no intruder dimensions by construction, which is no evidence" in found.notes[0]
+    (prompt,) = rankscope.weigh(folder("llama", "prompt")).records
+    assert (prompt.module, prompt.kind, prompt.m) == ("prompt", "prompt_tuning", tiny.VIRTUAL)
+
+
+def test_a_base_has_tails_where_it_has_eigenvalues_enough() -> None:
+    found = rankscope.weigh(rankscope.embedded_checkpoint())
+    tails = [r for r in found.records if r.alpha == r.alpha]
+    assert tails
+    assert all(r.alpha > 1 and r.alpha_error > 0 and r.tail >= 2 and not r.kind for r in tails)
+    few = [r for r in found.records if r.alpha != r.alpha]
+    assert all("at least 50 eigenvalues" in r.note for r in few)
+
+
+def test_what_changes_no_weight_is_refused(folder: Folder, tmp_path: Path) -> None:
+    with pytest.raises(UnknownName, match=r"no module is called '\*\.frob'; there are transformer\.h\.0\.attn\.c_attn"):
+        rankscope.weigh(folder("gpt2", "lora"), modules="*.frob")
+    bottleneck = saved(BottleneckConfig(target_modules=["down_proj"]), folder("llama"), tmp_path / "bottleneck")
+    with pytest.raises(NotComparable, match="changes no weight matrix and learns no rows before the text: it is bott"):
+        rankscope.weigh(bottleneck)

@@ -2,7 +2,8 @@ r"""Many sites at once: which differences stand when all are looked at together.
 
 The sites of one network are tested on the same samples and are strongly dependent. Flipping the sign of a whole group's
 pseudo-values, at all sites alike, keeps that dependence under the hypothesis of no difference; the largest :math:`|t|`
-over sites in each flip gives one critical value for all, and bands that hold simultaneously.
+over sites in each flip gives p-values for all together. Bands flip what is left when each site's mean is taken away: a
+large difference, which flips alike everywhere, would make them too narrow.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ class Bands(NamedTuple):
     high: Tensor
     """``(s,)`` upper end of the simultaneous band."""
     critical: float
-    """What the largest |t| exceeds with probability 1 - level when nothing differs."""
+    """What the largest |t| about the true differences exceeds with probability 1 - level."""
     level: float
     """Simultaneous confidence."""
 
@@ -63,15 +64,21 @@ def max_t(pseudo: Tensor, *, level: float = 0.95, flips: int = 4999, generator: 
     if groups < 6:
         raise NotComparable(f"sign flips need at least 6 groups of samples; there are {groups}: collect more samples")
     pseudo = pseudo.double()
-    t, se = _student(pseudo.mean(0), pseudo.square().sum(0), groups)
+    mean = pseudo.mean(0)
+    t, se = _student(mean, pseudo.square().sum(0), groups)
     signs = _signs(groups, flips, generator).to(pseudo)
-    flipped, _ = _student(signs @ pseudo / groups, pseudo.square().sum(0), groups)
-    largest = flipped.abs().nan_to_num(nan=0.0).amax(-1)
+    largest = _largest(signs, pseudo)
     reached = (largest[:, None] >= t.abs() * (1 - 1e-12)).sum(0).double()
     p = (reached / len(largest)).where(~t.isnan(), torch.nan)
-    critical = float(torch.quantile(largest, level, interpolation="higher"))
-    mean = pseudo.mean(0)
+    critical = float(torch.quantile(_largest(signs, pseudo - mean), level, interpolation="higher"))
     return Bands(mean, se, t, p, mean - critical * se, mean + critical * se, critical, level)
+
+
+def _largest(signs: Tensor, pseudo: Tensor) -> Tensor:
+    """``(B,)`` the largest |t| over sites in each flip."""
+    groups = len(pseudo)
+    flipped, _ = _student(signs @ pseudo / groups, pseudo.square().sum(0), groups)
+    return flipped.abs().nan_to_num(nan=0.0).amax(-1)
 
 
 def _student(mean: Tensor, squares: Tensor, groups: int) -> tuple[Tensor, Tensor]:

@@ -11,7 +11,7 @@ from rankscope.errors import DataError, UnknownName
 from rankscope.scores.ids import by_text, check_ids, unique
 from rankscope.scores.result import RESAMPLES, Scores, intervals_of
 from rankscope.scores.tally import Floats, Tally, ratio
-from rankscope.scores.vqa import RULES, vqa_accuracy
+from rankscope.scores.vqa import RULES, told_accuracy, vqa_accuracy
 
 OVERALL = "accuracy"
 """The name of the accuracy over all questions; others are ``answer type: …`` and ``question type: …``."""
@@ -23,6 +23,8 @@ class Question:
 
     answers: tuple[str, ...]
     """The annotators' answers: ten in VQAv2."""
+    scores: tuple[float, ...] | None = None
+    """What each answer scores, where the data tell that (OFA's files) and the answers are no annotators'."""
     image: str | None = None
     """The image, over which intervals are drawn; the question itself where None."""
     answer_type: str | None = None
@@ -119,7 +121,7 @@ def score_vqa(
     silent = [key for key, text in said.items() if not isinstance(text, str)]
     if silent:
         raise DataError(f"{len(silent)} of {len(said)} answers are no text, such as {said[silent[0]]!r} of {silent[0]}")
-    each = np.array([vqa_accuracy(said[key], question.answers, rule=rule) for key, question in questions.items()])
+    each = np.array([_accuracy(said[key], question, rule) for key, question in questions.items()])
     tallies = {tally.name: tally for tally in _tallies(questions, each)}
     overall = tallies[OVERALL]
     return Scores(
@@ -132,6 +134,12 @@ def score_vqa(
         rule=rule,
         tallies=tallies,
     )
+
+
+def _accuracy(said: str, question: Question, rule: str) -> float:
+    if question.scores is None:
+        return vqa_accuracy(said, question.answers, rule=rule)
+    return told_accuracy(said, question.answers, question.scores, rule=rule)
 
 
 def _tallies(questions: Mapping[str, Question], each: Floats) -> list[Tally]:

@@ -130,7 +130,7 @@ def _complaint(stderr: bytes) -> str:
 
 def _remedy(stderr: bytes) -> str:
     if b"OutOfMemoryError" in stderr or b"object heap" in stderr:
-        return "; give it another heap (Java(memory='4G'))"
+        return "; give it another heap (--java-memory 4G, Java(memory='4G'))"
     if b"UnsupportedClassVersionError" in stderr or b"Unrecognized option" in stderr:
         return "; this Java has another version than the program needs: 8 or newer"
     return ""

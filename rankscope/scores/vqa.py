@@ -147,3 +147,24 @@ def vqa_accuracy(prediction: str, answers: Sequence[str], *, rule: str = "offici
     matches = given.count(said)
     # leaving out one who agrees leaves matches - 1, any other leaves matches
     return sum(min(1.0, (matches - (answer == said)) / 3) for answer in given) / len(given)
+
+
+def told_accuracy(prediction: str, answers: Sequence[str], scores: Sequence[float], *, rule: str = "official") -> float:
+    """The accuracy of one answer where the data tell a score for each answer, and no annotators; 0 for any other answer.
+
+    Args:
+        prediction: the answer to be scored.
+        answers: ``(m,)`` different answers.
+        scores: ``(m,)`` what each of them scores: 0.3, 0.6, 0.9 or 1 for one, two, three, four or more of ten annotators.
+        rule: one of :data:`RULES`.
+
+    Returns:
+        A number in [0, 1].
+
+    Raises:
+        UnknownName: no such rule.
+    """
+    if rule not in _NORMALISED:
+        raise UnknownName(f"there is no VQA rule {rule!r}; the rules are {', '.join(RULES)}")
+    said, given = _NORMALISED[rule](prediction, answers)
+    return max((score for answer, score in zip(given, scores, strict=True) if answer == said), default=0.0)

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from rankscope.cli import show
-from rankscope.cli.data import Answers, Columns, Images, Regions, opened
+from rankscope.cli.data import Answers, Columns, Images, Regions, Restval, opened
 
 
 def collect(
@@ -24,6 +24,7 @@ def collect(
     regions: Regions = None,
     answers: Answers = None,
     columns: Columns = None,
+    restval: Restval = True,
     n: Annotated[
         int | None, typer.Option("--n", help="Only the first n samples; fewer in the data is an error.")
     ] = None,
@@ -56,7 +57,7 @@ def collect(
 
     job = prepare(
         checkpoint,
-        opened(data or "scenes", images=images, regions=regions, answers=answers, columns=columns),
+        opened(data or "scenes", images=images, regions=regions, answers=answers, columns=columns, restval=restval),
         sites=layers,
         rows=rows,
         n=n,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -25,16 +26,27 @@ Columns = Annotated[
     typer.Option("--column", help="Which column holds a field, as targets=summary; repeated for several fields."),
 ]
 
+Restval = Annotated[
+    bool, typer.Option("--restval/--no-restval", help="Karpathy's COCO: count restval as train, as papers do.")
+]
+
 
 def opened(
-    spec: str, *, images: Path | None, regions: Path | None, answers: Path | None, columns: list[str] | None
+    spec: str,
+    *,
+    images: Path | None,
+    regions: Path | None,
+    answers: Path | None,
+    columns: list[str] | None,
+    restval: bool = True,
 ) -> str | ProbeSet:
     """What was typed; opened where something was said beside it."""
-    if images is None and regions is None and answers is None and not columns:
+    if images is None and regions is None and answers is None and not columns and restval:
         return spec
     from rankscope.data.open import open_data
 
-    return open_data(spec, images=images, regions=regions, answers=answers, columns=fields(columns))
+    given = fields(columns)
+    return open_data(spec, images=images, regions=regions, answers=answers, columns=given, restval=restval)
 
 
 def fields(columns: list[str] | None) -> dict[str, str]:
@@ -50,20 +62,23 @@ def fields(columns: list[str] | None) -> dict[str, str]:
 
 
 def check(
-    path: Annotated[Path, typer.Argument(help="A file or folder of any format that rankscope reads.")],
+    path: Annotated[str, typer.Argument(help="A file or folder of any format that rankscope reads, or PATH:SPLIT.")],
     images: Images = None,
     regions: Regions = None,
     answers: Answers = None,
     columns: Columns = None,
+    restval: Restval = True,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
     """Tell what a data set is and all that is wrong with it. Ends with status 3 where it cannot be used.
 
     Example: rankscope data check dataset_coco.json --images coco/
     """
-    from rankscope.data.open import check as run_check
+    from rankscope.data import check as run_check
 
-    report = run_check(path, images=images, regions=regions, answers=answers, columns=fields(columns))
-    typer.echo(str(report))
+    given = fields(columns)
+    report = run_check(path, images=images, regions=regions, answers=answers, columns=given, restval=restval)
+    typer.echo(json.dumps(report.to_json(), indent=1) if as_json else str(report))
     if report.faults:
         raise typer.Exit(3)
 

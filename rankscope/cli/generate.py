@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from rankscope.cli import show
-from rankscope.cli.data import Answers, Columns, Images, Regions, opened
+from rankscope.cli.data import Answers, Columns, Images, Regions, Restval, opened
 
 
 def generate(
@@ -18,6 +18,7 @@ def generate(
     regions: Regions = None,
     answers: Answers = None,
     columns: Columns = None,
+    restval: Restval = True,
     out: Annotated[Path, typer.Option(help="Where the predictions go, a JSON object a line.")] = Path(
         "predictions.jsonl"
     ),
@@ -42,7 +43,7 @@ def generate(
     with show.progress("generating", quiet=quiet) as progress:
         said = run_generate(
             Checkpoint.read(checkpoint, base_model=base_model),
-            opened(data, images=images, regions=regions, answers=answers, columns=columns),
+            opened(data, images=images, regions=regions, answers=answers, columns=columns, restval=restval),
             out=out,
             batch_size=batch_size,
             max_new_tokens=max_new_tokens,

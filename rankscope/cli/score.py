@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from rankscope.cli import show
-from rankscope.cli.data import Answers, Columns, Images, Regions, opened
+from rankscope.cli.data import Answers, Columns, Images, Regions, Restval, opened
 
 
 def score(
@@ -19,28 +19,44 @@ def score(
     regions: Regions = None,
     answers: Answers = None,
     columns: Columns = None,
+    restval: Restval = True,
     kind: Annotated[str | None, typer.Option(help="captions or answers; told by the data unless given.")] = None,
     metrics: Annotated[str | None, typer.Option(help="Caption metrics, by comma.")] = None,
     vqa_rule: Annotated[str, typer.Option(help="official, lavis or always.")] = "official",
     tokenizer: Annotated[str, typer.Option(help="builtin or ptb (needs Java).")] = "builtin",
     spice_home: Annotated[Path | None, typer.Option(help="The folder of SPICE's parser.")] = None,
+    java_memory: Annotated[str | None, typer.Option(help="The heap of METEOR, SPICE and ptb, as 4G.")] = None,
     per_sample: Annotated[bool, typer.Option("--per-sample", help="The scores of every sample as well.")] = False,
-    as_json: show.Json = False,
+    submission: Annotated[
+        Path | None,
+        typer.Option(help="Write what the official server takes (COCO results, VQA answers) to this file instead."),
+    ] = None,
+    overwrite: show.Overwrite = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print scores, intervals and samples as JSON.")] = False,
 ) -> None:
     """Score captions (BLEU, ROUGE-L, CIDEr, CIDEr-D, METEOR, SPICE) or answers (VQA accuracy), with intervals over images.
 
     Example: rankscope score predictions.jsonl --data scenes:captions/test
     """
     from rankscope.pipeline.scoring import score as run_score
+    from rankscope.pipeline.scoring import write_submission
+    from rankscope.scores import Java
 
+    probes = opened(data, images=images, regions=regions, answers=answers, columns=columns, restval=restval)
+    if submission is not None:
+        count = write_submission(predictions, probes, submission, kind=kind, overwrite=overwrite)
+        show.note(f"{count} predictions, with an id for each of the data's")
+        typer.echo(submission)
+        return
     result = run_score(
         predictions,
-        opened(data, images=images, regions=regions, answers=answers, columns=columns),
+        probes,
         kind=kind,
         metrics=metrics.split(",") if metrics else None,
         rule=vqa_rule,
         tokenizer=tokenizer,
         spice_home=spice_home,
+        java=Java(memory=java_memory),
         per_sample=per_sample,
     )
     if as_json:

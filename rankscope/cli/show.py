@@ -56,7 +56,7 @@ def table(title: str, columns: Sequence[str], lines: Sequence[Sequence[str]], *,
         shown.add_column(column, justify="left" if i < words else "right", overflow="fold")
     for line in lines:
         shown.add_row(*line)
-    Console(width=None if sys.stdout.isatty() else 200, highlight=False).print(shown)
+    Console(width=None if sys.stdout.isatty() else 200, highlight=False, markup=False).print(shown)
 
 
 def notes(records: Sequence[Any]) -> None:

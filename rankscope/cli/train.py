@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from rankscope.cli import show
-from rankscope.cli.data import Answers, Columns, Images, Regions, opened
+from rankscope.cli.data import Answers, Columns, Images, Regions, Restval, opened
 from rankscope.errors import UsageError
 from rankscope.tuning.options import Option, options
 
@@ -42,6 +42,7 @@ def train(
     regions: Regions = None,
     answers: Answers = None,
     columns: Columns = None,
+    restval: Restval = True,
     out: Annotated[Path | None, typer.Option(help="The folder of the checkpoint. Default: the method's name.")] = None,
     task: Annotated[
         str | None,
@@ -76,7 +77,7 @@ def train(
 
     base, probes = (
         model or embedded_checkpoint(),
-        opened(data, images=images, regions=regions, answers=answers, columns=columns),
+        opened(data, images=images, regions=regions, answers=answers, columns=columns, restval=restval),
     )
     given |= {"method": method, "stages": stages, "task": task, "seed": seed, "config": config, "device": device}
     given["trust_remote_code"] = trust_remote_code

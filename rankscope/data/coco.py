@@ -83,8 +83,8 @@ def read_karpathy(path: Path, options: Options, ledger: Ledger) -> list[Example]
         sentences = [s.get("raw") for _, s in objects(item.get("sentences", []), f"sentences of {name}", ledger)]
         if not sentences:
             ledger.fault("image without sentences", file)
-        if split == "restval" and options.restval:
-            ledger.notice("restval counted as train", file)
+        if split == "restval":
+            ledger.notice("restval counted as train" if options.restval else "restval is no part of train", file)
         folder = item.get("filepath")
         folders = (folder, f"images/{folder}", "images") if isinstance(folder, str) else ("images", "flickr30k-images")
         where = images.find(file, *folders, place=f"image {name}", ledger=ledger)

@@ -1,4 +1,4 @@
-"""Image folders with ``metadata.jsonl`` or ``metadata.csv`` beside the images, whole or in a sub-folder per split.
+"""Image folders with ``metadata.jsonl``, ``.csv`` or ``.parquet`` beside the images, whole or in a sub-folder per split.
 
 What such a folder does elsewhere in silence is said here: an image without a row is named (it is left out), a row without an image
 and a row that stands twice are faults.
@@ -6,6 +6,7 @@ and a row that stands twice are faults.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,9 +14,9 @@ from rankscope.data.files import Json, Options
 from rankscope.data.probes import Example
 from rankscope.data.records import csv_rows, examples, json_lines
 from rankscope.data.report import Ledger
-from rankscope.errors import DataError
+from rankscope.errors import DataError, MissingTool
 
-METADATA = ("metadata.jsonl", "metadata.csv")
+METADATA = ("metadata.jsonl", "metadata.csv", "metadata.parquet")
 SUFFIXES = frozenset((".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm"))
 """The file names that count as images."""
 
@@ -29,11 +30,32 @@ def parts(folder: Path) -> dict[str, Path]:
     return {sub.name: sub / name for sub in below for name in reversed(METADATA) if (sub / name).is_file()}
 
 
+def _parquet_rows(path: Path, ledger: Ledger) -> Iterator[tuple[int, dict[str, Json]]]:
+    """Number (from 1) and cells of each row of a Parquet file.
+
+    Raises:
+        MissingTool: if the ``pyarrow`` package is not installed.
+        DataError: if it is no Parquet file.
+    """
+    try:
+        from pyarrow import ArrowException, parquet
+    except ImportError:
+        raise MissingTool(f"reading {path} needs the package pyarrow: pip install 'rankscope[data]'") from None
+    try:
+        yield from enumerate(parquet.read_table(path).to_pylist(), 1)
+    except (ArrowException, OSError) as error:
+        raise DataError(f"{path} is no Parquet file: {error}") from error
+
+
+_READERS = {".jsonl": json_lines, ".csv": csv_rows, ".parquet": _parquet_rows}
+"""The rows of a metadata file, numbered, by its ending."""
+
+
 def read_folder(path: Path, options: Options, ledger: Ledger) -> list[Example]:
     """All splits of an image folder."""
     found = []
     for split, metadata in parts(path).items():
-        rows = list(json_lines(metadata, ledger) if metadata.suffix == ".jsonl" else csv_rows(metadata, ledger))
+        rows = list(_READERS[metadata.suffix](metadata, ledger))
         items = [(number, _one_image(row, f"{metadata.name} line {number}", ledger)) for number, row in rows]
         kept = [(number, row) for number, row in items if row is not None]
         made = examples(kept, options, metadata.parent, str(metadata), ledger)
@@ -81,6 +103,6 @@ def read_images(path: Path, options: Options, ledger: Ledger) -> list[Example]:
     files = sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES)
     if not files:
         raise DataError(
-            f"{path} holds neither metadata.jsonl or metadata.csv, nor a dataset written by save_to_disk, nor images"
+            f"{path} holds neither {' or '.join(METADATA)}, nor a dataset written by save_to_disk, nor images"
         )
     return [Example(str(p.relative_to(path)), "", p) for p in files]

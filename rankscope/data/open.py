@@ -14,7 +14,7 @@ from typing import NamedTuple
 from rankscope.data import coco, flickr, folder, hub, oscar, records, tsv, vqa
 from rankscope.data.files import Json, Options, lines, read_json
 from rankscope.data.probes import Example, ProbeSet
-from rankscope.data.report import Ledger, Report
+from rankscope.data.report import Ledger
 from rankscope.data.scenes import scenes
 from rankscope.errors import DataError, UsageError
 
@@ -122,6 +122,7 @@ def open_data(
     regions: str | Path | None = None,
     answers: str | Path | None = None,
     columns: Mapping[str, str] | None = None,
+    restval: bool = True,
 ) -> ProbeSet:
     """The probe set that a person means.
 
@@ -134,12 +135,14 @@ def open_data(
         regions: region features, matched by image.
         answers: VQAv2's annotation file, where it does not lie beside the questions under its official name.
         columns: which column holds ``id``, ``text``, ``image``, ``targets``, ``label``, where the names do not tell.
+        restval: whether ``restval`` counts as ``train`` in Karpathy's split of COCO, as papers do; :attr:`ProbeSet.notices`
+            says which.
 
     Raises:
         DataError: for everything that is wrong with the data; all faults of a file are told at once, before anything is computed.
         UsageError: if a split is asked for twice and differently.
     """
-    options = _options(images, regions, answers, columns or {})
+    options = options_of(images, regions, answers, columns, restval=restval)
     if isinstance(spec, ProbeSet):
         found = spec
     elif isinstance(spec, str) and (spec == "scenes" or spec.startswith(("scenes:", "scenes?"))):
@@ -151,14 +154,19 @@ def open_data(
     return found if n is None else found.first(n)
 
 
-def _options(
-    images: str | Path | None, regions: str | Path | None, answers: str | Path | None, columns: Mapping[str, str]
+def options_of(
+    images: str | Path | None,
+    regions: str | Path | None,
+    answers: str | Path | None,
+    columns: Mapping[str, str] | None,
+    *,
+    restval: bool = True,
 ) -> Options:
     """What a person said beside the path, with paths as paths; a folder of images that is not there is refused."""
     if images is not None and not Path(images).is_dir():
         raise DataError(f"no such folder of images: {images}")
     paths = [None if p is None else Path(p) for p in (images, answers, regions)]
-    return Options(images=paths[0], answers=paths[1], regions=paths[2], columns=columns)
+    return Options(images=paths[0], answers=paths[1], regions=paths[2], columns=columns or {}, restval=restval)
 
 
 def _scenes(spec: str, split: str | None, n: int | None) -> ProbeSet:
@@ -172,29 +180,37 @@ def _scenes(spec: str, split: str | None, n: int | None) -> ProbeSet:
     return scenes(task or "captions", named or split or "test", n=int(query.removeprefix("n=")) if query else n)
 
 
+def path_and_split(spec: str | Path) -> tuple[Path, str | None]:
+    """``dataset_coco.json:train`` as its path and split; a path that is there has no split behind it."""
+    head, colon, named = str(spec).rpartition(":")
+    return (Path(head), named) if colon and not Path(spec).exists() else (Path(spec), None)
+
+
 def _from_disk(spec: str | Path, split: str | None, options: Options) -> ProbeSet:
-    path, named = Path(spec), None
-    if not path.exists() and ":" in str(spec):
-        head, _, named = str(spec).rpartition(":")
-        path = Path(head)
-        if split and split != named:
-            raise UsageError(f"{spec} names the split {named}, and {split} was asked for")
+    path, named = path_and_split(spec)
+    if split and named and split != named:
+        raise UsageError(f"{spec} names the split {named}, and {split} was asked for")
     ledger = Ledger()
     read = recognise(path).read(path, options, ledger)
     if ledger.faults and not any(e.about.get("split") == (named or split) for e in read):
         ledger.refuse(str(spec))  # The split may be missing because of these.
-    examples = _selected(read, named or split, str(path))
+    examples = selected(read, named or split, str(path))
     if options.regions:
         examples = oscar.with_regions(examples, options.regions, ledger)
-    _check_ids(examples, ledger)
+    check_ids(examples, ledger)
     if options.regions is None:
-        _check_images(examples, ledger)
+        check_images(examples, ledger)
     ledger.refuse(str(spec))
-    return ProbeSet(str(spec), examples, tuple(map(str, ledger.notices.values())))
+    name = f"{spec}:{split}" if split and not named else str(spec)
+    return ProbeSet(name, examples, tuple(map(str, ledger.notices.values())))
 
 
-def _selected(examples: list[Example], split: str | None, where: str) -> list[Example]:
-    """The examples of a split; of several, one must be chosen."""
+def selected(examples: list[Example], split: str | None, where: str) -> list[Example]:
+    """The examples of a split; of several, one must be chosen.
+
+    Raises:
+        DataError: if there is no such split, or several and none was chosen.
+    """
     splits = Counter(e.about.get("split", "") for e in examples)
     splits.pop("", None)
     there = ", ".join(f"{name} ({count})" for name, count in splits.items())
@@ -207,13 +223,14 @@ def _selected(examples: list[Example], split: str | None, where: str) -> list[Ex
     return [e for e in examples if e.about.get("split") == split]
 
 
-def _check_ids(examples: Sequence[Example], ledger: Ledger) -> None:
+def check_ids(examples: Sequence[Example], ledger: Ledger) -> None:
+    """Ids that stand more than once."""
     for name, count in Counter(e.id for e in examples).items():
         if count > 1:
             ledger.fault("id stands more than once", name)
 
 
-def _check_images(examples: Sequence[Example], ledger: Ledger) -> None:
+def check_images(examples: Sequence[Example], ledger: Ledger) -> None:
     """Files that are not there; each once, however many examples show it."""
     for path in dict.fromkeys(e.image for e in examples if isinstance(e.image, Path)):
         if not path.is_file():
@@ -232,64 +249,9 @@ def _from_memory(items: Sequence[str | Mapping[str, Json] | Example], options: O
     elif all(isinstance(item, Mapping) for item in items):
         rows = [(i, item) for i, item in enumerate(items) if isinstance(item, Mapping)]
         found = records.examples(rows, options, Path(), "the records", ledger)
-        _check_images(found, ledger)
+        check_images(found, ledger)
     else:
         kinds = ", ".join(sorted({type(item).__name__ for item in items}))
         raise DataError(f"data in memory are all texts, all records or all examples; these are {kinds}")
     ledger.refuse("the data")
     return ProbeSet(f"{len(found)} in memory", found)
-
-
-def check(
-    path: str | Path,
-    *,
-    images: str | Path | None = None,
-    regions: str | Path | None = None,
-    answers: str | Path | None = None,
-    columns: Mapping[str, str] | None = None,
-) -> Report:
-    """Everything that is wrong with a file or folder, in one pass over all its splits; every image is decoded.
-
-    Raises:
-        DataError: if it is not there, or of no known format.
-    """
-    path, ledger = Path(path), Ledger()
-    options = _options(images, regions, answers, columns or {})
-    name, examples = "unreadable", list[Example]()
-    try:
-        name, read = recognise(path)
-        examples = read(path, options, ledger)
-        if options.regions:
-            examples = oscar.with_regions(examples, options.regions, ledger)
-    except DataError as error:
-        if not path.exists():
-            raise
-        ledger.fault("cannot be read", str(error))
-    if not examples and not ledger.faults:
-        ledger.fault("holds no examples", str(path))
-    _check_ids(examples, ledger)
-    _check_images(examples, ledger)
-    _decode(examples, ledger)
-    splits = Counter(e.about["split"] for e in examples if "split" in e.about)
-    return Report(str(path), name, len(examples), splits, tuple(ledger.faults.values()), tuple(ledger.notices.values()))
-
-
-def _decode(examples: Sequence[Example], ledger: Ledger) -> None:
-    """Opens every picture and all regions once; what cannot be decoded is a fault, one pixel wide a notice."""
-    seen: set[Path] = set()
-    for example in examples:
-        try:
-            if example.regions is not None:
-                example.regions.open()
-            if (
-                example.image is None
-                or example.image in seen
-                or (isinstance(example.image, Path) and not example.image.is_file())
-            ):
-                continue
-            if isinstance(example.image, Path):
-                seen.add(example.image)
-            if min(example.open_image().size) < 2:
-                ledger.notice("image of a single row or column of pixels", f"example {example.id}")
-        except DataError as error:
-            ledger.fault("image or regions cannot be decoded", str(error))

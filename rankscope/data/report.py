@@ -75,6 +75,8 @@ class Report:
     """How many examples were read."""
     splits: Mapping[str, int]
     """How many of them stand in each named split."""
+    holds: Mapping[str, int]
+    """How many ``images``, ``regions``, ``texts``, ``targets`` and ``labels`` the examples hold; what there is none of is left out."""
     faults: tuple[Problem, ...]
     """For these the data set is refused."""
     notices: tuple[Problem, ...]
@@ -90,8 +92,15 @@ class Report:
         both = [("fault", p) for p in self.faults] + [("notice", p) for p in self.notices]
         return [{"severity": s, "kind": p.kind, "count": p.count, "places": list(p.places)} for s, p in both]
 
+    def to_json(self) -> dict[str, object]:
+        """Everything as plain data; the problems as :meth:`records`."""
+        names = ("path", "format", "examples", "good")
+        told: dict[str, object] = {name: getattr(self, name) for name in names}
+        return told | {"splits": dict(self.splits), "holds": dict(self.holds), "problems": self.records()}
+
     def __str__(self) -> str:
         splits = ", ".join(f"{name} {n}" for name, n in self.splits.items())
         lines = [f"{self.path}: {self.format}, {self.examples} examples" + (f" ({splits})" if splits else "")]
+        lines[0] += f"; {', '.join(f'{count} {what}' for what, count in self.holds.items())}" if self.holds else ""
         lines += [f"  fault   {p}" for p in self.faults] + [f"  notice  {p}" for p in self.notices]
         return "\n".join(lines if len(lines) > 1 else [*lines, "  nothing wrong"])

@@ -246,7 +246,9 @@ def test_what_is_no_data_is_refused(tmp_path: Path) -> None:
         open_data(tmp_path / "a.pkl")
     with pytest.raises(DataError, match=r"no such file or folder: .*nothing.jsonl"):
         check(tmp_path / "nothing.jsonl")
-    with pytest.raises(DataError, match=r"holds neither metadata.jsonl or metadata.csv, nor a dataset"):
+    with pytest.raises(
+        DataError, match=r"holds neither metadata.jsonl or metadata.csv or metadata.parquet, nor a dataset"
+    ):
         open_data(tmp_path / "empty")
     with pytest.raises(DataError, match=r"no such folder of images: .*absent"):
         open_data(make.coco(tmp_path), images=tmp_path / "absent")

@@ -72,7 +72,12 @@ def test_restval_counts_as_train_and_says_so(tmp_path: Path) -> None:
     data = open_data(make.karpathy(tmp_path), split="train")
     assert data.ids == ("391895", "522418")
     assert "restval counted as train" in data.notices[0]
-    assert check(data.name).splits == {"train": 2, "val": 1, "test": 1}
+    assert check(data.name).splits == {"train": 2}
+    assert data.name.endswith("dataset_coco.json:train")
+    alone = open_data(data.name, restval=False)
+    assert alone.ids == ("391895",)
+    assert "restval is no part of train" in alone.notices[0]
+    assert open_data(make.karpathy(tmp_path), split="restval", restval=False).ids == ("522418",)
 
 
 def test_karpathy_of_flickr_has_neither_path_nor_coco_id(tmp_path: Path) -> None:
@@ -123,6 +128,24 @@ def test_image_folder_rows_bear_the_name_of_their_image(tmp_path: Path) -> None:
     table = open_data(make.image_folder(tmp_path / "csv", csv=True), split="test")
     assert table[0].text == "what, and where ?"
     assert table[0].targets == (make.captions(0)[0],)
+
+
+def test_metadata_in_parquet_is_that_in_json(tmp_path: Path) -> None:
+    pyarrow = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    folder = make.image_folder(tmp_path)
+    before = open_data(folder, split="train")
+    for split in ("train", "test"):
+        lines = (folder / split / "metadata.jsonl").read_text().splitlines()
+        parquet.write_table(
+            pyarrow.Table.from_pylist([json.loads(line) for line in lines]), folder / split / "metadata.parquet"
+        )
+        (folder / split / "metadata.jsonl").unlink()
+    assert open_data(folder, split="train").fingerprint == before.fingerprint
+    (folder / "train" / "metadata.parquet").write_bytes(b"PAR1 nothing")
+    with pytest.raises(DataError, match=r"metadata.parquet is no Parquet file: "):
+        open_data(folder, split="train")
 
 
 def test_a_folder_of_images_alone_is_data(tmp_path: Path) -> None:
@@ -222,6 +245,24 @@ def test_lines_of_text_are_numbered_as_an_editor_does(tmp_path: Path) -> None:
     data = open_data(tmp_path / "a.txt")
     assert [(e.id, e.text) for e in data] == [("1", "first"), ("3", "third still third")]
     assert "line break inside a text" in data.notices[0]
+
+
+def test_a_check_tells_what_is_there(tmp_path: Path) -> None:
+    path = make.karpathy(tmp_path)
+    whole, part = check(path), check(f"{path}:val")
+    assert str(whole).startswith(
+        f"{path}: Karpathy's captions, 4 examples (train 2, val 1, test 1); 4 images, 20 targets\n"
+    )
+    assert (part.examples, part.holds, part.splits) == (1, {"images": 1, "targets": 5}, {"val": 1})
+    assert check(make.oscar(tmp_path / "oscar")).holds == {"regions": 4, "targets": 20}
+    assert check(make.vqa(tmp_path / "vqa")).holds == {"images": 4, "texts": 4, "targets": 40}
+    assert check("scenes:questions/test?n=3").holds == {"images": 3, "texts": 3, "targets": 3}
+    with pytest.raises(DataError, match=r"has no split 'dev'; it has train \(2\), val \(1\), test \(1\)"):
+        check(f"{path}:dev")
+    (tmp_path / "val2014" / make.coco_name(3)).unlink()
+    assert check(f"{path}:val").good
+    told = check(f"{path}:test").to_json()
+    assert (told["good"], told["problems"][0]["kind"]) == (False, "image missing")
 
 
 def test_a_split_asked_for_twice_must_be_one(tmp_path: Path) -> None:

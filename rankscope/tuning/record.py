@@ -34,7 +34,8 @@ from rankscope.errors import CheckpointError, OutputExists, UsageError
 from rankscope.tuning.answers import Answers
 from rankscope.tuning.config import Recipe, Stage
 from rankscope.tuning.stages import numbers_by_kind, save_kinds
-from rankscope.tuning.trainer import COMPLETE, StageTrainer
+from rankscope.tuning.trained import COMPLETE
+from rankscope.tuning.trainer import StageTrainer
 
 FORMAT = "rankscope-checkpoint/1"
 SEEDS = 2**32

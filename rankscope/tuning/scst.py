@@ -65,6 +65,8 @@ class ScstTrainer(StageTrainer):
         prompt = prompt_inputs(inner, self.reader, examples, room=self.options.max_new_tokens)
         inner.eval()
         plain = {**PLAIN, "max_new_tokens": self.options.max_new_tokens}
+        if self.sharded:
+            plain["synced_gpus"] = True  # every process calls each block as often, or one would wait for the others
         greedy = continuations(inner, self.reader, prompt, **plain)
         many = {name: tensor.repeat_interleave(self.options.samples, 0) for name, tensor in prompt.items()}
         sampled = continuations(inner, self.reader, many, do_sample=True, temperature=self.options.temperature, **plain)

@@ -1,4 +1,7 @@
-"""transformers' Trainer, with what a stage needs besides: only what is trained is saved, and a loss that is no number stops."""
+"""transformers' Trainer, with what a stage needs besides: only what is trained is saved, and a loss that is no number stops.
+
+Parameters may be sharded over processes by FSDP2, which accelerate sets up from its own configuration or environment.
+"""
 
 from __future__ import annotations
 
@@ -8,19 +11,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from accelerate.utils import save_fsdp_optimizer
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from transformers import PrinterCallback, ProgressCallback, Trainer, TrainingArguments
+from transformers.trainer import SCHEDULER_NAME
 
 from rankscope.errors import NonFinite, UsageError
 from rankscope.tuning.config import Recipe, Stage
 from rankscope.tuning.masked import seed_of
-
-TRAINED = "trained.safetensors"
-"""In a state from which training continues: what is trained, by name."""
-COMPLETE = "complete"
-"""The file that is written last, so that a state that a kill cut short is not taken for one."""
+from rankscope.tuning.sharding import check_sharding
+from rankscope.tuning.trained import COMPLETE, TRAINED, first_bad, gathered, load_tensors, save_tensors
 
 
 class StageTrainer(Trainer):
@@ -44,37 +45,63 @@ class StageTrainer(Trainer):
             options: the Trainer's.
 
         Raises:
-            UsageError: if parameters are sharded (FSDP, DeepSpeed).
+            UsageError: if parameters are sharded by DeepSpeed, or by FSDP in a way that does not keep their names.
         """
         super().__init__(**options)
-        if self.is_fsdp_enabled or self.is_deepspeed_enabled:
+        if self.is_deepspeed_enabled:
             raise UsageError(
-                "what is trained is kept whole on every process, so that FSDP and DeepSpeed, which shard it, are not for rankscope's "
-                "own training: start it with torchrun (data parallel), or train with your own Trainer and SpectrumCallback"
+                "DeepSpeed takes parameters away from their names, by which rankscope keeps what is trained; shard with FSDP2 "
+                "(accelerate launch --use_fsdp --fsdp_version 2), or start data parallel with torchrun"
             )
-        self.trained, self.prepared, self.counted = trained, prepared, counted
+        if self.sharded:
+            check_sharding(self.model, self.accelerator.state.fsdp_plugin)
+        self.prepared, self.counted = prepared, counted
+        self._names = frozenset(trained)
         self.model_accepts_loss_kwargs = False  # T5 and BART take transformers' count of labels and leave it unused
         self._batch = (0, 0)
         self.losses: list[float] = []
         for printing in (PrinterCallback, ProgressCallback):
             self.remove_callback(printing)
 
+    @property
+    def sharded(self) -> bool:
+        """Whether each process holds a shard of every parameter (FSDP)."""
+        return bool(self.is_fsdp_enabled)
+
+    @property
+    def trained(self) -> dict[str, nn.Parameter]:
+        """What is trained, by name, as the model holds it now: FSDP puts other parameters under the same names."""
+        return {name: p for name, p in self.model.named_parameters() if name in self._names}
+
     def training_step(self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Any = None) -> Tensor:
         """One forward and backward pass.
 
         Raises:
-            NonFinite: if the loss, or a gradient in full precision, is no number; before it reaches the weights.
+            NonFinite: if the loss, or a gradient in full precision, is no number in any process; before it reaches the
+                weights.
         """
         if self.prepared is not None:
             inputs = self.prepared(inputs, self._seed_of_batch())
         loss = super().training_step(model, inputs, num_items_in_batch)
         value = float(loss.detach().float())
         self.losses.append(value)
-        if value != value or value in (float("inf"), float("-inf")):
-            raise NonFinite(f"the loss is {value} at step {self.state.global_step + 1}")
-        if self.accelerator.scaler is None and (bad := _first_bad(self.trained, gradients=True)):
-            raise NonFinite(f"the gradient of {bad} is not finite at step {self.state.global_step + 1}")
+        fault = None if math.isfinite(value) else f"the loss is {value}"
+        if fault is None and self.accelerator.scaler is None and (bad := first_bad(self.trained, gradients=True)):
+            fault = f"the gradient of {bad} is not finite"
+        if self._anywhere(fault is not None):
+            fault = fault or "the loss or a gradient of another process is not finite"
+            raise NonFinite(f"{fault} at step {self.state.global_step + 1}")
         return loss
+
+    def _anywhere(self, here: bool) -> bool:
+        """Whether something is so in any process: one that went on alone would wait for the others for ever."""
+        if self.accelerator.num_processes == 1:
+            return here
+        return bool(self.accelerator.reduce(torch.tensor(float(here), device=self.args.device), "sum"))
+
+    def all_finite(self) -> bool:
+        """Whether every trained number is one; every process takes part."""
+        return not self._anywhere(first_bad(self.trained, gradients=False) is not None)
 
     def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: torch.device) -> tuple[list[Any], Any]:
         """The batches of an optimiser step, and how many labels they have in all processes."""
@@ -101,20 +128,33 @@ class StageTrainer(Trainer):
         self._batch = (step, place + 1) if step == self.state.global_step else (self.state.global_step, 0)
         return seed_of(self.args.seed, self.args.process_index, *self._batch)
 
-    def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
-        if not self.args.should_save:  # every process is asked to save
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """What is trained, whole, by name; every process takes part, and one writes."""
+        tensors = gathered(self.trained)
+        if self.args.should_save:
+            folder = Path(output_dir or self.args.output_dir)
+            folder.mkdir(parents=True, exist_ok=True)
+            save_tensors(tensors, folder / TRAINED)
+
+    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
+        if not self.sharded:
+            super()._save_optimizer_and_scheduler(output_dir)
             return
-        folder = Path(output_dir or self.args.output_dir)
-        folder.mkdir(parents=True, exist_ok=True)
-        save_trained(self.trained, folder / TRAINED)
+        # The Trainer's own way would write the frozen weights too, each time.
+        save_fsdp_optimizer(
+            self.accelerator.state.fsdp_plugin, self.accelerator, self.optimizer, self.model, output_dir
+        )
+        if self.args.should_save:
+            torch.save(self.lr_scheduler.state_dict(), Path(output_dir) / SCHEDULER_NAME)
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         super()._save_checkpoint(model, trial)
+        self.accelerator.wait_for_everyone()  # each has written its random state
         if self.args.should_save:
             (Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}" / COMPLETE).touch()
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
-        load_trained(self.trained, Path(resume_from_checkpoint) / TRAINED)
+        load_tensors(self.trained, Path(resume_from_checkpoint) / TRAINED)
 
 
 def keep_statistics(model: nn.Module) -> None:
@@ -125,35 +165,6 @@ def keep_statistics(model: nn.Module) -> None:
     for module in model.modules():
         if isinstance(module, _BatchNorm):
             module.eval()
-
-
-def _first_bad(trained: dict[str, nn.Parameter], *, gradients: bool) -> str | None:
-    for name, parameter in trained.items():
-        tensor = parameter.grad if gradients else parameter
-        if tensor is not None and not torch.isfinite(tensor).all():
-            return name
-    return None
-
-
-def all_finite(trained: dict[str, nn.Parameter]) -> bool:
-    """Whether every trained number is one."""
-    return _first_bad(trained, gradients=False) is None
-
-
-def save_trained(trained: dict[str, nn.Parameter], file: Path) -> None:
-    """Write what is trained, by name; through a file beside it, so that it is whole or absent."""
-    beside = file.with_suffix(".part")
-    save_file({name: p.detach().cpu().contiguous().clone() for name, p in trained.items()}, beside)
-    beside.replace(file)
-
-
-@torch.no_grad()
-def load_trained(trained: dict[str, nn.Parameter], file: Path) -> None:
-    """Read back what :func:`save_trained` wrote, into the parameters of the same names."""
-    tensors = load_file(file)
-    assert tensors.keys() == trained.keys(), "the saved state belongs to another recipe"
-    for name, parameter in trained.items():
-        parameter.copy_(tensors[name])
 
 
 def steps_of(stage: Stage, samples: int) -> int:
@@ -194,9 +205,3 @@ def save_memory(model: nn.Module) -> None:
     names = ("activation_checkpointing_enable", "gradient_checkpointing_enable")
     enable = next(getattr(model, name) for name in names if hasattr(model, name))
     enable({"use_reentrant": False})
-
-
-def last_complete(folder: Path) -> Path | None:
-    """The newest whole state in a folder, or None."""
-    found = [p.parent for p in folder.glob(f"checkpoint-*/{COMPLETE}")]
-    return max(found, key=lambda p: int(p.name.rpartition("-")[2]), default=None)

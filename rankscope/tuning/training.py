@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -13,12 +13,14 @@ from typing import Any
 
 import torch
 from accelerate import PartialState
-from torch import nn
+from accelerate.utils import disable_fsdp_ram_efficient_loading
+from safetensors.torch import load_file
+from torch import Tensor, nn
 from transformers import TrainerCallback
 
 from rankscope.checkpoint import STAGES, Checkpoint
 from rankscope.errors import NonFinite, RankscopeError
-from rankscope.models.load import quiet
+from rankscope.models.load import load_model, quiet
 from rankscope.tuning.batches import collate, counter
 from rankscope.tuning.callback import SpectrumCallback
 from rankscope.tuning.config import Recipe, Stage
@@ -28,15 +30,8 @@ from rankscope.tuning.planning import check_plan, on_cpu, planned, reading_of, r
 from rankscope.tuning.record import WORK, Plan, check_free, forget, prepare, stage_record, write_checkpoint
 from rankscope.tuning.scst import ScstTrainer, prompts
 from rankscope.tuning.stages import attach_kinds, set_trainable
-from rankscope.tuning.trainer import (
-    StageTrainer,
-    all_finite,
-    arguments,
-    last_complete,
-    load_trained,
-    save_memory,
-    save_trained,
-)
+from rankscope.tuning.trained import TRAINED, gathered, last_complete, load_tensors, put_back, save_tensors
+from rankscope.tuning.trainer import StageTrainer, arguments, save_memory
 from rankscope.tuning.watching import EpochEnd, Progress
 
 END, TOLD = "end.safetensors", "stage.json"
@@ -100,7 +95,10 @@ def train(
     together = PartialState(cpu=cpu)
     if together.is_main_process:  # before a large model is loaded
         check_free(Path(out), resume=resume, overwrite=overwrite)
-    network, plan = planned(model, made, data, task=task, seed=seed, trust_remote_code=bool(run["trust_remote_code"]))
+    if together.num_processes > 1:
+        disable_fsdp_ram_efficient_loading()  # every process checks what it loads
+    trust = bool(run["trust_remote_code"])
+    network, plan = planned(model, made, data, task=task, seed=seed, trust_remote_code=trust)
     check_plan(network, plan)
     work = Path(out) / WORK
     if together.is_main_process:
@@ -111,7 +109,8 @@ def train(
         return TrainResult(Path(out), made, tuple(record["training"]))
     watching = [*(run["callbacks"] or ()), *([Progress(run["progress"], made)] if run["progress"] else ())]
     try:
-        return _Run(network, plan, Path(out), work, cpu, watching).go()
+        fresh = partial(load_model, plan.base, dtype=torch.float32, trust_remote_code=trust)
+        return _Run(network, fresh, plan, Path(out), work, cpu, watching).go()
     except RankscopeError:
         if together.is_main_process:
             forget(Path(out))
@@ -123,6 +122,8 @@ class _Run:
     """A training under way."""
 
     model: nn.Module
+    fresh: Callable[[], nn.Module]
+    """Loads the base anew."""
     plan: Plan
     out: Path
     work: Path
@@ -145,18 +146,16 @@ class _Run:
     def _stage(self, place: int, stage: Stage, kinds: tuple[str, ...], before: list[dict[str, Any]]) -> dict[str, Any]:
         folder = self.work / f"stage-{place}"
         torch.manual_seed(self.plan.seed_of_stage(place))
-        attach_kinds(self.model, stage.attach, self.plan.recipe)
-        head = self.plan.task == "classification"
-        trained = set_trainable(self.model, stage.train, self.plan.recipe, head=head)
+        trained = self._begin(self.model, stage)
         if (folder / TOLD).is_file():
-            load_trained(trained, folder / END)
+            load_tensors(trained, folder / END)
             return dict(json.loads((folder / TOLD).read_text()))
         folder.mkdir(parents=True, exist_ok=True)
         if self.plan.recipe.gradient_checkpointing:
             save_memory(self.model)
         trainer = self._trainer(place, stage, folder, trained)
         if self.plan.recipe.keep_epochs:
-            trainer.add_callback(EpochEnd(partial(self._keep, place, kinds, before)))
+            trainer.add_callback(EpochEnd(partial(self._keep, place, kinds, before, trainer)))
         for callback in self.callbacks:
             if isinstance(callback, SpectrumCallback):
                 callback.before = sum(told["steps"] for told in before)
@@ -165,18 +164,35 @@ class _Run:
             state = last_complete(folder)
             with quiet():
                 trainer.train(resume_from_checkpoint=str(state) if state else None)
-            if not all_finite(trained):
+            if not trainer.all_finite():
                 raise NonFinite(f"weights are not finite after step {trainer.state.global_step}")
         except NonFinite as error:
             raise self._stopped(error, place, kinds, before, trainer) from error
-        told = stage_record(stage, trainer, time.monotonic() - begun)
+        told, tensors = stage_record(stage, trainer, time.monotonic() - begun), gathered(trainer.trained)
         if PartialState().is_main_process:
-            save_trained(trained, folder / END)
-            (folder / TOLD).write_text(json.dumps(told))
+            save_tensors(tensors, folder / END)
+            (folder / f"{TOLD}.part").write_text(json.dumps(told))
+            (folder / f"{TOLD}.part").replace(folder / TOLD)
             for old in folder.glob("checkpoint-*"):
                 shutil.rmtree(old)
         PartialState().wait_for_everyone()
+        if trainer.sharded:
+            self.model = self._rebuilt(place, tensors)
         return told
+
+    def _begin(self, model: nn.Module, stage: Stage) -> dict[str, nn.Parameter]:
+        """Attach what a stage attaches; what it trains, by name."""
+        attach_kinds(model, stage.attach, self.plan.recipe)
+        return set_trainable(model, stage.train, self.plan.recipe, head=self.plan.task == "classification")
+
+    def _rebuilt(self, place: int, tensors: dict[str, Tensor]) -> nn.Module:
+        """The model in or after a stage in one piece, from its base and what was trained in each stage."""
+        with torch.random.fork_rng(devices=()):
+            model = self.fresh()
+            for i, stage in enumerate(self.plan.recipe.stages[: place + 1]):
+                trained = self._begin(model, stage)
+                put_back(trained, tensors if i == place else load_file(self.work / f"stage-{i}" / END))
+        return model
 
     def _trainer(self, place: int, stage: Stage, folder: Path, trained: dict[str, nn.Parameter]) -> StageTrainer:
         plan, scst = self.plan, stage.objective == "scst"
@@ -204,29 +220,37 @@ class _Run:
                 **shared,
             )
 
-    def _keep(self, place: int, kinds: tuple[str, ...], before: list[dict[str, Any]], epoch: int) -> None:
-        if not PartialState().is_main_process:
-            return
+    def _keep(
+        self, place: int, kinds: Sequence[str], before: list[dict[str, Any]], trainer: StageTrainer, epoch: int
+    ) -> None:
         into = self.out / "epochs" / f"stage-{place}-epoch-{epoch}"
-        shutil.rmtree(into, ignore_errors=True)
-        into.parent.mkdir(parents=True, exist_ok=True)
-        write_checkpoint(self.model, kinds, into, self.plan, training=[*before, {"stage": place, "epoch": epoch}])
+        if not (into / STAGES).is_file():
+            self._write(into, place, kinds, trainer, [*before, {"stage": place, "epoch": epoch}])
+
+    def _write(
+        self, into: Path, place: int, kinds: Sequence[str], trainer: StageTrainer, training: list[dict[str, Any]]
+    ) -> None:
+        """Write the model as it is now; every process takes part, and one writes."""
+        tensors = gathered(trainer.trained) if trainer.sharded else {}
+        if PartialState().is_main_process:
+            model = self._rebuilt(place, tensors) if trainer.sharded else self.model
+            write_checkpoint(model, kinds, into, self.plan, training=training)
+        PartialState().wait_for_everyone()
 
     def _stopped(
         self, error: NonFinite, place: int, kinds: tuple[str, ...], before: list[dict[str, Any]], trainer: StageTrainer
     ) -> NonFinite:
         """The error to raise, after the last good state was written."""
         step = trainer.state.global_step
-        if not all_finite(trainer.trained):
+        if not trainer.all_finite():
             state = last_complete(self.work / f"stage-{place}")
             if state is None:
                 return NonFinite(f"stage {place}: {error}; there is no earlier state. Lower the learning rate")
-            load_trained(trainer.trained, state / "trained.safetensors")
+            load_tensors(trainer.trained, state / TRAINED)
             step = int(state.name.rpartition("-")[2])
         into = self.out / f"last-good-step-{step}"
-        if PartialState().is_main_process:
-            write_checkpoint(self.model, kinds, into, self.plan, training=[*before, {"stage": place, "steps": step}])
-        PartialState().wait_for_everyone()
+        self._write(into, place, kinds, trainer, [*before, {"stage": place, "steps": step}])
         return NonFinite(
-            f"stage {place}: {error}; training stopped, the state after step {step} is kept in {into}. Lower the rate"
+            f"stage {place}: {error}; training stopped, the state after step {step} is kept in {into}. Begin "
+            "anew with a lower rate, in another folder or overwriting this one"
         )

@@ -12,10 +12,15 @@ from rankscope.tuning.config import Recipe
 
 
 class EpochEnd(TrainerCallback):
-    """Calls something at the end of every epoch, with the number of the epoch."""
+    """Calls something at the end of every epoch, with the number of the epoch; again where a run goes on from there."""
 
     def __init__(self, call: Callable[[int], None]) -> None:
         self.call = call
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Called by the Trainer: the state may be older than a kill that came before the call was done."""
+        if state.global_step and (epoch := round(state.epoch, 6)).is_integer():
+            self.call(int(epoch))
 
     def on_epoch_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Called by the Trainer."""

@@ -1,0 +1,64 @@
+"""What is trained, kept and brought back: whole tensors by name, whether a process holds all of each or a shard (FSDP)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor, distribute_tensor
+
+TRAINED = "trained.safetensors"
+"""In a state from which training continues: what is trained, by name."""
+COMPLETE = "complete"
+"""The file that is written last, so that a state that a kill cut short is not taken for one."""
+
+
+def gathered(trained: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Copies of whole parameters on the CPU; where they are sharded every process takes part and gets them."""
+    return {name: _whole(p).detach().cpu().contiguous().clone() for name, p in trained.items()}
+
+
+def _whole(parameter: Tensor) -> Tensor:
+    return parameter.full_tensor() if isinstance(parameter, DTensor) else parameter
+
+
+def save_tensors(tensors: Mapping[str, Tensor], file: Path) -> None:
+    """Write tensors by name; through a file beside it, so that it is whole or absent."""
+    beside = file.with_suffix(".part")
+    save_file(dict(tensors), beside)
+    beside.replace(file)
+
+
+def load_tensors(trained: Mapping[str, Tensor], file: Path) -> None:
+    """Read back what was saved, into the parameters of the same names."""
+    put_back(trained, load_file(file))
+
+
+@torch.no_grad()
+def put_back(trained: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> None:
+    """Copy whole tensors into the parameters of the same names; where those are sharded every process takes part."""
+    assert tensors.keys() == trained.keys(), "the saved state belongs to another recipe"
+    for name, parameter in trained.items():
+        tensor = tensors[name].to(parameter.device)
+        if isinstance(parameter, DTensor):
+            tensor = distribute_tensor(tensor, parameter.device_mesh, parameter.placements)
+        parameter.copy_(tensor)
+
+
+def first_bad(trained: Mapping[str, nn.Parameter], *, gradients: bool) -> str | None:
+    """The first parameter with a number, or a gradient, that is not finite in what this process holds of it."""
+    for name, parameter in trained.items():
+        tensor = parameter.grad if gradients else parameter
+        own = tensor.to_local() if isinstance(tensor, DTensor) else tensor
+        if own is not None and not torch.isfinite(own).all():
+            return name
+    return None
+
+
+def last_complete(folder: Path) -> Path | None:
+    """The newest whole state in a folder, or None."""
+    found = [p.parent for p in folder.glob(f"checkpoint-*/{COMPLETE}")]
+    return max(found, key=lambda p: int(p.name.rpartition("-")[2]), default=None)

@@ -15,7 +15,7 @@ from typing import Any
 
 from rankscope.models.ported import install
 
-install()  # OFA and VinVL for transformers' Auto classes, once transformers is imported; imports nothing itself
+install()  # OFA and VinVL for transformers, the bottleneck adapter for PEFT, once those are imported; imports nothing itself
 
 _WHERE: dict[str, str] = {
     "collect": "rankscope.pipeline",
@@ -32,6 +32,7 @@ _WHERE: dict[str, str] = {
     "generate": "rankscope.tuning",
     "score": "rankscope.pipeline.scoring",
     "SpectrumCallback": "rankscope.tuning",
+    "BottleneckConfig": "rankscope.models.bottleneck",
     "embedded_checkpoint": "rankscope.data",
     "open_data": "rankscope.data.open",
     "Run": "rankscope.store",

@@ -4,8 +4,9 @@ After a sub-layer (attention, feed-forward) and before its residual addition, :m
 :math:`D` down to a few dimensions and :math:`U` up again, both with biases; :math:`U` starts at zero, so that the tuned
 model starts as the base. Houlsby et al., "Parameter-Efficient Transfer Learning for NLP", ICML 2019, §2.1.
 
-:func:`register_bottleneck` makes it known to PEFT under the name ``BOTTLENECK``; from then on plain PEFT makes, saves and
-loads it like any other: ``get_peft_model(model, BottleneckConfig(...))``, ``PeftModel.from_pretrained(model, folder)``.
+It is known to PEFT under the name ``BOTTLENECK`` as soon as rankscope and PEFT are both imported, in whichever order; from
+then on plain PEFT makes, saves and loads it like any other: ``get_peft_model(model, BottleneckConfig(...))``,
+``PeftModel.from_pretrained(model, folder)``.
 """
 
 from __future__ import annotations
@@ -189,3 +190,6 @@ def register_bottleneck() -> None:
     """Make the adapter known to PEFT; further calls do nothing."""
     if peft_type() not in PEFT_TYPE_TO_CONFIG_MAPPING:
         register_peft_method(name=NAME.lower(), config_cls=BottleneckConfig, model_cls=BottleneckModel)
+
+
+register_bottleneck()

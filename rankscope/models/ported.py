@@ -10,7 +10,7 @@ import importlib
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import wraps
+from functools import partial, wraps
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from pathlib import Path
@@ -121,13 +121,16 @@ def _recognise(family: Family) -> None:
 
 
 def install() -> None:
-    """Enter the families into each of transformers' tables when it is imported, or now where it is already."""
+    """Enter the families into each of transformers' tables when it is imported, or now where it is already.
+
+    The bottleneck adapter is made known to PEFT in the same way.
+    """
     if any(isinstance(finder, _AfterImport) for finder in sys.meta_path):
         return
     sys.meta_path.insert(0, _AfterImport())
-    for name in _ENTRIES:
-        if (module := sys.modules.get(_AUTO + name)) is not None:
-            _enter_all(name, module)
+    for name, enter in _AFTER.items():
+        if (module := sys.modules.get(name)) is not None:
+            enter(module)
 
 
 def _enter_all(name: str, module: ModuleType) -> None:
@@ -136,27 +139,33 @@ def _enter_all(name: str, module: ModuleType) -> None:
         _ENTRIES[name](importlib.import_module(f"{package}.family").FAMILY, module)
 
 
+_AFTER: dict[str, Callable[[ModuleType], object]] = {
+    **{_AUTO + name: partial(_enter_all, name) for name in _ENTRIES},
+    "peft": lambda _: importlib.import_module("rankscope.models.bottleneck"),
+}
+"""What is done after a module is imported."""
+
+
 class _AfterImport(MetaPathFinder):
-    """Finds nothing itself; lets the modules of :data:`_ENTRIES` be found, and enters the families after them."""
+    """Finds nothing itself; lets the modules of :data:`_AFTER` be found, and does what comes after them."""
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        """The spec that the other finders give, with a loader that goes on to enter the families."""
-        name = fullname.removeprefix(_AUTO)
-        if name not in _ENTRIES or not fullname.startswith(_AUTO):
+        """The spec that the other finders give, with a loader that goes on to what comes after."""
+        if fullname not in _AFTER:
             return None
         for finder in sys.meta_path:
             find = getattr(finder, "find_spec", None)
             spec = None if finder is self or find is None else find(fullname, path, target)
             if spec is not None and spec.loader is not None:
-                spec.loader = _Entering(spec.loader, name)
+                spec.loader = _Entering(spec.loader, fullname)
                 return spec
         return None
 
 
 class _Entering(Loader):
-    """A loader that enters the families once its module has run."""
+    """A loader that does what comes after once its module has run."""
 
     def __init__(self, inner: Loader, name: str) -> None:
         self.inner, self.name = inner, name
@@ -166,9 +175,9 @@ class _Entering(Loader):
         return self.inner.create_module(spec)
 
     def exec_module(self, module: ModuleType) -> None:
-        """Run the module, then enter the families into it."""
+        """Run the module, then what comes after."""
         self.inner.exec_module(module)
-        _enter_all(self.name, module)
+        _AFTER[self.name](module)
 
     def __getattr__(self, name: str) -> Any:
         """Everything else, from the loader inside (``get_source`` and the like)."""

@@ -37,6 +37,16 @@ from rankscope.models.stacks import stacks, unwrapped
 from rankscope.tuning.config import Recipe
 from rankscope.tuning.targets import blocks_of, named, query_key_value, sublayer_outputs
 
+CARD = """# Bottleneck adapter
+
+PEFT has no bottleneck adapter of its own, and knows this one once rankscope is imported:
+
+    import rankscope
+    from peft import PeftModel
+
+    model = PeftModel.from_pretrained(base, "this folder")
+"""
+"""What is written beside a bottleneck adapter."""
 HEADS = ("classifier", "score", "classification_head")
 """Names of the heads of classifiers, which every stage of a classification trains."""
 _MARKS = {"prefix": f"{PREFIX}.", "lora": ".lora_", "adapter": ".bottleneck_"}
@@ -245,6 +255,8 @@ def _save_adapter(model: nn.Module, kind: str, folder: Path, *, base: str, head:
     if head:
         config.modules_to_save = list(heads(model))
     config.save_pretrained(str(folder))
+    if kind == "adapter":
+        (folder / "README.md").write_text(CARD)
     tensors = {
         "base_model.model." + _NAMED.sub(r"\1", name): tensor.detach().cpu().contiguous()
         for name, tensor in model.state_dict().items()

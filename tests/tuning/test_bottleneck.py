@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,9 +15,8 @@ from torch import nn
 from torch.testing import assert_close
 
 from rankscope.errors import UsageError
-from rankscope.models.bottleneck import BottleneckConfig, register_bottleneck
+from rankscope.models.bottleneck import BottleneckConfig
 
-register_bottleneck()
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")
 IDS = torch.arange(10, 20)[None]
 
@@ -71,6 +72,29 @@ def test_two_adapters_stand_side_by_side(base: Callable[[str], Path]) -> None:
     assert torch.equal(tuned(IDS).logits, first)
     tuned.set_adapter("other")
     assert not torch.equal(tuned(IDS).logits, first)
+
+
+def test_peft_takes_it_out_and_trains_it_on(base: Callable[[str], Path], tmp_path: Path) -> None:
+    plain, tuned = adapted(base("gpt2"), init_weights=False)
+    expected = tuned(IDS).logits
+    tuned.save_pretrained(tmp_path)
+    again = peft.PeftModel.from_pretrained(tiny.open_base(base("gpt2")), tmp_path, is_trainable=True)
+    again.train()(IDS, labels=IDS).loss.backward()
+    assert {name for name, p in again.named_parameters() if p.grad is not None} == {
+        name for name, _ in again.named_parameters() if ".bottleneck_" in name
+    }
+    through_transformers = tiny.open_base(base("gpt2"))
+    through_transformers.load_adapter(str(tmp_path))
+    assert_close(through_transformers.eval()(IDS).logits, expected, rtol=0, atol=1e-6)
+    tuned.add_adapter("other", BottleneckConfig(target_modules=["mlp.c_proj"]))
+    tuned.delete_adapter("other")
+    assert torch.equal(tuned.unload()(IDS).logits, plain(IDS).logits)
+
+
+def test_importing_rankscope_makes_it_known() -> None:
+    code = "import rankscope, peft; print('BOTTLENECK' in peft.PEFT_TYPE_TO_CONFIG_MAPPING)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "True"
 
 
 def test_merging_is_refused(base: Callable[[str], Path]) -> None:

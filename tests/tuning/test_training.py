@@ -130,10 +130,9 @@ def test_a_new_process_opens_each_part_as_it_was(base: Callable[[str], Path], tm
     torch.save({"whole": whole, "0-prefix": prefix, "1-adapter": adapter}, tmp_path / "expected.pt")
     code = """
 import sys, warnings, torch, peft, transformers
-from rankscope.models.bottleneck import register_bottleneck
+import rankscope
 from rankscope.models.load import load_model
 warnings.simplefilter("ignore")
-register_bottleneck()
 base, out, expected = sys.argv[1], sys.argv[2], torch.load(sys.argv[3], weights_only=True)
 ids = torch.arange(10, 20)[None]
 for part in ("0-prefix", "1-adapter"):

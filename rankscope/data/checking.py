@@ -97,18 +97,17 @@ def _report(name: str, kind: str, examples: Sequence[Example], ledger: Ledger) -
 
 def _decode(examples: Sequence[Example], ledger: Ledger) -> None:
     """Opens every picture and all regions once; what cannot be decoded is a fault, one pixel wide a notice."""
-    seen: set[Path] = set()
+    seen: set[object] = set()
     for example in examples:
         try:
-            if example.regions is not None:
+            if example.regions is not None and example.regions not in seen:
+                seen.add(example.regions)
                 example.regions.open()
-            if (
-                example.image is None
-                or example.image in seen
-                or (isinstance(example.image, Path) and not example.image.is_file())
-            ):
+            if example.image is None:
                 continue
             if isinstance(example.image, Path):
+                if example.image in seen or not example.image.is_file():
+                    continue
                 seen.add(example.image)
             if min(example.open_image().size) < 2:
                 ledger.notice("image of a single row or column of pixels", f"example {example.id}")

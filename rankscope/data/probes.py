@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -31,6 +31,17 @@ class Picture(Protocol):
 
     def digest(self) -> str:
         """A text that is equal exactly when the picture is."""
+
+
+Known = dict[object, tuple[object, str]]
+"""Digests of what many examples show, so that it is read once: a path, or an object by its number, to itself and its digest."""
+
+
+def _once(shown: Path | Regions, digest: Callable[[], str], known: Known) -> str:
+    key = shown if isinstance(shown, Path) else id(shown)
+    if key not in known:
+        known[key] = shown, digest()
+    return known[key][1]
 
 
 @dataclass(frozen=True)
@@ -70,10 +81,20 @@ class Example:
         image = self.image.open() if isinstance(self.image, Picture) else self.image
         return image.convert("RGB")
 
-    def digest(self) -> str:
-        """The sha256, in hex, of the text, targets, label and image."""
-        parts = [self.id, self.text, *self.targets, repr(self.label), _image_digest(self)]
-        parts += [self.regions.digest()] if self.regions is not None else []
+    def digest(self, known: Known | None = None) -> str:
+        """The sha256, in hex, of the text, targets, label and image.
+
+        Args:
+            known: the image files and regions that were read before; the example's are added.
+        """
+        known = {} if known is None else known
+        image = (
+            _once(self.image, lambda: _image_digest(self), known)
+            if isinstance(self.image, Path)
+            else _image_digest(self)
+        )
+        parts = [self.id, self.text, *self.targets, repr(self.label), image]
+        parts += [_once(self.regions, self.regions.digest, known)] if self.regions is not None else []
         # Lengths before the parts, so that no two lists of parts read alike.
         return hashlib.sha256("".join(f"{len(p.encode())}:{p}" for p in parts).encode()).hexdigest()
 
@@ -160,10 +181,10 @@ class ProbeSet(Sequence[Example]):
 
     @cached_property
     def fingerprint(self) -> str:
-        """The sha256, in hex, over ids and contents in their order; every image is read for it."""
-        whole = hashlib.sha256()
+        """The sha256, in hex, over ids and contents in their order; every image is read for it, once."""
+        whole, known = hashlib.sha256(), Known()
         for example in self.examples:
-            whole.update(bytes.fromhex(example.digest()))
+            whole.update(bytes.fromhex(example.digest(known)))
         return whole.hexdigest()
 
     def first(self, n: int) -> ProbeSet:

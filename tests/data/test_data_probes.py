@@ -14,6 +14,7 @@ from PIL import Image
 from rankscope.data import Example, ProbeSet, grammar, open_data
 from rankscope.data.digits import SPLITS, digits, drawings
 from rankscope.data.grammar import Digit
+from rankscope.data.regions import ArrayRegions
 from rankscope.data.scenes import TASKS, example, scenes
 from rankscope.errors import DataError, UnknownName
 
@@ -73,6 +74,20 @@ def test_an_image_file_is_opened_only_when_asked(tmp_path: Path) -> None:
     assert (found.mode, found.size) == ("RGB", (5, 4))
     with pytest.raises(DataError, match="example 'b' has no image"):
         Example("b").open_image()
+
+
+def test_what_many_questions_show_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    picture().save(tmp_path / "a.png")
+    np.savez(tmp_path / "a.npz", features=np.ones((2, 3)))
+    shown = ArrayRegions(tmp_path / "a.npz", "features")
+    data = ProbeSet("asked", [Example(str(i), "?", tmp_path / "a.png", regions=shown) for i in range(5)])
+    wanted = hashlib.sha256(b"".join(bytes.fromhex(example.digest()) for example in data)).hexdigest()
+    read: list[str] = []
+    bytes_of, opened = Path.read_bytes, ArrayRegions.open
+    monkeypatch.setattr(Path, "read_bytes", lambda path: read.append(path.name) or bytes_of(path))
+    monkeypatch.setattr(ArrayRegions, "open", lambda regions: read.append(regions.path.name) or opened(regions))
+    assert data.fingerprint == wanted
+    assert read == ["a.png", "a.npz"]
 
 
 def test_the_target_is_the_most_frequent_one() -> None:

@@ -72,13 +72,62 @@ class Poison(TrainerCallback):
                 next(p for p in model.parameters() if not p.requires_grad).data.fill_(float("inf"))
 
 
+class Watch(TrainerCallback):
+    """What is trained in each stage, whether the rest stays, and what the model says before and after."""
+
+    def __init__(self) -> None:
+        self.trained: list[set[str]] = []
+        self.moved: list[set[str]] = []
+        self.begun: list[torch.Tensor] = []
+        self.ended: list[torch.Tensor] = []
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, *, model: Any, optimizer: Any, **_: Any) -> None:
+        self.before = {name: p.detach().clone() for name, p in model.named_parameters()}
+        held = {id(p) for group in optimizer.param_groups for p in group["params"]}
+        self.trained.append({name for name, p in model.named_parameters() if id(p) in held})
+        self.begun.append(self.said(model))
+
+    def on_train_end(self, args: Any, state: Any, control: Any, *, model: Any, **_: Any) -> None:
+        self.moved.append({name for name, p in model.named_parameters() if not torch.equal(p, self.before[name])})
+        self.ended.append(self.said(model))
+
+    @torch.no_grad()
+    def said(self, model: Any) -> torch.Tensor:
+        logits: torch.Tensor = model.eval()(IDS).logits
+        model.train()
+        return logits
+
+
+BLOCKS = [f"transformer.h.{i}" for i in range(3)]
+ENDS = [f"{block}.{part}.c_proj" for block in BLOCKS for part in ("attn", "mlp")]
+NAMES = {
+    "prefix": {"embedding", "network.0.weight", "network.0.bias", "network.3.weight", "network.3.bias"},
+    "lora": {f"{block}.attn.c_attn.lora_{side}.lora.weight" for block in BLOCKS for side in "AB"},
+    "adapter": {
+        f"{end}.bottleneck_{way}.adapter.{n}" for end in ENDS for way in ("down", "up") for n in ("weight", "bias")
+    },
+}
+"""What a method trains in a GPT-2, by the names in the model."""
+NAMES["prefix"] = {f"rankscope_prefix.stacks.decoder.{name}" for name in NAMES["prefix"]}
+
+
 @pytest.mark.parametrize("method", METHODS)
-def test_every_method_learns(base: Callable[[str], Path], method: str, tmp_path: Path) -> None:
-    """Eight texts are learnt by heart: no untrained model comes below the floor."""
-    data = examples("gpt2", 6)
+def test_every_method_learns_and_trains_what_it_says(base: Callable[[str], Path], method: str, tmp_path: Path) -> None:
+    """Six texts are learnt by heart: no untrained model comes below the floor. All else stays as it was, bit for bit."""
+    data, watch, made = examples("gpt2", 6), Watch(), recipe(method)
     done = train(
-        base("gpt2"), method=method, data=data, out=tmp_path / "o", steps=12, learning_rate=2e-2, warmup=0.0, **SMALL
-    )
+        base("gpt2"), method=method, data=data, out=tmp_path / "o", steps=12, learning_rate=2e-2, warmup=0.0,
+        callbacks=[watch], **SMALL,
+    )  # fmt: skip
+    own = {name for name, _ in tiny.open_base(base("gpt2")).named_parameters()}
+    for stage, trained, moved in zip(made.stages, watch.trained, watch.moved, strict=True):
+        named = {name.replace(".base_layer.", ".") for name in trained}
+        assert named == set().union(*({**NAMES, "full": own}[kind] for kind in stage.train))
+        assert moved == trained
+    for stage, ended, begun in zip(made.stages[1:], watch.ended[:-1], watch.begun[1:], strict=True):
+        assert torch.equal(ended, begun) == (stage.attach != ("prefix",)), (
+            "a new prefix is never nothing, the others are"
+        )
     before, after = held_out_loss(base("gpt2"), data), held_out_loss(tmp_path / "o", data)
     assert after < before - 0.5
     assert [entry["name"] for entry in done.training] == [stage.name for stage in recipe(method).stages]

@@ -14,6 +14,10 @@ from rankscope.sites import Site
 
 FLAT = 5.0
 """Noise is drawn where the axis then spans at most this many times what the runs span."""
+MOST_LABELS = 24
+"""Sites beyond which only every second, third, … block has its number written."""
+ROOM = 0.14
+"""The share of the axis that is kept free above the runs for words."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +60,7 @@ def along(
     unit: str = "",
     noise: Sequence[float] = (),
     zero: str = "",
+    first: int = 0,
 ) -> Axes:
     """Draw each run's numbers along the sites, with intervals as bars; sites after a norm are not joined to the curve.
 
@@ -67,10 +72,11 @@ def along(
         unit: its unit.
         noise: what noise scores at each site, drawn dotted; said in words where it lies far off.
         zero: the name of what zero means, where a line at zero is to be drawn.
+        first: the place of the first line among all looks, where those before it mean something else.
     """
     x = places(sites)
     for index, line in enumerate(lines):
-        _draw(x, segments(sites), line, look(index), ax)
+        _draw(x, segments(sites), line, look(first + index), ax)
     _noise(x, segments(sites), noise, ax)
     if zero:
         ax.axhline(0, label=zero, **(look(-1) | {"linewidth": 1.0, "zorder": 1}))
@@ -101,17 +107,25 @@ def _noise(x: Sequence[float], parts: Sequence[Sequence[int]], noise: Sequence[f
         return
     bottom, top = ax.get_ylim()
     if max(*known, top) - min(*known, bottom) > FLAT * (top - bottom):
-        ax.text(
-            0.02, 0.96, f"noise: {min(known):.2g} to {max(known):.2g}", color="0.45", va="top", transform=ax.transAxes
-        )
+        ax.set_ylim(bottom, top + ROOM * (top - bottom))
+        words = f"noise: {number(min(known))} to {number(max(known))}"
+        ax.text(0.02, 0.97, words, color="0.45", fontsize=7, va="top", transform=ax.transAxes)
         return
     for part in parts:
-        ax.plot([x[i] for i in part], [noise[i] for i in part], color="0.45", linestyle=":", marker="_", zorder=1)
+        marker = "_" if len(part) == 1 else ""
+        ax.plot([x[i] for i in part], [noise[i] for i in part], color="0.45", linestyle=":", marker=marker, zorder=1)
     ax.plot([], [], color="0.45", linestyle=":", label="noise")
 
 
+def number(value: float) -> str:
+    """Two significant digits, in words that need no exponent up to six digits."""
+    return f"{float(f'{value:.2g}'):,.0f}" if 100 <= abs(value) < 1e6 else f"{value:.2g}"
+
+
 def _label(sites: Sequence[Site], x: Sequence[float], ax: Axes) -> None:
-    ax.set_xticks(x, [s.point for s in sites], rotation=90)
+    step = max(1, len(sites) // MOST_LABELS)
+    shown = [i for i, s in enumerate(sites) if (s.index or 0) % step == 0]
+    ax.set_xticks([x[i] for i in shown], [sites[i].point for i in shown], rotation=90)
     for stack in dict.fromkeys(s.stack for s in sites):
         mine = [x[i] for i, s in enumerate(sites) if s.stack == stack]
         ax.annotate(

@@ -21,22 +21,28 @@ RANKS = ("participation-ratio", "roy-vetterli", "pt-peft")
 RELATIONS = ("overlap", "recoverability", "drift", "variance-captured")
 """The relations that it draws, the first three of them that were asked for: turned, lost, drifted."""
 
-SPECTRA, PANEL = 3.6, 2.2
-"""Inches for the spectra, and for each line of panels below them."""
+SPECTRA, PANEL, MAP = 3.6, 2.2, 3.0
+"""Inches for the spectra, for each line of panels below them, and for the line with the map."""
+MOST = 8
+"""The most measures that are all drawn; of more, those above."""
 
 
 def contrast(result: Contrast) -> Figure:
-    """Spectra a stack, rank along the sites, what was kept of the reference, and the site × site map."""
-    ranks = [m for m in RANKS if m in result.measures and _drawable(result, m)][:2]
-    relations = [m for m in RELATIONS if m in result.measures and _drawable(result, m)][:3]
-    cells = len(ranks) + len(relations) + (result.similarity is not None)
-    lines = (cells + 1) // 2
+    """Spectra a stack, rank along the sites, what was kept of the reference, and the site × site map.
+
+    Where at most :data:`MOST` measures were asked for, all of them are drawn.
+    """
+    measures = _chosen(result)
+    cells = len(measures) + (result.similarity is not None)
+    heights = [PANEL] * ((cells + 1) // 2)
+    if result.similarity is not None:
+        heights[-1] = MAP
     with styled():
-        figure = new_figure(SPECTRA + PANEL * lines)
-        halves: Any = figure.subfigures(2, 1, height_ratios=[SPECTRA, PANEL * max(1, lines)])
+        figure = new_figure(SPECTRA + sum(heights))
+        halves: Any = figure.subfigures(2, 1, height_ratios=[SPECTRA, sum(heights) or PANEL])
         _spectra(result, halves[0])
         if cells:
-            _panels(result, [*ranks, *relations], panels(halves[1], cells))
+            _panels(result, measures, panels(halves[1], cells, heights))
             legend(halves[1])
         figure.suptitle(_headline(result), x=0.01, ha="left", fontsize=8)
     return figure
@@ -59,6 +65,14 @@ def _spectra(result: Contrast, figure: SubFigure) -> None:
 def _headline(result: Contrast) -> str:
     a, b, *base = result.names
     return f"{a} and {b}" + (f", against {base[0]}" if base else "") + f" — rows: {result.rows}"
+
+
+def _chosen(result: Contrast) -> list[str]:
+    """The measures that get a panel."""
+    drawable = [m for m in result.measures if _drawable(result, m)]
+    if len(drawable) <= MOST:
+        return drawable
+    return [m for m in RANKS if m in drawable][:2] + [m for m in RELATIONS if m in drawable][:3]
 
 
 def _drawable(result: Contrast, measure: str) -> bool:
@@ -86,7 +100,7 @@ def _measure(result: Contrast, measure: str, ax: Axes) -> Axes:
     noise = [r.noise for r in records]
     if all(r.a != r.a for r in records):
         lines = [Line(f"{a} → {b}", [r.value for r in records], [r.low for r in records], [r.high for r in records])]
-        return along(sites, lines, ax, title=f"{measure}: {a} → {b}", unit=records[0].unit, noise=noise)
+        return along(sites, lines, ax, title=f"{measure}: {a} → {b}", unit=records[0].unit, noise=noise, first=2)
     lines = [
         Line(a, [r.a for r in records], [r.a_low for r in records], [r.a_high for r in records]),
         Line(b, [r.b for r in records], [r.b_low for r in records], [r.b_high for r in records]),

@@ -71,9 +71,9 @@ def grid(count: int, *, height: float = 2.2) -> tuple[Figure, list[Axes]]:
     return figure, panels(figure, count)
 
 
-def panels(figure: Figure | SubFigure, count: int) -> list[Axes]:
-    """``count`` axes of a figure, two beside each other."""
-    axes = list(figure.subplots((count + 1) // 2, 2, squeeze=False).ravel())
+def panels(figure: Figure | SubFigure, count: int, heights: Sequence[float] | None = None) -> list[Axes]:
+    """``count`` axes of a figure, two beside each other, the lines of equal height or as ``heights`` tells."""
+    axes = list(figure.subplots((count + 1) // 2, 2, squeeze=False, height_ratios=heights).ravel())
     for ax in axes[count:]:
         ax.remove()
     return axes[:count]
@@ -102,6 +102,17 @@ def save(figure: Figure, stem: str | Path, kinds: Sequence[str] = tuple(KINDS)) 
     stem.parent.mkdir(parents=True, exist_ok=True)
     paths = tuple(stem.with_name(f"{stem.name}.{kind}") for kind in kinds)
     with styled():
+        _settle(figure)
         for kind, path in zip(kinds, paths, strict=True):
             figure.savefig(path, dpi=200, metadata=KINDS[kind])
     return paths
+
+
+def _settle(figure: Figure) -> None:
+    """Lay the figure out and round where everything lies: the solver's last bits differ from call to call."""
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")
+    for part in figure.subfigs:
+        part.bbox_relative.set_points(part.bbox_relative.get_points().round(6))
+    for ax in figure.axes:
+        ax.set_position(tuple(round(edge, 6) for edge in ax.get_position(original=True).bounds))

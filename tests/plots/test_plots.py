@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
 import pytest
 import torch
+from matplotlib.container import ErrorbarContainer
 from matplotlib.figure import Figure
 
 from rankscope.plots import Line, along, cumulative, descending, save, similarity
@@ -50,7 +52,7 @@ def contrast(**changes: Any) -> Contrast:
     map_ = torch.rand(len(SITES), len(SITES), dtype=torch.float64)
     told = {"names": ("a", "b", "pre-trained"), "rows": "tokens", "spectra": spectra}
     told |= {"similarity": map_, "similarity_sites": tuple(SITES)}
-    return Contrast(tuple(measures), **(told | changes))
+    return Contrast(**({"records": tuple(measures)} | told | changes))
 
 
 def names_of(figure: Figure) -> list[str]:
@@ -86,6 +88,29 @@ def test_a_contrast_draws_what_there_is(left_out: str) -> None:
     assert any("against" in title for title in titles(figure)) == (left_out == "similarity")
 
 
+def test_few_measures_are_all_drawn_and_of_many_the_four_kinds_of_change() -> None:
+    names = ("gap", "cka", "rankme", "stable-rank")
+    own = [record for name in names for record in compared(name)]
+    assert titles(contrast(records=tuple(own)).plot())[2:-1] == [f"{name}, against pre-trained" for name in names]
+    many = ("participation-ratio", "overlap", "recoverability", "drift", "roy-vetterli", *names)
+    drawn = titles(contrast(records=tuple(r for name in many for r in compared(name))).plot())[2:-1]
+    wanted = ("participation-ratio", "roy-vetterli", "overlap", "recoverability", "drift")
+    assert drawn == [f"{name}, against pre-trained" for name in wanted]
+
+
+def test_a_relation_looks_like_neither_run() -> None:
+    relation = [replace(r, a=float("nan"), b=float("nan")) for r in compared("overlap")]
+    figure = contrast(records=(*compared("rankme"), *relation), names=("a", "b"), similarity=None).plot()
+    colours = {
+        name: mark.lines[0].get_color()
+        for ax in figure.axes
+        for mark, name in zip(*ax.get_legend_handles_labels(), strict=True)
+        if isinstance(mark, ErrorbarContainer)
+    }
+    assert set(colours) == {"a", "b", "a → b"}
+    assert len(set(colours.values())) == 3
+
+
 def test_a_measurement_is_one_panel_a_measure() -> None:
     figure = Measurement(
         (*measured("rankme", 2), *measured("stable-rank", 1), *measured("energy-90", 0)), "lora"
@@ -107,12 +132,33 @@ def test_a_line_has_its_values_and_intervals_and_breaks_before_a_norm() -> None:
 
 
 def test_noise_far_off_is_said_in_words_and_near_noise_is_drawn() -> None:
-    for noise, words in ((4.0, []), (400.0, ["noise: 4e+02 to 4e+02"])):
+    for noise, words in ((4.0, []), (400.0, ["noise: 400 to 400"])):
         _, (ax,) = grid(1)
         values = [float(i) for i in range(len(SITES))]
         along(SITES, [Line("a", values, values, values)], ax, title="", noise=[noise] * len(SITES))
         assert [text.get_text() for text in ax.texts if text.get_text().startswith("noise")] == words
         assert ("noise" in ax.get_legend_handles_labels()[1]) == (not words)
+
+
+def test_the_runs_are_not_drawn_over_the_words() -> None:
+    _, (ax,) = grid(1)
+    values = [float(i) for i in range(len(SITES))]
+    along(SITES, [Line("a", values, values, values)], ax, title="", noise=[-31530.0, 4e7] * 3)
+    (words,) = (text for text in ax.texts if text.get_text().startswith("noise"))
+    assert words.get_text() == "noise: -32,000 to 4e+07"
+    figure = ax.get_figure()
+    assert isinstance(figure, Figure)
+    figure.draw_without_rendering()
+    assert words.get_window_extent().y0 > ax.transData.transform((0, max(values)))[1]
+
+
+def test_many_sites_have_few_labels() -> None:
+    deep = [Site.parse(f"decoder.{i}") for i in range(80)]
+    _, (ax, other) = grid(2)
+    along(deep, [Line("a", [1.0] * 80, [1.0] * 80, [1.0] * 80)], ax, title="")
+    similarity(torch.eye(80), deep, other, rows="a", columns="b")
+    for axis in (ax.xaxis, other.xaxis, other.yaxis):
+        assert [t.get_text() for t in axis.get_ticklabels()] == [str(i) for i in range(0, 80, 3)]
 
 
 def test_the_cumulative_curve_is_the_spectrums_own() -> None:
@@ -138,6 +184,8 @@ def test_the_map_keeps_its_scale() -> None:
     similarity(torch.full((6, 6), 0.5), SITES, ax, rows="pre-trained", columns="lora")
     assert ax.images[0].get_clim() == (0, 1)
     assert (ax.get_xlabel(), ax.get_ylabel()) == ("lora", "pre-trained")
+    assert [t.get_text() for t in ax.texts] == ["vision", "vision", "decoder", "decoder"]
+    assert len(ax.lines) == 2
 
 
 def test_a_figure_repeats_byte_for_byte_and_leaves_no_settings_behind(tmp_path: Path) -> None:

@@ -21,15 +21,26 @@ from rankscope.checkpoint.files import ADAPTER_WEIGHTS, weight_files
 from rankscope.errors import CheckpointError, UnsafeError
 from rankscope.models.bottleneck import register_bottleneck
 
+_UNREAD = {
+    **dict.fromkeys(
+        ("multitask_prompt_tuning", "poly"),
+        "asks for a task beside every sample; a probe set tells of none, so it is not read",
+    ),
+    "xlora": "mixes adapters of other folders; give those, one at a time or as a list",
+}
+"""Kinds of adapters that cannot be read, and why."""
+
 
 def peft_config(tuning: Tuning) -> peft.PeftConfig:
     """PEFT's configuration of an adapter; entries that this PEFT does not know are left out.
 
     Raises:
-        CheckpointError: if this PEFT does not know the kind of adapter.
+        CheckpointError: if this PEFT does not know the kind of adapter, or it cannot be read.
     """
     register_bottleneck()
     kinds = {str(getattr(kind, "value", kind)).lower(): cls for kind, cls in PEFT_TYPE_TO_CONFIG_MAPPING.items()}
+    if tuning.kind in _UNREAD:
+        raise CheckpointError(f"{tuning.path} is an adapter of the kind {tuning.kind!r}, which {_UNREAD[tuning.kind]}")
     if tuning.kind not in kinds:
         raise CheckpointError(
             f"{tuning.path} is an adapter of the kind {tuning.kind!r}, which PEFT {peft.__version__} does not know; it knows "

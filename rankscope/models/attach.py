@@ -27,8 +27,8 @@ from rankscope.models.stacks import unwrapped
 __all__ = ["attach", "check_base", "inside", "parameters", "prefix", "prompt"]
 
 PREFIX = "prefix_tuning"
-PROMPTS = ("prompt_tuning", "p_tuning", "multitask_prompt_tuning", "cpt")
-"""The kinds that put rows before the text."""
+PROMPTS = ("prompt_tuning", "p_tuning", "cpt", "cartridge")
+"""The kinds that PEFT hands over beside the text: as rows before it, or (a cartridge) in the cache."""
 
 
 def attach(model: PreTrainedModel, checkpoint: Checkpoint, *, must_change: bool = True) -> nn.Module:
@@ -109,7 +109,7 @@ def inside(model: nn.Module, tuning: Tuning, *, name: str, wrap: bool, must_chan
         result = peft.set_peft_model_state_dict(model, weights, adapter_name=name)
         missing = _missing(model, name, weights) if any(name in key.split(".") for key in result.missing_keys) else []
     check_landed(tuning, missing, list(result.unexpected_keys))
-    if must_change and not changes(model, name):
+    if must_change and not changes(model, name, weights):
         raise CheckpointError(
             f"{tuning.path} ({tuning.kind}) changes nothing: with it the model computes what the base does. It was saved "
             "before it was trained"

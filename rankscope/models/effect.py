@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,19 +11,37 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from peft.utils import ModulesToSaveWrapper
 from torch import Tensor, nn
 
+ROUNDING = torch.finfo(torch.float32).eps
+"""The relative change, computed in float64, up to which an adapter only rounds otherwise: factors of the base's own weights
+(DoRA's lengths, a singular value decomposition) are stored in float32."""
 
-def changes(model: nn.Module, name: str) -> bool:
+
+def changes(model: nn.Module, name: str, weights: Mapping[str, Tensor]) -> bool:
     """Whether an adapter changes what any of its layers computes, tried on random input to the layer alone.
 
-    A layer whose input cannot be told (not a linear map or an embedding) counts as changed unless one of the adapter's
-    factors in it is all zeros.
+    Where the input of a layer cannot be told (it is no linear map, convolution, norm or embedding), or PEFT puts no layer
+    of its own into the model, it counts as changed unless one of the adapter's factors is all zeros.
+
+    Args:
+        model: the model with the adapter in it.
+        name: what the adapter is called there.
+        weights: the adapter's tensors, by their names in its file.
     """
+    tried = False
     for module in model.modules():
-        if isinstance(module, ModulesToSaveWrapper) and name in module.modules_to_save and _saved_differs(module, name):
+        if isinstance(module, ModulesToSaveWrapper) and name in module.modules_to_save:
+            tried, changed = True, _saved_differs(module, name)
+        elif isinstance(module, BaseTunerLayer) and name in adapters_in(module):
+            tried, changed = True, _layer_changes(module, name)
+        else:
+            continue
+        if changed:
             return True
-        if isinstance(module, BaseTunerLayer) and _layer_changes(module, name):
-            return True
-    return False
+    factors: dict[str, bool] = {}
+    for key, tensor in weights.items():
+        factor = key.rpartition(".")[2]
+        factors[factor] = factors.get(factor, False) or bool(tensor.any())
+    return not tried and all(factors.values())
 
 
 def _saved_differs(module: ModulesToSaveWrapper, name: str) -> bool:
@@ -32,8 +51,6 @@ def _saved_differs(module: ModulesToSaveWrapper, name: str) -> bool:
 
 @torch.no_grad()
 def _layer_changes(layer: Any, name: str) -> bool:
-    if name not in adapters_in(layer):
-        return False
     x = _input_of(layer.get_base_layer())
     if x is None:
         return not any(_is_zero(part[name]) for part in _parts(layer) if name in part)
@@ -41,10 +58,25 @@ def _layer_changes(layer: Any, name: str) -> bool:
     try:
         layer.eval()
         layer.set_adapter([name])
-        return not torch.equal(layer(x), layer.get_base_layer()(x))
+        with_it, without = layer(x), layer.get_base_layer()(x)
+        return not torch.equal(with_it, without) and (
+            not _close(with_it, without, 64 * torch.finfo(without.dtype).eps)
+            or not layer.get_base_layer().weight.is_floating_point()
+            or _differs_in_float64(layer, x)
+        )
     finally:
         layer.set_adapter(active)
         layer.train(before)
+
+
+def _close(a: Tensor, b: Tensor, relative: float) -> bool:
+    return bool((a - b).norm() <= relative * b.norm())
+
+
+def _differs_in_float64(layer: Any, x: Tensor) -> bool:
+    exact = copy.deepcopy(layer).double()
+    x = x.double() if x.is_floating_point() else x
+    return not _close(exact(x), exact.get_base_layer()(x), ROUNDING)
 
 
 def _parts(layer: Any) -> list[Mapping[str, Any]]:
@@ -71,8 +103,18 @@ def _input_of(layer: nn.Module) -> Tensor | None:
         return None
     if isinstance(layer, nn.Embedding):
         return torch.arange(min(layer.num_embeddings, 64), device=layer.weight.device)
-    width = getattr(layer, "in_features", None) or getattr(layer, "nx", None)
-    if not isinstance(width, int):
+    shape = _shape_in(layer, weight)
+    if shape is None:
         return None
     dtype = weight.dtype if weight.is_floating_point() else torch.float32
-    return torch.randn(4, width, generator=generator).to(weight.device, dtype)
+    return torch.randn(4, *shape, generator=generator).to(weight.device, dtype)
+
+
+def _shape_in(layer: nn.Module, weight: Tensor) -> tuple[int, ...] | None:
+    """The shape of one input of a linear map, a convolution or a norm; None for other layers."""
+    width = getattr(layer, "in_features", None) or getattr(layer, "nx", None)
+    if isinstance(width, int):
+        return (width,)
+    if isinstance(layer, nn.Conv1d | nn.Conv2d | nn.Conv3d):
+        return (layer.in_channels, *(d * (k - 1) + 1 for k, d in zip(layer.kernel_size, layer.dilation, strict=True)))
+    return (len(weight),) if weight.ndim == 1 else None

@@ -4,20 +4,21 @@ The embedded checkpoint is tuned on captions of scenes in a look that its pre-tr
 several seeds; features are read at every site on held-out captions. Every method has the same number of steps; those of two
 stages spend half on each.
 
-DECISION RULE, written before the runs. For each of the two numbers below, at ``decoder.final`` (the last hidden states, as in
-the paper's Figure 4), a method's *change* is its value less that of the pre-trained model, with an interval over seeds and
-samples. The margin is the largest retraining floor of any method: how far two trainings of one recipe may lie apart. Then
+DECISION RULE, written before the runs. For each of the two numbers in ``DECIDING``, at ``decoder.final`` (the last hidden
+states, as in the paper's Figure 4), a method's *change* is its value less that of the pre-trained model, with a 95 % interval
+over seeds and samples. The margin is the largest retraining floor of any method: how far two trainings of one recipe may lie
+apart. Then
 
 - the rank **falls** if the whole interval is below zero and the change is below minus the margin; it **rises** if the mirror
   image holds;
-- it is **kept** if two one-sided tests put the change inside the margin;
+- it is **kept** if the whole interval lies inside the margin (two one-sided tests at 2.5 %);
 - otherwise the finding is **inconclusive**.
 
 The paper's claim is *supported in miniature* if the rank falls under full, LoRA and adapter, and is kept (or rises) under
 prefix, PT-full, PT-LoRA and PT-adapter; *contradicted* if it rises under one of the first, or falls under one of the second;
 and *not decided* otherwise. Falling is not called worse: what was lost is asked of recoverability and of the scores.
 
-Run ``python analyses/effective_rank_by_tuning.py`` (about an hour on two cores, resumable run by run) or with ``--quick``.
+Run ``python analyses/effective_rank_by_tuning.py`` (about two hours on two cores, resumable run by run) or with ``--quick``.
 """
 
 # %%
@@ -25,22 +26,17 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from matplotlib.axes import Axes
-from torch import Tensor
 
 import rankscope
-from rankscope.estimate import View
-from rankscope.inference.equivalence import arm_difference, components, equivalence, retraining_floor
-from rankscope.inference.jackknife import pseudo_values
+from rankscope.measures.pt_peft import paper_ratio
 from rankscope.plots.along import Line, along
 from rankscope.plots.style import look, new_figure, panel_title, save, styled
-from rankscope.registry import known
-from rankscope.sites import Site
 from rankscope.tuning import held_out_loss
 from rankscope.tuning.record import versions
 
@@ -49,21 +45,24 @@ FALLING, KEEPING = ("full", "lora", "adapter"), ("prefix", "pt-full", "pt-lora",
 DECIDING = ("pt-peft", "participation-ratio-clustered")
 RANKS = (*DECIDING, "roy-vetterli")
 RELATIONS = ("recoverability", "overlap", "cka", "drift")
-TASK, BEFORE, OTHER = "scenes:captions/{}", "scenes:pretrain-captions/test", "scenes:questions/test"
+TASK = "scenes:captions/{}"
+LOSSES = {"task": TASK.format("test"), "before": "scenes:pretrain-captions/test", "other": "scenes:questions/test"}
+"""The data of each held-out loss: the task, the look before, and the other task."""
 LAST = "decoder.final"
 SIZES: dict[str, dict[str, Any]] = {
     "full": {"steps": 1000, "seeds": (0, 1, 2, 3, 4), "training": 4000, "samples": 400, "groups": 20},
     "quick": {"steps": 8, "seeds": (0, 1, 2), "training": 64, "samples": 24, "groups": 6},
 }
+Scores = dict[str, float]
 
 
-# %% One run: tune, read features, and keep every number with each group of samples left out.
-def tuned(method: str, seed: int, size: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """The numbers of one training, made once and then read from its folder."""
+# %% One training: its features and its scores, made once and then found in its folder.
+def tuned(method: str, seed: int, size: Mapping[str, Any], folder: Path) -> tuple[Path, Scores]:
+    """The run of one training, and its scores."""
     out = folder / f"{method}-s{seed}"
-    kept = out / "numbers.json"
+    run, kept = out / "run.safetensors", out / "scores.json"
     if kept.exists():
-        return json.loads(kept.read_text())
+        return run, json.loads(kept.read_text())
     checkpoint = rankscope.embedded_checkpoint()
     if method != "base":
         stages = 2 if method.startswith("pt-") else 1
@@ -78,86 +77,27 @@ def tuned(method: str, seed: int, size: dict[str, Any], folder: Path) -> dict[st
             resume=checkpoint.exists(),
         )
     data = f"{TASK.format('test')}?n={size['samples']}"
-    run = rankscope.collect(checkpoint, data, rows="tokens", out=out / "run.safetensors", overwrite=True)
+    rankscope.collect(checkpoint, data, rows="tokens", out=run, name=out.name, overwrite=True)
     said = rankscope.generate(checkpoint, data, out=out / "predictions.jsonl", overwrite=True)
     score = rankscope.score({p.id: p.text for p in said}, data, kind="captions", metrics=["CIDEr-D"])
-    numbers = {
-        "method": method,
-        "seed": seed,
-        "sites": measured(run, base_of(run, folder), size["groups"]),
-        "cider": score["CIDEr-D"],
-        "loss": {name: held_out_loss(checkpoint, f"{of}?n={size['samples']}") for name, of in losses().items()},
-    }
-    kept.write_text(json.dumps(numbers))
-    return numbers
-
-
-def losses() -> dict[str, str]:
-    """The data of each held-out loss: the task, the look before, and the other task."""
-    return {"task": TASK.format("test"), "before": BEFORE, "other": OTHER}
-
-
-def base_of(run: rankscope.Run, folder: Path) -> rankscope.Run:
-    """The pre-trained model on the same rows."""
-    path = folder / "base-s0" / "run.safetensors"
-    return rankscope.load(path) if path.exists() else run
-
-
-def measured(run: rankscope.Run, base: rankscope.Run, groups: int) -> dict[str, dict[str, list[float]]]:
-    """Site → measure → the value, then the value without each group of samples."""
-    found: dict[str, dict[str, list[float]]] = {}
-    for site in run.sites:
-        view = View([run.features(site), base.features(site)], run.rows_at(site), groups=groups)
-        each = {name: view.measured(rankscope.DEFINITIONS[name], 0) for name in RANKS}
-        each |= {name: view.related(rankscope.COMPARISONS[name], 1, 0) for name in RELATIONS}
-        found[str(site)] = {name: [float(r.value), *r.left_out.tolist()] for name, r in each.items()}
-        found[str(site)]["curve"] = curve(run, site)
-    return found
-
-
-def curve(run: rankscope.Run, site: Site) -> list[float]:
-    """The cumulative curve that the paper draws: the mean over samples, at equal fractions of their length."""
-    prepare = rankscope.DEFINITIONS["pt-peft"].prepare
-    assert prepare is not None
-    return prepare(run.features(site).double(), run.rows_at(site).sample).mean(0).tolist()
+    losses = {name: held_out_loss(checkpoint, f"{of}?n={size['samples']}") for name, of in LOSSES.items()}
+    scores = {"seed": seed, "cider": score["CIDEr-D"], **losses}
+    kept.write_text(json.dumps(scores))
+    return run, scores
 
 
 # %% What the runs say together.
-def pseudo(runs: Sequence[dict[str, Any]], site: str, measure: str) -> Tensor:
-    """``(R, G)`` pseudo-values of an arm."""
-    values = torch.tensor([run["sites"][site][measure] for run in runs], dtype=torch.float64)
-    return torch.stack([pseudo_values(v[0], v[1:]) for v in values])
-
-
-def change(runs: Sequence[dict[str, Any]], base: dict[str, Any], site: str, measure: str) -> dict[str, float]:
-    """The change of an arm against the base with its interval over seeds and samples, and its retraining floor."""
-    arm, start = pseudo(runs, site, measure), pseudo([base], site, measure)
-    found = arm_difference(start, arm)
-    within = components(arm - start)
-    return {
-        "value": float(found.value),
-        "low": float(found.low),
-        "high": float(found.high),
-        "se": float(within.se),
-        "df": float(within.df),
-        "floor": float(retraining_floor(arm.mean(1))),
-    }
-
-
-def finding(changes: dict[str, float], margin: float) -> str:
+def finding(change: Mapping[str, float], margin: float) -> str:
     """falls, rises, kept or inconclusive, by the rule at the top."""
-    if changes["high"] < 0 and changes["value"] < -margin:
+    value, low, high = (change[k] for k in ("value", "low", "high"))
+    if high < 0 and value < -margin:
         return "falls"
-    if changes["low"] > 0 and changes["value"] > margin:
+    if low > 0 and value > margin:
         return "rises"
-    if margin > 0:
-        value, se = (torch.tensor(changes[k], dtype=torch.float64) for k in ("value", "se"))
-        if bool(equivalence(value, se, changes["df"], margin=margin).equivalent):
-            return "kept"
-    return "inconclusive"
+    return "kept" if -margin < low and high < margin else "inconclusive"
 
 
-def verdict(findings: dict[str, str]) -> str:
+def verdict(findings: Mapping[str, str]) -> str:
     """What the findings say of the paper's claim, by the rule at the top."""
     if any(findings[m] == "rises" for m in FALLING) or any(findings[m] == "falls" for m in KEEPING):
         return "contradicted"
@@ -165,53 +105,58 @@ def verdict(findings: dict[str, str]) -> str:
     return "supported in miniature" if all(fell) and all(stayed) else "not decided"
 
 
-def summary(arms: dict[str, list[dict[str, Any]]], base: dict[str, Any]) -> dict[str, Any]:
+def summary(
+    base: tuple[Path, Scores], arms: Mapping[str, Sequence[tuple[Path, Scores]]], groups: int
+) -> dict[str, Any]:
     """Everything that the figure draws."""
-    measures = (*RANKS, *RELATIONS)
-    sites = list(base["sites"])
-    changes = {name: {m: {s: change(runs, base, s, m) for s in sites} for m in measures} for name, runs in arms.items()}
-    margins = {m: max(changes[name][m][LAST]["floor"] for name in arms) for m in RANKS}
-    findings = {m: {name: finding(changes[name][m][LAST], margins[m]) for name in arms} for m in RANKS}
-    scores = {
-        name: [{"seed": r["seed"], "cider": r["cider"], **r["loss"]} for r in runs]
-        for name, runs in {"base": [base], **arms}.items()
+    runs = {"base": [base], **arms}
+    contrast = rankscope.compare_arms(
+        {name: [run for run, _ in several] for name, several in arms.items()},
+        base=base[0],
+        measures=[*RANKS, *RELATIONS],
+        groups=groups,
+    )
+    deciding = {
+        m: {r["arm"]: r for r in contrast.to_records() if (r["measure"], r["site"]) == (m, LAST)} for m in RANKS
     }
+    margins = {m: max(deciding[m][name]["floor"] for name in arms) for m in RANKS}
+    findings = {m: {name: finding(deciding[m][name], margins[m]) for name in arms} for m in RANKS}
     return {
-        "base": {s: {m: base["sites"][s][m][0] for m in measures} for s in sites},
-        "changes": changes,
         "margins": margins,
         "findings": findings,
         "verdicts": {m: verdict(findings[m]) for m in DECIDING},
-        "scores": scores,
-        "curves": {n: mean_curve(runs) for n, runs in {"base": [base], **arms}.items()},
+        "scores": {name: [scores for _, scores in several] for name, several in runs.items()},
+        "curves": {name: mean_curve([run for run, _ in several]) for name, several in runs.items()},
+        "notes": contrast.notes,
+        "records": [r for r in contrast.to_records() if r["arm"] in arms or r["site"] == LAST],
     }
 
 
-def mean_curve(runs: Sequence[dict[str, Any]]) -> list[float]:
-    return torch.tensor([run["sites"][LAST]["curve"] for run in runs]).mean(0).tolist()
+def mean_curve(runs: Sequence[Path]) -> list[float]:
+    """The cumulative curve that the paper draws: the mean over samples, at equal fractions of their length."""
+    opened = [rankscope.load(run) for run in runs]
+    curves = [paper_ratio(run.features(LAST), run.rows_at(LAST).sample).curve for run in opened]
+    return torch.stack(curves).mean(0).tolist()
 
 
 # %% The figure.
-def draw(told: dict[str, Any], stem: Path) -> None:
+def draw(told: Mapping[str, Any], stem: Path) -> None:
     """Figure 4 in miniature, rank and recoverability along the sites, and what they go with."""
-    names = list(told["changes"])
-    sites = [Site.parse(s) for s in told["base"] if Site.parse(s).stack == "decoder"]
+    names = [name for name in told["curves"] if name != "base"]
     with styled():
         figure = new_figure(7.2)
         axes = figure.subplots(3, 2).ravel()
-        figure_four(told, names, axes[0])
-        for ax, measure in zip(axes[1:4], ("pt-peft", "participation-ratio-clustered", "recoverability"), strict=True):
-            lines = [arm_line(told, name, measure, sites) for name in names]
-            title = f"{measure}, change against pre-trained"
-            along(sites, lines, ax, title=title, unit=known(measure).unit, zero="pre-trained")
+        figure_four(told["curves"], names, axes[0])
+        for ax, measure in zip(axes[1:4], (*DECIDING, "recoverability"), strict=True):
+            panel(told["records"], names, measure, ax)
         against(told, names, axes[4], "cider", "CIDEr-D on held-out captions")
         against(told, names, axes[5], "before", "held-out loss before tuning's look, nats")
         axes[0].legend(frameon=False, ncols=2, loc="lower right")
     save(figure, stem, kinds=["svg"])
 
 
-def figure_four(told: dict[str, Any], names: Sequence[str], ax: Axes) -> None:
-    for name, curve in told["curves"].items():
+def figure_four(curves: Mapping[str, Sequence[float]], names: Sequence[str], ax: Axes) -> None:
+    for name, curve in curves.items():
         style = look(names.index(name) if name in names else -1) | {"marker": ""}
         ax.plot([100 * (i + 1) / len(curve) for i in range(len(curve))], curve, label=name, **style)
     ax.axhline(0.9, color="0.7", linewidth=0.6, zorder=0)
@@ -219,16 +164,22 @@ def figure_four(told: dict[str, Any], names: Sequence[str], ax: Axes) -> None:
     panel_title(ax, f"{LAST}, mean over samples")
 
 
-def arm_line(told: dict[str, Any], name: str, measure: str, sites: Sequence[Site]) -> Line:
-    found = [told["changes"][name][measure][str(s)] for s in sites]
-    return Line(name, *([f[k] for f in found] for k in ("value", "low", "high")))
+def panel(records: Sequence[Mapping[str, Any]], names: Sequence[str], measure: str, ax: Axes) -> None:
+    mine = [r for r in records if r["measure"] == measure and r["site"].startswith("decoder.")]
+    by_arm = {name: [r for r in mine if r["arm"] == name] for name in names}
+    lines = [Line(name, *([r[k] for r in found] for k in ("value", "low", "high"))) for name, found in by_arm.items()]
+    sites = [rankscope.Site.parse(r["site"]) for r in by_arm[names[0]]]
+    changes = measure in RANKS
+    title = f"{measure}, {'change ' if changes else ''}against pre-trained"
+    along(sites, lines, ax, title=title, unit=mine[0]["unit"], zero="pre-trained" if changes else "")
 
 
-def against(told: dict[str, Any], names: Sequence[str], ax: Axes, score: str, label: str) -> None:
+def against(told: Mapping[str, Any], names: Sequence[str], ax: Axes, score: str, label: str) -> None:
+    measure = DECIDING[1]
+    ranks = {r["arm"]: r["value"] for r in told["records"] if (r["measure"], r["site"]) == (measure, LAST)}
     for i, name in enumerate(names):
-        rank = told["changes"][name]["participation-ratio-clustered"][LAST]["value"]
         values = [run[score] for run in told["scores"][name]]
-        ax.plot([rank] * len(values), values, label=name, **(look(i) | {"linestyle": ""}))
+        ax.plot([ranks[name]] * len(values), values, label=name, **(look(i) | {"linestyle": ""}))
     ax.axhline(told["scores"]["base"][0][score], **(look(-1) | {"linewidth": 0.8}))
     ax.set(xlabel=f"participation ratio at {LAST}, change", ylabel=label)
     panel_title(ax, "each point a seed; dashed: pre-trained")
@@ -239,13 +190,17 @@ def main(size_name: str, folder: Path, stem: Path) -> dict[str, Any]:
     """Run what is missing, decide, write the figure and its JSON, and return what they tell."""
     size = SIZES[size_name]
     base = tuned("base", 0, size, folder)
-    arms = {method: [tuned(method, seed, size, folder) for seed in size["seeds"]] for method in METHODS}
-    told = {"size": {"name": size_name, **size}, "versions": versions(), **summary(arms, base)}
-    # What must be so whatever comes out: no tuning here reaches the vision tower, and the base is its own reference.
-    assert all(abs(told["changes"]["lora"][m]["vision.final"]["value"]) < 1e-9 for m in RANKS)
-    assert abs(told["base"][LAST]["recoverability"] - 1) < 0.05
+    found = {(method, seed): tuned(method, seed, size, folder) for seed in size["seeds"] for method in METHODS}
+    arms = {method: [found[method, seed] for seed in size["seeds"]] for method in METHODS}
+    told = {"size": {"name": size_name, **size}, "versions": versions(), **summary(base, arms, size["groups"])}
+    # What must be so whatever comes out: no adapter here reaches the vision tower.
+    untouched = [
+        r for r in told["records"] if (r["arm"], r["site"]) == ("lora", "vision.final") and r["measure"] in RANKS
+    ]
+    assert untouched
+    assert all(abs(r["value"]) < 1e-9 for r in untouched)
     draw(told, stem)
-    stem.with_suffix(".json").write_text(json.dumps(told, indent=1))
+    stem.with_suffix(".json").write_text(json.dumps(told, indent=1) + "\n")
     return told
 
 

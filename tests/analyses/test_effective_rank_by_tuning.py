@@ -25,7 +25,7 @@ def script() -> ModuleType:
 
 
 def told(value: float, half: float) -> dict[str, float]:
-    return {"value": value, "low": value - half, "high": value + half, "se": half / 2, "df": 20.0}
+    return {"value": value, "low": value - half, "high": value + half}
 
 
 @pytest.mark.parametrize(
@@ -67,5 +67,5 @@ def test_it_runs_from_end_to_end_and_trains_nothing_twice(
     monkeypatch.setattr(script.rankscope, "train", None, raising=False)
     before = (tmp_path / "figure.svg").read_bytes()
     again = script.main("tiny", tmp_path / "runs", tmp_path / "figure")
-    assert again["changes"] == found["changes"]
+    assert again["findings"] == found["findings"]
     assert (tmp_path / "figure.svg").read_bytes() == before

@@ -40,6 +40,8 @@ class Definition:
     """The unit on an axis."""
     centred: bool = True
     """Whether it reads features from which the mean over rows was taken away (``reads="spectrum"`` only)."""
+    resolved: bool = False
+    """Whether values that the stored dtype does not resolve are set to zero first (``reads="spectrum"`` only)."""
     needs_tokens: bool = False
     """Whether it has a meaning only where a sample has several rows."""
     prepare: Callable[[Tensor, Tensor], Tensor] | None = None
@@ -78,6 +80,8 @@ class Comparison:
     """The unit on an axis."""
     same_width: bool = False
     """Whether both runs must have the same number of features, because they are taken to share a basis."""
+    aligned: bool = True
+    """Whether it relates the runs row by row; otherwise a run can be compared with itself on other rows."""
     takes: tuple[Literal["k", "dtype"], ...] = ()
     """What else the function is given by keyword: ``k``, the size of the leading subspace that belongs to the features'
     width, and ``dtype``, in which they were stored, where their rounding matters."""

@@ -20,6 +20,7 @@ from rankscope.features import Rows, samples_in_groups
 from rankscope.linalg.clusters import ClusterMoments
 from rankscope.linalg.moments import Moments, PairMoments, Sums
 from rankscope.linalg.svd import singular_values_of
+from rankscope.spectrum import rounding_floor
 
 T = TypeVar("T")
 S = TypeVar("S", bound=Sums)
@@ -82,7 +83,7 @@ class View:
 
     def moments(self, run: int) -> Moments:
         """The sums over each group of samples, leading dimension G."""
-        return self._once(
+        return self.once(
             ("moments", run),
             lambda: Moments.of(self._turned[run], shift=self._shift(run), group=self.group, groups=self.groups),
         )
@@ -90,7 +91,7 @@ class View:
     def clusters(self, run: int) -> ClusterMoments:
         """The same with what rows of one sample share."""
         group, shift = self.group, self._shift(run)
-        return self._once(
+        return self.once(
             ("clusters", run),
             lambda: ClusterMoments.of(
                 self._turned[run], self.rows.sample, shift=shift, group=group, groups=self.groups
@@ -101,11 +102,11 @@ class View:
         """The mean of what a definition makes of each sample: ``(m,)``, or ``(G, m)`` without each group."""
         prepare = definition.prepare
         assert prepare is not None, f"{definition.name} reads samples and prepares none"
-        each = self._once(
+        each = self.once(
             ("samples", definition.name, run),
             lambda: prepare(self.features[run].to(self.device, torch.float64), self.rows.sample),
         )
-        group = self._once(("group of sample",), lambda: self._group_of_sample().to(each.device))
+        group = self.once(("group of sample",), lambda: self._group_of_sample().to(each.device))
         if not left_out:
             return each.mean(0)
         kept = (group[None] != torch.arange(self.groups, device=each.device)[:, None]).to(each)
@@ -121,7 +122,7 @@ class View:
     def pair(self, a: int, b: int) -> PairMoments:
         """The paired sums over each group of samples, leading dimension G; ``a`` is the reference."""
         shifts = {"shift_a": self._shift(a), "shift_b": self._shift(b)}
-        return self._once(
+        return self.once(
             ("pair", a, b),
             lambda: PairMoments.of(self._turned[a], self._turned[b], **shifts, group=self.group, groups=self.groups),
         )
@@ -133,12 +134,27 @@ class View:
             sums = self.moments(run)
             return singular_values_of(sums.weighted(self._kept) if left_out else sums.sum(), centre=centred).values
 
-        return self._once(("spectrum", run, centred, left_out), solve)
+        return self.once(("spectrum", run, centred, left_out), solve)
+
+    def floor(self, run: int) -> float:
+        """The largest singular value that rounding to the dtype of the features makes out of nothing."""
+
+        def of_norm() -> float:
+            norm = float(self.moments(run).sum().gram.diagonal().sum().sqrt())
+            return rounding_floor(norm, self.n, self.widths[run], self.features[run].dtype)
+
+        return self.once(("floor", run), of_norm)
+
+    def below_floor(self, run: int, *, centred: bool = True) -> int:
+        """How many singular values lie below it, those left out that are zero by algebra."""
+        s = self.spectrum(run, centred=centred)
+        return int((s[: self.n - centred] < self.floor(run)).sum())
 
     def _shift(self, run: int) -> Tensor:
-        return self._once(("shift", run), lambda: self._turned[run].to(self.device, torch.float64).mean(0))
+        return self.once(("shift", run), lambda: self._turned[run].to(self.device, torch.float64).mean(0))
 
-    def _once(self, key: tuple[object, ...], make: Callable[[], T]) -> T:
+    def once(self, key: tuple[object, ...], make: Callable[[], T]) -> T:
+        """What ``make`` makes, made when it is first asked for under a key."""
         if key not in self._cache:
             self._cache[key] = make()
         return self._cache[key]
@@ -158,7 +174,8 @@ class View:
     def _read(self, definition: Definition, run: int, left_out: bool) -> Tensor | Sums:
         """What the definition is given: of all rows, or without each group."""
         if definition.reads == "spectrum":
-            return self.spectrum(run, centred=definition.centred, left_out=left_out)
+            s = self.spectrum(run, centred=definition.centred, left_out=left_out)
+            return s.where(s >= self.floor(run), 0) if definition.resolved else s
         if definition.reads == "moments":
             return self._summed(self.moments(run), left_out)
         if definition.reads == "clusters":
@@ -175,7 +192,7 @@ class View:
             raise NotComparable(
                 f"{comparison.name} needs a shared basis; the widths are {self.widths[a]} and {self.widths[b]}"
             )
-        f, reads = self._given(comparison, a, b), comparison.reads
+        f, reads = self.given(comparison, a, b), comparison.reads
         if reads == "spectra":
             centred = comparison.centred
             return self._replicates(
@@ -187,7 +204,7 @@ class View:
             return self._replicates(lambda left: self._cross_fitted(f, self.pair(a, b), left))
         return self._over_rows(lambda keep: f(self._rows(a, keep), self._rows(b, keep), self.rows.sample[keep]))
 
-    def _given(self, comparison: Comparison, a: int, b: int) -> Callable[..., Tensor]:
+    def given(self, comparison: Comparison, a: int, b: int) -> Callable[..., Tensor]:
         """The function with what it takes by keyword. The width is the features' own, not that of the span of few rows."""
         width = min(self._turned[a].shape[1], subspace_size(self.widths[a]))
         coarser = max((self.features[run].dtype for run in (a, b)), key=lambda dtype: torch.finfo(dtype).eps)
@@ -202,7 +219,7 @@ class View:
         return sums.weighted(self._kept) if left_out else sums.sum()
 
     def _rows(self, run: int, keep: Tensor) -> Tensor:
-        return self.features[run][keep].to(self.device, torch.float64)
+        return self.features[run][keep].to(self.device)
 
     def _over_rows(self, function: Callable[[Tensor], Tensor]) -> Replicates:
         everything = torch.ones(self.n, dtype=torch.bool)
@@ -216,58 +233,25 @@ class View:
         self, function: Callable[[PairMoments, PairMoments], Tensor], sums: PairMoments, left_out: bool
     ) -> Tensor:
         """Fit on one half of the groups and evaluate on the other, both ways, and average."""
-        even = self._even.double()
+        even = self.even.double()
         kept = self._kept if left_out else torch.ones_like(even)
         x, y = sums.weighted(kept * even), sums.weighted(kept * (1 - even))
         return (function(x, y) + function(y, x)) / 2
 
     @property
-    def _even(self) -> Tensor:
+    def even(self) -> Tensor:
+        """``(G,)`` bool: every other group, the one half of the rows."""
         return torch.arange(self.groups, device=self.device) % 2 == 0
 
-    def like_noise(self, run: int) -> View:
-        """Isotropic Gaussian features in the place of a run's, from a fixed seed; made once."""
+    def half(self, first: bool) -> View:
+        """The rows of every other group of samples alone, with nothing left out; made once."""
+        keep = self.even.cpu()[self.group] == first
 
-        def draw() -> View:
-            generator = torch.Generator().manual_seed(self.n * 1_000_003 + self.widths[run])
-            drawn = torch.randn(self.n, self.widths[run], generator=generator)
-            return View([drawn], self.rows, device=self.device, replicated=False)
+        def take() -> View:
+            halves = [x[keep] for x in self.features]
+            return View(halves, self.rows[keep], groups=self.groups, device=self.device, replicated=False)
 
-        return self._once(("noise", run), draw)
-
-    def unrelated(self, comparison: Comparison, a: int, b: int) -> float:
-        """What a comparison scores where nothing relates the runs.
-
-        Spectra are compared with that of isotropic noise. Otherwise the rows of ``b`` are put in a random order and,
-        where a shared basis is compared, turned by a random rotation: each run keeps its own covariance.
-        """
-        if comparison.reads == "spectra":
-            centred = comparison.centred
-            mine, noise = self.spectrum(a, centred=centred), self.like_noise(a).spectrum(0, centred=centred)
-            return float(self._given(comparison, a, a)(mine, noise))
-
-        def scatter() -> View:
-            generator = torch.Generator().manual_seed(self.n)
-            x = self.features[b][torch.randperm(self.n, generator=generator)].double()
-            if self.widths[a] == self.widths[b]:
-                x = x @ torch.linalg.qr(torch.randn(2 * [x.shape[1]], generator=generator, dtype=torch.float64)).Q
-            return View([self.features[a], x], self.rows, groups=self.groups, device=self.device, replicated=False)
-
-        return float(self._once(("unrelated", a, b), scatter).related(comparison, 0, 1).value)
-
-    def against_itself(self, comparison: Comparison, run: int) -> float:
-        """What a run scores against itself: its two halves where spectra are compared, else the very same rows."""
-        if comparison.reads == "spectra":
-            sums = self.moments(run)
-            halves = (sums.weighted(half.double()) for half in (self._even, ~self._even))
-            spectra = [singular_values_of(half, centre=comparison.centred).values for half in halves]
-            r = min(s.shape[-1] for s in spectra)
-            return float(self._given(comparison, run, run)(*(s[..., :r] for s in spectra)))
-        twice = self._once(
-            ("itself", run),
-            lambda: View([self.features[run]] * 2, self.rows, groups=self.groups, device=self.device, replicated=False),
-        )
-        return float(twice.related(comparison, 0, 1).value)
+        return self.once(("half", first), take)
 
 
 def turned(features: Sequence[Tensor]) -> tuple[Tensor, ...]:

@@ -58,6 +58,8 @@ class Measured:
     """The mean row's share of the energy, ‖x̄‖²/(‖x̄‖² + tr S); an uncentred measure speaks of it."""
     without_sinks: float = NOTHING
     """The value without rows longer than ten medians; NaN where there are none."""
+    below_floor: int = 0
+    """Singular values that the stored dtype does not resolve; for a measure of the spectrum only."""
 
 
 @dataclass(frozen=True)
@@ -99,7 +101,9 @@ class Compared:
     noise: float
     """What noise of the same shape scores: Gaussian features for a definition, shuffled samples for a relation."""
     itself: float
-    """What the reference scores against itself (its other half of the rows where that is the question)."""
+    """What the reference scores against itself: the same rows read again (in another batch size or dtype) where such a run
+    was given; else its two halves, for a definition the second less the first; on its very rows where the measure relates
+    rows, cross-fitted where the measure is."""
     n: int
     """Rows."""
     samples: int
@@ -122,6 +126,16 @@ class Compared:
     """The same of the second run."""
     without_sinks: float = NOTHING
     """The value without rows longer than ten medians; NaN where there are none."""
+    below_floor: int = 0
+    """Singular values of the run that has the most of them that the stored dtype does not resolve; for a spectrum only."""
+    band_low: float = NOTHING
+    """The lower end of the band of ``value`` that holds at all sites together (max-T over sign flips of groups)."""
+    band_high: float = NOTHING
+    """The upper end of it."""
+    p: float = NOTHING
+    """The p-value of no difference, adjusted for all sites; NaN for a relation without a base, where 0 is no hypothesis."""
+    p_unrelated: float = NOTHING
+    """The share of shuffles of the samples that are as like the reference as the second run; NaN unless asked for."""
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from rankscope.errors import UsageError
 
 if TYPE_CHECKING:
     from rankscope.arm_result import ArmContrast
-    from rankscope.result import Contrast
+    from rankscope.result import Compared, Contrast
 
 
 def compare(
@@ -23,10 +23,17 @@ def compare(
         list[str] | None, typer.Option(help="Instead of two runs: name=pattern of an arm's runs; several times.")
     ] = None,
     base: Annotated[Path | None, typer.Option(help="The pre-trained run; changes are signed against it.")] = None,
+    again: Annotated[
+        Path | None,
+        typer.Option(help="The reference collected once more, in another batch size or dtype: what it scores itself."),
+    ] = None,
     measures: Annotated[
         str | None, typer.Option("--measures", "-m", help="Names, or file.py:function, by comma.")
     ] = None,
     layers: Annotated[str, typer.Option(help="Which sites of the runs.")] = "all",
+    permutations: Annotated[
+        int, typer.Option(help="Shuffles of the samples, for a p-value of each relation against none.")
+    ] = 0,
     groups: Annotated[int, typer.Option(help="Groups of samples that the jackknife leaves out.")] = 20,
     variant: show.Variant = "raw",
     allow_duplicates: show.AllowDuplicates = False,
@@ -50,9 +57,17 @@ def compare(
 
     Example: rankscope compare --arm lora=lora-s*.pt --arm ptlora=ptlora-s*.pt --base pretrained.pt
     """
-    if arm and (a or b or common_rows or base_model):
-        raise UsageError("--arm takes the place of the two runs, and needs runs with the same rows")
-    of_two = {"common_rows": common_rows, "base_model": base_model}
+    of_two: dict[str, Any] = {
+        "common_rows": common_rows,
+        "base_model": base_model,
+        "again": again,
+        "permutations": permutations,
+    }
+    if arm and (a or b or any(of_two.values())):
+        raise UsageError(
+            "--arm takes the place of the two runs, and needs runs with the same rows; "
+            f"{', '.join(sorted(of_two)).replace('_', '-')} are for two"
+        )
     options: dict[str, Any] = {"base": base, "sites": layers, "groups": groups, "variant": variant, "device": device}
     options |= {"allow_duplicates": allow_duplicates}
     if measures:
@@ -101,22 +116,26 @@ def _table(result: Contrast) -> None:
     first = result.records[0]
     against = f", against {base[0]}" if base else ""
     title = f"{a} (a) and {b} (b){against}; {result.rows}; {first.dtype}; 95 % intervals over {first.samples} samples"
-    lines = [
-        [
-            r.site,
-            r.measure,
-            show.interval(r.a, r.a_low, r.a_high),
-            show.interval(r.b, r.b_low, r.b_high),
-            " ".join(filter(None, (show.interval(r.value, r.low, r.high), show.calm(r)))),
-            show.number(r.noise),
-            show.number(r.itself),
-        ]
-        for r in result.records
-    ]
-    show.table(title, ["site", "measure", "a", "b", "b − a, or a → b", "noise", "itself"], lines, words=2)
+    columns = ["site", "measure", "a", "b", "b − a, or a → b", "all sites", "p", "noise", "itself"]
+    shuffled = any(r.p_unrelated == r.p_unrelated for r in result.records)
+    lines = [_line(r) + [show.number(r.p_unrelated)] * shuffled for r in result.records]
+    show.table(title, columns + ["p unrelated"] * shuffled, lines, words=2)
     shares = {r.site: f"{show.percent(r.mean_share)} and {show.percent(r.mean_share_b)}" for r in result.records}
     show.shares(shares)
     show.notes(result.records)
+
+
+def _line(r: Compared) -> list[str]:
+    band = "–" if r.band_low != r.band_low else f"[{show.number(r.band_low)}, {show.number(r.band_high)}]"
+    return [
+        r.site,
+        r.measure,
+        show.interval(r.a, r.a_low, r.a_high),
+        show.interval(r.b, r.b_low, r.b_high),
+        " ".join(filter(None, (show.interval(r.value, r.low, r.high), show.calm(r)))),
+        band,
+        *(show.number(x) for x in (r.p, r.noise, r.itself)),
+    ]
 
 
 def add_to(app: typer.Typer) -> None:

@@ -103,6 +103,7 @@ COMPARISONS = (
     Comparison(
         name="bures",
         function=bures,
+        aligned=False,
         reads="moments",
         formula="tr S0 + tr S1 - 2 tr (S0^(1/2) S1 S0^(1/2))^(1/2)",
         citation="Bures 1969; Bhatia, Jain & Lim, Expo. Math. 37, 2019",
@@ -116,6 +117,7 @@ COMPARISONS = (
     Comparison(
         name="frechet",
         function=frechet,
+        aligned=False,
         reads="moments",
         formula="|m1 - m0|^2 + tr S0 + tr S1 - 2 tr (S0^(1/2) S1 S0^(1/2))^(1/2)",
         citation="Dowson & Landau, J. Multivariate Anal. 12, 1982; Heusel et al., NeurIPS 2017",
@@ -129,6 +131,7 @@ COMPARISONS = (
     Comparison(
         name="affine-distance",
         function=affine_distance,
+        aligned=False,
         takes=("dtype",),
         reads="moments",
         formula="sqrt(sum_i ln^2 g_i), g_i the eigenvalues of (S1 + e I, S0 + e I), e the rounding noise of the stored dtype",

@@ -1,6 +1,8 @@
-"""A run compared with itself: what the best possible tuned run would score."""
+"""A run compared with itself, on the same rows or on its two halves: what the best possible tuned run would score."""
 
 from __future__ import annotations
+
+import torch
 
 from rankscope.linalg.moments import Moments, PairMoments
 
@@ -19,3 +21,20 @@ def itself(moments: Moments) -> PairMoments:
     """
     m = moments
     return PairMoments(a=m, b=m, cross=m.second, a_weighted=m.third, b_weighted=m.third, norms=m.fourth)
+
+
+def apart(a: Moments, b: Moments) -> PairMoments:
+    """Two sets of moments whose rows are not paired, for comparisons that do not relate runs row by row.
+
+    Given two halves of one run they return its split-half ceiling. What would need pairs is NaN.
+
+    Args:
+        a: moments of some rows of a run.
+        b: moments of other rows, about the same shift.
+
+    Returns:
+        The pair, with the same leading dimensions.
+    """
+    cross = a.second.new_full((*a.second.shape[:-1], b.second.shape[-1]), torch.nan)
+    nothing = torch.full_like(a.first, torch.nan), torch.full_like(b.first, torch.nan)
+    return PairMoments(a=a, b=b, cross=cross, a_weighted=nothing[0], b_weighted=nothing[1], norms=cross[..., 0, 0])

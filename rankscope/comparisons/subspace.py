@@ -184,6 +184,7 @@ COMPARISONS = (
     Comparison(
         name="overlap",
         function=overlap,
+        aligned=False,
         takes=("k",),
         reads="moments",
         formula="|Uk' Vk|_F^2 / k, Uk and Vk the k leading principal directions, k = min(32, d/8)",
@@ -197,6 +198,7 @@ COMPARISONS = (
     Comparison(
         name="subspace-distance",
         function=subspace_distance,
+        aligned=False,
         takes=("k",),
         reads="moments",
         formula="sqrt(sum_i t_i^2), t_i the principal angles between the k leading directions, k = min(32, d/8)",

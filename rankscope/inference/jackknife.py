@@ -70,6 +70,21 @@ def pseudo_values(value: Tensor, left_out: Tensor) -> Tensor:
     return groups * value - (groups - 1) * left_out
 
 
+def centred_pseudo(value: Tensor, left_out: Tensor) -> Tensor:
+    """:func:`pseudo_values` about the value on all rows, so that no jackknife correction of its bias enters.
+
+    Args:
+        value: ``()`` the number on all rows.
+        left_out: ``(G,)`` the number without each group in turn.
+
+    Returns:
+        ``(G,)`` float64 on the CPU, whose mean is the value.
+    """
+    value, left_out = value.double().cpu(), left_out.double().cpu()
+    pseudo = pseudo_values(value, left_out)
+    return pseudo - pseudo.mean() + value
+
+
 def critical_t(degrees: float | Tensor, level: float) -> Tensor:
     """Two-sided critical value of Student's distribution.
 

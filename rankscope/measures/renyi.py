@@ -39,6 +39,7 @@ DEFINITIONS = tuple(
         name=f"renyi-{order}",
         function=partial(renyi_entropy, order=order),
         reads="spectrum",
+        resolved=True,
         formula=formula,
         citation="Giraldo, Rao & Principe 2012 (arXiv 1211.2459)",
         low="0",

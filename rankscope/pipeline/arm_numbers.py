@@ -14,7 +14,7 @@ from rankscope.definition import Comparison, Definition
 from rankscope.errors import NotComparable
 from rankscope.estimate import Replicates, View
 from rankscope.inference.equivalence import retraining_floor
-from rankscope.inference.jackknife import pseudo_values
+from rankscope.inference.jackknife import centred_pseudo
 from rankscope.pipeline.guards import GuardedView
 from rankscope.registry import known
 from rankscope.verdict import LEAST_RUNS
@@ -29,12 +29,6 @@ class Number(NamedTuple):
     """``(R, G)`` the same of the change: of a relation against its ceiling, what the base gives with itself."""
     floor: float
     """How far retrainings lie apart; NaN with fewer than three runs, and never below the rounding of the features."""
-
-
-def centred_pseudo(estimate: Replicates) -> Tensor:
-    """``(G,)`` pseudo-values whose mean is the value on all rows, so that no jackknife correction of its bias enters."""
-    pseudo = pseudo_values(estimate.value.double(), estimate.left_out.double()).cpu()
-    return pseudo - pseudo.mean() + estimate.value.double().cpu()
 
 
 def number(what: Definition | Comparison, view: GuardedView, places: Sequence[int], base: int | None) -> Number:
@@ -75,7 +69,7 @@ def grounds_of(view: GuardedView, places: Sequence[int], base: int) -> tuple[Num
 
 
 def _number(values: Sequence[Replicates], changes: Sequence[Replicates], floor: float, view: GuardedView) -> Number:
-    pseudo, change = (torch.stack([centred_pseudo(one) for one in several]) for several in (values, changes))
+    pseudo, change = (torch.stack([centred_pseudo(*one) for one in several]) for several in (values, changes))
     rounding = max(torch.finfo(x.dtype).eps for x in view.features)
     return Number(pseudo, change, floor if floor != floor else max(floor, rounding))
 

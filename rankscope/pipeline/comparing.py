@@ -16,11 +16,13 @@ from rankscope.errors import NotComparable
 from rankscope.estimate import FEWEST, Replicates
 from rankscope.features import Rows
 from rankscope.pipeline.align import Aligned, data_notes, distinct_names, shared_sites
+from rankscope.pipeline.banding import banded
 from rankscope.pipeline.guards import GuardedView, check_variant, guarded_view
 from rankscope.pipeline.measuring import (
     GROUPS,
     NO_VALUE,
     Progress,
+    below_floor,
     caution,
     convention,
     dtype_name,
@@ -32,6 +34,7 @@ from rankscope.pipeline.measuring import (
     spectra,
     why_not,
 )
+from rankscope.pipeline.references import against_itself, unrelated
 from rankscope.pipeline.resolve import as_run
 from rankscope.registry import DEFAULT_COMPARED, Measure, known
 from rankscope.result import NOTHING, Compared, Contrast
@@ -47,10 +50,12 @@ def compare(
     b: Run | str | Path,
     *,
     base: Run | str | Path | None = None,
+    again: Run | str | Path | None = None,
     measures: Sequence[Measure] = DEFAULT_COMPARED,
     sites: str | Sequence[str | Site] = "all",
     groups: int = GROUPS,
     level: float = 0.95,
+    permutations: int = 0,
     common_rows: bool = False,
     variant: str = "raw",
     allow_duplicates: bool = False,
@@ -64,10 +69,13 @@ def compare(
         a: a run, the path of one, or a checkpoint folder, which is collected first; without a base it is the reference.
         b: the other.
         base: the pre-trained run, against which changes are signed.
+        again: the reference (the base, or ``a`` without one) collected once more, in another batch size or dtype: what it
+            scores against itself; without it the two halves of its rows tell.
         measures: names of definitions and relations, the objects, or functions on ``(*, r)`` singular values.
         sites: which of the sites that all runs have.
         groups: how many groups of samples the jackknife leaves out in turn.
-        level: the coverage of the intervals.
+        level: the coverage of the intervals, and of the bands over all sites together.
+        permutations: shuffles of the samples for the p-value of each relation; none by default.
         common_rows: where the rows differ, use those that all have, rather than refuse.
         variant: what to do to the rows first, one of :data:`~rankscope.pipeline.guards.VARIANTS`.
         allow_duplicates: compare rows even if half a per cent or more are copies of others that the data do not explain.
@@ -81,30 +89,29 @@ def compare(
     """
     check_variant(variant)
     chosen = [known(m) for m in measures]
-    runs = tuple(
-        as_run(r, progress=progress, base_model=base_model) for r in ((a, b) if base is None else (a, b, base))
-    )
+    given = (a, b, *(() if base is None else (base,)), *(() if again is None else (again,)))
+    runs = tuple(as_run(r, progress=progress, base_model=base_model) for r in given)
+    roles = Roles(2 if base is not None else None, len(runs) - 1 if again is not None else None)
     aligned = Aligned(runs, shared_sites(runs, sites), common_rows)
     notes = _notes(runs, aligned, variant)
     guard: dict[str, Any] = {"variant": variant, "allow_duplicates": allow_duplicates, "names": distinct_names(runs)}
-    records: list[Compared] = []
+    found: list[tuple[Definition | Comparison, Compared, Replicates | None]] = []
     for done, site in enumerate(aligned.sites):
         progress(done, len(aligned.sites), str(site))
         features, rows = aligned.at(site)
         view = guarded_view(features, rows, site, groups=groups, device=where(device), **guard)
-        records += [_compared(aligned, site, what, view, level) for what in chosen]
+        found += [(what, *_compared(aligned, site, what, view, roles, level, permutations)) for what in chosen]
+    records = banded(found, level)
     if all(r.value != r.value for r in records):
         raise NotComparable(f"nothing that was asked for compares these runs: {records[0].note}")
     progress(len(aligned.sites), len(aligned.sites), "spectra and similarity")
+    names = distinct_names(runs)[: 2 + (base is not None)]
     return Contrast(
         tuple(records),
-        names=distinct_names(runs),
+        names=names,
         rows=f"{runs[0].manifest.rows['kind']}, {runs[0].manifest.probe['name']}",
-        spectra={
-            name: spectra(run, aligned.sites, device=device)
-            for name, run in zip(distinct_names(runs), runs, strict=True)
-        },
-        similarity=_similarity(aligned),
+        spectra={name: spectra(run, aligned.sites, device=device) for name, run in zip(names, runs, strict=False)},
+        similarity=_similarity(aligned, roles.reference),
         similarity_sites=aligned.sites,
         notes=tuple(notes),
     )
@@ -124,17 +131,42 @@ def _notes(runs: Sequence[Run], aligned: Aligned, variant: str) -> list[str]:
     return notes
 
 
-def _compared(aligned: Aligned, site: Site, what: Definition | Comparison, view: GuardedView, level: float) -> Compared:
-    based = len(aligned.runs) > 2
+class Roles(NamedTuple):
+    """Which of the runs is the base, and which the reference read again; the first two are those compared."""
+
+    base: int | None = None
+    again: int | None = None
+
+    @property
+    def reference(self) -> int:
+        """The run that relations start from."""
+        return 0 if self.base is None else self.base
+
+
+def _compared(
+    aligned: Aligned,
+    site: Site,
+    what: Definition | Comparison,
+    view: GuardedView,
+    roles: Roles,
+    level: float,
+    permutations: int,
+) -> tuple[Compared, Replicates | None]:
+    """A record, and what its bands are made of."""
+    based = roles.base is not None
     nothing, parts, calm = why_not(what, view), _Parts(), NOTHING
     try:
         if not nothing:
-            parts = _defined(what, view, based) if isinstance(what, Definition) else _related(what, view, based)
+            parts = (
+                _defined(what, view, roles)
+                if isinstance(what, Definition)
+                else _related(what, view, roles, permutations)
+            )
             calm = _without_sinks(what, view, based)
     except NO_VALUE as error:
         nothing = str(error)
     a, b, between = (interval_of(x, level) for x in parts[:3])
-    return Compared(
+    record = Compared(
         site=str(site),
         measure=what.name,
         value=between.value,
@@ -161,7 +193,10 @@ def _compared(aligned: Aligned, site: Site, what: Definition | Comparison, view:
         mean_share=view.mean_share(0),
         mean_share_b=view.mean_share(1),
         without_sinks=calm,
+        below_floor=below_floor(what, view),
+        p_unrelated=parts.p_unrelated,
     )
+    return record, parts.between
 
 
 def _without_sinks(what: Definition | Comparison, view: GuardedView, based: bool) -> float:
@@ -185,28 +220,30 @@ class _Parts(NamedTuple):
     base: float = NOTHING
     noise: float = NOTHING
     itself: float = NOTHING
+    p_unrelated: float = NOTHING
 
 
-def _defined(what: Definition, view: GuardedView, based: bool) -> _Parts:
+def _defined(what: Definition, view: GuardedView, roles: Roles) -> _Parts:
     a, b, noise = measured(what, view, 0), measured(what, view, 1), noise_value(what, view)
-    if not based:
-        return _Parts(a, b, b.minus(a), noise=noise)
-    base = measured(what, view, 2)
-    return _Parts(a.minus(base), b.minus(base), b.minus(a), base=float(base.value), noise=noise)
+    itself = against_itself(view, what, roles.reference, roles.again)
+    if roles.base is None:
+        return _Parts(a, b, b.minus(a), noise=noise, itself=itself)
+    base = measured(what, view, roles.base)
+    return _Parts(a.minus(base), b.minus(base), b.minus(a), base=float(base.value), noise=noise, itself=itself)
 
 
-def _related(what: Comparison, view: GuardedView, based: bool) -> _Parts:
-    reference = 2 if based else 0
-    noise, itself = view.unrelated(what, reference, 1), view.against_itself(what, reference)
-    if not based:
-        return _Parts(between=related(what, view, 0, 1), noise=noise, itself=itself)
-    a, b = related(what, view, 2, 0), related(what, view, 2, 1)
-    return _Parts(a, b, b.minus(a), noise=noise, itself=itself)
+def _related(what: Comparison, view: GuardedView, roles: Roles, permutations: int) -> _Parts:
+    itself = against_itself(view, what, roles.reference, roles.again)
+    null = unrelated(view, what, roles.reference, 1, draws=permutations)
+    told: dict[str, Any] = {"noise": null.mean, "itself": itself, "p_unrelated": null.p}
+    if roles.base is None:
+        return _Parts(between=related(what, view, 0, 1), **told)
+    a, b = related(what, view, roles.base, 0), related(what, view, roles.base, 1)
+    return _Parts(a, b, b.minus(a), **told)
 
 
-def _similarity(aligned: Aligned) -> Tensor | None:
+def _similarity(aligned: Aligned, reference: int) -> Tensor | None:
     """Debiased linear CKA of every site of the reference with every site of the second run, on means over samples."""
-    reference = len(aligned.runs) - 1 if len(aligned.runs) > 2 else 0
     shared = sorted(set.intersection(*map(aligned.samples, aligned.sites)))[:MAP_SAMPLES]
     if len(shared) < FEWEST:
         return None

@@ -45,13 +45,13 @@ class GuardedView(View):
     def only(self, *places: int) -> View:
         """Some of the runs alone, with nothing left out; made once."""
         chosen = [self.features[i] for i in places]
-        return self._once(
+        return self.once(
             ("only", *places), lambda: View(chosen, self.rows, groups=FEWEST, device=self.device, replicated=False)
         )
 
     def mean_share(self, run: int) -> float:
         """The mean row's share of a run's energy, of which uncentred measures speak."""
-        return self._once(("mean share", run), lambda: mean_share(self.features[run]))
+        return self.once(("mean share", run), lambda: mean_share(self.features[run]))
 
 
 def check_variant(variant: str) -> None:

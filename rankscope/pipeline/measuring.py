@@ -15,6 +15,7 @@ from rankscope.estimate import Replicates, View
 from rankscope.inference import jackknife
 from rankscope.linalg.svd import singular_values
 from rankscope.pipeline.guards import APART, GuardedView, check_variant, guarded_view
+from rankscope.pipeline.references import like_noise
 from rankscope.registry import DEFAULT_DEFINITIONS, Measure, definition
 from rankscope.result import NOTHING, Measured, Measurement
 from rankscope.sites import Site, select
@@ -141,6 +142,7 @@ def _measured(run: Run, site: Site, what: Definition, view: GuardedView, level: 
         refused=bool(view.refused),
         mean_share=view.mean_share(0),
         without_sinks=calm,
+        below_floor=below_floor(what, view),
     )
 
 
@@ -197,7 +199,22 @@ def why_not(what: Definition | Comparison, view: GuardedView) -> str:
 def caution(what: Definition | Comparison, view: GuardedView, found: Replicates | None = None) -> str:
     """What must be said beside a number that has a meaning."""
     bare = "too few rows to leave any out, so without an interval" if found and not len(found.left_out) else ""
-    return APART.join(filter(None, (bare, _caution(what, view), *view.remarks)))
+    return APART.join(filter(None, (bare, _caution(what, view), _floor_words(what, view), *view.remarks)))
+
+
+def below_floor(what: Definition | Comparison, view: GuardedView) -> int:
+    """Singular values that a measure of the spectrum meets and the stored dtype does not resolve, in the worst run."""
+    if what.reads not in ("spectrum", "spectra") or view.refused:
+        return 0
+    return max(view.below_floor(run, centred=what.centred) for run in range(len(view.widths)))
+
+
+def _floor_words(what: Definition | Comparison, view: GuardedView) -> str:
+    if not below_floor(what, view):
+        return ""
+    out = "are left out" if isinstance(what, Definition) and what.resolved else "count, as the measure is defined"
+    dtypes = "/".join(dict.fromkeys(dtype_name(x) for x in view.features))
+    return f"singular values below what {dtypes} resolves (below_floor of them) {out}"
 
 
 def _caution(what: Definition | Comparison, view: View) -> str:
@@ -210,8 +227,7 @@ def _caution(what: Definition | Comparison, view: View) -> str:
 
 def noise_value(what: Definition, view: View, run: int = 0) -> float:
     """What isotropic Gaussian features of the same shape score, from one seeded draw."""
-    noise = view.like_noise(run)
-    return float(noise.measured(what, 0).value)
+    return float(like_noise(view, run).measured(what, 0).value)
 
 
 def convention(what: Definition | Comparison, run: Run) -> str:

@@ -112,10 +112,11 @@ def _learnt(item: Learnt, device: torch.device) -> tuple[Weighed, Tensor]:
 
 def _weighed(item: Change, device: torch.device, *, k: int, threshold: float, draws: int) -> tuple[Weighed, Tensor]:
     w0 = item.before.to(device, torch.float64)
+    m, n = w0.shape
     before = left_vectors(w0)
     tail = _tail(before.values)
     if item.after is None and item.factors is None:
-        return Weighed(item.name, item.kind, *w0.shape, **_ranks(before.values), **tail), before.values
+        return Weighed(item.name, item.kind, m, n, **_ranks(before.values), **tail), before.values
     update, w1 = _tuned(item, w0)
     after = left_vectors(w1)
     norms = [float(values.square().sum().sqrt()) for values in (update.values, before.values)]
@@ -127,7 +128,7 @@ def _weighed(item: Change, device: torch.device, *, k: int, threshold: float, dr
         "size": norms[0] / norms[1] if norms[1] else NOTHING,
         "leading": float(update.values[0] / before.values[0]) if norms[1] else NOTHING,
     }
-    return Weighed(item.name, item.kind, *w0.shape, **told), update.values
+    return Weighed(item.name, item.kind, m, n, **told), update.values
 
 
 def _ranks(values: Tensor, limit: float | None = None) -> dict[str, Any]:

@@ -1,0 +1,43 @@
+"""Rivals timed side by side: in turns, several rounds, medians and ratios. One absolute time on a shared machine says little."""
+
+from __future__ import annotations
+
+import platform
+import statistics
+import time
+from collections.abc import Callable, Mapping
+
+import torch
+
+
+def side_by_side(rivals: Mapping[str, Callable[[], object]], rounds: int = 7) -> dict[str, dict[str, float]]:
+    """Median seconds of each rival and the median over rounds of its time over the first one's."""
+    for run in rivals.values():
+        run()
+    taken: dict[str, list[float]] = {name: [] for name in rivals}
+    for _ in range(rounds):
+        for name, run in rivals.items():
+            _wait()
+            begun = time.perf_counter()
+            run()
+            _wait()
+            taken[name].append(time.perf_counter() - begun)
+    first = next(iter(taken.values()))
+    return {
+        name: {
+            "seconds": statistics.median(each),
+            "ratio": statistics.median(a / b for a, b in zip(each, first, strict=True)),
+        }
+        for name, each in taken.items()
+    }
+
+
+def _wait() -> None:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
+def machine() -> dict[str, object]:
+    """What a time was taken on."""
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.processor() or platform.machine()
+    return {"device": device, "threads": torch.get_num_threads(), "torch": torch.__version__}

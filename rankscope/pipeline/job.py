@@ -16,11 +16,14 @@ from rankscope.store import Batch, Manifest, Run
 
 SINGLE = (".pt", ".safetensors")
 """Endings of a run in one file; anything else is a folder."""
-OTHERS = (
-    *(".npz", ".npy", ".h5", ".hdf5", ".zarr", ".parquet", ".arrow", ".csv", ".tsv", ".json", ".jsonl", ".txt"),
-    *(".bin", ".pth", ".ckpt", ".pkl", ".pickle", ".mat", ".zip"),
-)
-"""Endings of other kinds of files, which no folder of a run is called by."""
+FOREIGN = {
+    "arrays": (".npy", ".npz", ".h5", ".hdf5", ".mat", ".zarr"),
+    "a table": (".parquet", ".arrow", ".csv", ".tsv"),
+    "text": (".json", ".jsonl", ".txt"),
+    "weights": (".bin", ".pth", ".ckpt", ".pkl", ".pickle"),
+    "an archive": (".zip", ".tar", ".gz"),
+}
+"""What other files hold, by their endings, of which no folder of a run has one."""
 PARTIAL = ".partial"
 """What is appended to the name of a single file for the folder in which its batches gather."""
 
@@ -88,10 +91,12 @@ def check_suffix(path: Path) -> None:
     Raises:
         UsageError: for the ending of another kind of file.
     """
-    if path.suffix in OTHERS:
-        raise UsageError(
-            f"a run is a folder, or one file ending in {' or '.join(SINGLE)}; got {path.name!r}; export writes other formats"
-        )
+    for kind, endings in FOREIGN.items():
+        if path.suffix.lower() in endings:
+            raise UsageError(
+                f"a run is a folder, or one file ending in {' or '.join(SINGLE)}; {path.name!r} would be {kind}; "
+                "rankscope export writes runs for other tools"
+            )
 
 
 def size_in_words(count: float) -> str:

@@ -206,7 +206,11 @@ def test_a_plain_module_needs_tensors(tmp_path: Path) -> None:
         ({"shard": "0/2"}, UsageError, "fill a folder, not the single file"),
         ({"rows": "image"}, UsageError, "no chosen site has 'image' rows"),
         ({"out": "run.parquet.pt/x.pt", "data": "nowhere.jsonl"}, DataError, "nowhere.jsonl"),
-        ({"out": "run.npz"}, UsageError, r"a folder, or one file ending in \.pt or \.safetensors; got 'run\.npz'"),
+        (
+            {"out": "run.npz"},
+            UsageError,
+            r"a folder, or one file ending in \.pt or \.safetensors; 'run\.npz' would be arrays",
+        ),
         ({"tokens_per_batch": 0}, UsageError, "at least one token; got 0 tokens per batch"),
         ({"dtype": "int8"}, UsageError, "runs in float32, bfloat16, float16, float64; got 'int8'"),
         ({"device": "cuda:77"}, UsageError, "this machine has no device 'cuda:77'"),

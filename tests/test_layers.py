@@ -6,6 +6,7 @@ import ast
 import subprocess
 import sys
 from collections.abc import Iterator
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from statistics import median
 
@@ -69,9 +70,7 @@ def imports(path: Path) -> Iterator[str]:
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
-            yield from (
-                (f"{node.module}.{alias.name}" for alias in node.names) if node.module == "rankscope" else [node.module]
-            )
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
 def direction_faults(package: Path = PACKAGE) -> list[str]:
@@ -102,6 +101,30 @@ def test_every_module_has_a_row() -> None:
 
 def test_imports_point_upwards() -> None:
     assert direction_faults() == []
+
+
+def circle(package: Path = PACKAGE) -> list[str]:
+    """Modules that import each other in a circle, if any do."""
+    dotted = {".".join(p.relative_to(package.parent).with_suffix("").parts): p for p in modules(package)}
+    named = {name.removesuffix(".__init__"): path for name, path in dotted.items()}
+    needs = {
+        name: {i if i in named else i.rpartition(".")[0] for i in imports(path)} & named.keys() - {name}
+        for name, path in named.items()
+    }
+    try:
+        TopologicalSorter(needs).prepare()
+    except CycleError as error:
+        return list(error.args[1])
+    return []
+
+
+def test_no_modules_import_each_other_in_a_circle(tmp_path: Path) -> None:
+    assert circle() == []
+    planted = tmp_path / "rankscope"
+    planted.mkdir()
+    (planted / "a.py").write_text("import rankscope.b\n")
+    (planted / "b.py").write_text("def f():\n    from rankscope.a import g\n")
+    assert set(circle(planted)) == {"rankscope.a", "rankscope.b"}
 
 
 def test_libraries_stay_where_they_belong() -> None:

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from torch import nn
 
 from rankscope.models.families import Columns
-
-if TYPE_CHECKING:
-    from rankscope.models.stacks import Stack
+from rankscope.models.stack import Stack, unwrapped
 
 _SENSES = {"vision": ("vision", "visual", "image", "vit"), "qformer": ("qformer",), "audio": ("audio", "speech")}
 """Words anywhere in a path, and the name of the stack that they tell of."""
@@ -21,8 +17,6 @@ _NORMS = ("norm", "ln_f", "layernorm", "layer_norm", "norm_f")
 
 def search(model: nn.Module) -> list[Stack]:
     """The stacks of blocks of a model: its outermost lists of modules of one class, each with the norm that follows it."""
-    from rankscope.models.stacks import Stack, unwrapped
-
     model = unwrapped(model)
     found: dict[str, Stack] = {}
     lists = _lists(model)

@@ -27,7 +27,7 @@ def collect(model: Any, data: Any = None, *, progress: Progress = silent, **opti
         options: ``sites``, ``rows``, ``n``, ``out``, ``name``, ``keep_special``, ``tokens_per_batch``, ``nonfinite``,
             ``shard``, ``overwrite``, ``base_model``, ``device``, ``dtype``, ``device_map``, ``load_in_4bit``,
             ``padding_side``, ``chat``, ``trust_remote_code``, ``processor``, as
-            :func:`rankscope.pipeline.prepare.prepare` and :func:`rankscope.pipeline.source.open_source` tell.
+            :func:`rankscope.pipeline.prepare.prepare` and :func:`rankscope.pipeline.opening.open_source` tell.
 
     Raises:
         RankscopeError: one of its named children, as those functions tell.

@@ -11,7 +11,8 @@ from typing import Any
 
 from rankscope.errors import CheckpointError, OutputExists, StorageError, UsageError
 from rankscope.pipeline.job import SINGLE, Job, check_suffix, existing, size_in_words
-from rankscope.pipeline.source import Source, open_source
+from rankscope.pipeline.opening import open_source
+from rankscope.pipeline.source import Source
 from rankscope.reading.forward import batches_by_length
 from rankscope.reading.hooks import Tap
 from rankscope.reading.pooling import check_kind, pool
@@ -56,7 +57,7 @@ def prepare(
         overwrite: whether an output that exists is replaced.
         reuse: whether a finished run of the very same plan is taken as it is.
         opening: ``base_model``, ``device``, ``dtype``, ``device_map``, ``load_in_4bit``, ``trust_remote_code``,
-            ``processor``, ``padding_side``, ``chat``: see :func:`open_source`.
+            ``processor``, ``padding_side``, ``chat``: see :func:`rankscope.pipeline.opening.open_source`.
 
     Raises:
         UnknownName: if there is no such site or row kind.

@@ -22,7 +22,7 @@ Collate = Callable[[Sequence[int]], Inputs]
 
 
 def from_tensors(model: nn.Module, data: Any, n: int | None) -> Source:
-    """The source of a module and the tensors that it is fed with; see :func:`rankscope.pipeline.source.open_source`.
+    """The source of a module and the tensors that it is fed with; see :func:`rankscope.pipeline.opening.open_source`.
 
     A sample that is a tuple is handed over by place, as much of it as ``forward`` takes; a dictionary by name.
 
@@ -87,7 +87,7 @@ def _opened(called: Called, samples: Samples, few: Sequence[int]) -> tuple[Parts
         return Inputs({"batch": batch}, {}, mask if isinstance(mask, Tensor) else None)
 
     if of_transformers(called.module):
-        from rankscope.pipeline.checkpoint_source import from_columns
+        from rankscope.pipeline.columns import from_columns
 
         return from_columns(called.module, collate)
     batch = collate(few)

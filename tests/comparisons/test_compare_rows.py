@@ -35,7 +35,8 @@ def test_rsa_equals_scipy(distance: str) -> None:
 
 
 def test_rsa_equals_rsatoolbox() -> None:
-    rsatoolbox = pytest.importorskip("rsatoolbox", reason="rsatoolbox (a test extra) is not installed")
+    import rsatoolbox
+
     x, y = draw(20, 8), draw(20, 8) @ draw(8, 5, 1)
     rdms = [rsatoolbox.rdm.calc_rdm(rsatoolbox.data.Dataset(z.numpy()), method="euclidean") for z in (x, y)]
     for method, rank in (("spearman", True), ("corr", False)):

@@ -46,7 +46,8 @@ def test_equal_scipy() -> None:
 
 
 def test_equal_pot() -> None:
-    ot = pytest.importorskip("ot", reason="POT (a test extra) is not installed")
+    import ot
+
     a, b = spectra()
     p, q = shares(a), shares(b)
     assert_close(atom_wasserstein(a, b).item(), ot.wasserstein_1d(p, q, p=1), rtol=0, atol=1e-15)
@@ -107,14 +108,15 @@ def test_bures_and_frechet_equal_the_definition(moments_of) -> None:
 
 
 def test_bures_and_frechet_equal_pot_and_torchmetrics(moments_of) -> None:
-    """POT where installed; torchmetrics 1.9.0 (the core of its FID) frozen."""
+    """POT; torchmetrics 1.9.0 (the core of its FID) frozen."""
     rng = np.random.default_rng(20)
     z = rng.standard_normal((60, 12))
     x = z @ rng.standard_normal((12, 8)) + 0.1
     y = z @ rng.standard_normal((12, 8)) * 0.7 + rng.standard_normal((60, 8)) + 3
     pair = moments_of(torch.tensor(x), torch.tensor(y))
     assert_close(frechet(pair).item(), 125.02611523416914, rtol=0, atol=1e-12)
-    ot = pytest.importorskip("ot", reason="POT (a test extra) is not installed")
+    import ot
+
     reference = ot.gaussian.bures_distance(np.cov(x.T), np.cov(y.T))
     assert_close(bures(pair).sqrt().item(), reference, rtol=0, atol=1e-12)
 

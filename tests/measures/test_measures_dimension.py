@@ -31,7 +31,8 @@ def embedded() -> Tensor:
 
 @pytest.mark.filterwarnings("ignore:divide by zero:RuntimeWarning")
 def test_dimensions_are_those_of_scikit_dimension() -> None:
-    skdim = pytest.importorskip("skdim", reason="scikit-dimension is a test extra")
+    import skdim
+
     z = embedded()
     assert float(two_nn(z)) == pytest.approx(skdim.id.TwoNN(method="mle", discard_fraction=0).fit(z.numpy()).dimension_)
     assert float(two_nn(z, method="linear")) == pytest.approx(skdim.id.TwoNN().fit(z.numpy()).dimension_, rel=1e-12)

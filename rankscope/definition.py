@@ -24,8 +24,8 @@ class Definition:
     reads: Literal["spectrum", "moments", "clusters", "samples", "rows"]
     """``spectrum``: ``(*, r)`` singular values, r = min(n, d), descending. ``moments``: a
     :class:`~rankscope.linalg.moments.Moments`. ``clusters``: a :class:`~rankscope.linalg.clusters.ClusterMoments`.
-    ``samples``: the ``(*, m)`` mean over samples of what ``prepare`` makes of each. ``rows``: the ``(n, d)`` features and
-    the ``(n,)`` sample of each row."""
+    ``samples``: the ``(*, m)`` mean over samples of what ``prepare`` makes of each. ``rows``: the ``(*, n, d)`` features
+    and the ``(n,)`` sample of each row."""
     formula: str
     """The formula in one line of plain text."""
     citation: str
@@ -63,7 +63,7 @@ class Comparison:
     reads: Literal["spectra", "moments", "folds", "rows"]
     """``spectra``: two ``(*, r)`` tensors of singular values. ``moments``: a
     :class:`~rankscope.linalg.moments.PairMoments`. ``folds``: two of them, of disjoint samples: fit on the first,
-    evaluate on the second. ``rows``: two ``(n, d)`` features and the ``(n,)`` sample of each row."""
+    evaluate on the second. ``rows``: two ``(*, n, d)`` features and the ``(n,)`` sample of each row."""
     formula: str
     """The formula in one line of plain text."""
     citation: str

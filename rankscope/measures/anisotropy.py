@@ -7,6 +7,7 @@ from torch import Tensor
 
 from rankscope.definition import Definition
 from rankscope.errors import DataError
+from rankscope.linalg.batch import each_matrix
 
 
 def cosine_contributions(x: Tensor, *, standardise: bool = False) -> Tensor:
@@ -41,6 +42,7 @@ def cosine_contributions(x: Tensor, *, standardise: bool = False) -> Tensor:
     return (unit.sum(0).square() - unit.square().sum(0)) / (n * (n - 1))
 
 
+@each_matrix
 def mean_cosine(x: Tensor, sample: Tensor | None = None) -> Tensor:
     r"""Mean cosine between two different rows.
 
@@ -53,11 +55,11 @@ def mean_cosine(x: Tensor, sample: Tensor | None = None) -> Tensor:
     Ethayarajh, "How contextual are contextualized word representations?", EMNLP 2019 (arXiv 1909.00512).
 
     Args:
-        x: ``(n, d)`` features.
+        x: ``(*, n, d)`` features.
         sample: the sample of each row; it makes no difference.
 
     Returns:
-        a float64 scalar.
+        ``(*,)`` values, float64.
 
     Raises:
         DataError: if fewer than two rows are not zero.
@@ -65,6 +67,7 @@ def mean_cosine(x: Tensor, sample: Tensor | None = None) -> Tensor:
     return cosine_contributions(x).sum()
 
 
+@each_matrix
 def mean_cosine_standardised(x: Tensor, sample: Tensor | None = None) -> Tensor:
     """:func:`mean_cosine` after every dimension was standardised, so that no rogue dimension makes it alone: a scalar."""
     return cosine_contributions(x, standardise=True).sum()

@@ -7,8 +7,10 @@ from torch import Tensor
 
 from rankscope.definition import Definition
 from rankscope.errors import DataError
+from rankscope.linalg.batch import each_matrix
 
 
+@each_matrix
 def coherence(x: Tensor, sample: Tensor | None = None) -> Tensor:
     r"""Coherence of the left singular vectors of the uncentred features.
 
@@ -21,11 +23,11 @@ def coherence(x: Tensor, sample: Tensor | None = None) -> Tensor:
     2305.16562).
 
     Args:
-        x: ``(n, d)`` features.
+        x: ``(*, n, d)`` features.
         sample: the sample of each row; it makes no difference.
 
     Returns:
-        a float64 scalar.
+        ``(*,)`` values, float64.
 
     Raises:
         DataError: if all features are zero.

@@ -7,8 +7,10 @@ from torch import Tensor
 
 from rankscope.definition import Definition
 from rankscope.errors import DataError
+from rankscope.linalg.batch import each_matrix
 
 
+@each_matrix
 def curvature(x: Tensor, sample: Tensor) -> Tensor:
     r"""Mean angle between successive steps of a sequence, averaged over sequences, in degrees.
 
@@ -22,11 +24,11 @@ def curvature(x: Tensor, sample: Tensor) -> Tensor:
     2023 (arXiv 2311.04930), equation 2. The paper reports the change from layer 0.
 
     Args:
-        x: ``(n, d)`` features, those of a sample in the order of its tokens.
+        x: ``(*, n, d)`` features, those of a sample in the order of its tokens.
         sample: ``(n,)`` sample of each row.
 
     Returns:
-        a float64 scalar in degrees.
+        ``(*,)`` values in degrees, float64.
 
     Raises:
         DataError: if no sample has two steps.

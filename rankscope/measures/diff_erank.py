@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from rankscope.definition import Definition
+from rankscope.linalg.batch import each_matrix
 from rankscope.linalg.svd import singular_values
 from rankscope.measures.hill import hill
 
@@ -35,11 +36,12 @@ def normalised_erank(x: Tensor, *, normalise: bool = True) -> Tensor:
     return hill(singular_values(z).values, 1, base="lambda")
 
 
+@each_matrix
 def erank_of_samples(x: Tensor, sample: Tensor) -> Tensor:
     """:func:`normalised_erank` of a data set, exp of the mean entropy over samples of two rows or more: a scalar.
 
     Args:
-        x: ``(n, d)`` features.
+        x: ``(*, n, d)`` features.
         sample: ``(n,)`` sample of each row.
     """
     logs = []

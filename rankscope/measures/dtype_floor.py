@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from rankscope.definition import Definition
+from rankscope.linalg.batch import each_matrix
 from rankscope.linalg.svd import singular_values
 from rankscope.spectrum import rounding_floor
 
@@ -34,6 +35,7 @@ def condition_number(s: Tensor, *, floor: Tensor | float = 0.0) -> Tensor:
     return torch.where(least.isinf(), torch.nan, largest / least)
 
 
+@each_matrix
 def values_below_floor(x: Tensor, sample: Tensor | None = None) -> Tensor:
     """How many singular values of centred ``(n, d)`` features cannot be told from the rounding of their dtype: a scalar.
 
@@ -41,13 +43,14 @@ def values_below_floor(x: Tensor, sample: Tensor | None = None) -> Tensor:
     algebra (the last one of centred features with n ≤ d) counts as well.
 
     Args:
-        x: ``(n, d)`` features in the dtype in which they were stored.
+        x: ``(*, n, d)`` features in the dtype in which they were stored.
         sample: the sample of each row; it makes no difference.
     """
     values, floor = _above(x)
     return (values < floor).sum().double()
 
 
+@each_matrix
 def resolved_condition(x: Tensor, sample: Tensor | None = None) -> Tensor:
     """:func:`condition_number` of centred ``(n, d)`` features above the floor of their dtype: a scalar."""
     values, floor = _above(x)

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from rankscope.definition import Definition
+from rankscope.linalg.batch import each_matrix
 
 
 def duplicate_rows(x: Tensor) -> Tensor:
@@ -22,6 +23,7 @@ def duplicate_rows(x: Tensor) -> Tensor:
     return order != first[place]
 
 
+@each_matrix
 def duplicate_share(x: Tensor, sample: Tensor | None = None) -> Tensor:
     """The share of rows that are the same as an earlier one: a float64 scalar from 0 to 1, 0 without rows.
 
@@ -29,7 +31,7 @@ def duplicate_share(x: Tensor, sample: Tensor | None = None) -> Tensor:
     30 % of zero rows take an effective rank of 113 to 61.
 
     Args:
-        x: ``(n, d)`` features.
+        x: ``(*, n, d)`` features.
         sample: the sample of each row; it makes no difference.
     """
     return duplicate_rows(x).double().mean() if len(x) else x.new_zeros((), dtype=torch.float64)

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from rankscope.definition import Definition
 from rankscope.errors import UsageError
+from rankscope.linalg.batch import each_matrix
 from rankscope.measures.neighbours import nearest
 
 _STEPS = 200
@@ -26,6 +27,7 @@ class Scale(NamedTuple):
     """The estimate at that scale."""
 
 
+@each_matrix
 def gride(x: Tensor, sample: Tensor | None = None, *, n1: int = 2, n2: int | None = None) -> Tensor:
     r"""GRIDE estimate of the intrinsic dimension, by maximum likelihood.
 
@@ -40,13 +42,13 @@ def gride(x: Tensor, sample: Tensor | None = None, *, n1: int = 2, n2: int | Non
     Denti, Doimo, Laio & Mira, Sci. Rep. 12 (2022), arXiv 2104.13832, equation 8.
 
     Args:
-        x: ``(n, d)`` features.
+        x: ``(*, n, d)`` features.
         sample: ``(n,)`` sample of each row.
         n1: the nearer neighbour.
         n2: the further one; twice n1 by default.
 
     Returns:
-        a float64 scalar.
+        ``(*,)`` values, float64.
 
     Raises:
         DataError: if a row has fewer than n2 others.

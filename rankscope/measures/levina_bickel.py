@@ -6,9 +6,11 @@ from torch import Tensor
 
 from rankscope.definition import Definition
 from rankscope.errors import UsageError
+from rankscope.linalg.batch import each_matrix
 from rankscope.measures.neighbours import nearest
 
 
+@each_matrix
 def levina_bickel(x: Tensor, sample: Tensor | None = None, *, k: int = 20) -> Tensor:
     r"""Intrinsic dimension by maximum likelihood over the k nearest rows, combined by the harmonic mean.
 
@@ -21,12 +23,12 @@ def levina_bickel(x: Tensor, sample: Tensor | None = None, *, k: int = 20) -> Te
     Levina & Bickel, NIPS 2004, equation 8; the harmonic mean is MacKay & Ghahramani's correction (2005).
 
     Args:
-        x: ``(n, d)`` features.
+        x: ``(*, n, d)`` features.
         sample: ``(n,)`` sample of each row.
         k: how many neighbours, at least 2.
 
     Returns:
-        a float64 scalar.
+        ``(*,)`` values, float64.
 
     Raises:
         DataError: if a row has fewer than k others.

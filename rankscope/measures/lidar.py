@@ -7,6 +7,7 @@ from torch import Tensor
 
 from rankscope.definition import Definition
 from rankscope.errors import DataError
+from rankscope.linalg.batch import each_matrix
 
 DELTA = 1e-4
 """δ, what the authors add to the within-object scatter so that it can be inverted."""
@@ -14,6 +15,7 @@ EPSILON = 1e-7
 """ε, what they add to every share inside the logarithm, as RankMe does."""
 
 
+@each_matrix
 def lidar(x: Tensor, sample: Tensor, *, delta: float = DELTA, subtract_noise: bool = False) -> Tensor:
     r"""LiDAR: the effective rank of the between-object scatter in units of the within-object scatter.
 
@@ -29,13 +31,13 @@ def lidar(x: Tensor, sample: Tensor, *, delta: float = DELTA, subtract_noise: bo
     2312.04000), equations 1 to 4.
 
     Args:
-        x: ``(n, d)`` features.
+        x: ``(*, n, d)`` features.
         sample: ``(n,)`` object of each row; its rows are its views.
         delta: δ, above 0 (its unit is that of the features squared).
         subtract_noise: take Σ_w/q from Σ_b, and count negative eigenvalues as 0.
 
     Returns:
-        a float64 scalar.
+        ``(*,)`` values, float64.
 
     Raises:
         DataError: if there are fewer than two objects, or every object has a single view.

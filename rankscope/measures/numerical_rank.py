@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from rankscope.definition import Definition
+from rankscope.linalg.batch import each_matrix
 from rankscope.linalg.svd import singular_values
 from rankscope.spectrum import ROUNDING_RMS
 
@@ -55,11 +56,12 @@ def storage_threshold(x: Tensor) -> float:
     return ROUNDING_RMS * torch.finfo(x.dtype).eps / 2 * longest + lapack
 
 
+@each_matrix
 def rank_of_rows(x: Tensor, sample: Tensor | None = None) -> Tensor:
     """The numerical rank of ``(n, d)`` features about their mean, above what their dtype resolves: a scalar.
 
     Args:
-        x: ``(n, d)`` features as they are stored.
+        x: ``(*, n, d)`` features as they are stored.
         sample: the sample of each row; it makes no difference.
     """
     return numerical_rank(singular_values(x, centre=True).values, threshold=storage_threshold(x))

@@ -7,9 +7,11 @@ from torch import Tensor
 
 from rankscope.definition import Definition
 from rankscope.errors import UsageError
+from rankscope.linalg.batch import each_matrix
 from rankscope.linalg.svd import singular_values
 
 
+@each_matrix
 def parallel_analysis(
     x: Tensor, *, strata: Tensor | None = None, draws: int = 20, quantile: float = 0.95, seed: int = 0
 ) -> Tensor:
@@ -22,14 +24,14 @@ def parallel_analysis(
     Horn, Psychometrika 30 (1965); Buja & Eyuboglu, Multivariate Behavioral Research 27 (1992), for permutations.
 
     Args:
-        x: ``(n, d)`` features.
+        x: ``(*, n, d)`` features.
         strata: ``(n,)`` groups within which rows are permuted (the sample of each token); all rows by default.
         draws: how many permuted data sets.
         quantile: of the null that a component must exceed.
         seed: of the permutations.
 
     Returns:
-        a count, a whole number as float64 scalar.
+        ``(*,)`` counts, whole numbers as float64.
 
     Raises:
         NonFinite: if a feature is NaN or infinite.
@@ -56,6 +58,7 @@ def _shuffled(x: Tensor, strata: Tensor | None, generator: torch.Generator) -> T
     return torch.empty_like(x).index_copy_(0, home.to(x.device), x.gather(0, source.to(x.device)))
 
 
+@each_matrix
 def parallel_analysis_of_rows(x: Tensor, sample: Tensor) -> Tensor:
     """:func:`parallel_analysis`, permuting within samples where they have several rows: a scalar."""
     alone = len(torch.unique(sample)) == len(sample)

@@ -7,8 +7,10 @@ from torch import Tensor
 
 from rankscope.definition import Definition
 from rankscope.errors import DataError
+from rankscope.linalg.batch import each_matrix
 
 
+@each_matrix
 def self_cluster(x: Tensor, sample: Tensor | None = None) -> Tensor:
     r"""SelfCluster of the rows brought to length one.
 
@@ -20,11 +22,11 @@ def self_cluster(x: Tensor, sample: Tensor | None = None) -> Tensor:
     Tsitsulin, Munkhoeva & Perozzi, "Unsupervised embedding quality evaluation", 2023 (arXiv 2305.16562), section 3.
 
     Args:
-        x: ``(n, d)`` features, d at least 2.
+        x: ``(*, n, d)`` features, d at least 2.
         sample: the sample of each row; it makes no difference.
 
     Returns:
-        a float64 scalar.
+        ``(*,)`` values, float64.
 
     Raises:
         DataError: if fewer than two rows are not zero, or d is 1.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from rankscope.definition import Definition
+from rankscope.linalg.batch import each_matrix
 
 TIMES = 10.0
 """How many times the median a length must be to stand out."""
@@ -44,11 +45,13 @@ def standardised(x: Tensor) -> Tensor:
     return z / deviation.where(deviation > 0, 1)
 
 
+@each_matrix
 def count_sinks(x: Tensor, sample: Tensor | None = None) -> Tensor:
     """How many rows :func:`sink_rows` finds: a float64 scalar."""
     return sink_rows(x).sum().double()
 
 
+@each_matrix
 def count_massive(x: Tensor, sample: Tensor | None = None) -> Tensor:
     """How many dimensions :func:`massive_dimensions` finds: a float64 scalar."""
     return massive_dimensions(x).sum().double()

@@ -9,12 +9,14 @@ from torch import Tensor
 
 from rankscope.definition import Definition
 from rankscope.errors import UsageError
+from rankscope.linalg.batch import each_matrix
 from rankscope.measures.neighbours import nearest
 
 KEPT = 0.9
 """The share of the ratios, the smallest first, through which the published line is fitted."""
 
 
+@each_matrix
 def two_nn(x: Tensor, sample: Tensor | None = None, *, method: Literal["mle", "linear"] = "mle") -> Tensor:
     r"""TwoNN estimate of the intrinsic dimension.
 
@@ -31,12 +33,12 @@ def two_nn(x: Tensor, sample: Tensor | None = None, *, method: Literal["mle", "l
     Facco, d'Errico, Rodriguez & Laio, Sci. Rep. 7 (2017), arXiv 1803.06992.
 
     Args:
-        x: ``(n, d)`` features.
+        x: ``(*, n, d)`` features.
         sample: ``(n,)`` sample of each row.
         method: ``mle`` or ``linear``.
 
     Returns:
-        a float64 scalar.
+        ``(*,)`` values, float64.
 
     Raises:
         DataError: if fewer than three rows differ.

@@ -12,6 +12,7 @@ import torch
 
 import rankscope.measures
 from rankscope.definition import Definition
+from rankscope.errors import UsageError
 from rankscope.linalg.clusters import ClusterMoments
 from rankscope.linalg.moments import Moments
 from rankscope.linalg.svd import singular_values
@@ -68,7 +69,13 @@ def test_it_computes_from_what_it_reads(definition: Definition, device: torch.de
         assert len(of_samples) == 30
         value, shape = definition.function(of_samples.unflatten(0, (2, 15)).mean(1)), (2,)
     else:
-        value, shape = definition.function(x, sample), ()
+        batch = torch.stack([x, x.flip(1) * 2 + 1])
+        value, shape = definition.function(batch, sample), (2,)
+        assert torch.equal(value, torch.stack([definition.function(matrix, sample) for matrix in batch]))
+        assert definition.function(batch[:0], sample).shape == (0,)
+        assert definition.function(batch[None], sample).shape == (1, 2)
+        with pytest.raises(UsageError, match=r"features are \(\*, n, d\), a row an observation; got \(24,\)"):
+            definition.function(x[0], sample)
     assert value.shape == shape
     assert value.dtype == torch.float64
     assert value.isfinite().all()

@@ -33,6 +33,7 @@ def test_the_recorded_intervals_cover(benchmark: ModuleType) -> None:
     assert set(NEEDED) < set(covered)
     assert all(covered[name].error < 0.01 for name in NEEDED), "the figures carry a small Monte-Carlo error"
     assert covered["participation-ratio, tokens as the unit"].share < 0.92, "tokens as the unit do not cover"
+    assert all(family[name].error < 0.01 for name in ("max-T", "max-T bands"))
     assert family["uncorrected"].share > 0.2, "sites looked at one by one do not keep the family error"
 
 
@@ -41,9 +42,10 @@ def test_faults_are_named(benchmark: ModuleType) -> None:
         "cka": benchmark.Share(0.90, 0.005, 2000),
         "roy-vetterli, difference": benchmark.Share(0.95, 0.005, 2000),
     }
-    family = {"max-T": benchmark.Share(0.2, 0.01, 600)}
+    family = {"max-T": benchmark.Share(0.2, 0.01, 600), "max-T bands": benchmark.Share(0.06, 0.01, 600)}
     found = benchmark.faults(covered, family)
     assert len(found) == 2
+    assert found[1] == "max-T errs in 0.2 of families, more than 0.05 by over 2 x 0.01"
     assert "cka covers 0.9, not between 0.92 and 0.98" in found[0]
 
 

@@ -1,7 +1,7 @@
 """What a named number is: the function, what it reads, and all that must be said beside its value.
 
-A measure's file makes one :class:`Definition` (a number of one run) or :class:`Comparison` (a number of two runs) beside
-its function; :mod:`rankscope.registry` lists them. Nothing else has to know of a new measure.
+A measure's file makes one :class:`Definition` (a number of one run), :class:`Comparison` (a number of two runs) or
+:class:`WeightDefinition` (a number of weights) beside its function; :mod:`rankscope.registry` lists them. Nothing else has to know of a new measure.
 """
 
 from __future__ import annotations
@@ -87,3 +87,29 @@ class Comparison:
     width, and ``dtype``, in which they were stored, where their rounding matters."""
     centred: bool = True
     """Whether it reads spectra from which the mean over rows was taken away (``reads="spectra"`` only)."""
+
+
+@dataclass(frozen=True)
+class WeightDefinition:
+    """A named, cited way from the weights of a checkpoint to a number of each matrix: what ``rankscope weights`` tells."""
+
+    name: str
+    """The name of its column, or of its kind of matrix and its column: ``intruders``, ``update-effective``."""
+    function: Callable[..., object]
+    """From one weight matrix, or the pre-trained and the tuned one."""
+    reads: Literal["weights"]
+    """Always ``weights``."""
+    formula: str
+    """The formula in one line of plain text."""
+    citation: str
+    """Author, title, where, with the equation."""
+    low: str
+    """The least value it can take."""
+    high: str
+    """The greatest value it can take."""
+    bias: str
+    """What the size of the matrix and chance do to it, and what is done about that."""
+    noise: str
+    """What a matrix of noise of the same shape and size makes, in words."""
+    unit: str = "dimensions"
+    """The unit on an axis."""

@@ -1,16 +1,19 @@
-"""Every measure that has a name. A new one is a file in ``measures/`` or ``comparisons/``, its test, and its line here."""
+"""Every measure that has a name. A new one is a file in ``measures/``, ``comparisons/`` or ``weights/``, its test, and its
+line here."""
 
 from __future__ import annotations
 
 import importlib
 import importlib.util
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from torch import Tensor
 
-from rankscope.definition import Comparison, Definition
+from rankscope.definition import Comparison, Definition, WeightDefinition
 from rankscope.errors import RankscopeError, UnknownName, UsageError
+from rankscope.measures import hill, renyi
 
 MEASURES = (
     "anisotropy",
@@ -24,6 +27,7 @@ MEASURES = (
     "energy",
     "gavish_donoho",
     "gride",
+    "hill",
     "isoscore",
     "levina_bickel",
     "lidar",
@@ -40,6 +44,7 @@ MEASURES = (
     "sinks",
     "stable_rank",
     "two_nn",
+    "weight_alpha",
 )
 """The files of ``rankscope/measures`` that define numbers of one run."""
 COMPARES = (
@@ -57,14 +62,16 @@ COMPARES = (
     "usage",
 )
 """The files of ``rankscope/comparisons`` that define numbers of two runs."""
+WEIGHS = ("intruders", "prefixes", "updates")
+"""The files of ``rankscope/weights`` that define numbers of weights."""
 
 
-def _defined() -> Iterator[Definition | Comparison]:
-    for package, files in (("measures", MEASURES), ("comparisons", COMPARES)):
+def _defined() -> Iterator[Definition | Comparison | WeightDefinition]:
+    for package, files in (("measures", MEASURES), ("comparisons", COMPARES), ("weights", WEIGHS)):
         for file in files:
             for value in vars(importlib.import_module(f"rankscope.{package}.{file}")).values():
                 for one in value if isinstance(value, tuple) else (value,):
-                    if isinstance(one, Definition | Comparison):
+                    if isinstance(one, Definition | Comparison | WeightDefinition):
                         yield one
 
 
@@ -73,6 +80,8 @@ DEFINITIONS = {name: one for name, one in _ALL.items() if isinstance(one, Defini
 """Numbers of one run, by name."""
 COMPARISONS = {name: one for name, one in _ALL.items() if isinstance(one, Comparison)}
 """Numbers of two runs, by name."""
+WEIGHT_DEFINITIONS = {name: one for name, one in _ALL.items() if isinstance(one, WeightDefinition)}
+"""Numbers of weights, by name."""
 DEFAULT_DEFINITIONS = (
     "roy-vetterli",
     "rankme",
@@ -104,7 +113,7 @@ def known(what: Measure) -> Definition | Comparison:
 
     Raises:
         UnknownName: if there is none of that name; the message lists those there are.
-        UsageError: if ``what`` is none of the things a measure can be.
+        UsageError: if ``what`` is none of the things a measure can be, or a number of weights.
     """
     if isinstance(what, Definition | Comparison):
         return what
@@ -116,9 +125,25 @@ def known(what: Measure) -> Definition | Comparison:
         )
     if ".py:" in what:
         return _custom(_from_file(what))
-    if what not in _ALL:
-        raise UnknownName(f"there is no measure {what!r}; there are {', '.join(sorted(_ALL))}")
-    return _ALL[what]
+    found = _ALL.get(what) or _of_order(what)
+    if isinstance(found, WeightDefinition):
+        raise UsageError(f"{what} is a number of weights, not of features; ask 'rankscope weights' for it")
+    if found is None:
+        raise UnknownName(
+            f"there is no measure {what!r}; there are {', '.join(sorted({**DEFINITIONS, **COMPARISONS}))}"
+        )
+    return found
+
+
+def _of_order(name: str) -> Definition | None:
+    """The member of a family that has a member for every order: ``hill-0.5``, ``hill-sigma-3``, ``renyi-inf``."""
+    parts = re.fullmatch(r"(hill|hill-sigma|renyi)-(\d+(?:\.\d+)?|inf)", name)
+    if parts is None:
+        return None
+    family, order = parts[1], float(parts[2])
+    return (
+        renyi.of_order(order) if family == "renyi" else hill.of_order(order, "sigma" if "sigma" in family else "lambda")
+    )
 
 
 def definition(what: Measure) -> Definition:

@@ -10,35 +10,55 @@ import typer
 from rankscope.cli import show
 
 if TYPE_CHECKING:
-    from rankscope.definition import Comparison, Definition
+    from rankscope.definition import Comparison, Definition, WeightDefinition
+
+    Known = Definition | Comparison | WeightDefinition
 
 
 def definitions(
-    name: Annotated[str | None, typer.Argument(help="One measure; all without it.")] = None, as_json: show.Json = False
+    name: Annotated[str | None, typer.Argument(help="One measure, or several by comma; all without it.")] = None,
+    as_json: show.Json = False,
 ) -> None:
-    """List every measure: formula, citation, range and bias.
+    """List every measure: formula, citation, range and bias, and what noise scores.
 
     Example: rankscope definitions participation-ratio
     """
-    from rankscope.registry import COMPARISONS, DEFINITIONS, known
+    from rankscope.registry import COMPARISONS, DEFINITIONS, WEIGHT_DEFINITIONS, named
 
-    found: list[Definition | Comparison] = [known(name)] if name else [*DEFINITIONS.values(), *COMPARISONS.values()]
-    rows = [_record(measure) for measure in found]
-    if name and not as_json:
-        for key, value in rows[0].items():
-            typer.echo(f"{key:>12}  {value}")
-        return
-    lines = [[str(r["name"]), str(r["reads"]), str(r["formula"]), f"{r['low']} … {r['high']}"] for r in rows]
-    table = show.table
-    show.records(
-        rows,
-        as_json=as_json,
-        as_csv=False,
-        table=lambda: table(f"{len(rows)} measures", ["name", "reads", "formula", "range"], lines, words=4),
-    )
+    sections: dict[str, list[Known]] = {
+        "numbers of one run (measure, compare)": [*DEFINITIONS.values()],
+        "numbers of two runs (compare)": [*COMPARISONS.values()],
+        "numbers of weights (weights)": [*WEIGHT_DEFINITIONS.values()],
+    }
+    if name:
+        sections = {"": [WEIGHT_DEFINITIONS[name]] if name in WEIGHT_DEFINITIONS else [*named(name)]}
+    rows = [_record(measure) for measures in sections.values() for measure in measures]
+    show.records(rows, as_json=as_json, as_csv=False, table=lambda: typer.echo("\n".join(_lines(sections))))
 
 
-def _record(measure: Definition | Comparison) -> dict[str, object]:
+def _lines(sections: dict[str, list[Known]]) -> list[str]:
+    """The sections as text, a paragraph a measure."""
+    lines: list[str] = []
+    for title, measures in sections.items():
+        lines += [f"{len(measures)} {title}", ""] if title else []
+        for measure in measures:
+            lines += _paragraph(measure)
+    return lines
+
+
+def _paragraph(measure: Known) -> list[str]:
+    told = {
+        "formula": measure.formula,
+        "source": measure.citation,
+        "range": f"{measure.low} … {measure.high}{f' {measure.unit}' if measure.unit else ''}",
+        "bias": measure.bias,
+        "noise": getattr(measure, "noise", ""),
+        "reads": measure.reads,
+    }
+    return [measure.name, *(f"  {key:<9}{text}" for key, text in told.items() if text), ""]
+
+
+def _record(measure: Known) -> dict[str, object]:
     """Everything that is said of a measure, without its functions."""
     told = {f.name: getattr(measure, f.name) for f in fields(measure)}
     return {name: value for name, value in told.items() if not callable(value) and value is not None}

@@ -9,11 +9,13 @@ reciprocal of the largest weight.
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import Literal
 
 import torch
 from torch import Tensor
 
+from rankscope.definition import Definition
 from rankscope.errors import UsageError
 
 Base = Literal["sigma", "lambda"]
@@ -82,3 +84,33 @@ def _log_power_sum(p: Tensor, q: float) -> Tensor:
     if abs(q - 1) < 0.1:
         return (p * torch.expm1((q - 1) * logs)).sum(-1).log1p()
     return torch.where(p > 0, q * logs, -torch.inf).logsumexp(-1)
+
+
+_ALIASES = {
+    ("lambda", 0): "the rank",
+    ("lambda", 1): "entropy-rank",
+    ("lambda", 2): "participation-ratio-naive",
+    ("lambda", math.inf): "stable-rank and nesum",
+    ("sigma", 1): "roy-vetterli",
+}
+
+
+def of_order(q: float, base: Base = "lambda") -> Definition:
+    """The Hill number of order q as a named number of a run: ``hill-0.5``, ``hill-sigma-3``, ``hill-inf``."""
+    alias = _ALIASES.get((base, q))
+    p = "sigma^2 / sum sigma^2" if base == "lambda" else "sigma / sum sigma"
+    general = {0: "#{p > 0}", 1: "exp(-sum p ln p)", math.inf: "1 / max p"}.get(q, f"(sum p^{q:g})^(1 / (1 - {q:g}))")
+    return Definition(
+        name=f"hill-{'sigma-' if base == 'sigma' else ''}{q:g}",
+        function=partial(hill, q=q, base=base),
+        reads="spectrum",
+        resolved=True,
+        formula=f"{general}, p = {p}, of the centred features{f': the same as {alias}' if alias else ''}",
+        citation="Hill, Ecology 54 (1973), equation 2",
+        low="1",
+        high="rank",
+        bias="falls with few rows, more so at low orders; every order has a name: hill-0.5, hill-sigma-3",
+    )
+
+
+DEFINITIONS = tuple(of_order(q) for q in (0, 1, 2, math.inf))

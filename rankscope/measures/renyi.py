@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from functools import partial
 
 from torch import Tensor
@@ -34,18 +35,21 @@ def renyi_entropy(s: Tensor, order: float, *, base: Base = "lambda") -> Tensor:
     return hill(s, order, base=base).log()
 
 
-DEFINITIONS = tuple(
-    Definition(
-        name=f"renyi-{order}",
+def of_order(order: float) -> Definition:
+    """The Rényi entropy of an order as a named number of a run: ``renyi-0.5``, ``renyi-inf``."""
+    general = {0: "ln #{p > 0}", 1: "-sum p ln p", 2: "-ln sum p^2", math.inf: "-ln max p"}
+    return Definition(
+        name=f"renyi-{order:g}",
         function=partial(renyi_entropy, order=order),
         reads="spectrum",
         resolved=True,
-        formula=formula,
+        formula=f"{general.get(order, f'ln(sum p^{order:g}) / (1 - {order:g})')}, p = sigma^2 / sum sigma^2",
         citation="Giraldo, Rao & Principe 2012 (arXiv 1211.2459)",
         low="0",
         high="ln rank",
-        bias="falls with few rows",
+        bias="falls with few rows; every order has a name: renyi-0.5",
         unit="nats",
     )
-    for order, formula in ((1, "-sum p ln p, p = sigma^2 / sum sigma^2"), (2, "-ln sum p^2, p = sigma^2 / sum sigma^2"))
-)
+
+
+DEFINITIONS = tuple(of_order(order) for order in (1, 2))

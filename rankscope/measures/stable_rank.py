@@ -35,13 +35,27 @@ def nesum(s: Tensor) -> Tensor:
     return stable_rank(s)
 
 
-DEFINITION = Definition(
-    name="stable-rank",
-    function=stable_rank,
-    reads="spectrum",
-    formula="sum sigma^2 / max sigma^2, of the centred features",
-    citation="Rudelson & Vershynin 2007 (arXiv math/0503442); NESum: He & Ozay, ICML 2022",
-    low="1",
-    high="rank",
-    bias="falls mildly with few rows; nearly none where one direction dominates (isotropic: nd / (sqrt n + sqrt d)^2)",
+_BIAS = "falls mildly with few rows; nearly none where one direction dominates (isotropic: nd / (sqrt n + sqrt d)^2)"
+
+DEFINITIONS = (
+    Definition(
+        name="stable-rank",
+        function=stable_rank,
+        reads="spectrum",
+        formula="sum sigma^2 / max sigma^2, of the centred features",
+        citation="Rudelson & Vershynin 2007 (arXiv math/0503442)",
+        low="1",
+        high="rank",
+        bias=_BIAS,
+    ),
+    Definition(
+        name="nesum",
+        function=nesum,
+        reads="spectrum",
+        formula="sum lambda / lambda_1 of the covariance: the same as stable-rank",
+        citation="He & Ozay, ICML 2022",
+        low="1",
+        high="rank",
+        bias=_BIAS,
+    ),
 )

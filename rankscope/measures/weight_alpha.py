@@ -8,6 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from rankscope.definition import WeightDefinition
 from rankscope.errors import DataError
 
 LEAST = 50
@@ -65,3 +66,18 @@ def weight_alpha(s: Tensor) -> Tail:
     if not best.members:
         raise DataError(f"all {n} eigenvalues are equal; they have no tail")
     return best
+
+
+DEFINITION = WeightDefinition(
+    name="weight-alpha",
+    function=weight_alpha,
+    reads="weights",
+    formula="1 + m / sum_i ln(lambda_i / x_min) over the m eigenvalues lambda = sigma^2 from x_min on, x_min of least "
+    "Kolmogorov-Smirnov distance",
+    citation="Martin & Mahoney, JMLR 22 (2021), arXiv 1810.01075; Clauset, Shalizi & Newman, SIAM Review 51 (2009)",
+    low="1",
+    high="infinity",
+    bias="of standard error (alpha - 1) / sqrt m, told beside it; refused below 50 eigenvalues",
+    noise="no power law: an x_min near the edge of the noise and a large alpha",
+    unit="exponent",
+)

@@ -11,6 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from rankscope.definition import WeightDefinition
 from rankscope.errors import UsageError
 
 
@@ -69,3 +70,17 @@ def split_prefix(saved: Tensor, *, layers: int, heads: int) -> Tensor:
             f"a prefix of shape {tuple(saved.shape)} does not divide into {layers} layers x 2 x {heads} heads"
         )
     return saved.reshape(len(saved), layers, 2, heads, -1).movedim(0, 3)
+
+
+DEFINITION = WeightDefinition(
+    name="prefix-effective",
+    function=prefix_spectrum,
+    reads="weights",
+    formula="exp(-sum p ln p), p = sigma / sum sigma of the rows of a prefix, uncentred",
+    citation="Roy & Vetterli, EUSIPCO 2007, definition 1, on the rows of a prefix",
+    low="1",
+    high="rows of the prefix",
+    bias="none: the rows are known in full",
+    noise="nearly the number of rows",
+    unit="rows",
+)

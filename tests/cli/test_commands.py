@@ -17,6 +17,7 @@ import torch
 from torch import nn
 
 import rankscope
+from rankscope.registry import WEIGHT_DEFINITIONS
 
 Call = Callable[..., Any]
 
@@ -110,11 +111,14 @@ def test_inspect_tells_base_tunings_sites_and_cost(rankscope_: Call, folder: Cal
 
 def test_definitions_lists_every_measure(rankscope_: Call) -> None:
     listed = json.loads(rankscope_("definitions", "--json").out)
-    assert {d["name"] for d in listed} == {*rankscope.DEFINITIONS, *rankscope.COMPARISONS}
+    assert {d["name"] for d in listed} == {*rankscope.DEFINITIONS, *rankscope.COMPARISONS, *WEIGHT_DEFINITIONS}
     assert all(d["formula"] and d["citation"] and d["bias"] and d["low"] and d["high"] for d in listed)
-    one = rankscope_("definitions", "participation-ratio").out
-    assert "Chun" in one
-    assert "bias" in one
+    text = rankscope_("definitions").out
+    for d in listed:
+        for line in (d["name"], f"  formula  {d['formula']}", f"  source   {d['citation']}", f"  bias     {d['bias']}"):
+            assert line in text.splitlines()
+    assert rankscope_("definitions", "hill-0.3").out.startswith("hill-0.3\n  formula  (sum p^0.3)^(1 / (1 - 0.3))")
+    assert "Shuttleworth" in rankscope_("definitions", "intruders").out
 
 
 @pytest.mark.parametrize(
@@ -130,6 +134,7 @@ def test_definitions_lists_every_measure(rankscope_: Call) -> None:
         (["collect", "{gpt2}", "--data", "texts.xyz"], 3, "texts.xyz"),
         (["compare", "{gpt2}/model.safetensors", "{gpt2}"], 3, "weights"),
         (["definitions", "frobnicity"], 2, "no measure 'frobnicity'"),
+        (["definitions", "hill-q"], 2, "no measure 'hill-q'"),
         (["train", "{gpt2}"], 2, "give --method"),
         (["train", "{gpt2}", "--method", "frob"], 2, "no method 'frob'"),
         (["train", "{gpt2}", "--method", "lora", "--lora-rnak", "3"], 2, "No such option: --lora-rnak"),

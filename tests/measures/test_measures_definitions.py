@@ -3,37 +3,46 @@
 from __future__ import annotations
 
 import importlib
+import math
 import pkgutil
 import subprocess
 import sys
 
 import pytest
 import torch
+from torch.testing import assert_close
 
 import rankscope.measures
-from rankscope.definition import Definition
-from rankscope.errors import UsageError
+from rankscope.definition import Definition, WeightDefinition
+from rankscope.errors import UnknownName, UsageError
 from rankscope.linalg.clusters import ClusterMoments
 from rankscope.linalg.moments import Moments
 from rankscope.linalg.svd import singular_values
+from rankscope.measures.hill import hill
 
 MODULES = [m.name for m in pkgutil.iter_modules(rankscope.measures.__path__)]
-WITHOUT = {"hill", "gaussian", "neighbours", "weight_alpha"}
-"""Modules that hold a family, a reference, a search or a measure of weights, and no number of a run."""
+WITHOUT = {"gaussian", "neighbours"}
+"""Modules that hold a reference or a search, and no number."""
 
 
-def definitions(module: str) -> tuple[Definition, ...]:
+def definitions(module: str) -> tuple[Definition | WeightDefinition, ...]:
     loaded = importlib.import_module(f"rankscope.measures.{module}")
     return getattr(loaded, "DEFINITIONS", (loaded.DEFINITION,) if hasattr(loaded, "DEFINITION") else ())
 
 
-ALL = [d for m in MODULES for d in definitions(m)]
+EVERY = [d for m in MODULES for d in definitions(m)]
+ALL = [d for d in EVERY if isinstance(d, Definition)]
 
 
 def test_every_module_defines_something_and_every_name_is_said_once() -> None:
     assert {m for m in MODULES if not definitions(m)} == WITHOUT
     names = [d.name for d in ALL]
     assert len(set(names)) == len(names) >= 40
+    registered = importlib.import_module("rankscope.registry")
+    assert {d.name for d in EVERY} | {"intruders", "prefix-effective", "update-effective"} == {
+        *registered.DEFINITIONS,
+        *registered.WEIGHT_DEFINITIONS,
+    }
     for module in MODULES:
         loaded = importlib.import_module(f"rankscope.measures.{module}")
         assert not (hasattr(loaded, "DEFINITION") and hasattr(loaded, "DEFINITIONS"))
@@ -82,8 +91,38 @@ def test_it_computes_from_what_it_reads(definition: Definition, device: torch.de
     assert value.device.type == device.type
 
 
-@pytest.mark.parametrize("definition", ALL, ids=lambda d: d.name)
-def test_it_says_all_that_must_be_said(definition: Definition) -> None:
+def test_every_order_of_a_family_has_a_name() -> None:
+    from rankscope.registry import DEFINITIONS, WEIGHT_DEFINITIONS, known
+
+    s = torch.rand(3, 7, dtype=torch.float64)
+    for name, value in (
+        ("hill-0.5", hill(s, 0.5)),
+        ("hill-sigma-3", hill(s, 3, base="sigma")),
+        ("hill-sigma-inf", hill(s, math.inf, base="sigma")),
+        ("renyi-0.5", hill(s, 0.5).log()),
+    ):
+        assert known(name).name == name
+        assert torch.equal(known(name).function(s), value)
+    aliases = {
+        "hill-1": "entropy-rank",
+        "hill-inf": "stable-rank",
+        "nesum": "stable-rank",
+        "hill-sigma-1": "roy-vetterli",
+    }
+    for name, alias in aliases.items():
+        assert_close(known(name).function(s), DEFINITIONS[alias].function(s), rtol=1e-14, atol=0)
+    for name in ("hill-", "hill-x", "hill--1", "renyi-sigma-2"):
+        with pytest.raises(UnknownName, match=f"there is no measure '{name}'"):
+            known(name)
+    for name in WEIGHT_DEFINITIONS:
+        with pytest.raises(
+            UsageError, match=f"{name} is a number of weights, not of features; ask 'rankscope weights'"
+        ):
+            known(name)
+
+
+@pytest.mark.parametrize("definition", EVERY, ids=lambda d: d.name)
+def test_it_says_all_that_must_be_said(definition: Definition | WeightDefinition) -> None:
     for text in (definition.formula, definition.citation, definition.low, definition.high, definition.bias):
         assert text
         assert text.isascii(), text

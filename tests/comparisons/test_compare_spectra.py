@@ -15,10 +15,17 @@ from torch.testing import assert_close
 
 from rankscope.comparisons.gaussian import affine_distance, bures, frechet, generalised_eigenvalues
 from rankscope.comparisons.rounding import rounding_share
-from rankscope.comparisons.spectra import atom_wasserstein, cumulative_distance, js, kl, log_wasserstein
+from rankscope.comparisons.spectra import (
+    atom_wasserstein,
+    cumulative_distance,
+    js,
+    kl,
+    log_wasserstein,
+    log_wasserstein_2,
+)
 from rankscope.errors import NotComparable
 
-DISTANCES = (log_wasserstein, atom_wasserstein, kl, js, cumulative_distance)
+DISTANCES = (log_wasserstein, log_wasserstein_2, atom_wasserstein, kl, js, cumulative_distance)
 
 
 def draw(rows: int, width: int, seed: int = 0) -> Tensor:
@@ -52,6 +59,9 @@ def test_equal_pot() -> None:
     p, q = shares(a), shares(b)
     assert_close(atom_wasserstein(a, b).item(), ot.wasserstein_1d(p, q, p=1), rtol=0, atol=1e-15)
     assert_close(log_wasserstein(a, b).item(), ot.wasserstein_1d(np.log(p), np.log(q), p=1), rtol=0, atol=1e-14)
+    squared = ot.wasserstein_1d(np.log(p), np.log(q), p=2)
+    assert_close(log_wasserstein_2(a, b).square().item(), squared, rtol=0, atol=1e-14)
+    assert log_wasserstein_2(a, b) > log_wasserstein(a, b)
 
 
 @pytest.mark.parametrize("distance", DISTANCES)

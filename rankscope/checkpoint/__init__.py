@@ -96,7 +96,14 @@ class Checkpoint:
                 f"a checkpoint is a folder, or a list of the base and its adapters in order; got {paths or 'an empty list'}"
             )
         folders = [_folder(p) for p in paths]
-        return _read_stages(folders[0], base_model) if _is_stages(folders) else _read_list(folders, base_model)
+        if not any(map(_is_stages, folders)):
+            return _read_list(folders, base_model)
+        *before, stages = folders
+        if len(before) > 1 or any(map(_is_stages, before)) or (before and base_model is not None):
+            raise CheckpointError(
+                f"a folder of stages stands alone, or after its base; got {', '.join(map(str, paths))}"
+            )
+        return _read_stages(stages, before[0] if before else base_model)
 
     @property
     def weights(self) -> Path:
@@ -158,8 +165,8 @@ def _folder(path: str | Path) -> Path:
     return cached
 
 
-def _is_stages(folders: list[Path]) -> bool:
-    return len(folders) == 1 and kind(folders[0]) in ("stages", "numbered")
+def _is_stages(folder: Path) -> bool:
+    return kind(folder) in ("stages", "numbered")
 
 
 def _tuning(folder: Path) -> Tuning:
@@ -182,19 +189,17 @@ def _model_config(folder: Path) -> dict[str, Any]:
 
 def _read_list(folders: list[Path], base_model: str | Path | None) -> Checkpoint:
     tunings = [_tuning(folder) for folder in folders]
-    if base_model is None and tunings[0].kind == FULL:
-        _check_list(folders[0], tunings[0].config, tunings[1:])
-        return Checkpoint(folders[-1], folders[0], tuple(tunings[1:]))
-    if base_model is not None and len(tunings) == 1 and tunings[0].kind == FULL:
-        return Checkpoint(folders[0], folders[0])
-    base = _base(tunings, base_model)
-    if base_model is None:
-        _check_list(base, read_json(base / MODEL_CONFIG), tunings)
-    return Checkpoint(folders[-1], base, tuple(tunings), tunings[0].config.get("revision"))
+    first = tunings[0]
+    base = folders[0] if first.kind == FULL and base_model is None else _base(tunings, base_model)
+    if first.kind == FULL and (base == folders[0] or digest(base) == digest(folders[0])):
+        base, tunings = folders[0], tunings[1:]
+    _check_list(base, tunings, records=base_model is None)
+    revision = first.config.get("revision") if base_model is None and first.kind != FULL else None
+    return Checkpoint(folders[-1], base, tuple(tunings), revision)
 
 
-def _check_list(base: Path, config: Mapping[str, Any], tunings: Sequence[Tuning]) -> None:
-    """See that what stands in a list was done to one base, as far as types and the adapters' own records tell.
+def _check_list(base: Path, tunings: Sequence[Tuning], *, records: bool) -> None:
+    """See that what stands in a list was done to one base, as far as types and, where they count, the adapters' records tell.
 
     Raises:
         CheckpointError: if a whole model is of another type or the same as what is before it, or an adapter names another
@@ -203,7 +208,7 @@ def _check_list(base: Path, config: Mapping[str, Any], tunings: Sequence[Tuning]
     whole = [base]
     for tuning in tunings:
         if tuning.kind == FULL:
-            types = [c.get("model_type") for c in (config, tuning.config)]
+            types = [c.get("model_type") for c in (read_json(base / MODEL_CONFIG), tuning.config)]
             if types[0] != types[1]:
                 raise CheckpointError(
                     f"{tuning.path} is a whole {types[1]!r} and its base {base} a {types[0]!r}: a list is one base and what was "
@@ -212,7 +217,7 @@ def _check_list(base: Path, config: Mapping[str, Any], tunings: Sequence[Tuning]
             if digest(tuning.path) == digest(whole[-1]):
                 raise CheckpointError(f"{tuning.path} changes nothing: it is the same model as {whole[-1]}")
             whole.append(tuning.path)
-        elif (named := _found(tuning.config.get("base_model_name_or_path"), [tuning.path])) is not None:
+        elif records and (named := _found(tuning.config.get("base_model_name_or_path"), [tuning.path])) is not None:
             same = any(named.resolve() == path.resolve() for path in whole)
             if not same and has_weights(named) and digest(named) not in {digest(path) for path in whole}:
                 raise CheckpointError(

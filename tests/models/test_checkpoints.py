@@ -65,6 +65,26 @@ def test_an_adapter_whose_record_leads_nowhere_or_to_a_copy_is_taken(folder: Fol
         assert [t.path for t in Checkpoint.read([folder("gpt2"), lora]).tunings] == [lora]
 
 
+def test_a_whole_model_has_the_base_that_is_given(folder: Folder, other: Path, tmp_path: Path) -> None:
+    found = Checkpoint.read(other, base_model=folder("gpt2"))
+    assert (found.base, found.weights, [t.kind for t in found.tunings]) == (folder("gpt2"), other, ["full"])
+    copy = shutil.copytree(other, tmp_path / "copy")
+    assert Checkpoint.read(other, base_model=copy).tunings == ()
+    with pytest.raises(CheckpointError, match=r"is a whole 'gpt2' and its base .* a 'opt'"):
+        Checkpoint.read(other, base_model=folder("opt"))
+
+
+def test_a_folder_of_stages_stands_alone_or_after_its_base(folder: Folder, other: Path, tmp_path: Path) -> None:
+    stages = tmp_path / "stages"
+    for i, tuning in enumerate(("prefix", "lora")):
+        shutil.copytree(folder("gpt2", tuning), stages / f"{i}-{tuning}")
+    found = Checkpoint.read([other, stages])
+    assert (found.base, [t.kind for t in found.tunings]) == (other, ["prefix_tuning", "lora"])
+    for paths in ([stages, folder("gpt2", "lora")], [folder("gpt2"), other, stages], [stages, stages]):
+        with pytest.raises(CheckpointError, match="a folder of stages stands alone, or after its base"):
+            Checkpoint.read(paths)
+
+
 @pytest.mark.parametrize(
     ("place", "name"),
     [

@@ -2,18 +2,35 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch
 
 from rankscope.errors import UsageError
 
+SPREADS = ("auto", "balanced", "balanced_low_0", "sequential")
+"""Ways to spread a model over the devices that there are."""
 
-def where(device: str | torch.device | None) -> torch.device:
+
+def check_spread(device_map: str | Mapping[str, Any]) -> None:
+    """See that a model can be spread so: in one of :data:`SPREADS`, on one device, or by a map from parts to devices.
+
+    Raises:
+        UsageError: if this machine has no such device.
+    """
+    devices = device_map.values() if isinstance(device_map, Mapping) else [device_map]
+    for device in {device for device in devices if device not in (*SPREADS, "disk")}:
+        where(device)
+
+
+def where(device: str | int | torch.device | None) -> torch.device:
     """The device asked for, or the GPU where there is one.
 
     Raises:
         UsageError: if this machine has no such device.
     """
-    wanted = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    wanted = ("cuda" if torch.cuda.is_available() else "cpu") if device is None else device
     try:
         found = torch.device(wanted)
         torch.empty(1, device=found).item()

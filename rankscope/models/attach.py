@@ -20,6 +20,7 @@ from rankscope.checkpoint import Checkpoint, Tuning, digest
 from rankscope.errors import CheckpointError
 from rankscope.models.adapters import check_landed, parameters, peft_config, read_weights, understood
 from rankscope.models.effect import adapters_in, changes
+from rankscope.models.offload import check_lent, lent, make_room
 from rankscope.models.prefix_files import OTHER_ROWS, PEFT_ROWS, load_prefix
 from rankscope.models.prefix_live import attach_prefix
 from rankscope.models.stacks import unwrapped
@@ -106,6 +107,10 @@ def inside(model: nn.Module, tuning: Tuning, *, name: str, wrap: bool, must_chan
         else:
             peft.inject_adapter_in_model(config, model, adapter_name=name)
             cast_adapter_dtype(model, name)  # float32 under half-precision weights, as PEFT's own wrapper has it
+    without_memory = lent(model, name)
+    check_lent(model, tuning, without_memory)
+    make_room(without_memory)
+    with understood(tuning):
         result = peft.set_peft_model_state_dict(model, weights, adapter_name=name)
         missing = _missing(model, name, weights) if any(name in key.split(".") for key in result.missing_keys) else []
     check_landed(tuning, missing, list(result.unexpected_keys))

@@ -20,8 +20,8 @@ from transformers.models.auto import modeling_auto
 from transformers.utils import logging as transformers_logging
 
 from rankscope.checkpoint import Checkpoint
-from rankscope.devices import where
-from rankscope.errors import CheckpointError, MissingTool, UnsafeError
+from rankscope.devices import check_spread, where
+from rankscope.errors import CheckpointError, MissingTool, UnsafeError, UsageError
 from rankscope.models import ported
 from rankscope.models.attach import attach
 from rankscope.models.dtypes import precision
@@ -66,25 +66,32 @@ def load_model(
         base_model: the base, in place of the one that the adapter names.
         device: where the model is put; left where it was loaded unless given.
         dtype: the dtype of the weights; that of the checkpoint unless given.
-        device_map: how the model is spread over devices, as accelerate takes it.
+        device_map: how the model is spread over devices, as accelerate takes it; in place of ``device``.
         load_in_4bit: quantise the base's linear maps to 4 bits (needs bitsandbytes and a GPU).
         trust_remote_code: run the Python files that the checkpoint brings along. Never asked for on the terminal.
 
     Raises:
         CheckpointError: if a tensor is missing, left over, of another shape, or not finite, or an adapter does not land.
         UnsafeError: if the checkpoint needs code that was not trusted.
-        MissingTool: if 4-bit weights are asked for without bitsandbytes.
-        UsageError: if this machine has no such device, or a model cannot be run in that dtype.
+        MissingTool: if weights of few bits are asked for, or lie in the checkpoint, without the package that reads them.
+        UsageError: if this machine has no such device, a model cannot be run in that dtype, or an option excludes another.
     """
-    options: dict[str, Any] = {"dtype": precision(dtype), "device_map": device_map}
+    options: dict[str, Any] = {"dtype": precision(dtype)}
+    if device is not None and device_map is not None:
+        raise UsageError("device puts the whole model in one place and device_map spreads it; give one of them")
+    if device_map is not None:
+        check_spread(device_map)
     device = None if device is None else where(device)
     found = Checkpoint.read(checkpoint, base_model=base_model)
-    if device is not None and device_map is None and (load_in_4bit or "quantization_config" in found.config):
-        device_map = {"": device}  # quantised weights are made where they stay
+    quantised = "quantization_config" in found.config
+    if load_in_4bit and quantised:
+        raise UsageError(f"the weights in {found.weights} are quantised already; leave load_in_4bit out")
     if load_in_4bit:
         options["quantization_config"] = _four_bits()
-    model = load_base(found.weights, trust_remote_code=trust_remote_code, **options)
-    if device is not None and device_map is None:
+    if device is not None and (load_in_4bit or quantised):
+        device, device_map = None, {"": device}  # quantised weights are made where they stay
+    model = load_base(found.weights, trust_remote_code=trust_remote_code, device_map=device_map, **options)
+    if device is not None:
         model = model.to(device)
     return attach(model, found).eval()
 
@@ -110,6 +117,7 @@ def load_base(folder: Path, *, trust_remote_code: bool = False, **options: Any) 
     Raises:
         CheckpointError: if the folder's weights do not fit the architecture that its configuration tells.
         UnsafeError: if it needs code that was not trusted.
+        MissingTool: if its weights are quantised in a way that a package not installed here reads.
     """
     ported.install()
     config = read_config(folder, trust_remote_code=trust_remote_code)
@@ -204,6 +212,8 @@ def _try(
             f"the weights in {folder} are a pickle with more than tensors in it; it is not opened, because that could run "
             "any code. Ask for safetensors files"
         ) from error
+    except ImportError as error:
+        raise MissingTool(f"the weights in {folder} cannot be read without another package: {_line(error)}") from error
     except (OSError, RuntimeError, ValueError, KeyError, TypeError, AttributeError, EOFError, SafetensorError) as error:
         raise CheckpointError(f"the weights in {folder} cannot be loaded as {cls.__name__}: {_line(error)}") from error
     info["unexpected_keys"] = [k for k in info.get("unexpected_keys") or () if not _COMPUTED.search(k)]

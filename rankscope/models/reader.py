@@ -114,6 +114,10 @@ class Reader:
         self.positions = padding_side == "left" and takes_positions(model, self.stacks)
         self.prefix = virtual_rows(model, prefix=True)
         """Rows that a prefix holds, for each stack."""
+        if padding_side == "left" and not any(stack.columns == "text" for stack in self.stacks.values()):
+            raise UsageError(
+                f"a {type(unwrapped(model)).__name__} reads no text, so that nothing is padded on the left"
+            )
         if padding_side == "left" and self.virtual:
             raise UsageError(
                 "a prompt with padding on the left would be followed by padding, and PEFT drops the positions; pad right"

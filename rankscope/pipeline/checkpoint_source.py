@@ -55,7 +55,8 @@ def from_checkpoint(
         home = home or _home(model)
     else:
         found = Checkpoint.read(model, base_model=base_model)
-        loaded = load_model(found, device=where(device), **trust, **loading)
+        placed = where(device) if device or not loading.get("device_map") else None
+        loaded = load_model(found, device=placed, **trust, **loading)
         told, name, home = _on_disk(found), found.name, home or found
     read = reader(loaded, home, padding_side=padding_side, chat=chat, **trust)
     return Source(

@@ -134,6 +134,11 @@ def test_padding_on_the_left_is_refused_where_positions_would_shift(folder: Call
         reader(model, folder(name), padding_side="left")
 
 
+def test_padding_on_the_left_is_refused_where_no_text_is_read(folder: Callable[..., Path]) -> None:
+    with pytest.raises(UsageError, match="a ViTForImageClassification reads no text"):
+        reader(load_model(folder("vit")), folder("vit"), padding_side="left")
+
+
 def test_padding_on_the_left_after_a_prompt_is_refused(folder: Callable[..., Path]) -> None:
     model = load_model(folder("gpt2", "prompt"))
     with pytest.raises(UsageError, match=r"a prompt with padding on the left.*pad right"):

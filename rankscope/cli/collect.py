@@ -32,13 +32,18 @@ def collect(
         Path | None, typer.Option(help="A folder, or one file .pt or .safetensors. Default: NAME.pt.")
     ] = None,
     base_model: show.BaseModel = None,
+    processor: Annotated[
+        Path | None, typer.Option(help="The folder of the tokenizer or processor, where the checkpoint keeps none.")
+    ] = None,
     keep_special: Annotated[bool, typer.Option(help="Count special tokens as rows.")] = False,
     tokens_per_batch: Annotated[int, typer.Option(help="How many tokens a batch holds, padding included.")] = 8192,
     dtype: Annotated[str | None, typer.Option(help="Run the model in float32, bfloat16 or float16.")] = None,
     nonfinite: Annotated[str, typer.Option(help="What NaN or infinite features do: refuse or keep.")] = "refuse",
     shard: Annotated[str | None, typer.Option(help="Only part i of n, as 0/4; the parts share one folder.")] = None,
     device: show.Device = None,
-    device_map: Annotated[str | None, typer.Option(help="Spread the model over devices: auto, balanced …")] = None,
+    device_map: Annotated[
+        str | None, typer.Option(help="Spread the model over devices: auto, balanced, cuda:1 …")
+    ] = None,
     load_in_4bit: Annotated[bool, typer.Option("--load-in-4bit", help="Quantise the base to 4 bits (a GPU).")] = False,
     padding_side: Annotated[str, typer.Option(help="Where short samples are filled up: right or left.")] = "right",
     chat: Annotated[bool, typer.Option("--chat", help="Put the texts through the chat template.")] = False,
@@ -63,6 +68,7 @@ def collect(
         n=n,
         out=out,
         base_model=base_model,
+        processor=processor,
         keep_special=keep_special,
         tokens_per_batch=tokens_per_batch,
         dtype=dtype,

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import inspect
 import json
 import os
 import random
@@ -14,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 import rankscope
+from rankscope.cli.collect import collect as command
 from rankscope.errors import (
     CheckpointError,
     DataError,
@@ -26,6 +28,7 @@ from rankscope.errors import (
 )
 from rankscope.pipeline import collecting
 from rankscope.pipeline import prepare as preparing
+from rankscope.pipeline.checkpoint_source import from_checkpoint
 from rankscope.pipeline.collecting import run_job
 from rankscope.pipeline.prepare import prepare
 from rankscope.store import tree_digest
@@ -135,6 +138,17 @@ def test_a_tokenizer_that_lies_elsewhere_is_read(folder: Folder, texts: Path, tm
     for i, model in enumerate((bare, rankscope.load_model(bare))):
         run = rankscope.collect(model, texts, processor=tmp_path / "tokenizer", out=tmp_path / f"{i}.pt")
         assert run.n("decoder.0") == 48
+
+
+def test_the_command_has_every_option_that_the_library_has() -> None:
+    offered = {"sites" if name == "layers" else name for name in inspect.signature(command).parameters}
+    keyword_only = [
+        name
+        for function in (prepare, from_checkpoint, rankscope.load_model)
+        for name, told in inspect.signature(function).parameters.items()
+        if told.kind is told.KEYWORD_ONLY
+    ]
+    assert {*keyword_only} - offered == {"reuse"}
 
 
 @pytest.mark.parametrize("rows", ["last", "mean"])

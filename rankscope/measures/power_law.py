@@ -6,6 +6,7 @@ destroyed where n is near d.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import Literal, NamedTuple
 
@@ -58,8 +59,8 @@ def fit_power_law(
     xx, xy, yy = ((w * a * b).sum(-1) for a, b in ((dx, dx), (dx, dy), (dy, dy)))
     enough = (s > 0).sum(-1) > 1
     slope = torch.where(enough, -xy / xx, torch.nan)
-    explained = torch.where(enough, torch.where(yy > 0, xy.square() / (xx * yy), 1.0), torch.nan)
-    return PowerLaw(slope, explained, first, first + s.shape[-1] - 1)
+    share = torch.where(enough, torch.where(yy > 0, xy.square() / (xx * yy), 1.0), torch.nan)
+    return PowerLaw(slope, share, first, first + s.shape[-1] - 1)
 
 
 def alpha_req(s: Tensor, *, first: int = 4, last: int = 100) -> Tensor:
@@ -85,35 +86,59 @@ def alpha_req(s: Tensor, *, first: int = 4, last: int = 100) -> Tensor:
     return fit_power_law(s, first=first, last=last, weighting="rank").exponent
 
 
+def explained(s: Tensor, *, first: int, last: int, weighting: Literal["equal", "rank"]) -> Tensor:
+    """The share of the variance of ln λ that the line of :func:`fit_power_law` explains: ``(*,)`` from 0 to 1, float64."""
+    return fit_power_law(s, first=first, last=last, weighting=weighting).r_squared
+
+
 def _exponent(s: Tensor, *, first: int, last: int) -> Tensor:
     return fit_power_law(s, first=first, last=last).exponent
 
 
-_BIAS = "full-range fits rise strongly near n = d; a window up to rank 100 is within 5 % for alpha >= 1 and n >= d / 2"
+_BIAS = (
+    "full-range fits rise strongly near n = d; a window up to rank 100 is within 5 % for alpha >= 1 and n >= d / 2; "
+    "ranks beyond min(n, d) / 5 bend the line: where two windows disagree it is none"
+)
+_AUTHORS = "ranks 4 to 100 (or to the last), weights 1 / i"
+_LATER = "ranks 11 to 100 (or to the last), equal weights"
+
+
+def _slope(name: str, function: Callable[[Tensor], Tensor], window: str, citation: str) -> Definition:
+    return Definition(
+        name=name,
+        function=function,
+        reads="spectrum",
+        resolved=True,
+        formula=f"-slope of ln lambda_i on ln i, {window}",
+        citation=citation,
+        low="0",
+        high="infinity",
+        bias=_BIAS,
+        unit="exponent",
+    )
+
+
+def _share(name: str, function: Callable[[Tensor], Tensor], window: str, citation: str) -> Definition:
+    return Definition(
+        name=name,
+        function=function,
+        reads="spectrum",
+        resolved=True,
+        formula=f"R2 of the line through ln lambda_i on ln i, {window}",
+        citation=citation,
+        low="0",
+        high="1",
+        bias="high for any smooth decay: a line in a narrow window is no proof of a power law",
+        unit="share of variance",
+    )
+
+
+_ALPHA_REQ = "Agrawal et al., alpha-ReQ, NeurIPS 2022 (authors' code for the window)"
+_STRINGER = "Stringer et al., Nature 571 (2019)"
 
 DEFINITIONS = (
-    Definition(
-        name="alpha-req",
-        function=alpha_req,
-        reads="spectrum",
-        resolved=True,
-        formula="-slope of ln lambda_i on ln i, ranks 4 to 100, weights 1 / i",
-        citation="Agrawal et al., alpha-ReQ, NeurIPS 2022 (authors' code for the window)",
-        low="0",
-        high="infinity",
-        bias=_BIAS,
-        unit="exponent",
-    ),
-    Definition(
-        name="power-law-11-100",
-        function=partial(_exponent, first=11, last=100),
-        reads="spectrum",
-        resolved=True,
-        formula="-slope of ln lambda_i on ln i, ranks 11 to 100, equal weights",
-        citation="Stringer et al., Nature 571 (2019)",
-        low="0",
-        high="infinity",
-        bias=_BIAS,
-        unit="exponent",
-    ),
+    _slope("alpha-req", alpha_req, _AUTHORS, _ALPHA_REQ),
+    _share("alpha-req-r2", partial(explained, first=4, last=100, weighting="rank"), _AUTHORS, _ALPHA_REQ),
+    _slope("power-law-11-100", partial(_exponent, first=11, last=100), _LATER, _STRINGER),
+    _share("power-law-11-100-r2", partial(explained, first=11, last=100, weighting="equal"), _LATER, _STRINGER),
 )

@@ -10,13 +10,15 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from scipy.stats import linregress
 from torch import Tensor
 from torch.testing import assert_close
 
 from rankscope.errors import DataError, UsageError
 from rankscope.linalg.svd import singular_values
 from rankscope.measures.elbow import broken_stick, kaiser, spectral_gap
-from rankscope.measures.power_law import alpha_req, fit_power_law
+from rankscope.measures.energy import energy_rank
+from rankscope.measures.power_law import DEFINITIONS, alpha_req, fit_power_law
 from rankscope.measures.weight_alpha import weight_alpha
 
 
@@ -42,6 +44,15 @@ def naive_alpha(s: Tensor) -> float:
     x = np.stack([-np.log(rank), np.ones(len(rank))], 1)
     w = (1 / rank)[:, None]
     return float(np.linalg.solve(x.T @ (w * x), (w * x).T @ y)[0])
+
+
+def test_the_share_explained_is_scipys() -> None:
+    s = torch.rand(130, dtype=torch.float64).sort(descending=True).values
+    fit = linregress(np.log(np.arange(11, 101)), np.log(s.numpy()[10:100] ** 2))
+    shares = {d.name: d.function for d in DEFINITIONS if d.name.endswith("-r2")}
+    assert float(shares["power-law-11-100-r2"](s)) == pytest.approx(fit.rvalue**2, rel=1e-10)
+    assert_close(shares["alpha-req-r2"](s), fit_power_law(s, first=4, weighting="rank").r_squared)
+    assert len(shares) == 2
 
 
 def test_alpha_req_is_the_authors_regression() -> None:
@@ -103,6 +114,21 @@ def test_few_or_equal_eigenvalues_have_no_tail() -> None:
         weight_alpha(torch.cat([torch.rand(8) + 1, torch.zeros(92)]))
     with pytest.raises(DataError, match="all 60 eigenvalues are equal"):
         weight_alpha(torch.ones(60))
+
+
+@pytest.mark.parametrize("alpha", [1.0, 2.0])
+def test_rules_of_thumb_are_those_of_scikit_dimension(alpha: float) -> None:
+    import skdim
+
+    x = np.random.default_rng(0).standard_normal((300, 40)) * np.arange(1, 41.0) ** (-alpha / 2)
+    s = singular_values(torch.from_numpy(x), centre=True).values
+    for version, options, mine in (
+        ("Kaiser", {}, kaiser(s)),
+        ("broken_stick", {}, broken_stick(s)),
+        ("maxgap", {}, spectral_gap(s)),
+        ("ratio", {"alphaRatio": 0.9}, energy_rank(s, 0.9)),
+    ):
+        assert skdim.id.lPCA(ver=version, **options).fit(x).dimension_ == float(mine)
 
 
 def test_rules_of_thumb_find_a_planted_elbow() -> None:

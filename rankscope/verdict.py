@@ -13,6 +13,9 @@ from typing import NamedTuple
 
 LEAST_RUNS = 3
 """Trainings that an arm needs for a verdict."""
+LOST = 0.5
+"""A loss of recoverability that is one however far retrainings lie apart: with half of its variance gone a principal score
+counts as not recoverable. Trainings that each lost most of the base, and each other, would otherwise be their own excuse."""
 WORDS = ("collapsed", "reshaped", "rotated", "preserved", "inconclusive")
 """The verdicts."""
 
@@ -50,7 +53,8 @@ class Grounds(NamedTuple):
     basis: Evidence
     """Variance captured in the base's basis, against what the base itself captures on other samples."""
     information: Evidence
-    """Recoverability of the base's principal scores, against that from the base itself."""
+    """Recoverability of the base's principal scores, against that from the base itself; its margin is at most
+    :data:`LOST`."""
     drift: Evidence
     """Drift against the base, relative to its variance."""
 

@@ -17,7 +17,7 @@ from rankscope.inference.equivalence import retraining_floor
 from rankscope.inference.jackknife import centred_pseudo
 from rankscope.pipeline.guards import GuardedView
 from rankscope.registry import known
-from rankscope.verdict import LEAST_RUNS
+from rankscope.verdict import LEAST_RUNS, LOST
 
 
 class Number(NamedTuple):
@@ -62,10 +62,10 @@ def grounds_of(view: GuardedView, places: Sequence[int], base: int) -> tuple[Num
         assert isinstance(what, Definition)
         logs = [_log(view.measured(what, i)).minus(_log(view.measured(what, base))) for i in places]
         found.append(_number(logs, logs, _spread(logs), view))
-    return (
-        *found,
-        *(number(known(name), view, places, base) for name in ("variance-captured", "recoverability", "drift")),
+    basis, information, drift = (
+        number(known(name), view, places, base) for name in ("variance-captured", "recoverability", "drift")
     )
+    return (*found, basis, information._replace(floor=min(information.floor, LOST)), drift)
 
 
 def _number(values: Sequence[Replicates], changes: Sequence[Replicates], floor: float, view: GuardedView) -> Number:

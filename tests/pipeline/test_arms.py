@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -143,6 +144,33 @@ def test_rank_alone_gives_no_verdict(make: Callable[..., list[rankscope.Run]], c
     reshaped, collapsed = (one(contrast, "entropy-rank", arm) for arm in ("reshaped", "collapsed"))
     assert reshaped.value < collapsed.value < 0
     assert reshaped.verdict.split(":")[0] == "reshaped"
+
+
+def read(x: Tensor, out: Path) -> rankscope.Run:
+    return rankscope.collect(nn.Sequential(nn.Embedding.from_pretrained(x)), torch.arange(N), out=out)
+
+
+def test_trap_20_a_higher_rank_is_not_called_better(tmp_path: Path) -> None:
+    """Noise that has nothing of the base has the highest rank of all: no word is a praise of it."""
+    runs = [read(normal(N, D, seed=900 + s), tmp_path / f"{s}.pt") for s in range(3)]
+    trained = read(base_rows(), tmp_path / "trained.pt")
+    result = rankscope.compare_arms({"untrained": runs}, base=trained, **{**OPTIONS, "sites": "all"})
+    assert one(result, "entropy-rank", "untrained").band_low > 5
+    (found,) = result.verdicts.values()
+    assert (found.word, "information lost" in found.why) == ("inconclusive", True)
+
+
+def test_trainings_that_lost_each_other_too_do_not_excuse_the_loss(tmp_path: Path) -> None:
+    """Each adds noise of its own and keeps a third of the base; two of them lie 0.9 apart, and still it is a loss."""
+    scale = torch.arange(1, D + 1) ** -0.5
+    runs = [read(base_rows() + 1.5**0.5 * normal(N, D, seed=s) * scale, tmp_path / f"{s}.pt") for s in (91, 92, 93)]
+    trained = read(base_rows(), tmp_path / "trained.pt")
+    result = rankscope.compare_arms({"noisy": runs}, base=trained, **{**OPTIONS, "sites": "all"})
+    record = one(result, "recoverability", "noisy")
+    assert record.value == pytest.approx(0.33, abs=0.05)
+    assert record.floor > 0.8
+    (found,) = result.verdicts.values()
+    assert (found.word, "information lost" in found.why) == ("inconclusive", True)
 
 
 def test_two_arms_are_compared_paired_over_samples(contrast: ArmContrast) -> None:

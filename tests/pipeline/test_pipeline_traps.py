@@ -20,6 +20,7 @@ from rankscope.linalg.moments import Moments, PairMoments
 from rankscope.linalg.svd import singular_values
 from rankscope.measures.effective_rank import effective_rank, entropy_rank
 from rankscope.measures.mean_share import mean_share as measured_mean_share
+from rankscope.models.load import load_model
 from rankscope.pipeline.guards import copies, mean_share, row_classes
 from rankscope.sites import Site
 from rankscope.store import Run, import_features
@@ -241,6 +242,26 @@ def test_trap_9_a_shift_of_rows_is_refused_where_ids_are_only_numbers(tmp_path: 
         rankscope.compare_arms({"x": [a], "y": [b]}, measures=["entropy-rank"])
 
 
+def test_trap_9_what_no_tuning_touches_is_identical_bit_for_bit(folder: Callable[..., Path], tmp_path: Path) -> None:
+    """The embeddings' output is the control of alignment: neither LoRA nor prefix touches it, and CKA there is 1."""
+    (tmp_path / "texts.txt").write_text("".join(f"{'digits of a photo'[: 4 + i % 13]} {i}\n" for i in range(40)))
+    runs = {
+        tuning: rankscope.collect(
+            folder("llama", tuning),
+            tmp_path / "texts.txt",
+            rows="tokens",
+            sites="embed,1",
+            out=tmp_path / f"{tuning}.pt",
+        )
+        for tuning in ("none", "lora", "prefix")
+    }
+    for tuning in ("lora", "prefix"):
+        assert torch.equal(runs[tuning].features("decoder.embed"), runs["none"].features("decoder.embed"))
+        assert not torch.equal(runs[tuning].features("decoder.1"), runs["none"].features("decoder.1"))
+        found = rankscope.compare(runs["none"], runs[tuning], measures=["cka", "drift"], sites="embed", groups=4)
+        assert values(found) == {"cka": pytest.approx(1, abs=1e-12), "drift": 0}
+
+
 def test_trap_10_other_texts_under_the_same_ids_are_refused_for_tokens(
     folder: Callable[..., Path], tmp_path: Path
 ) -> None:
@@ -324,6 +345,25 @@ def test_trap_21_dropout_is_off(tmp_path: Path) -> None:
     module = nn.Sequential(nn.Dropout(0.5)).train()
     run = rankscope.collect(module, x, out=tmp_path / "run.pt")
     assert torch.equal(run.features("0.output"), x)
+
+
+def test_trap_21_without_its_adapter_a_model_is_its_base_and_none_is_merged(folder: Callable[..., Path]) -> None:
+    """Merging W + BA in bfloat16 rounds it once more: 0.7 % of a feature, as much as bfloat16 itself costs."""
+    ids = torch.arange(12).reshape(2, 6)
+
+    def hidden(model: Any) -> Tensor:
+        with torch.no_grad():
+            return model(ids, attention_mask=torch.ones_like(ids), output_hidden_states=True).hidden_states[2].float()
+
+    tuned, base = load_model(folder("gpt2", "lora")), load_model(folder("gpt2"))
+    with tuned.disable_adapter():
+        assert torch.equal(hidden(tuned), hidden(base))
+    whole, half = hidden(tuned), load_model(folder("gpt2", "lora"), dtype="bfloat16")
+    unmerged = hidden(half)
+    merged = hidden(half.merge_and_unload())
+    size = [float((a - b).norm() / b.norm()) for a, b in ((merged, unmerged), (unmerged, whole))]
+    assert size == pytest.approx([0.0074, 0.0081], rel=0.3)
+    assert not torch.equal(whole, hidden(base))
 
 
 def test_one_site_of_copies_does_not_keep_the_others_from_being_measured(tmp_path: Path) -> None:

@@ -56,7 +56,7 @@ def import_features(
         overwrite: whether a run that is there is thrown away.
 
     Raises:
-        DataError: if there are no features, or the ids are not as many as the samples.
+        DataError: if there are no features, the ids are not as many as the samples, or ``sites`` names what is not there.
         OutputExists: if something is there already.
         NonFinite: if a value is NaN or infinite.
     """
@@ -77,6 +77,9 @@ def import_features(
 
 def _named(found: Foreign, sites: Mapping[str, str], path: Path) -> dict[str, Table]:
     """The tables by site, the sites of a stack in the order of their numbers."""
+    absent = [name for name in sites if name not in found.tables]
+    if absent:
+        raise DataError(f"{path} has no {absent[0]!r} to name a site; it has {', '.join(found.tables)}")
     named = {str(Site.parse(sites.get(name, site_name(name)))): table for name, table in found.tables.items()}
     if len(named) != len(found.tables):
         raise DataError(f"{path}: two of {', '.join(found.tables)} would be the same site; name them with sites")

@@ -174,6 +174,9 @@ def test_what_cannot_be_imported_is_named(tmp_path: Path) -> None:
         shutil.rmtree(tmp_path / "run", ignore_errors=True)
     with pytest.raises(DataError, match=r"holds no 'c'; it holds a, b"):
         import_features(tmp_path / "uneven.npz", tmp_path / "run", columns=["c"])
+    np.save(tmp_path / "plain.npy", np.zeros((3, 2)))
+    with pytest.raises(DataError, match=r"has no 'layer_3' to name a site; it has plain"):
+        import_features(tmp_path / "plain.npy", tmp_path / "run", sites={"layer_3": "decoder.3"})
 
 
 def test_names_of_other_tools_become_sites() -> None:

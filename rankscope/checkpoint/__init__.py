@@ -27,6 +27,7 @@ from rankscope.errors import CheckpointError
 
 __all__ = ["STAGES", "Checkpoint", "Tuning", "digest", "folder_name", "processor_folder"]
 
+_GIVE = "give it with --base-model (base_model=…)"
 FULL = "full"
 """The kind of a tuning that is a whole model: its weights take the place of the base's."""
 _TOLD = ("r", "lora_alpha", "use_dora", "num_virtual_tokens", "target_modules")
@@ -261,24 +262,23 @@ def _found(named: Any, beside: Sequence[Path], revision: str | None = None) -> P
 
 
 def _base(tunings: Sequence[Tuning], base_model: str | Path | None) -> Path:
-    named, revision = base_model, None
+    of = tunings[0].path if tunings else "the checkpoint"
+    telling = [t.config for t in tunings if t.config.get("base_model_name_or_path")]
+    record = telling[0] if telling and base_model is None else {}
+    named = base_model if base_model is not None else record.get("base_model_name_or_path")
     if named is None:
-        telling = [t.config for t in tunings if t.config.get("base_model_name_or_path")]
-        named, revision = (
-            (telling[0]["base_model_name_or_path"], telling[0].get("revision")) if telling else (None, None)
-        )
-    if named is None:
-        what = tunings[0].path if tunings else "the folder"
-        raise CheckpointError(f"{what} names no base model; give it with --base-model (base_model=…)")
-    folder = _found(named, [t.path for t in tunings], revision)
+        raise CheckpointError(f"{of} names no base model; {_GIVE}")
+    folder = _found(named, [t.path for t in tunings], record.get("revision"))
     if folder is None:
         raise CheckpointError(
-            f"the base model {str(named)!r} of {tunings[0].path if tunings else 'the checkpoint'} is neither a folder here "
-            "nor in the local Hub cache; give it with --base-model (base_model=…)"
+            f"the base model {str(named)!r} of {of} is neither a folder here nor in the local Hub cache; {_GIVE}"
         )
-    if kind(folder) != "model":
-        raise CheckpointError(
-            f"the base model {folder} is not a full model but {kind(folder)}; give the model under it"
-        )
+    try:
+        found = kind(folder)
+    except CheckpointError as error:
+        raise CheckpointError(f"the base model {str(named)!r} of {of} is none: {error}; {_GIVE}") from error
+    if found != "model":
+        what = "an adapter" if found == "adapter" else "a folder of stages"
+        raise CheckpointError(f"the base model {str(named)!r} of {of} is {what}, not a full model; {_GIVE}")
     _model_config(folder)
     return folder

@@ -91,13 +91,15 @@ def _about_folder(folder: Path) -> str:
         )
     weights = [name for name in children if Path(name).suffix in _BARE]
     if weights:
-        return (
-            f"{folder} has weights ({', '.join(weights)}) but no config.json or adapter_config.json that says of what"
-        )
-    listed = ", ".join(children[:8]) + (", …" if len(children) > 8 else "") or "nothing"
+        return f"{folder} has weights ({_listed(weights)}) but no config.json or adapter_config.json that says of what"
     return (
-        f"{folder} is no checkpoint: it has no config.json, adapter_config.json or stages (0-…, 1-…); it has {listed}"
+        f"{folder} is no checkpoint: it has no config.json, adapter_config.json or stages (0-…, 1-…); it has "
+        f"{_listed(children) or 'nothing'}"
     )
+
+
+def _listed(names: list[str]) -> str:
+    return ", ".join(names[:8]) + (", …" if len(names) > 8 else "")
 
 
 def _refuse_foreign(folder: Path) -> None:

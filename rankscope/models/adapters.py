@@ -109,7 +109,7 @@ def understood(tuning: Tuning) -> Iterator[None]:
             warnings.simplefilter("ignore")
             yield
     except (ValueError, RuntimeError, KeyError, TypeError, AttributeError, NotImplementedError) as error:
-        told = " ".join(line.strip() for line in str(error).splitlines()[:3])[:300]
+        told = " ".join(line.strip() for line in str(error).splitlines()[:3])[:300].rstrip(".")
         raise CheckpointError(
             f"the adapter {tuning.path} ({tuning.kind}) does not fit this base: {told}. It was made for another base, or its "
             "file is damaged"

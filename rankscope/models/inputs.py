@@ -32,7 +32,8 @@ def open_processor(folder: Path, *, text: bool, image: bool, trust_remote_code: 
     auto = AutoProcessor if text and image else AutoTokenizer if text else AutoImageProcessor
     if text and not any(True for pattern in _VOCABULARIES for _ in folder.glob(pattern)):
         raise CheckpointError(
-            f"{folder} has no tokenizer: none of {', '.join(_VOCABULARIES)}; save it there with tokenizer.save_pretrained"
+            f"{folder} has no tokenizer: none of {', '.join(_VOCABULARIES)}; save it there with tokenizer.save_pretrained, or "
+            "name the folder that has it (--processor, processor=…), or the base that was tuned (--base-model, base_model=…)"
         )
     try:
         with quiet():

@@ -373,8 +373,10 @@ def test_two_prefixes_are_refused(folder: Callable[..., Path], tmp_path: Path) -
 
 def test_a_base_that_is_no_model_is_refused(folder: Callable[..., Path], tmp_path: Path) -> None:
     path = adapter(lora(), folder("opt"), tmp_path / "adapter")
-    with pytest.raises(CheckpointError, match="is not a full model but adapter"):
+    with pytest.raises(CheckpointError, match=r"adapter' of .*adapter is an adapter, not a full model; give it with"):
         load_model(path, base_model=path)
+    with pytest.raises(CheckpointError, match=r"the base model '.*' of .*adapter is none: .* holds several adapters"):
+        load_model(path, base_model=tmp_path / "adapter" / "..")
 
 
 def test_inspection_tells_what_a_checkpoint_is(folder: Callable[..., Path], tmp_path: Path) -> None:

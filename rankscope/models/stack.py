@@ -29,7 +29,7 @@ class Stack:
     columns: Columns = "any"
     """What the columns of the hidden states are."""
     owner: nn.Module | None = None
-    """The innermost model with a configuration around the blocks."""
+    """The outermost model around the blocks that has their configuration."""
 
     @property
     def taps(self) -> dict[Site, Tap]:

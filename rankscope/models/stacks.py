@@ -91,7 +91,8 @@ def _stack(base: nn.Module, part: Part) -> Stack | None:
     way = walk(base, part.blocks)
     if way[-1] is None:
         return None
-    owner = next(m for m in reversed(way) if isinstance(m, PreTrainedModel))
+    models = [m for m in way if isinstance(m, PreTrainedModel)]
+    owner = next(m for m in models if m.config is models[-1].config)
     if part.single:
         return Stack(
             part.stack, (), output=way[-1], width=structure.width_out(way[-1]), columns=part.columns, owner=owner

@@ -74,12 +74,13 @@ def _columns(model: nn.Module, name: str) -> Columns:
 
 
 def _owner(model: nn.Module, path: str) -> nn.Module:
-    """The innermost module around a path that has a configuration."""
+    """The outermost module around a path that has the configuration of the innermost one with any."""
     owner = model
     names = path.split(".")
     for end in range(1, len(names)):
         module = model.get_submodule(".".join(names[:end]))
-        owner = module if hasattr(module, "config") else owner
+        if getattr(module, "config", None) not in (None, getattr(owner, "config", None)):
+            owner = module
     return owner
 
 

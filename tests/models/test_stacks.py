@@ -19,6 +19,7 @@ from rankscope.errors import UnknownName
 from rankscope.models import structure
 from rankscope.models.families import FAMILIES
 from rankscope.models.load import load_model
+from rankscope.models.patches import patch_roles
 from rankscope.models.stacks import sites, stacks, tap, taps, unwrapped
 from rankscope.sites import Site, describe
 
@@ -101,6 +102,8 @@ def test_further_models_give_their_hidden_states(name: str) -> None:
             )
             torch.testing.assert_close(found[Site(stack.name, "final")], last)
         assert stack.width == 16
+        if stack.columns == "patches":
+            assert len(patch_roles(stack, inputs["pixel_values"][0])) == states[0].shape[1]
 
 
 def test_half_of_them_are_found_by_structure() -> None:

@@ -225,7 +225,7 @@ def test_a_checkpoint_is_collected_first_and_found_the_next_time(
     folder: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("rankscope.pipeline.source.DEFAULT_DATA", "scenes?n=12")
+    monkeypatch.setattr("rankscope.pipeline.opening.DEFAULT_DATA", "scenes?n=12")
     first = rankscope.compare(folder("gpt2"), folder("gpt2", "lora"), measures=["cka"], sites="final")
     written = {p.name: p.stat().st_mtime_ns for p in tmp_path.iterdir()}
     again = rankscope.compare(folder("gpt2"), folder("gpt2", "lora"), measures=["cka"], sites="final")

@@ -42,6 +42,9 @@ class Definition:
     """Whether it reads features from which the mean over rows was taken away (``reads="spectrum"`` only)."""
     resolved: bool = False
     """Whether values that the stored dtype does not resolve are set to zero first (``reads="spectrum"`` only)."""
+    takes: tuple[Literal["width"], ...] = ()
+    """What else the function is given by keyword: ``width``, the number of features, which the sums do not tell where few
+    rows were first turned into the space that they span (``reads="moments"`` only)."""
     needs_tokens: bool = False
     """Whether it has a meaning only where a sample has several rows."""
     prepare: Callable[[Tensor, Tensor], Tensor] | None = None
@@ -82,9 +85,10 @@ class Comparison:
     """Whether both runs must have the same number of features, because they are taken to share a basis."""
     aligned: bool = True
     """Whether it relates the runs row by row; otherwise a run can be compared with itself on other rows."""
-    takes: tuple[Literal["k", "dtype"], ...] = ()
+    takes: tuple[Literal["k", "dtype", "width"], ...] = ()
     """What else the function is given by keyword: ``k``, the size of the leading subspace that belongs to the features'
-    width, and ``dtype``, in which they were stored, where their rounding matters."""
+    width, ``dtype``, in which they were stored, where their rounding matters, and ``width``, the number of features of the
+    second run, as for :class:`Definition`."""
     centred: bool = True
     """Whether it reads spectra from which the mean over rows was taken away (``reads="spectra"`` only)."""
 

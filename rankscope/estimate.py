@@ -164,7 +164,8 @@ class View:
         if definition.reads == "rows":
             f = definition.function
             return self._over_rows(lambda keep: f(self._rows(run, keep), self.rows.sample[keep]))
-        found = self._replicates(lambda left: definition.function(self._read(definition, run, left)))
+        told: dict[str, Any] = {"width": self.widths[run]} if "width" in definition.takes else {}
+        found = self._replicates(lambda left: definition.function(self._read(definition, run, left), **told))
         if definition.smooth is None or not self._replicated:
             return found
         smooth = definition.smooth
@@ -208,7 +209,7 @@ class View:
         """The function with what it takes by keyword. The width is the features' own, not that of the span of few rows."""
         width = min(self._turned[a].shape[1], subspace_size(self.widths[a]))
         coarser = max((self.features[run].dtype for run in (a, b)), key=lambda dtype: torch.finfo(dtype).eps)
-        told = {"k": width, "dtype": coarser}
+        told = {"k": width, "dtype": coarser, "width": self.widths[b]}
         return partial(comparison.function, **{name: told[name] for name in comparison.takes})
 
     def _replicates(self, number: Callable[[bool], Tensor]) -> Replicates:

@@ -55,7 +55,9 @@ def _root(covariance: Tensor) -> Tensor:
     return vectors @ (values.clamp(min=0).sqrt()[..., None] * vectors.mT)
 
 
-def generalised_eigenvalues(pair: PairMoments, *, dtype: torch.dtype = torch.float32) -> Tensor:
+def generalised_eigenvalues(
+    pair: PairMoments, *, dtype: torch.dtype = torch.float32, width: int | None = None
+) -> Tensor:
     r"""Amplification of each direction, the eigenvalues of :math:`(S_1 + \epsilon I, S_0 + \epsilon I)`.
 
     They are 1 where nothing changed, above 1 along amplified and below along suppressed directions; unchanged when one
@@ -65,6 +67,7 @@ def generalised_eigenvalues(pair: PairMoments, *, dtype: torch.dtype = torch.flo
         pair: moments of two runs, leading dimensions ``*``.
         dtype: the dtype that the features were stored in; :math:`\epsilon` is the variance that its rounding puts into
             every direction of the base, so that directions below it in both runs count as unchanged.
+        width: d, where the moments are of fewer coordinates that hold all rows; in the others nothing changes.
 
     Returns:
         ``(*, d)`` ratios of variances, descending; NaN where the base does not vary.
@@ -73,18 +76,18 @@ def generalised_eigenvalues(pair: PairMoments, *, dtype: torch.dtype = torch.flo
         NotComparable: with fewer than 4 rows, or runs of different width.
     """
     require_rows(torch.minimum(pair.a.rows, pair.b.rows), 4, "generalised eigenvalues")
-    width = pair.a.width
-    require_same_width(width, pair.b.width, "generalised eigenvalues")
+    require_same_width(pair.a.width, pair.b.width, "generalised eigenvalues")
     values, vectors = torch.linalg.eigh(pair.a.covariance)
     defined = variation(pair.a) > 0
-    floor = (rounding_scatter(pair.a, dtype) / (pair.a.rows - 1)).where(defined, 1)[..., None]
+    floor = (rounding_scatter(pair.a, dtype, width=width) / (pair.a.rows - 1)).where(defined, 1)[..., None]
     white = vectors / (values.clamp(min=0) + floor).sqrt()[..., None, :]
-    ridged = pair.b.covariance + floor[..., None] * torch.eye(width, dtype=values.dtype, device=values.device)
-    found = torch.linalg.eigvalsh(white.mT @ ridged @ white).flip(-1)
+    ridged = pair.b.covariance + floor[..., None] * torch.eye(pair.a.width, dtype=values.dtype, device=values.device)
+    least = floor / (values[..., -1:].clamp(min=0) + floor)  # what no ratio is below; rounding can be
+    found = torch.maximum(torch.linalg.eigvalsh(white.mT @ ridged @ white).flip(-1), least)
     return found.where(defined[..., None], torch.nan)
 
 
-def affine_distance(pair: PairMoments, *, dtype: torch.dtype = torch.float32) -> Tensor:
+def affine_distance(pair: PairMoments, *, dtype: torch.dtype = torch.float32, width: int | None = None) -> Tensor:
     r"""Affine-invariant distance of the covariances, :math:`(\sum_i\ln^2\gamma_i)^{1/2}`.
 
     With :math:`\gamma_i` the :func:`generalised_eigenvalues`. Zero or more; NaN where the base does not vary.
@@ -96,7 +99,7 @@ def affine_distance(pair: PairMoments, *, dtype: torch.dtype = torch.float32) ->
     Returns:
         ``(*,)`` distances in natural logarithms, float64.
     """
-    return generalised_eigenvalues(pair, dtype=dtype).log().square().sum(-1).sqrt()
+    return generalised_eigenvalues(pair, dtype=dtype, width=width).log().square().sum(-1).sqrt()
 
 
 COMPARISONS = (
@@ -132,7 +135,7 @@ COMPARISONS = (
         name="affine-distance",
         function=affine_distance,
         aligned=False,
-        takes=("dtype",),
+        takes=("dtype", "width"),
         reads="moments",
         formula="sqrt(sum_i ln^2 g_i), g_i the eigenvalues of (S1 + e I, S0 + e I), e the rounding noise of the stored dtype",
         citation="Pennec, Fillard & Ayache, IJCV 66, 2006",

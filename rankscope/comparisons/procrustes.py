@@ -65,7 +65,8 @@ def procrustes_held_out(fit: PairMoments, evaluate: PairMoments) -> Tensor:
 
     The rotation :math:`Q` comes from the rows of ``fit``; the value is
     :math:`\operatorname{tr}(Q^\top X_c^\top Y_c)/(\|X_c\|_F\,\|Y_c\|_F)` on the others. About 0 for independent
-    features, where the in-sample value is :math:`(8/3\pi)\sqrt{d/n}`; may be negative.
+    features, where the in-sample value is :math:`(8/3\pi)\sqrt{d/n}`; may be negative. Directions that those rows do not
+    span are not rotated, and count as not aligned.
 
     Args:
         fit: moments of the rows that choose the rotation, leading dimensions ``*``.
@@ -79,8 +80,9 @@ def procrustes_held_out(fit: PairMoments, evaluate: PairMoments) -> Tensor:
     """
     for part in (fit, evaluate):
         require_rows(part.a.rows, 4, "the held-out Procrustes similarity")
-    u, _, vh = torch.linalg.svd(fit.cross_scatter, full_matrices=False)
-    aligned = ((u @ vh) * evaluate.cross_scatter).sum((-2, -1))
+    u, s, vh = torch.linalg.svd(fit.cross_scatter, full_matrices=False)
+    chosen = s > max(fit.cross_scatter.shape[-2:]) * torch.finfo(s.dtype).eps * s[..., :1]
+    aligned = (((u * chosen[..., None, :]) @ vh) * evaluate.cross_scatter).sum((-2, -1))
     return aligned / (variation(evaluate.a).sqrt() * variation(evaluate.b).sqrt())
 
 

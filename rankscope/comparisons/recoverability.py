@@ -81,7 +81,9 @@ def _centre(x: Tensor) -> Tensor:
     return x.double().mean(0)
 
 
-def recovered(fit: PairMoments, evaluate: PairMoments, *, dtype: torch.dtype = torch.float32) -> Tensor:
+def recovered(
+    fit: PairMoments, evaluate: PairMoments, *, dtype: torch.dtype = torch.float32, width: int | None = None
+) -> Tensor:
     r"""Held-out :math:`R^2` of each principal score of the base, predicted from the tuned features.
 
     .. math:: R_i^2 = 1 - \sum_{\text{evaluate}}(z_i - \hat z_i)^2 \Big/ \sum_{\text{evaluate}}(z_i - \bar z_i)^2
@@ -93,6 +95,7 @@ def recovered(fit: PairMoments, evaluate: PairMoments, *, dtype: torch.dtype = t
         fit: moments of the rows on which the regression is fitted, leading dimensions ``*``.
         evaluate: moments of other samples, about the same shifts.
         dtype: the dtype that the features were stored in; its rounding is the ridge.
+        width: the number of tuned features, where the moments are of fewer coordinates that hold all rows.
 
     Returns:
         ``(*, d_a)`` values without unit, the leading component first; NaN where a component has no variance.
@@ -101,21 +104,21 @@ def recovered(fit: PairMoments, evaluate: PairMoments, *, dtype: torch.dtype = t
         NotComparable: with fewer than 4 rows in either part.
         UsageError: if the two parts were summed about different shifts.
     """
-    weights = _regression(fit, evaluate, dtype)
+    weights = _regression(fit, evaluate, dtype, width)
     basis = torch.linalg.eigh((fit.a + evaluate.a).scatter).eigenvectors.flip(-1)
     weights, offset = weights @ basis, (_offset(fit, evaluate, weights) @ basis).squeeze(-2)
     total = _diagonal(basis, evaluate.a.scatter, basis)
     explained = 2 * _diagonal(basis, evaluate.cross_scatter, weights) - _diagonal(weights, evaluate.b.scatter, weights)
-    floor = torch.finfo(total.dtype).eps * variation(evaluate.a)[..., None]
+    floor = fit.a.width * torch.finfo(total.dtype).eps * variation(evaluate.a)[..., None]
     r2 = (explained - evaluate.a.rows[..., None] * offset.square()) / total
     return r2.where(total > floor, torch.nan)
 
 
-def _regression(fit: PairMoments, evaluate: PairMoments, dtype: torch.dtype) -> Tensor:
+def _regression(fit: PairMoments, evaluate: PairMoments, dtype: torch.dtype, width: int | None) -> Tensor:
     """``(*, d_b, d_a)`` ridge coefficients from the tuned features to the base's."""
     for part in (fit, evaluate):
         require_rows(part.a.rows, 4, "recoverability")
-    ridge = rounding_scatter(fit.b, dtype)
+    ridge = rounding_scatter(fit.b, dtype, width=width)
     ridge = ridge.where(ridge > 0, 1)[..., None, None]
     identity = torch.eye(fit.b.width, dtype=ridge.dtype, device=ridge.device)
     return torch.linalg.solve(fit.b.scatter + ridge * identity, fit.cross_scatter.mT)
@@ -132,7 +135,9 @@ def _diagonal(left: Tensor, middle: Tensor, right: Tensor) -> Tensor:
     return (left * (middle @ right)).sum(-2)
 
 
-def recovered_share(fit: PairMoments, evaluate: PairMoments, *, dtype: torch.dtype = torch.float32) -> Tensor:
+def recovered_share(
+    fit: PairMoments, evaluate: PairMoments, *, dtype: torch.dtype = torch.float32, width: int | None = None
+) -> Tensor:
     r"""Share of the base's variance that is predicted from the tuned features of other samples.
 
     .. math:: 1 - \sum\|x^0 - \hat x^0\|^2 \Big/ \sum\|x^0 - \bar x^0\|^2
@@ -145,13 +150,15 @@ def recovered_share(fit: PairMoments, evaluate: PairMoments, *, dtype: torch.dty
     Returns:
         ``(*,)`` values without unit, float64.
     """
-    weights = _regression(fit, evaluate, dtype)
+    weights = _regression(fit, evaluate, dtype, width)
     explained = (weights * (2 * evaluate.cross_scatter.mT - evaluate.b.scatter @ weights)).sum((-2, -1))
     missed = evaluate.a.rows * _offset(fit, evaluate, weights).square().sum((-2, -1))
     return (explained - missed) / variation(evaluate.a)
 
 
-def recovered_count(fit: PairMoments, evaluate: PairMoments, *, dtype: torch.dtype = torch.float32) -> Tensor:
+def recovered_count(
+    fit: PairMoments, evaluate: PairMoments, *, dtype: torch.dtype = torch.float32, width: int | None = None
+) -> Tensor:
     """Number of the base's principal components of which more than half the variance is predicted.
 
     Between 0 and d.
@@ -161,7 +168,7 @@ def recovered_count(fit: PairMoments, evaluate: PairMoments, *, dtype: torch.dty
     Returns:
         ``(*,)`` numbers of dimensions, float64.
     """
-    return (recovered(fit, evaluate, dtype=dtype) > READABLE).sum(-1).double()
+    return (recovered(fit, evaluate, dtype=dtype, width=width) > READABLE).sum(-1).double()
 
 
 _SOURCE = "held-out R2 (Hoerl & Kennard 1970 for the ridge) of the base's principal scores"
@@ -170,7 +177,7 @@ COMPARISONS = (
     Comparison(
         name="recoverability",
         function=recovered_share,
-        takes=("dtype",),
+        takes=("dtype", "width"),
         reads="folds",
         formula="sum_i l_i R2_i / sum_i l_i, R2_i = held-out ridge R2 of the base's i-th principal score, l_i its variance",
         citation=_SOURCE,
@@ -182,7 +189,7 @@ COMPARISONS = (
     Comparison(
         name="recoverable-components",
         function=recovered_count,
-        takes=("dtype",),
+        takes=("dtype", "width"),
         reads="folds",
         formula="#{i: R2_i > 1/2}, R2_i = held-out ridge R2 of the base's i-th principal score",
         citation=_SOURCE,

@@ -18,7 +18,7 @@ ROUNDING = 0.4247
 """Root mean square of the relative rounding error in units of u, for log-uniform mantissas."""
 
 
-def rounding_scatter(moments: Moments, dtype: torch.dtype) -> Tensor:
+def rounding_scatter(moments: Moments, dtype: torch.dtype, *, width: int | None = None) -> Tensor:
     r"""The scatter that rounding puts into every direction.
 
     .. math:: \max\bigl((0.4247\,u)^2\,\|X\|_F^2/d,\; d\,\epsilon_{64}\,\|S\|_F\bigr)
@@ -28,11 +28,12 @@ def rounding_scatter(moments: Moments, dtype: torch.dtype) -> Tensor:
     Args:
         moments: moments of one run, leading dimensions ``*``.
         dtype: the dtype that the features were stored in.
+        width: d, where the moments are of fewer coordinates that hold all rows.
 
     Returns:
         ``(*,)`` scatters, in squared units of the features.
     """
-    width = moments.width
+    width = moments.width if width is None else width
     stored = (ROUNDING * torch.finfo(dtype).eps / 2) ** 2 * trace(moments.gram) / width
     size = torch.linalg.matrix_norm(moments.scatter)
     return torch.maximum(stored, width * torch.finfo(size.dtype).eps * size)

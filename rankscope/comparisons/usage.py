@@ -54,14 +54,16 @@ def relative_usage(fit: PairMoments, evaluate: PairMoments) -> Tensor:
     return usage_spectrum(fit, evaluate) / usage_spectrum(fit, base)
 
 
-def usage_entropy(fit: PairMoments, evaluate: PairMoments) -> Tensor:
+def usage_entropy(fit: PairMoments, evaluate: PairMoments, *, width: int | None = None) -> Tensor:
     r"""Effective number of the base's directions in use, :math:`\exp(-\sum_i u_i\ln u_i)`.
 
-    Between the effective rank of the tuned run and d. NaN where the tuned run does not vary.
+    Between the effective rank of the tuned run and d. NaN where the tuned run does not vary. Where the rows of ``fit`` span
+    fewer than d directions the others are no principal ones; what lies outside counts as spread over them evenly.
 
     Args:
         fit: moments of the rows that give the basis, leading dimensions ``*``.
         evaluate: moments of other samples.
+        width: d, where the moments are of fewer coordinates that hold all rows.
 
     Returns:
         ``(*,)`` numbers of dimensions, float64.
@@ -69,12 +71,20 @@ def usage_entropy(fit: PairMoments, evaluate: PairMoments) -> Tensor:
     Raises:
         NotComparable: for runs of different width, or with fewer than 4 rows on either side.
     """
-    return torch.special.entr(usage_spectrum(fit, evaluate)).sum(-1).exp()
+    d = fit.a.width if width is None else width
+    used = usage_spectrum(fit, evaluate)
+    values = torch.linalg.eigvalsh(fit.a.scatter).flip(-1)
+    spanned = values > fit.a.width * torch.finfo(values.dtype).eps * values[..., :1]
+    others = d - spanned.sum(-1)
+    outside = (used * ~spanned).sum(-1) / others.clamp(min=1)
+    within = torch.special.entr(used).where(spanned, 0).sum(-1)
+    return (within + others * torch.special.entr(outside)).exp()
 
 
 COMPARISON = Comparison(
     name="usage-entropy",
     function=usage_entropy,
+    takes=("width",),
     reads="folds",
     formula="exp(-sum_i u_i ln u_i), u_i = vi' S1 vi / tr S1, vi the base's principal directions on other samples",
     citation="Shannon entropy of a usage spectrum; the bound from below is Schur's (1923)",

@@ -66,15 +66,16 @@ def gavish_donoho_rank(s: Tensor, rows: int, columns: int, *, noise: float | Non
     return (s.double() > optimal_threshold(s, rows, columns, noise=noise)[..., None]).sum(-1).double()
 
 
-def gavish_donoho(moments: Moments) -> Tensor:
+def gavish_donoho(moments: Moments, *, width: int | None = None) -> Tensor:
     """:func:`gavish_donoho_rank` of the centred features, noise unknown: ``(*,)``. Centring takes one row from n."""
-    return of_each(moments, gavish_donoho_rank)
+    return of_each(moments, gavish_donoho_rank, width)
 
 
 DEFINITION = Definition(
     name="gavish-donoho",
     function=gavish_donoho,
     reads="moments",
+    takes=("width",),
     formula="#{sigma > omega(beta) median(sigma)}",
     citation="Gavish & Donoho 2014 (arXiv 1305.5870), equations 10 and 11",
     low="0",

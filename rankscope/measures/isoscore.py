@@ -10,7 +10,7 @@ from rankscope.linalg.moments import Moments
 from rankscope.measures.participation_ratio import naive_participation_ratio, unbiased_participation_ratio
 
 
-def isoscore(moments: Moments, *, unbiased: bool = False) -> Tensor:
+def isoscore(moments: Moments, *, unbiased: bool = False, width: int | None = None) -> Tensor:
     r"""IsoScore: how evenly the variance is spread over all d dimensions.
 
     .. math:: (\mathrm{PR} - 1) / (d - 1)
@@ -24,6 +24,7 @@ def isoscore(moments: Moments, *, unbiased: bool = False) -> Tensor:
     Args:
         moments: sums over rows with leading dimensions ``*``.
         unbiased: take the unbiased participation ratio; as published it is the naive one.
+        width: d, where the sums are of fewer coordinates that hold all rows.
 
     Returns:
         ``(*,)`` scores, float64.
@@ -32,14 +33,15 @@ def isoscore(moments: Moments, *, unbiased: bool = False) -> Tensor:
         DataError: if unbiased, and an entry has fewer than 4 rows.
     """
     ratio = unbiased_participation_ratio(moments) if unbiased else naive_participation_ratio(moments)
-    if moments.width == 1:
+    width = moments.width if width is None else width
+    if width == 1:
         return (ratio > 0).double()
-    return torch.where(ratio == 0, 0.0, (ratio - 1) / (moments.width - 1))
+    return torch.where(ratio == 0, 0.0, (ratio - 1) / (width - 1))
 
 
-def unbiased_isoscore(moments: Moments) -> Tensor:
+def unbiased_isoscore(moments: Moments, *, width: int | None = None) -> Tensor:
     """:func:`isoscore` with the unbiased participation ratio; it can leave the range from 0 to 1 where n is small."""
-    return isoscore(moments, unbiased=True)
+    return isoscore(moments, unbiased=True, width=width)
 
 
 _CITATION = "Rudman et al. 2022 (arXiv 2108.07344)"
@@ -49,6 +51,7 @@ DEFINITIONS = (
         name="isoscore",
         function=isoscore,
         reads="moments",
+        takes=("width",),
         formula="(PR - 1) / (d - 1), PR the naive participation ratio",
         citation=_CITATION,
         low="0",
@@ -60,6 +63,7 @@ DEFINITIONS = (
         name="isoscore-unbiased",
         function=unbiased_isoscore,
         reads="moments",
+        takes=("width",),
         formula="(PR - 1) / (d - 1), PR the unbiased participation ratio",
         citation=f"{_CITATION}; Chun et al. 2026 (arXiv 2509.26560)",
         low="0 (in expectation)",

@@ -142,17 +142,21 @@ def values_above_edge(s: Tensor, rows: int, columns: int) -> Tensor:
     return (s.double().square() > limit[..., None]).sum(-1).double()
 
 
-def mp_reference(moments: Moments) -> Tensor:
+def mp_reference(moments: Moments, *, width: int | None = None) -> Tensor:
     """:func:`values_above_edge` of the centred features: ``(*,)``. Centring takes one row from n."""
-    return of_each(moments, values_above_edge)
+    return of_each(moments, values_above_edge, width)
 
 
-def of_each(moments: Moments, function: Callable[[Tensor, int, int], Tensor]) -> Tensor:
-    """A function of (singular values, n - 1, d) at each entry of the moments, as n may differ: ``(*,)``."""
+def of_each(moments: Moments, function: Callable[[Tensor, int, int], Tensor], width: int | None = None) -> Tensor:
+    """A function of (singular values, n - 1, d) at each entry of the moments, as n may differ: ``(*,)``.
+
+    ``width`` is d where the sums are of fewer coordinates that hold all rows; other values are then zero.
+    """
+    d = moments.width if width is None else width
     found = singular_values_of(moments).values
     values = found.reshape(-1, found.shape[-1])
     degrees = [int(n) - 1 for n in moments.rows.reshape(-1).tolist()]
-    results = [function(v[: min(n, moments.width)], n, moments.width) for v, n in zip(values, degrees, strict=True)]
+    results = [function(v[: min(n, d)], n, d) for v, n in zip(values, degrees, strict=True)]
     return torch.stack(results).reshape(moments.rows.shape) if results else moments.rows.clone()
 
 
@@ -160,6 +164,7 @@ DEFINITION = Definition(
     name="mp-reference",
     function=mp_reference,
     reads="moments",
+    takes=("width",),
     formula="#{sigma^2 > s^2 N (1 + sqrt beta)^2}, s^2 from the median sigma^2",
     citation="Marchenko & Pastur 1967; Gavish & Donoho 2014 (arXiv 1305.5870) for s^2",
     low="0",

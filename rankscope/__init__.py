@@ -10,7 +10,6 @@ Names are loaded when they are first used; importing the package imports nothing
 from __future__ import annotations
 
 import importlib
-import importlib.metadata
 from typing import Any
 
 from rankscope.models.ported import install
@@ -61,7 +60,9 @@ __all__ = sorted(_WHERE)
 
 def __getattr__(name: str) -> Any:
     if name == "__version__":
-        return importlib.metadata.version("rankscope")
+        from importlib.metadata import version
+
+        return version("rankscope")
     if name not in _WHERE:
         raise AttributeError(f"module 'rankscope' has no attribute {name!r}")
     value = getattr(importlib.import_module(_WHERE[name]), name)

@@ -6,7 +6,6 @@ import os
 import signal
 import sys
 import traceback
-from importlib.metadata import version as installed_version
 from types import FrameType
 from typing import Annotated, NoReturn
 
@@ -63,7 +62,9 @@ for module in (
 
 def _print_version(wanted: bool) -> None:
     if wanted:
-        typer.echo(installed_version("rankscope"))
+        from rankscope import __version__
+
+        typer.echo(__version__)
         raise typer.Exit
 
 

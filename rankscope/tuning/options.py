@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import inspect
 import math
+import sys
 import tomllib
 from collections.abc import Callable, Iterator
 from dataclasses import fields
@@ -54,15 +55,21 @@ def _listed(kind: type[Any]) -> Iterator[tuple[str, Option]]:
 
 def _told(kind: type[Any]) -> dict[str, str]:
     """The sentence under each field in the source; nothing where there is no source."""
-    try:
-        tree = ast.parse(inspect.getsource(kind))
-    except OSError:
-        return {}
     found = {}
-    for field, text in pairwise(tree.body[0].body if isinstance(tree.body[0], ast.ClassDef) else []):
+    for field, text in pairwise(_bodies(kind.__module__).get(kind.__name__, [])):
         if isinstance(field, ast.AnnAssign) and isinstance(text, ast.Expr):
             found[ast.unparse(field.target)] = " ".join(str(ast.literal_eval(text.value)).split())
     return found
+
+
+@cache
+def _bodies(module: str) -> dict[str, list[ast.stmt]]:
+    """The statements of each class of a module, parsed once: the command line waits for them."""
+    try:
+        source = inspect.getsource(sys.modules[module])
+    except OSError:
+        return {}
+    return {node.name: node.body for node in ast.parse(source).body if isinstance(node, ast.ClassDef)}
 
 
 def _bool(value: Any) -> bool:

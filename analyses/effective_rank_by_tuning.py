@@ -127,9 +127,15 @@ def summary(
         "verdicts": {m: verdict(findings[m]) for m in DECIDING},
         "scores": {name: [scores for _, scores in several] for name, several in runs.items()},
         "curves": {name: mean_curve([run for run, _ in several]) for name, several in runs.items()},
+        "ranks": {name: [last_rank(run) for run, _ in several] for name, several in runs.items()},
         "notes": contrast.notes,
         "records": [r for r in contrast.to_records() if r["arm"] in arms or r["site"] == LAST],
     }
+
+
+def last_rank(run: Path) -> float:
+    """The second deciding number of one run, at the last hidden states."""
+    return rankscope.profile(rankscope.load(run), DECIDING[1], sites=LAST).records[0].value
 
 
 def mean_curve(runs: Sequence[Path]) -> list[float]:
@@ -150,7 +156,7 @@ def draw(told: Mapping[str, Any], stem: Path) -> None:
         for ax, measure in zip(axes[1:4], (*DECIDING, "recoverability"), strict=True):
             panel(told["records"], names, measure, ax)
         against(told, names, axes[4], "cider", "CIDEr-D on held-out captions")
-        against(told, names, axes[5], "before", "held-out loss before tuning's look, nats")
+        against(told, names, axes[5], "before", "loss on captions of the old look, nats")
         axes[0].legend(frameon=False, ncols=2, loc="lower right")
     save(figure, stem, kinds=["svg"])
 
@@ -175,13 +181,12 @@ def panel(records: Sequence[Mapping[str, Any]], names: Sequence[str], measure: s
 
 
 def against(told: Mapping[str, Any], names: Sequence[str], ax: Axes, score: str, label: str) -> None:
-    measure = DECIDING[1]
-    ranks = {r["arm"]: r["value"] for r in told["records"] if (r["measure"], r["site"]) == (measure, LAST)}
     for i, name in enumerate(names):
         values = [run[score] for run in told["scores"][name]]
-        ax.plot([ranks[name]] * len(values), values, label=name, **(look(i) | {"linestyle": ""}))
+        ax.plot(told["ranks"][name], values, label=name, **(look(i) | {"linestyle": ""}))
     ax.axhline(told["scores"]["base"][0][score], **(look(-1) | {"linewidth": 0.8}))
-    ax.set(xlabel=f"participation ratio at {LAST}, change", ylabel=label)
+    ax.axvline(told["ranks"]["base"][0], **(look(-1) | {"linewidth": 0.8}))
+    ax.set(xlabel=f"participation ratio at {LAST}", ylabel=label)
     panel_title(ax, "each point a seed; dashed: pre-trained")
 
 

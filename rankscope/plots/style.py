@@ -36,7 +36,7 @@ _SETTINGS: dict[Any, Any] = {
     "svg.hashsalt": "rankscope",
 }
 _BASE: dict[str, Any] = {"color": "black", "linestyle": (0, (4, 2)), "marker": "", "zorder": 3}
-# Okabe & Ito's colours, each with a line style and a marker of its own.
+# Okabe & Ito's colours, with a wine for their black (the base's), each with a line style and a marker of its own.
 _LOOKS: tuple[dict[str, Any], ...] = (
     {"color": "#D55E00", "linestyle": "-", "marker": "o"},
     {"color": "#0072B2", "linestyle": "--", "marker": "s"},
@@ -44,7 +44,7 @@ _LOOKS: tuple[dict[str, Any], ...] = (
     {"color": "#CC79A7", "linestyle": ":", "marker": "D"},
     {"color": "#E69F00", "linestyle": "-", "marker": "v"},
     {"color": "#56B4E9", "linestyle": "--", "marker": "P"},
-    {"color": "#000000", "linestyle": "-.", "marker": "X"},
+    {"color": "#882255", "linestyle": "-.", "marker": "X"},
     {"color": "#666666", "linestyle": ":", "marker": "*"},
 )
 

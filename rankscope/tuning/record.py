@@ -90,7 +90,7 @@ def versions() -> dict[str, str]:
 
 
 def write_checkpoint(
-    model: nn.Module, kinds: Sequence[str], out: Path, plan: Plan, *, training: Sequence[dict[str, Any]]
+    model: nn.Module, kinds: Sequence[str], out: Path, plan: Plan, *, work: Path, training: Sequence[dict[str, Any]]
 ) -> Path:
     """Write a tuned checkpoint into a folder; whole, or not at all.
 
@@ -99,9 +99,10 @@ def write_checkpoint(
         kinds: what is attached, in order.
         out: the folder; what it holds of an earlier try is replaced.
         plan: what it was made of.
+        work: the run's working folder, on the same disk, in which it is made first.
         training: what happened, stage by stage.
     """
-    made = out / WORK / "made" if (out / WORK).is_dir() else out.with_name(f"{out.name}.part")
+    made = work / "made"
     shutil.rmtree(made, ignore_errors=True)
     made.mkdir(parents=True)
     head = plan.task == "classification"
@@ -131,11 +132,12 @@ def prepare(out: Path, told: dict[str, Any], *, resume: bool, overwrite: bool) -
     check_free(out, resume=resume, overwrite=overwrite)
     if overwrite and not resume and out.exists():
         shutil.rmtree(out)
+    if (out / STAGES).is_file():  # written last: all is there, whatever a kill left of the working folder
+        _same(json.loads((out / STAGES).read_text()), told, out)
+        shutil.rmtree(work, ignore_errors=True)
+        return work
     if (work / PLAN).is_file():
         _same(json.loads((work / PLAN).read_text()), told, out)
-    elif resume and (out / STAGES).is_file():
-        _same(json.loads((out / STAGES).read_text()), told, out)
-        return work
     work.mkdir(parents=True, exist_ok=True)
     (work / f"{PLAN}.part").write_text(json.dumps(told, indent=2))
     (work / f"{PLAN}.part").replace(work / PLAN)

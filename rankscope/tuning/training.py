@@ -138,7 +138,7 @@ class _Run:
             training.append(self._stage(place, stage, tuple(kinds), training))
         self.model.to("cpu")
         if PartialState().is_main_process:
-            write_checkpoint(self.model, kinds, self.out, self.plan, training=training)
+            write_checkpoint(self.model, kinds, self.out, self.plan, work=self.work, training=training)
             shutil.rmtree(self.work)
         PartialState().wait_for_everyone()
         return TrainResult(self.out, self.plan.recipe, tuple(training))
@@ -234,7 +234,7 @@ class _Run:
         tensors = gathered(trainer.trained) if trainer.sharded else {}
         if PartialState().is_main_process:
             model = self._rebuilt(place, tensors) if trainer.sharded else self.model
-            write_checkpoint(model, kinds, into, self.plan, training=training)
+            write_checkpoint(model, kinds, into, self.plan, work=self.work, training=training)
         PartialState().wait_for_everyone()
 
     def _stopped(

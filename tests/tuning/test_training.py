@@ -267,8 +267,13 @@ def test_only_the_same_run_is_continued(base: Callable[[str], Path], tmp_path: P
 
 
 def test_a_finished_run_is_not_done_again(base: Callable[[str], Path], undisturbed: Path) -> None:
+    """Not even where a kill came while its working folder was removed."""
     before = weights(undisturbed)
-    done = train(base("gpt2"), data=examples("gpt2", 12), out=undisturbed, resume=True, **RUN)
+    (undisturbed / ".training" / "stage-0").mkdir(parents=True)
+    done = train(
+        base("gpt2"), data=examples("gpt2", 12), out=undisturbed, resume=True, callbacks=[Kill(0, 1)], **RUN
+    )  # fmt: skip
+    assert not (undisturbed / ".training").exists()
     assert [entry["steps"] for entry in done.training] == [6, 6]
     assert all(torch.equal(before[k], v) for k, v in weights(undisturbed).items())
     with pytest.raises(OutputExists, match="there already"):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from hashlib import sha256
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import MappingProxyType
@@ -22,7 +23,7 @@ from rankscope.pipeline.collecting import collect
 from rankscope.pipeline.comparing import compare
 from rankscope.planted import CONTROLS, DISSOCIATION, SCENARIOS, plant
 from rankscope.result import Compared
-from rankscope.store import Run
+from rankscope.store import Run, open_run
 
 COLUMNS = (
     "entropy-rank",
@@ -189,9 +190,13 @@ def _value(record: Compared) -> float:
 def _runs(scenario: str, folder: Path) -> tuple[Run, Run]:
     """The scenario's two runs, collected from modules that give the planted rows for the numbers of the samples."""
     planted = plant(scenario)
-    return _collected(planted.x, folder / "base.pt"), _collected(planted.y, folder / "tuned.pt")
+    return _collected(planted.x, "base", folder), _collected(planted.y, "tuned", folder)
 
 
-def _collected(x: Tensor, out: Path) -> Run:
-    module = nn.Sequential(nn.Embedding.from_pretrained(x.float()))
-    return collect(module, torch.arange(len(x)), out=out, overwrite=True)
+def _collected(x: Tensor, name: str, folder: Path) -> Run:
+    """The run of these rows; the base, which most scenarios share, is collected once."""
+    rows = x.float()
+    out = folder / f"{name}-{sha256(rows.numpy()).hexdigest()}.pt"
+    if out.exists():
+        return open_run(out)
+    return collect(nn.Sequential(nn.Embedding.from_pretrained(rows)), torch.arange(len(rows)), out=out, name=name)

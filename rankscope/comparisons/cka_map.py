@@ -34,7 +34,8 @@ def u_centred(x: Tensor) -> Tensor:
     z = x.double() - x.double().mean(0)
     k = (z @ z.mT).fill_diagonal_(0)
     rows = k.sum(0) / (n - 2)
-    return (k - rows[:, None] - rows[None, :] + k.sum() / ((n - 1) * (n - 2))).fill_diagonal_(0)
+    level = k.sum() / ((n - 1) * (n - 2))
+    return k.sub_(rows[:, None]).sub_(rows[None, :] - level).fill_diagonal_(0)
 
 
 def cka_map(a: Sequence[Tensor], b: Sequence[Tensor]) -> Tensor:
@@ -51,7 +52,7 @@ def cka_map(a: Sequence[Tensor], b: Sequence[Tensor]) -> Tensor:
         NotComparable: with fewer than 4 rows.
     """
     left, right = (torch.stack([u_centred(x).flatten() for x in side]) for side in (a, b))
-    norms = [side.square().sum(1) for side in (left, right)]
+    norms = [torch.linalg.vector_norm(side, dim=1).square() for side in (left, right)]
     product = left @ right.mT
     scale = (norms[0][:, None] * norms[1][None, :]).sqrt()
     return torch.where(scale > 0, product / scale, torch.nan)

@@ -66,6 +66,10 @@ class Rows:
     def __len__(self) -> int:
         return len(self.sample)
 
+    def __repr__(self) -> str:
+        roles = ", ".join(f"{count} {ROLES[i]}" for i, count in enumerate(torch.bincount(self.role.long())) if count)
+        return f"Rows({roles or 'none'}; of {self.samples} samples)"
+
     @property
     def sample_ids(self) -> tuple[str, ...]:
         """The id of the sample of each row."""

@@ -26,6 +26,12 @@ def test_rows_tell_sample_token_and_role() -> None:
     assert rows([1, 1], [0, 1]).to_frame()["position"].tolist() == [0, 1]
 
 
+def test_rows_are_shown_by_how_many_of_what_they_are() -> None:
+    mixed = Rows(torch.tensor([0, 0, 2]), torch.arange(3), torch.tensor([1, 0, 1], dtype=torch.uint8), ("a", "b", "c"))
+    assert repr(mixed) == "Rows(1 text, 2 image; of 2 samples)"
+    assert repr(rows([])) == "Rows(none; of 0 samples)"
+
+
 def test_equal_rows_have_no_difference() -> None:
     assert first_difference(rows([0, 1]), rows([0, 1])) is None
     assert first_difference(rows([0, 1], ids=("a", "b")), rows([0, 1], ids=("a", "b", "c"))) is None

@@ -179,14 +179,15 @@ class Run:
         return self._source.verify()
 
     def site(self, site: Site | str) -> Site:
-        """The site of this run that is so spelled.
+        """The site of this run that is so spelled; a module of no stack by its name alone too.
 
         Raises:
             UnknownName: if the run has no such site.
         """
-        if str(site) not in self.manifest.sites:
-            raise UnknownName(f"the run {self.path} has no site {str(site)!r}; it has {describe(self.sites)}")
-        return Site.parse(str(site))
+        for spelled in (str(site), f"{site}.output"):
+            if spelled in self.manifest.sites:
+                return Site.parse(spelled)
+        raise UnknownName(f"the run {self.path} has no site {str(site)!r}; it has {describe(self.sites)}")
 
     def _ordered(self, stack: str) -> tuple[Rows, Tensor]:
         """The rows of a stack in the data's order, and at which place each is stored, counted through all pieces."""

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
 import rankscope
-from rankscope.errors import CheckpointError, DataError, UsageError
+from rankscope.errors import CheckpointError, DataError, UnknownName, UsageError
 from rankscope.pipeline.prepare import prepare
 
 Folder = Callable[..., Path]
@@ -91,6 +91,13 @@ def test_of_a_tuple_as_much_is_handed_over_as_is_taken(tmp_path: Path) -> None:
     x, label = torch.randn(6, 4), torch.arange(6)
     run = rankscope.collect(nn.Sequential(nn.Linear(4, 3)), TensorDataset(x, label), out=tmp_path / "run.pt")
     assert run.features("0.output").shape == (6, 3)
+
+
+def test_a_part_is_asked_for_by_its_name_too(tmp_path: Path) -> None:
+    run = rankscope.collect(Reader(), IDS, sites=["blocks.2"], rows="tokens", out=tmp_path / "run.pt")
+    torch.testing.assert_close(run.features("blocks.2"), run.features("blocks.2.output"))
+    with pytest.raises(UnknownName, match=r"has no site 'blocks\.1'; it has blocks\.2 \(output\)"):
+        run.features("blocks.1")
 
 
 def test_pictures_are_planned_by_their_patches() -> None:

@@ -108,8 +108,8 @@ def _noise(x: Sequence[float], parts: Sequence[Sequence[int]], noise: Sequence[f
     bottom, top = ax.get_ylim()
     if max(*known, top) - min(*known, bottom) > FLAT * (top - bottom):
         ax.set_ylim(bottom, top + ROOM * (top - bottom))
-        words = f"noise: {number(min(known))} to {number(max(known))}"
-        ax.text(0.02, 0.97, words, color="0.45", fontsize=7, va="top", transform=ax.transAxes)
+        words = dict.fromkeys(number(edge) for edge in (min(known), max(known)))
+        ax.text(0.02, 0.97, f"noise: {' to '.join(words)}", color="0.45", fontsize=7, va="top", transform=ax.transAxes)
         return
     for part in parts:
         marker = "_" if len(part) == 1 else ""

@@ -30,7 +30,7 @@ __all__ = ["STAGES", "Checkpoint", "Tuning", "digest", "folder_name", "processor
 _GIVE = "give it with --base-model (base_model=…)"
 FULL = "full"
 """The kind of a tuning that is a whole model: its weights take the place of the base's."""
-_TOLD = ("r", "lora_alpha", "use_dora", "num_virtual_tokens", "target_modules")
+_TOLD = ("r", "lora_alpha", "use_dora", "bottleneck_size", "num_virtual_tokens", "target_modules")
 _PROCESSOR = (
     "processor_config.json",
     "preprocessor_config.json",
@@ -54,8 +54,16 @@ class Tuning:
     @property
     def summary(self) -> str:
         """The kind and what matters of its configuration, in a line."""
-        told = [f"{key}={self.config[key]}" for key in _TOLD if self.config.get(key) not in (None, False)]
+        told = [f"{key}={_in_short(self.config[key])}" for key in _TOLD if self.config.get(key) not in (None, False)]
         return " ".join([self.kind, *told]) if self.kind != FULL else FULL
+
+
+def _in_short(value: object) -> str:
+    """A value as it stands; of a list of modules, which PEFT leaves in any order, their last names and how many there are."""
+    if not isinstance(value, list):
+        return str(value)
+    names = sorted({str(path).rpartition(".")[2] for path in value})
+    return ",".join(names) + (f" ({len(value)} modules)" if len(names) < len(value) else "")
 
 
 @dataclass(frozen=True)

@@ -252,6 +252,7 @@ def _save_adapter(model: nn.Module, kind: str, folder: Path, *, base: str, head:
     configs: Mapping[str, PeftConfig] = model.peft_config  # type: ignore[assignment]
     config = configs[kind]
     config.base_model_name_or_path, config.inference_mode = base, True
+    config.target_modules = sorted(config.target_modules)  # as a set its order would be chance
     if head:
         config.modules_to_save = list(heads(model))
     config.save_pretrained(str(folder))

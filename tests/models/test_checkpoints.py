@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import tiny
 
-from rankscope.checkpoint import Checkpoint, processor_folder
+from rankscope.checkpoint import Checkpoint, Tuning, processor_folder
 from rankscope.errors import CheckpointError
 
 Folder = Callable[..., Path]
@@ -34,6 +34,16 @@ def test_a_list_is_a_base_and_what_was_done_to_it(folder: Folder, other: Path) -
     found = Checkpoint.read([folder("gpt2"), other, folder("gpt2", "lora")])
     assert (found.base, found.weights) == (folder("gpt2"), other)
     assert [t.kind for t in found.tunings] == ["full", "lora"]
+
+
+def test_a_summary_is_short_however_many_modules_are_tuned(tmp_path: Path) -> None:
+    paths = [f"layers.{i}.attn.{name}_proj" for i in range(40) for name in "vqk"]
+    for given, told in (
+        (paths, "lora r=2 target_modules=k_proj,q_proj,v_proj (120 modules)"),
+        (["query", "key"], "lora r=2 target_modules=key,query"),
+        ("all-linear", "lora r=2 target_modules=all-linear"),
+    ):
+        assert Tuning("lora", tmp_path, {"r": 2, "target_modules": given}).summary == told
 
 
 def test_a_list_of_two_types_of_models_is_refused(folder: Folder) -> None:

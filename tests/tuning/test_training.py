@@ -220,6 +220,8 @@ def test_one_seed_repeats_and_two_differ(base: Callable[[str], Path], undisturbe
         train(base("gpt2"), data=examples("gpt2", 12), out=tmp_path / str(seed), seed=seed, **RUN)
     assert same(tmp_path / "0", undisturbed)
     assert not same(tmp_path / "1", undisturbed)
+    told = json.loads((undisturbed / "1-lora" / "adapter_config.json").read_text())
+    assert told["target_modules"] == [f"{block}.attn.c_attn" for block in BLOCKS], "the order of a set is chance"
 
 
 @pytest.mark.parametrize(("stage", "step"), [(0, 1), (0, 3), (0, 6), (1, 1), (1, 5)])

@@ -108,7 +108,7 @@ def _csv(path: Path) -> Format:
 
 def _tsv(path: Path) -> Format:
     first = next((line for _, line in lines(path)), b"")
-    if first.count(b"\t") == 1:
+    if first.count(b"\t") in (1, 2):
         return Format("region features", oscar.read_features)
     return Format("OFA TSV", tsv.read_ofa)
 

@@ -1,7 +1,7 @@
 """Features of image regions, and their tags: from VinVL's TSV files, ``.npz`` or safetensors. Read when asked for.
 
-A feature TSV has lines ``key<TAB>{"num_boxes": N, "features": "<base64 of float32, N × 2054>"}`` and beside it a ``.lineidx`` with the
-byte offset of each line; a label TSV has lines ``key<TAB>[{"class": "dog", …}]``. In ``.npz`` and safetensors files each array ``(N, D)`` bears the name
+A feature TSV has lines ``key<TAB>{"num_boxes": N, "features": "<base64 of float32, N × 2054>"}``, or ``key<TAB>N<TAB><base64>`` as
+Oscar's question answerer reads them, and beside it a ``.lineidx`` with the byte offset of each line; a label TSV has lines ``key<TAB>[{"class": "dog", …}]``. In ``.npz`` and safetensors files each array ``(N, D)`` bears the name
 of its image; in a folder of ``.npz`` files the file does, and the array is called ``features``.
 """
 
@@ -18,7 +18,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from rankscope.data.files import Json, contents, parse
+from rankscope.data.files import contents, parse
 from rankscope.data.report import Ledger
 from rankscope.errors import DataError
 
@@ -79,18 +79,12 @@ class TsvRegions(_Digest):
         name, _, text = line.partition(b"\t")
         if name.decode(errors="replace") != self.name:
             raise DataError(f"{where} are not there: the line starts with {name[:40]!r}; make the .lineidx anew")
-        return RegionFeatures(_features(parse(text.decode(errors="replace"), where), where), self.tags)
+        return RegionFeatures(_features(text.decode(errors="replace"), where), self.tags)
 
 
-def _features(value: Json, where: str) -> NDArray[np.float32]:
-    """The array of a feature line."""
-    if (
-        not isinstance(value, dict)
-        or not isinstance(value.get("features"), str)
-        or not isinstance(value.get("num_boxes"), int)
-    ):
-        raise DataError(f"{where} have no num_boxes, or no features in base64")
-    text, boxes = str(value["features"]), int(str(value["num_boxes"]))
+def _features(line: str, where: str) -> NDArray[np.float32]:
+    """The array of a feature line, without its key."""
+    boxes, text = _boxes(line, where)
     try:
         data = base64.b64decode(text, validate=True)
     except ValueError as error:  # binascii.Error, or letters that are not ASCII.
@@ -98,6 +92,19 @@ def _features(value: Json, where: str) -> NDArray[np.float32]:
     if boxes < 1 or len(data) % (4 * boxes):
         raise DataError(f"{where} have {len(data)} bytes, which is not {boxes} boxes of float32")
     return np.frombuffer(data, dtype="<f4").reshape(boxes, -1)
+
+
+def _boxes(line: str, where: str) -> tuple[int, str]:
+    """How many boxes there are, and their features in base64: in two columns, or in one of JSON."""
+    count, tab, packed = line.partition("\t")
+    if tab and count.strip().isdecimal():
+        return int(count), packed.strip()
+    value = parse(line, where)
+    if isinstance(value, dict):
+        boxes, text = value.get("num_boxes"), value.get("features")
+        if isinstance(boxes, int) and isinstance(text, str):
+            return boxes, text
+    raise DataError(f"{where} have no num_boxes, or no features in base64")
 
 
 @dataclass(frozen=True)
@@ -154,9 +161,9 @@ def _array_names(path: Path) -> list[str]:
 
 
 def offsets(path: Path, ledger: Ledger) -> Iterator[tuple[int, str]]:
-    """Offset and key of each line of a TSV file, by its ``.lineidx`` where there is one; a wrong offset is a fault."""
+    """Offset and key of each line of a TSV file, by its ``.lineidx`` where there is one; what is wrong with that is a fault."""
     index = path.with_suffix(".lineidx")
-    listed = [int(line) for line in contents(index).split() if line.isdecimal()] if index.is_file() else None
+    listed = _index(index, path, ledger) if index.is_file() else None
     if listed is None:
         ledger.notice("no .lineidx; the file is scanned", path.name)
     with path.open("rb") as file:
@@ -172,6 +179,21 @@ def offsets(path: Path, ledger: Ledger) -> Iterator[tuple[int, str]]:
                 )
             else:
                 yield offset, name.decode(errors="replace")
+
+
+def _index(index: Path, path: Path, ledger: Ledger) -> list[int]:
+    """The offsets in a ``.lineidx``, which must be numbers and reach the last line of the file."""
+    words = contents(index).split()
+    listed = [int(word) for word in words if word.isdecimal()]
+    for number, word in enumerate(words, 1):
+        if not word.isdecimal():
+            ledger.fault(".lineidx holds something else than offsets", f"{index.name} line {number}: {word[:20]!r}")
+    with path.open("rb") as file:
+        file.seek(max(listed, default=0))
+        file.readline()
+        if file.read(1).strip():
+            ledger.fault(".lineidx ends before the file does; make it anew", f"{index.name} has {len(listed)} lines")
+    return listed
 
 
 def _scan(path: Path) -> Iterator[int]:
@@ -195,10 +217,12 @@ def read_tags(path: Path, ledger: Ledger) -> dict[str, tuple[str, ...]]:
             value = parse(text, f"line {number}") if tab else None
         except DataError:
             value = None
-        if not isinstance(value, list):
-            ledger.fault("label line is not KEY<TAB>LIST", f"{path.name} line {number}")
+        items = value if isinstance(value, list) else [None]
+        tags = tuple(str(item["class"]) for item in items if isinstance(item, dict) and "class" in item)
+        if len(tags) != len(items):
+            ledger.fault("label line is not KEY<TAB>LIST of objects with a class", f"{path.name} line {number}")
             continue
-        found[name] = tuple(str(item["class"]) for item in value if isinstance(item, dict) and "class" in item)
+        found[name] = tags
     return found
 
 

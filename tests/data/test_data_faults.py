@@ -132,8 +132,11 @@ FAULTS: list[tuple[Callable[[Path], Path], Damage, str]] = [
     # Oscar
     (make.oscar, beside("val.feature.lineidx", text(lambda t: t.replace("0\n", "1\n", 1))), "1 × offset in .lineidx is not the start of a line"),
     (make.oscar, beside("val.feature.lineidx", text(lambda t: t + "99999999\n")), "1 × offset in .lineidx is not the start of a line"),
+    (make.oscar, beside("val.feature.lineidx", text(lambda t: "zero" + t)), r"1 × .lineidx holds something else than offsets .* line 1: 'zero0'"),
+    (make.oscar, beside("val.feature.lineidx", text(lambda t: "0\n")), "1 × .lineidx ends before the file does; make it anew .* has 1 lines"),
     (make.oscar, beside("val.feature.tsv", text(lambda t: t.replace("522418\t", "391895\t"))), "1 × key of regions stands twice"),
     (make.oscar, beside("val.label.tsv", text(lambda t: t.replace("[", "", 1))), "1 × label line is not KEY<TAB>LIST"),
+    (make.oscar, beside("val.label.tsv", text(lambda t: t.replace("class", "name", 1))), r"1 × label line is not .* with a class \(val.label.tsv line 1"),
     (make.oscar, beside("val.label.tsv", lose), "names files that are not there: .*val.label.tsv"),
     (make.oscar, beside("val_caption.json", text(lambda t: t.replace("522418", "7"))), r"1 × caption of an image without regions \(image 7\)"),
     (make.oscar, beside("val_caption.json", value(lambda v: v[0].pop("caption"))), "1 × entry has no image_id or no caption"),

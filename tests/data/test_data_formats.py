@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import subprocess
 import sys
@@ -194,13 +195,18 @@ def test_oscar_regions_tags_and_captions_meet(tmp_path: Path) -> None:
     assert any("the file is scanned" in n for n in again.notices)
 
 
-@pytest.mark.parametrize("kind", ["tsv", "npz", "safetensors", "folder"])
+@pytest.mark.parametrize("kind", ["tsv", "columns", "npz", "safetensors", "folder"])
 def test_regions_of_every_kind_join_questions_by_image(kind: str, tmp_path: Path) -> None:
     path = make.vqa(tmp_path)
     arrays = {str(name): make.region_array(i) for i, name in enumerate(make.IDS)}
     source = tmp_path / "val.feature.tsv" if kind == "tsv" else tmp_path / f"regions.{kind}"
     if kind == "tsv":
         make.oscar(tmp_path)
+    elif kind == "columns":
+        source = tmp_path / "val_img_frcnn_feats.tsv"
+        packed = {name: base64.b64encode(array.tobytes()).decode() for name, array in arrays.items()}
+        source.write_text("".join(f"{name}\t{len(arrays[name])}\t{text}\n" for name, text in packed.items()))
+        assert check(source).format == "region features"
     elif kind == "npz":
         np.savez(source, **arrays)
     elif kind == "safetensors":

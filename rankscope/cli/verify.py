@@ -18,7 +18,7 @@ def verify(run: Annotated[Path, typer.Argument(help="A run: a folder, a .pt or a
     from rankscope.store import open_run
 
     report = open_run(run).verify()
-    for problem in report.problems:
+    for problem in report.problems[1:]:
         show.note(problem.message)
     report.check()
     typer.echo(f"{run}: {report.files} files, {show.size(report.bytes)}, every byte as it was written")

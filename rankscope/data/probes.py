@@ -75,7 +75,7 @@ class Example:
             DataError: if there is no image, its file is missing, cannot be decoded or claims more than ``MOST_PIXELS``.
         """
         if self.image is None:
-            raise DataError(f"example {self.id!r} has no image")
+            raise DataError(f"example {self.id!r} has no image, and the model reads one; name its file in the data")
         if isinstance(self.image, Path):
             return decode_picture(self.image, f"the image of example {self.id!r}, {self.image}")
         image = self.image.open() if isinstance(self.image, Picture) else self.image

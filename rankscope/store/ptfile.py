@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import os
 import pickle
+import re
 import struct
 import zipfile
 from collections import OrderedDict
@@ -64,9 +65,10 @@ def load(path: Path, records: Mapping[str, zipfile.ZipInfo], device: str) -> obj
     try:
         value: object = torch.load(path, map_location=device, weights_only=True)
     except pickle.UnpicklingError as error:
-        reason = str(error).split("Please file")[0].replace("\n", " ")[:200]
+        named = re.search(r"GLOBAL (\S+)", str(error))
         raise UnsafeError(
-            f"{path} holds more than tensors and text, and could run code if it were loaded: {reason}"
+            f"{path} holds more than tensors and text{f', {named[1]}' if named else ''}, and could run code if it were loaded; "
+            "where it was made, save its tensors alone, as a dictionary or as safetensors"
         ) from None
     except _TORCH_ERRORS as error:
         raise StoreCorrupt(f"{path} cannot be read as a .pt file: {str(error)[:200]}; {COLLECT_AGAIN}") from error

@@ -192,7 +192,8 @@ def _read_safetensors(path: Path) -> tuple[dict[str, str], dict[str, Entry]]:
         )
     if path.suffix not in (".safetensors", ".pt"):
         raise StoreError(
-            f"{path} is no run: a run is a folder with store.json, or a file ending in .pt or .safetensors"
+            f"{path} is no run: a run is a folder with store.json, or a file ending in .pt or .safetensors; features of other "
+            "tools become one by 'rankscope import'"
         )
     with files.reading(path) as fd:
         found, entries = read_header(fd, path)

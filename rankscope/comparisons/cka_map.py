@@ -51,8 +51,15 @@ def cka_map(a: Sequence[Tensor], b: Sequence[Tensor]) -> Tensor:
     Raises:
         NotComparable: with fewer than 4 rows.
     """
-    left, right = (torch.stack([u_centred(x).flatten() for x in side]) for side in (a, b))
+    left, right = (torch.stack([_varying(x, u_centred(x)).flatten() for x in side]) for side in (a, b))
     norms = [torch.linalg.vector_norm(side, dim=1).square() for side in (left, right)]
     product = left @ right.mT
     scale = (norms[0][:, None] * norms[1][None, :]).sqrt()
     return torch.where(scale > 0, product / scale, torch.nan)
+
+
+def _varying(x: Tensor, centred: Tensor) -> Tensor:
+    """The U-centred Gram matrix, and zero where the rows differ by no more than float64 sums over them can tell."""
+    x = x.double()
+    told = len(x) * torch.finfo(torch.float64).eps * x.abs().amax()
+    return centred if (x - x[0]).abs().amax() > told else torch.zeros_like(centred)

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from rankscope.comparisons.cka import centred_norms, cka, cka_biased, hsic
+from rankscope.comparisons.cka_map import cka_map
 from rankscope.comparisons.itself import itself
 from rankscope.comparisons.kernel_cka import gaussian_kernel, kernel_cka, kernel_hsic
 from rankscope.errors import NotComparable, UsageError
@@ -186,6 +187,20 @@ def test_constant_features_have_no_value(moments_of) -> None:
     pair = moments_of(x, torch.full((20, 3), 1 / 3, dtype=torch.float64))
     assert cka(pair).isnan()
     assert cka_biased(pair).isnan()
+
+
+def test_a_map_holds_every_pair_whatever_the_widths(moments_of) -> None:
+    a, b = (draw(20, 3), 1e4 + draw(20, 5, 1)), (draw(20, 4, 2), draw(20, 3) + draw(20, 3, 3))
+    assert_close(cka_map(a, b), torch.stack([torch.stack([cka(moments_of(x, y)) for y in b]) for x in a]))
+
+
+def test_a_map_has_no_value_where_rows_differ_by_rounding_alone() -> None:
+    token = draw(1, 4)
+    alike = torch.cat([token.expand(times, 4).sum(0, keepdim=True) / times for times in range(1, 13)])
+    assert not torch.equal(alike, token.expand(12, 4))
+    found = cka_map((alike, draw(12, 3, 1)), (alike, draw(12, 3, 1)))
+    assert found.isnan().tolist() == [[True, True], [True, False]]
+    assert_close(found[1, 1], torch.tensor(1.0, dtype=torch.float64))
 
 
 def test_half_precision_is_lifted(moments_of) -> None:

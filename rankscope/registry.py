@@ -11,6 +11,7 @@ from pathlib import Path
 
 from torch import Tensor
 
+from rankscope.comparisons import drift, recoverability, usage
 from rankscope.definition import Comparison, Definition, WeightDefinition
 from rankscope.errors import RankscopeError, UnknownName, UsageError
 from rankscope.measures import hill, renyi
@@ -125,7 +126,7 @@ def known(what: Measure) -> Definition | Comparison:
         )
     if ".py:" in what:
         return _custom(_from_file(what))
-    found = _ALL.get(what) or _of_order(what)
+    found = _ALL.get(what) or _of_order(what) or _of_direction(what)
     if isinstance(found, WeightDefinition):
         raise UsageError(f"{what} is a number of weights, not of features; ask 'rankscope weights' for it")
     if found is None:
@@ -133,6 +134,17 @@ def known(what: Measure) -> Definition | Comparison:
             f"there is no measure {what!r}; there are {', '.join(sorted({**DEFINITIONS, **COMPARISONS}))}"
         )
     return found
+
+
+def _of_direction(name: str) -> Comparison | None:
+    """What is asked of one principal direction of the base: ``usage-3``, ``recoverability-12``, ``drift-1``."""
+    parts = re.fullmatch(r"(usage|relative-usage|recoverability|drift)-([1-9]\d*)", name)
+    if parts is None:
+        return None
+    family, direction = parts[1], int(parts[2])
+    if family in ("usage", "relative-usage"):
+        return usage.of_direction(direction, relative=family == "relative-usage")
+    return (recoverability if family == "recoverability" else drift).of_direction(direction)
 
 
 def _of_order(name: str) -> Definition | None:
@@ -160,8 +172,14 @@ def definition(what: Measure) -> Definition:
 
 
 def named(text: str) -> tuple[Definition | Comparison, ...]:
-    """The measures in a comma-separated list of names and ``file.py:function``."""
-    return tuple(known(part.strip()) for part in text.split(","))
+    """The measures in a comma-separated list of names and ``file.py:function``; ``usage-1..8`` are eight of them."""
+    return tuple(known(name) for part in text.split(",") for name in _counted(part.strip()))
+
+
+def _counted(name: str) -> list[str]:
+    parts = re.fullmatch(r"(.+-)(\d+)\.\.(\d+)", name)
+    counted = range(int(parts[2]), int(parts[3]) + 1) if parts else ()
+    return [f"{parts[1]}{i}" for i in counted] if parts and counted else [name]
 
 
 def _custom(function: Callable[[Tensor], Tensor]) -> Definition:

@@ -196,7 +196,7 @@ def _runs(scenario: str, folder: Path) -> tuple[Run, Run]:
 def _collected(x: Tensor, name: str, folder: Path) -> Run:
     """The run of these rows; the base, which most scenarios share, is collected once."""
     rows = x.float()
-    out = folder / f"{name}-{sha256(rows.numpy()).hexdigest()}.pt"
+    out = folder / f"{name}-{sha256(rows.numpy().tobytes()).hexdigest()}.pt"
     if out.exists():
         return open_run(out)
     return collect(nn.Sequential(nn.Embedding.from_pretrained(rows)), torch.arange(len(rows)), out=out, name=name)

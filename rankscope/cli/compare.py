@@ -28,7 +28,7 @@ def compare(
         typer.Option(help="The reference collected once more, in another batch size or dtype: what it scores itself."),
     ] = None,
     measures: Annotated[
-        str | None, typer.Option("--measures", "-m", help="Names, or file.py:function, by comma.")
+        str | None, typer.Option("--measures", "-m", help="Names, or file.py:function, by comma; usage-1..8 are eight.")
     ] = None,
     layers: Annotated[str, typer.Option(help="Which sites of the runs.")] = "all",
     permutations: Annotated[

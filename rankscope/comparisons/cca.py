@@ -104,12 +104,24 @@ def cca(pair: PairMoments) -> Tensor:
 
 
 def cca_mean(pair: PairMoments) -> Tensor:
-    r"""Mean canonical correlation, :math:`\sum_i\rho_i / \min(p, q)`; its arc cosine is a shape distance.
+    r"""Mean canonical correlation, :math:`\sum_i\rho_i / \min(p, q)`.
 
     Args, range and errors as :func:`cca`.
     """
     found = canonical(pair)
     return found.correlations.sum(-1) / _count(found)
+
+
+def cca_angle(pair: PairMoments) -> Tensor:
+    r"""Angle of the shapes up to any invertible map, the arc cosine of :func:`cca_mean`; a metric.
+
+    Between 0 and π/2 radians. Below about 1e-8 it is rounding.
+
+    Williams, Kunz, Kornblith & Linderman, "Generalized shape metrics on neural representations", NeurIPS 2021.
+
+    Args and errors as :func:`cca`.
+    """
+    return cca_mean(pair).acos()
 
 
 def cca_null(pair: PairMoments) -> Tensor:
@@ -206,6 +218,29 @@ COMPARISONS = (
         high="1",
         bias="none under independence; between 0 and 1 still slightly upwards",
         noise="0",
+    ),
+    Comparison(
+        name="cca-mean",
+        function=cca_mean,
+        reads="moments",
+        formula="sum_i rho_i / min(p, q), rho the canonical correlations",
+        citation="Hotelling 1936; Raghu et al., NeurIPS 2017, without its truncation",
+        bias="upwards by chance, about sqrt(d/(n - 1)); needs n of at least 10 d",
+        noise="at most sqrt(max(p, q)/(n - 1)), as the root of cca",
+        low="0",
+        high="1",
+    ),
+    Comparison(
+        name="cca-angle",
+        function=cca_angle,
+        reads="moments",
+        formula="arccos(sum_i rho_i / min(p, q)), rho the canonical correlations",
+        citation="Williams et al., NeurIPS 2021",
+        bias="downwards by chance; needs n of at least 10 d",
+        noise="at least arccos sqrt(max(p, q)/(n - 1))",
+        low="0",
+        high="pi/2",
+        unit="radians",
     ),
     Comparison(
         name="svcca",

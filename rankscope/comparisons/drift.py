@@ -11,6 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from rankscope.comparisons.directions import along
 from rankscope.comparisons.requirements import require_rows, require_same_width
 from rankscope.comparisons.subspace import leading_subspace, subspace_size
 from rankscope.comparisons.variation import trace, variation
@@ -145,6 +146,25 @@ def drift_rank(pair: PairMoments) -> Tensor:
 
 
 _SOURCE = "Kumar et al., ICLR 2022, arXiv 2202.10054 (feature distortion)"
+
+
+def of_direction(direction: int) -> Comparison:
+    """The drift along one principal direction of the base as a named number of two runs: ``drift-1``."""
+    return Comparison(
+        name=f"drift-{direction}",
+        function=along(drift_per_component, direction),
+        reads="moments",
+        formula=f"E (v' D)^2 / v' S0 v, v the base's principal direction {direction}, D = X1 - X0 row by row",
+        citation=_SOURCE,
+        low="0",
+        high="unbounded",
+        bias="hardly any for leading directions; every direction has a name: drift-2",
+        noise="1 + (v' S1 v + (v' (m1 - m0))^2) / v' S0 v",
+        unit="variances of the direction",
+        same_width=True,
+    )
+
+
 COMPARISONS = (
     Comparison(
         name="drift",
@@ -197,4 +217,5 @@ COMPARISONS = (
         unit="dimensions",
         same_width=True,
     ),
+    of_direction(1),
 )

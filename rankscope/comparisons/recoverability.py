@@ -16,6 +16,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from rankscope.comparisons.directions import along
 from rankscope.comparisons.requirements import require_aligned, require_rows
 from rankscope.comparisons.rounding import rounding_scatter
 from rankscope.comparisons.variation import variation
@@ -173,6 +174,24 @@ def recovered_count(
 
 _SOURCE = "held-out R2 (Hoerl & Kennard 1970 for the ridge) of the base's principal scores"
 _BIAS = "none upwards (cross-fitted); downwards by about (1 - R2) d/(n - d): the base itself gives the ceiling"
+
+
+def of_direction(direction: int) -> Comparison:
+    """The recoverability of one principal score as a named number of two runs: ``recoverability-1``."""
+    return Comparison(
+        name=f"recoverability-{direction}",
+        function=along(recovered, direction),
+        takes=("dtype", "width"),
+        reads="folds",
+        formula=f"held-out ridge R2 of the base's principal score {direction}",
+        citation=_SOURCE,
+        low="unbounded (negative where features know nothing)",
+        high="1",
+        bias=f"{_BIAS}; every direction has a name: recoverability-2",
+        noise="-d/(n - d - 2) with n rows to fit: 0 or below",
+    )
+
+
 COMPARISONS = (
     Comparison(
         name="recoverability",
@@ -199,4 +218,5 @@ COMPARISONS = (
         noise="0",
         unit="dimensions",
     ),
+    of_direction(1),
 )

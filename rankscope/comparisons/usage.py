@@ -10,6 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from rankscope.comparisons.directions import along
 from rankscope.comparisons.requirements import require_rows, require_same_width
 from rankscope.comparisons.variation import variation
 from rankscope.definition import Comparison
@@ -81,7 +82,26 @@ def usage_entropy(fit: PairMoments, evaluate: PairMoments, *, width: int | None 
     return (within + others * torch.special.entr(outside)).exp()
 
 
-COMPARISON = Comparison(
+def of_direction(direction: int, *, relative: bool = False) -> Comparison:
+    """The usage of one direction as a named number of two runs: ``usage-1``, ``relative-usage-12``."""
+    share = f"v' S1 v / tr S1, v the base's principal direction {direction} on other samples"
+    return Comparison(
+        name=f"{'relative-' * relative}usage-{direction}",
+        function=along(relative_usage if relative else usage_spectrum, direction),
+        reads="folds",
+        formula=f"u1 / u0, u = {share}; u0 that of the base itself" if relative else share,
+        citation="Jolliffe, Principal Component Analysis, 2002, cross-fitted, a direction at a time",
+        low="0",
+        high="unbounded" if relative else "1",
+        bias="none in S1 (cross-fitted); towards 1/d while the direction is uncertain, which the base itself shows; "
+        f"every direction has a name: {'relative-' * relative}usage-2",
+        noise="1/(d u0)" if relative else "1/d",
+        unit="shares of the base" if relative else "share of variance",
+        same_width=True,
+    )
+
+
+ENTROPY = Comparison(
     name="usage-entropy",
     function=usage_entropy,
     takes=("width",),
@@ -95,3 +115,5 @@ COMPARISON = Comparison(
     unit="dimensions",
     same_width=True,
 )
+
+COMPARISONS = (ENTROPY, of_direction(1), of_direction(1, relative=True))

@@ -39,19 +39,22 @@ BY_NAME = {one.name: one for one in ALL}
 ROWS, WIDTH = 48, 8
 
 TURNED_APART = {
-    "cka", "cka-biased", "kernel-cka", "cca", "cca-adjusted", "svcca", "pwcca", "procrustes", "procrustes-angle",
-    "procrustes-disparity", "procrustes-held-out", "rsa", "mutual-neighbours", "recoverability", "recoverable-components",
+    "cka", "cka-biased", "kernel-cka", "cca", "cca-adjusted", "cca-mean", "cca-angle", "svcca", "pwcca", "procrustes",
+    "procrustes-angle", "procrustes-disparity", "procrustes-held-out", "rsa", "mutual-neighbours", "recoverability",
+    "recoverable-components", "recoverability-1",
     "log-wasserstein", "log-wasserstein-2", "atom-wasserstein", "spectrum-kl", "spectrum-js", "cumulative-distance",
 }  # fmt: skip
 """Unchanged when one side alone is rotated and scaled."""
 TURNED_TOGETHER = (TURNED_APART - {"pwcca"}) | {
     "overlap", "subspace-distance", "variance-captured", "usage-entropy", "drift", "drift-mean-share", "drift-inside",
-    "drift-rank", "identity-distance", "rotation-gap", "affine-distance",
+    "drift-rank", "drift-1", "identity-distance", "rotation-gap", "affine-distance", "usage-1", "relative-usage-1",
 }  # fmt: skip
 """Unchanged when both sides are rotated and scaled alike; PWCCA weighs by the reference's own axes, and the others scale
 with the features."""
 IDENTITY = {
-    **dict.fromkeys(("cka", "cka-biased", "kernel-cka", "cca", "cca-adjusted", "svcca", "pwcca"), 1.0),
+    **dict.fromkeys(("cka", "cka-biased", "kernel-cka", "cca", "cca-adjusted", "cca-mean", "svcca", "pwcca"), 1.0),
+    **dict.fromkeys(("recoverability-1", "relative-usage-1"), 1.0),
+    **dict.fromkeys(("cca-angle", "drift-1"), 0.0),
     **dict.fromkeys(
         ("procrustes", "procrustes-held-out", "rsa", "mutual-neighbours", "overlap", "recoverability"), 1.0
     ),
@@ -90,9 +93,9 @@ def each(names: set[str]) -> Callable:
 
 
 def test_the_sweep_is_whole() -> None:
-    assert len(ALL) == len(BY_NAME) == 34
+    assert len(ALL) == len(BY_NAME) == 40
     assert set(BY_NAME) - TURNED_TOGETHER == {"bures", "frechet", "pwcca"}
-    assert set(BY_NAME) - set(IDENTITY) == {"variance-captured", "usage-entropy"}
+    assert set(BY_NAME) - set(IDENTITY) == {"variance-captured", "usage-entropy", "usage-1"}
     for one in ALL:
         assert one.formula, one.name
         assert one.citation, one.name
@@ -147,7 +150,7 @@ def test_half_precision_and_another_run_are_told_apart(comparison: Comparison) -
 def test_fewer_rows_than_features(comparison: Comparison) -> None:
     """n < d: finite and within range, or refused by name."""
     x, y = draw(12, 40, 0), draw(12, 40, 1)
-    if comparison.name in {"cca", "cca-adjusted", "svcca", "pwcca"}:
+    if comparison.name in {"cca", "cca-adjusted", "cca-mean", "cca-angle", "svcca", "pwcca"}:
         with pytest.raises(ValueError, match="are all 1, whatever the features"):
             score(comparison, x, y)
     else:

@@ -13,7 +13,7 @@ from rankscope.features import Rows
 from rankscope.registry import COMPARISONS, DEFINITIONS
 
 N, WIDTH = 40, 100
-REFUSED = ("cca", "cca-adjusted", "pwcca")
+REFUSED = ("cca", "cca-adjusted", "cca-mean", "cca-angle", "pwcca")
 """Correlations that are all 1 where rows are fewer than features, and refused in either space."""
 
 

@@ -45,6 +45,8 @@ class Definition:
     takes: tuple[Literal["width"], ...] = ()
     """What else the function is given by keyword: ``width``, the number of features, which the sums do not tell where few
     rows were first turned into the space that they span (``reads="moments"`` only)."""
+    enough: int = 0
+    """Rows a feature below which the value also measures their number. What reads spectra or folds takes 4 at least."""
     needs_tokens: bool = False
     """Whether it has a meaning only where a sample has several rows."""
     prepare: Callable[[Tensor, Tensor], Tensor] | None = None
@@ -83,6 +85,8 @@ class Comparison:
     """The unit on an axis."""
     same_width: bool = False
     """Whether both runs must have the same number of features, because they are taken to share a basis."""
+    enough: int = 0
+    """Rows a feature below which the value also measures their number. What reads spectra or folds takes 4 at least."""
     aligned: bool = True
     """Whether it relates the runs row by row; otherwise a run can be compared with itself on other rows."""
     takes: tuple[Literal["k", "dtype", "width"], ...] = ()

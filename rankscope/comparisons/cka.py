@@ -141,6 +141,7 @@ COMPARISONS = (
         citation="Kornblith et al., ICML 2019, eq. 5",
         low="0",
         high="1",
+        enough=4,
         bias="upwards with d/n; cka is the same quantity debiased",
         noise="sqrt(p q / ((n + p)(n + q))) for p and q isotropic features: d/(n + d)",
     ),

@@ -56,6 +56,7 @@ DEFINITIONS = (
         citation=_CITATION,
         low="0",
         high="1",
+        enough=4,
         bias="falls with few rows, as the naive participation ratio",
         unit="share of isotropy",
     ),

@@ -145,6 +145,7 @@ DEFINITIONS = (
         citation="Gao et al. 2017 (bioRxiv 214262)",
         low="1",
         high="rank",
+        enough=4,
         bias="falls with few rows: 1/E = 1/PR + 1/n",
     ),
 )

@@ -218,8 +218,13 @@ def _floor_words(what: Definition | Comparison, view: GuardedView) -> str:
 
 
 def _caution(what: Definition | Comparison, view: View) -> str:
-    if what.reads in ("spectrum", "spectra", "folds") and view.n < 4 * max(view.widths):
-        return "n-limited: fewer than 4 rows a feature, so the value also measures n; compare at equal n only"
+    d = max(view.widths)
+    enough = d * max(what.enough, 4 if what.reads in ("spectrum", "spectra", "folds") else 0)
+    if view.n < enough:
+        return (
+            f"n-limited: {view.n} rows of {d} features, where {enough} are enough, so the value also measures n; "
+            "compare at equal n only"
+        )
     if what.name == "participation-ratio" and view.n > view.rows.samples:
         return "takes rows as independent, and those of one sample are not; see participation-ratio-clustered"
     return ""

@@ -218,9 +218,20 @@ def test_trap_7_few_rows_are_marked_and_hide_a_difference(make: Make) -> None:
     flat[:, 56:] = 0
     found = rankscope.compare(make(slow, "a"), make(flat, "b"), measures=["entropy-rank"], groups=4).records[0]
     assert abs(found.difference) < 0.5 * (117 - 56)
-    assert "n-limited: fewer than 4 rows a feature" in found.note
+    assert "n-limited: 200 rows of 512 features, where 2048 are enough" in found.note
     enough = rankscope.measure(make(population(600, 128), "c"), ["entropy-rank"], groups=4).records[0]
     assert "n-limited" not in enough.note
+
+
+def test_trap_7_each_measure_says_how_many_rows_are_enough(make: Make) -> None:
+    """Correlations take ten rows a feature, spectra four, and the debiased CKA any number."""
+    x, y = population(640, 128), population(640, 128, seed=1)
+    asked = ["cca", "cka", "cka-biased", "overlap", "recoverability"]
+    found = rankscope.compare(make(x, "a"), make(y, "b"), measures=asked, groups=4).records
+    assert ["n-limited" in r.note for r in found] == [True, False, False, False, False]
+    assert "640 rows of 128 features, where 1280 are enough" in found[0].note
+    few = rankscope.compare(make(x[:400], "c"), make(y[:400], "d"), measures=asked, groups=4).records
+    assert ["n-limited" in r.note for r in few] == [True, False, True, False, True]
 
 
 def test_trap_8_runs_of_two_dtypes_say_so(make: Make) -> None:

@@ -93,7 +93,7 @@ def _on_disk(found: Checkpoint) -> dict[str, Any]:
     tunings = [t.summary for t in found.tunings]
     return {
         "path": str(found.path),
-        "summary": " + ".join([f"{found.path}: {folder_name(found.base)}", *tunings]),
+        "summary": " + ".join([folder_name(found.base), *tunings]),
         "base": {"path": str(found.base), "digest": folder_digest(found.base)},
         "tunings": tunings,
         "digest": found.digest,

@@ -59,6 +59,7 @@ def run_job(job: Job, *, progress: Progress = silent) -> Run:
         rank=rank,
         world=world,
         nonfinite=job.nonfinite,
+        reuse=job.folder != job.out and not job.overwrite,
     ) as writer:
         _write(job, writer, progress)
         complete = writer.finish()

@@ -76,7 +76,7 @@ class Job:
         stacks = ", ".join(f"{stack} {self.rows_a_sample[stack]:.3g} × {d}" for stack, d in widths.items())
         free = shutil.disk_usage(existing(self.out)).free
         lines = [
-            f"checkpoint  {m.checkpoint['summary']}",
+            f"checkpoint  {': '.join(str(m.checkpoint[k]) for k in ('path', 'summary') if k in m.checkpoint)}",
             f"sites       {len(self.taps)}: {describe(tuple(self.taps))}",
             f"rows        {self.kind}{', special tokens kept' if self.keep_special else ''}; a sample: {stacks} ({m.dtype})",
             f"probe set   {m.probe['name']}: {len(m.ids)} samples in {len(self.plan)} batches",

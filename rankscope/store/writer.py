@@ -32,7 +32,9 @@ class Share(NamedTuple):
 class Writer:
     """Writes one run into a folder. Made by :meth:`open`; a context manager that lets the lock go at the end."""
 
-    def __init__(self, path: Path, manifest: Manifest, plan: Sequence[Batch], share: Share, nonfinite: str) -> None:
+    def __init__(
+        self, path: Path, manifest: Manifest, plan: Sequence[Batch], share: Share, nonfinite: str, reuse: bool
+    ) -> None:
         self.path = path
         """The folder."""
         self.manifest = manifest
@@ -40,6 +42,7 @@ class Writer:
         self._batches = {batch.id: batch for batch in plan}
         self._share = share
         self._keep_nonfinite = nonfinite == "keep"
+        self._reuse = reuse
         self._held = ExitStack()
         self._commits: dict[int, layout.Commit] = {}
         self._log = -1
@@ -58,6 +61,7 @@ class Writer:
         rank: int = 0,
         world: int = 1,
         nonfinite: Literal["refuse", "keep"] = "refuse",
+        reuse: bool = False,
     ) -> Writer:
         """Makes the folder, or continues the unfinished collect in it.
 
@@ -70,6 +74,7 @@ class Writer:
             rank: the number of this process among those that write the same store.
             world: how many processes write the same store.
             nonfinite: what happens to features that are NaN or infinite.
+            reuse: whether a finished run of the same plan is taken as it is, with nothing left to do.
 
         Raises:
             OutputExists: if a finished run or something else lies there.
@@ -81,7 +86,7 @@ class Writer:
             raise UsageError("several processes cannot overwrite a store together; remove it first (store.discard)")
         if nonfinite not in ("refuse", "keep") or not 0 <= rank < world:
             raise UsageError(f"no writer with nonfinite={nonfinite!r}, rank {rank} of {world}")
-        writer = cls(Path(path), manifest.planned(plan), plan, Share(rank, world), nonfinite)
+        writer = cls(Path(path), manifest.planned(plan), plan, Share(rank, world), nonfinite, reuse)
         try:
             writer._begin(overwrite)
         except BaseException:
@@ -105,12 +110,12 @@ class Writer:
         self._resume()
 
     def _is_finished(self) -> bool:
-        """Whether this very run is there complete, by another process or by one that died while tidying up."""
+        """Whether this very run is there complete: by another process, by one that died while tidying up, or for reuse."""
         if not (self.path / layout.INDEX).exists():
             return False
         there = layout.read_manifest(self.path / layout.MANIFEST)
         untidy = (self.path / layout.COMMITS).exists()
-        if there.plan_digest != self.manifest.plan_digest or not (untidy or self._share.world > 1):
+        if there.plan_digest != self.manifest.plan_digest or not (untidy or self._reuse or self._share.world > 1):
             raise OutputExists(
                 f"{self.path} holds a finished run, {there.name!r}; it is kept unless --overwrite is given"
             )

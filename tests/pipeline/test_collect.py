@@ -7,8 +7,10 @@ import random
 import shutil
 import signal
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -299,7 +301,8 @@ def test_a_collect_that_is_stopped_anywhere_ends_with_the_same_bytes(
     options: dict[str, Any] = {"rows": "tokens", "tokens_per_batch": 24, "sites": "1,final", "name": "run"}
     whole = rankscope.collect(folder("gpt2", "prefix"), texts, out=tmp_path / "whole", **options)
     expected = tree_digest(whole.path)
-    batches = len(prepare(folder("gpt2", "prefix"), texts, out=tmp_path / "x", **options).plan)
+    job = prepare(folder("gpt2", "prefix"), texts, out=tmp_path / "x", **options)
+    batches = len(job.plan)
     rng = random.Random(0)
     points = 0
     read = collecting.read
@@ -320,9 +323,9 @@ def test_a_collect_that_is_stopped_anywhere_ends_with_the_same_bytes(
         while stops:
             points += 1
             with pytest.raises(_Stopped):
-                rankscope.collect(folder("gpt2", "prefix"), texts, out=out, **options)
-        run = rankscope.collect(folder("gpt2", "prefix"), texts, out=out, **options)
-        assert tree_digest(run.path) == expected
+                run_job(replace(job, out=out))
+        afresh = prepare(folder("gpt2", "prefix"), texts, out=out, **options) if trial % 5 == 0 else job
+        assert tree_digest(run_job(replace(afresh, out=out)).path) == expected
     assert points >= 20
 
 
@@ -337,6 +340,30 @@ def test_a_killed_process_leaves_what_the_next_one_continues(folder: Folder, tex
     _, status = os.waitpid(child, 0)
     assert os.WTERMSIG(status) == signal.SIGKILL
     assert tree_digest(run_job(job).path) == expected
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_collect_that_is_stopped_while_it_packs_one_file_is_continued(
+    overwrite: bool, folder: Folder, texts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = prepare(folder("gpt2"), texts, out=tmp_path / "run.pt", tokens_per_batch=64, overwrite=overwrite)
+    expected = run_job(replace(job, out=tmp_path / "whole.pt")).path.read_bytes()
+    with monkeypatch.context() as patch:
+        patch.setattr(collecting, "pack", Mock(side_effect=_Stopped))
+        with pytest.raises(_Stopped):
+            run_job(job)
+    forward = Mock(side_effect=collecting.read)
+    monkeypatch.setattr(collecting, "read", forward)
+    assert run_job(job).path.read_bytes() == expected
+    assert bool(forward.call_count) == overwrite
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["run.pt", "whole.pt"]
+
+
+def test_a_checkpoint_that_was_moved_is_the_same(folder: Folder, texts: Path, tmp_path: Path) -> None:
+    moved = shutil.copytree(folder("gpt2"), tmp_path / "elsewhere" / "gpt2")
+    there, here = (prepare(where, texts, out=tmp_path / "run.pt") for where in (folder("gpt2"), moved))
+    assert there.manifest.plan_digest == here.manifest.plan_digest
+    assert f"checkpoint  {moved}: gpt2\n" in here.in_words()
 
 
 def test_an_unfinished_collect_of_another_plan_is_not_mixed_in(folder: Folder, texts: Path, tmp_path: Path) -> None:

@@ -156,7 +156,7 @@ def draw(told: Mapping[str, Any], stem: Path) -> None:
         for ax, measure in zip(axes[1:4], (*DECIDING, "recoverability"), strict=True):
             panel(told["records"], names, measure, ax)
         against(told, names, axes[4], "cider", "CIDEr-D on held-out captions")
-        against(told, names, axes[5], "before", "loss on captions of the old look, nats")
+        against(told, names, axes[5], "before", "loss on the old look, nats")
         axes[0].legend(frameon=False, ncols=2, loc="lower right")
     save(figure, stem, kinds=["svg"])
 

@@ -5,19 +5,20 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from rankscope.errors import CheckpointError, OutputExists, StorageError, UsageError
-from rankscope.pipeline.job import SINGLE, Job, check_suffix, existing, size_in_words
+from rankscope.errors import CheckpointError, OutputExists, RankscopeError, StorageError, UsageError
+from rankscope.pipeline.job import PARTIAL, SINGLE, Job, check_suffix, existing, size_in_words
 from rankscope.pipeline.opening import open_source
 from rankscope.pipeline.source import Source
 from rankscope.reading.forward import batches_by_length
 from rankscope.reading.hooks import Tap
 from rankscope.reading.pooling import check_kind, pool
 from rankscope.sites import Site, select
-from rankscope.store import Batch, Manifest, Run, open_run
+from rankscope.store import Batch, Manifest, Run, discard, open_run
 
 LOOKED_AT = 8
 """Samples whose columns tell which stacks have rows of the kind asked for."""
@@ -159,6 +160,8 @@ def _finished(target: Path, manifest: Manifest, *, reuse: bool, overwrite: bool)
     there = target.exists() and (target.suffix in SINGLE or (target / "index.json").exists())
     if not there or overwrite:
         return None
+    with suppress(RankscopeError):
+        _drop_gathered(target, manifest)
     if reuse:
         run = open_run(target)
         differences = run.manifest.differences(manifest)
@@ -168,6 +171,13 @@ def _finished(target: Path, manifest: Manifest, *, reuse: bool, overwrite: bool)
             f"{target} is another run ({'; '.join(differences[:3])}); move it away, or name the run to use"
         )
     raise OutputExists(f"{target} exists and is kept; give another --out, or --overwrite to replace it")
+
+
+def _drop_gathered(target: Path, manifest: Manifest) -> None:
+    """Remove the batches from which a file was packed, where a collect was killed before it could."""
+    gathered = target.with_name(target.name + PARTIAL)
+    if gathered.exists() and not open_run(target).manifest.differences(manifest):
+        discard(gathered)
 
 
 def _part(shard: str | None, target: Path) -> tuple[int, int]:

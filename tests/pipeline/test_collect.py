@@ -359,6 +359,22 @@ def test_a_collect_that_is_stopped_while_it_packs_one_file_is_continued(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["run.pt", "whole.pt"]
 
 
+def test_what_a_file_was_packed_from_does_not_stay(
+    folder: Folder, texts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(collecting, "discard", Mock(side_effect=_Stopped))
+        with pytest.raises(_Stopped):
+            rankscope.collect(folder("gpt2"), texts, out=tmp_path / "run.pt")
+    assert (tmp_path / "run.pt.partial").exists()
+    with pytest.raises(OutputExists, match="is kept"):
+        rankscope.collect(folder("gpt2"), texts, n=5, out=tmp_path / "run.pt")
+    assert (tmp_path / "run.pt.partial").exists()
+    with pytest.raises(OutputExists, match="is kept"):
+        rankscope.collect(folder("gpt2"), texts, out=tmp_path / "run.pt")
+    assert [path.name for path in tmp_path.iterdir()] == ["run.pt"]
+
+
 def test_a_checkpoint_that_was_moved_is_the_same(folder: Folder, texts: Path, tmp_path: Path) -> None:
     moved = shutil.copytree(folder("gpt2"), tmp_path / "elsewhere" / "gpt2")
     there, here = (prepare(where, texts, out=tmp_path / "run.pt") for where in (folder("gpt2"), moved))

@@ -14,6 +14,7 @@ from rankscope.errors import NotComparable, UsageError
 from rankscope.inference.group_kernel import GroupKernel
 from rankscope.inference.jackknife import critical_t, difference, interval, pseudo_values, ratio, standard_error
 from rankscope.linalg.moments import Moments
+from rankscope.measures.participation_ratio import unbiased_participation_ratio
 
 
 def draw(*shape: int, seed: int = 0) -> Tensor:
@@ -105,25 +106,23 @@ def test_a_bootstrap_of_rows_excludes_its_own_estimate_and_the_jackknife_holds_i
 
 
 def test_tokens_as_the_unit_are_three_times_too_sure() -> None:
-    """Trap 11: 64 prompts × 32 tokens with half of the variance between prompts."""
+    """Trap 11: 64 prompts × 32 tokens with half of the variance between prompts: .0244 by tokens, .0733 by prompts, truth .0754."""
     spreads: dict[str, list[float]] = {"token": [], "prompt": []}
     values = []
+    scale = torch.arange(1, 65, dtype=torch.float64).rsqrt()
     for seed in range(40):
-        scale = torch.arange(1, 13, dtype=torch.float64).rsqrt()
-        x = (draw(64, 1, 12, seed=seed) + draw(64, 32, 12, seed=seed + 1000)).flatten(0, 1) * scale
+        x = (draw(64, 1, 64, seed=seed) + draw(64, 32, 64, seed=seed + 1000)).flatten(0, 1) * scale
         for unit, group in (("prompt", torch.arange(2048) // 64), ("token", torch.arange(2048) % 32)):
             parts = Moments.of(x, shift=x[0], group=group, groups=32)
-            whole, left = parts.sum(), parts.sum()[None] - parts
-            ranks = [
-                m.scatter.diagonal(dim1=-2, dim2=-1).sum(-1) ** 2 / m.scatter.square().sum((-2, -1))
-                for m in (whole, left)
-            ]
-            spreads[unit].append(float(standard_error(ranks[1].log())))
-        values.append(float(ranks[0].log()))
+            left_out = unbiased_participation_ratio(parts.sum()[None] - parts)
+            spreads[unit].append(float(standard_error(left_out.log())))
+        values.append(float(unbiased_participation_ratio(parts.sum()).log()))
     truth = float(torch.tensor(values).std())
     means_of = {unit: sum(v) / len(v) for unit, v in spreads.items()}
-    assert means_of["token"] < truth / 2.2
-    assert abs(means_of["prompt"] / truth - 1) < 0.3
+    assert means_of["token"] == pytest.approx(0.0244, rel=0.2)
+    assert means_of["prompt"] == pytest.approx(0.0733, rel=0.05)
+    assert means_of["prompt"] > 3 * means_of["token"]
+    assert truth == pytest.approx(0.0754, rel=3 / (2 * 39) ** 0.5), "three standard errors of a deviation of 40 draws"
 
 
 def test_the_group_kernel_reproduces_every_reweighting() -> None:

@@ -54,12 +54,12 @@ def test_more_factors_than_dimensions_are_exact_too() -> None:
     assert_close(low_rank_update(b, a).values, torch.linalg.svdvals(b @ a), rtol=1e-12, atol=0)
 
 
-@pytest.mark.parametrize(("size", "expected"), [(0.5, 0), (2.0, 4), (4.0, 4)])
-def test_intruders_appear_above_the_bulk(size: float, expected: int) -> None:
-    """A rank-4 update of a random square matrix: none at s = .5, four at s ≥ 2, at σ = (1 + s²)/s."""
+@pytest.mark.parametrize(("size", "expected"), [(0.5, {0}), (1.0, {1, 2, 3}), (2.0, {4}), (4.0, {4})])
+def test_intruders_appear_above_the_bulk(size: float, expected: set[int]) -> None:
+    """A rank-4 update of a random square matrix: none at s = .5, some at the edge s = 1, four at s ≥ 2, at σ = (1 + s²)/s."""
     w = pretrained(300)
     found = intruders(w, w + low_rank(300, size))
-    assert found.count == expected
+    assert int(found.count) in expected
     if size > 1:
         assert_close(found.values[:4].mean().item(), (1 + size**2) / size, rtol=0.05, atol=0)
         assert (found.cosine[:4] < 0.5).all()

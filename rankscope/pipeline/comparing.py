@@ -86,6 +86,7 @@ def compare(
     Raises:
         NotComparable: if the runs share no site, their rows differ, there are too few, or too many are copies.
         UnknownName: if there is no such site or measure.
+        NonFinite: if a feature is NaN or infinite.
     """
     check_variant(variant)
     chosen = [known(m) for m in measures]

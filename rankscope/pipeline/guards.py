@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from rankscope.errors import UnknownName
+from rankscope.errors import NonFinite, UnknownName
 from rankscope.estimate import FEWEST, View
 from rankscope.features import Rows
 from rankscope.measures.sinks import massive_dimensions, sink_rows, standardised
@@ -92,7 +92,10 @@ def guarded_view(
 
     Raises:
         NotComparable: for fewer than four rows or two samples.
+        NonFinite: if a feature is NaN or infinite.
     """
+    for x, name in zip(features, names, strict=True):
+        check_finite(x, rows, site, name)
     found = [copies(x, rows, site) for x in features]
     refused, remarks = _judged(found, names, site, variant, allow_duplicates)
     features, rows, left_out = _varied(features, rows, [mask for mask, _ in found], variant)
@@ -105,6 +108,27 @@ def guarded_view(
         kept = [x[~massive] for x in features]
         view.calm = View(kept, rows[~massive], groups=groups, device=device, replicated=False)
     return view
+
+
+def check_finite(x: Tensor, rows: Rows, site: Site, name: str) -> None:
+    """Refuse features that are NaN or infinite, as a run holds them that was collected to keep them.
+
+    Args:
+        x: ``(n, d)`` features.
+        rows: where they came from.
+        site: where they were read.
+        name: of the run.
+
+    Raises:
+        NonFinite: naming the run, the site and the first such row.
+    """
+    finite = torch.isfinite(x).all(1)
+    if not finite.all():
+        first = rows[finite.logical_not().cpu()]
+        raise NonFinite(
+            f"{len(first)} of the {len(x)} rows of {name} at {site} are NaN or infinite, first sample {first.sample_ids[0]!r}, "
+            f"token {int(first.position[0])}; choose other sites, or collect again without such samples"
+        )
 
 
 def mean_share(x: Tensor) -> float:

@@ -14,7 +14,7 @@ from rankscope.errors import DataError, NotComparable
 from rankscope.estimate import Replicates, View
 from rankscope.inference import jackknife
 from rankscope.linalg.svd import singular_values
-from rankscope.pipeline.guards import APART, GuardedView, check_variant, guarded_view
+from rankscope.pipeline.guards import APART, GuardedView, check_finite, check_variant, guarded_view
 from rankscope.pipeline.references import like_noise
 from rankscope.registry import DEFAULT_DEFINITIONS, Measure, definition
 from rankscope.result import NOTHING, Measured, Measurement
@@ -59,8 +59,10 @@ def spectra(
     for (n, d), members in shapes.items():
         step = max(1, BATCH_BYTES // (8 * n * d))
         for some in (members[i : i + step] for i in range(0, len(members), step)):
-            stacked = torch.stack([run.features(site) for site in some]).to(where(device))
-            solved = singular_values(stacked, centre=centre)
+            features = [run.features(site) for site in some]
+            for site, x in zip(some, features, strict=True):
+                check_finite(x, run.rows_at(site), site, run.name)
+            solved = singular_values(torch.stack(features).to(where(device)), centre=centre)
             found |= zip(some, (Spectrum.of(solved, site, i) for i, site in enumerate(some)), strict=True)
     return {site: found[site] for site in chosen}
 
@@ -93,6 +95,7 @@ def measure(
     Raises:
         UnknownName: if there is no such site or measure.
         NotComparable: if there are too few rows for any interval, or at every site too many are copies of others.
+        NonFinite: if a feature is NaN or infinite.
     """
     check_variant(variant)
     guard: dict[str, Any] = {"variant": variant, "allow_duplicates": allow_duplicates, "names": [run.name]}

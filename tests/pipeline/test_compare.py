@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 import rankscope
-from rankscope.errors import NotComparable, UnknownName, UsageError
+from rankscope.errors import NonFinite, NotComparable, UnknownName, UsageError
 from rankscope.measures.effective_rank import effective_rank
 from rankscope.result import Contrast
 
@@ -32,6 +33,17 @@ def test_the_spectrum_of_a_site_is_that_of_a_plain_decomposition(runs: Runs) -> 
     for site, spectrum in found.items():
         torch.testing.assert_close(spectrum.values, torch.linalg.svdvals(nearly_white(runs["lora"], str(site))))
         assert (spectrum.rows, spectrum.columns) == (runs["lora"].n(site), 32)
+
+
+def test_features_that_are_not_finite_are_refused_by_run_site_and_row(tmp_path: Path) -> None:
+    x = torch.randn(40, 5)
+    x[7, 2] = torch.inf
+    bad = rankscope.collect(nn.Sequential(nn.Identity()), x, out=tmp_path / "bad.pt", nonfinite="keep")
+    good = rankscope.collect(nn.Sequential(nn.Hardtanh()), x, out=tmp_path / "good.pt")
+    words = r"1 of the 40 rows of bad at 0\.output are NaN or infinite, first sample '7', token 0; choose other sites"
+    for asked in (rankscope.measure, rankscope.spectra, rankscope.curve, partial(rankscope.compare, good)):
+        with pytest.raises(NonFinite, match=words):
+            asked(bad)
 
 
 def test_a_profile_has_the_measure_its_interval_and_its_convention(runs: Runs) -> None:

@@ -12,6 +12,7 @@ read, however invertible the map is on paper.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -50,7 +51,7 @@ def recoverability(
     of ``x``.
 
     Args:
-        x: ``(n, d_a)`` features of the base.
+        x: ``(n, d_a)`` features of the base, a tensor or an array.
         y: ``(n, d_b)`` features of the tuned run, the same rows.
         sample: ``(n,)`` int64 sample of each row, so that no sample is both fitted and predicted; by default every row
             is its own.
@@ -62,8 +63,9 @@ def recoverability(
 
     Raises:
         NotComparable: if the numbers of rows differ, or a fold has fewer than 4 rows.
-        UsageError: with fewer than 2 folds.
+        UsageError: with fewer than 2 folds, or for what are no features of a floating dtype.
     """
+    x, y = _features(x), _features(y)
     sample = torch.arange(len(x), device=x.device) if sample is None else sample
     require_aligned(x, y, sample, "recoverability")
     if folds < 2:
@@ -76,6 +78,13 @@ def recoverability(
     r2 = recovered(rest, parts, dtype=dtype).mean(0)
     share = recovered_share(rest, parts, dtype=dtype).mean()
     return Recoverability(int((r2 > READABLE).sum()), float(share), r2)
+
+
+def _features(x: Any) -> Tensor:
+    x = torch.as_tensor(x)
+    if x.ndim != 2 or not x.is_floating_point():
+        raise UsageError(f"recoverability takes (n, d) features of a floating dtype; got {tuple(x.shape)} of {x.dtype}")
+    return x
 
 
 def _centre(x: Tensor) -> Tensor:

@@ -77,7 +77,7 @@ def energy_rank(s: Tensor, share: float = 0.9) -> Tensor:
     Raises:
         UsageError: if the share is not in (0, 1].
     """
-    return first_reaching(_energies(s), share).double()
+    return torch.where(s.isnan().any(-1), torch.nan, first_reaching(_energies(s), share).double())
 
 
 def energy_crossing(s: Tensor, share: float = 0.9) -> Tensor:

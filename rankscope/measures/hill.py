@@ -75,7 +75,7 @@ def hill(s: Tensor, q: float, *, base: Base = "lambda") -> Tensor:
         number = 1 / p.amax(-1) if p.shape[-1] else p.new_ones(p.shape[:-1])
     else:
         number = (_log_power_sum(p, q) / (1 - q)).exp()
-    return torch.where((p > 0).any(-1), number, torch.where(p.isnan().any(-1), torch.nan, 0.0))
+    return torch.where(p.isnan().any(-1), torch.nan, torch.where((p > 0).any(-1), number, 0.0))
 
 
 def _log_power_sum(p: Tensor, q: float) -> Tensor:

@@ -30,7 +30,7 @@ def numerical_rank(s: Tensor, *, threshold: Tensor | float | None = None) -> Ten
         return s.sum(-1)
     default = s.amax(-1) * s.shape[-1] * torch.finfo(torch.float64).eps
     limit = default if threshold is None else torch.as_tensor(threshold, dtype=torch.float64, device=s.device)
-    return (s > limit[..., None]).sum(-1).double()
+    return torch.where(s.isnan().any(-1), torch.nan, (s > limit[..., None]).sum(-1).double())
 
 
 def storage_threshold(x: Tensor) -> float:

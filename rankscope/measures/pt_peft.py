@@ -73,7 +73,8 @@ def spectrum_ratio(s: Tensor, share: float = SHARE) -> Tensor:
     Raises:
         UsageError: if the share is not in (0, 1].
     """
-    return 100 * first_reaching(s, share).double() / max(s.shape[-1], 1)
+    percent = 100 * first_reaching(s, share).double() / max(s.shape[-1], 1)
+    return torch.where(s.isnan().any(-1), torch.nan, percent)
 
 
 def sample_spectra(x: Tensor, sample: Tensor) -> list[Tensor]:

@@ -139,6 +139,14 @@ def test_refusals() -> None:
         recoverability(x[:7], x[:7])
     with pytest.raises(UsageError, match="cross-fitting needs at least 2 folds; 1 was asked for"):
         recoverability(x, x, folds=1)
+    for bad in (x[:, 0], x.long(), torch.stack([x, x])):
+        with pytest.raises(UsageError, match=r"takes \(n, d\) features of a floating dtype; got \(.*\) of torch"):
+            recoverability(x, bad)
+
+
+def test_arrays_are_features_too() -> None:
+    x, y = draw(40, 3), draw(40, 4, 1)
+    assert recoverability(x.numpy(), y.numpy()).weighted == recoverability(x, y).weighted
 
 
 def test_batches(moments_of) -> None:

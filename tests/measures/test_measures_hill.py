@@ -144,6 +144,12 @@ def test_limits_and_batches(function, device: torch.device) -> None:
     assert function(s.bfloat16()).dtype == torch.float64
 
 
+@pytest.mark.parametrize("function", ALL)
+def test_a_spectrum_that_is_not_known_has_no_rank(function) -> None:
+    s = torch.tensor([[2.0, 1.0], [1.0, math.nan]])
+    assert function(s).isnan().tolist() == [False, True]
+
+
 def test_zeros_beside_values_change_nothing_but_rankme_and_the_ratio() -> None:
     s = torch.tensor([3.0, 2.0, 1.0], dtype=torch.float64)
     padded = torch.cat([s, torch.zeros(9)])

@@ -1,7 +1,8 @@
 """What the ported families share: a lazy entry into transformers' Auto classes, and strict loading.
 
-``install()`` costs nothing: it waits until transformers imports its own tables, and then adds the families to them. So
-``import rankscope`` stays free of torch, and ``AutoModel.from_pretrained`` knows the families all the same.
+``install()`` costs nothing: it waits until transformers imports its own tables, and then adds the families to them; their
+models enter when a configuration of theirs is made. So ``import rankscope`` stays free of torch, and
+``AutoModel.from_pretrained`` knows the families all the same.
 """
 
 from __future__ import annotations
@@ -55,6 +56,7 @@ def register_family(family: Family) -> None:
     """Add a family to transformers' Auto tables; what is there already stays."""
     for name, enter in _ENTRIES.items():
         enter(family, importlib.import_module(_AUTO + name))
+    enter_models(family)
 
 
 def _enter_config(family: Family, auto: ModuleType) -> None:
@@ -64,8 +66,13 @@ def _enter_config(family: Family, auto: ModuleType) -> None:
         _recognise(family)
 
 
-def _enter_models(family: Family, auto: ModuleType) -> None:
-    """``AutoModel`` and the ``AutoModelFor…`` of the family's tables."""
+def enter_models(family: Family) -> None:
+    """``AutoModel`` and the ``AutoModelFor…`` of the family's tables.
+
+    A family's configuration calls this when one is made, as every way to a model makes one first: when the tables are
+    imported, what the models themselves import may be half imported.
+    """
+    auto = importlib.import_module(_AUTO + "modeling_auto")
     for table, model in family.models.items():
         getattr(auto, table).register(family.load(family.config), family.load(model), exist_ok=True)
 
@@ -92,7 +99,6 @@ def _enter_image_processor(family: Family, auto: ModuleType) -> None:
 
 _ENTRIES: dict[str, Callable[[Family, ModuleType], None]] = {
     "configuration_auto": _enter_config,
-    "modeling_auto": _enter_models,
     "tokenization_auto": _enter_tokenizer,
     "image_processing_auto": _enter_image_processor,
     "processing_auto": _enter_processor,

@@ -5,6 +5,8 @@ from __future__ import annotations
 from transformers.configuration_utils import PreTrainedConfig
 
 from rankscope.errors import CheckpointError
+from rankscope.models.ported import enter_models
+from rankscope.models.vinvl.family import FAMILY
 
 
 class VinVLConfig(PreTrainedConfig):
@@ -54,7 +56,8 @@ class VinVLConfig(PreTrainedConfig):
     """The inner width of the ``mlp`` classifier, in hidden sizes."""
 
     def __post_init__(self, **kwargs: object) -> None:
-        """Take the published spellings for transformers' own, and refuse what is not ported."""
+        """Take the published spellings, refuse what is not ported, and enter the models into transformers' tables."""
+        enter_models(FAMILY)
         kwargs.pop("tie_word_embeddings", None)
         super().__post_init__(**kwargs)
         self.tie_word_embeddings = bool(self.tie_weights)

@@ -174,7 +174,7 @@ class VinVLForImageCaptioning(VinVLPreTrainedModel, GenerationMixin):
         """
         segments = options.pop("token_type_ids", None) if segment_ids is None else segment_ids
         full = options.pop("return_dict_in_generate", False)
-        decoding = Decoding.of(self, options, slots=slots_of(input_ids, segments))
+        decoding = Decoding.of(self.config, options, slots=slots_of(input_ids, segments))
         start = torch.full_like(input_ids[:, :1], decoding.bos)
         beams = 1 if decoding.do_sample else decoding.num_beams
         start = start.repeat_interleave(beams, dim=0)

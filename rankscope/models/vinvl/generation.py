@@ -8,7 +8,7 @@ divided by its length to ``length_penalty``.
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,9 +16,8 @@ from transformers.cache_utils import Cache, DynamicCache
 from transformers.utils import ModelOutput
 
 from rankscope.errors import UsageError
-
-if TYPE_CHECKING:
-    from rankscope.models.vinvl.captioning import VinVLForImageCaptioning
+from rankscope.models.vinvl.configuration import VinVLConfig
+from rankscope.models.vinvl.encoder import VinVLPreTrainedModel
 
 
 @dataclass
@@ -52,23 +51,23 @@ class Decoding:
     """The position of the first tag; by default where it stands in ``input_ids``. (``od_labels_start_posid``.)"""
 
     @classmethod
-    def of(cls, model: VinVLForImageCaptioning, options: dict[str, Any], *, slots: int) -> Decoding:
+    def of(cls, config: VinVLConfig, options: dict[str, Any], *, slots: int) -> Decoding:
         """The options given, and the model's for the others.
 
         Args:
-            model: asked for its special words.
+            config: the model's; it tells the special words.
             options: those of the fields, and transformers' ``max_new_tokens`` (at most what fits the ``slots``).
             slots: places for the caption in the input.
 
         Raises:
             UsageError: for an option that does not exist, or a length or number of beams below what is possible.
         """
-        config, given = model.config, {key: value for key, value in options.items() if key not in _IGNORED}
+        given = {key: value for key, value in options.items() if key not in _IGNORED}
         eos = config.eos_token_id
         own = {"bos": config.bos_token_id, "pad": config.pad_token_id, "mask": config.mask_token_id}
         own["eos"] = eos[0] if isinstance(eos, list) else eos
         told = {name: given.pop(f"{name}_token_id", None) for name in own}
-        ids = {name: value if told[name] is None else told[name] for name, value in own.items()}
+        ids: dict[str, Any] = {name: value if told[name] is None else told[name] for name, value in own.items()}
         if "max_new_tokens" in given:
             given["max_length"] = min(given.pop("max_new_tokens") + 1, slots)
         for name, neutral in _NEUTRAL.items():
@@ -162,7 +161,7 @@ def slots_of(input_ids: Tensor, segments: Tensor | None) -> int:
 class Decoder:
     """Next-word scores for captions that grow by one word a step."""
 
-    def __init__(self, model: VinVLForImageCaptioning, scene: Scene, decoding: Decoding, prefix: Cache | None) -> None:
+    def __init__(self, model: VinVLPreTrainedModel, scene: Scene, decoding: Decoding, prefix: Cache | None) -> None:
         self.model, self.scene, self.mask, self.exact = model, scene, decoding.mask, decoding.exact_beams
         self.cache: Cache = DynamicCache() if prefix is None else prefix
         context = scene.inner.shape[1]

@@ -20,7 +20,9 @@ def score(
     answers: Answers = None,
     columns: Columns = None,
     restval: Restval = True,
-    kind: Annotated[str | None, typer.Option(help="captions or answers; told by the data unless given.")] = None,
+    kind: Annotated[
+        str | None, typer.Option(help="captions, answers or labels; told by the data unless given.")
+    ] = None,
     metrics: Annotated[str | None, typer.Option(help="Caption metrics, by comma.")] = None,
     vqa_rule: Annotated[str, typer.Option(help="official, lavis or always.")] = "official",
     tokenizer: Annotated[str, typer.Option(help="builtin or ptb (needs Java).")] = "builtin",
@@ -34,7 +36,8 @@ def score(
     overwrite: show.Overwrite = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print scores, intervals and samples as JSON.")] = False,
 ) -> None:
-    """Score captions (BLEU, ROUGE-L, CIDEr, CIDEr-D, METEOR, SPICE) or answers (VQA accuracy), with intervals over images.
+    """Score captions (BLEU, ROUGE-L, CIDEr, CIDEr-D, METEOR, SPICE), answers (VQA accuracy) or labels, with intervals over
+    images.
 
     Example: rankscope score predictions.jsonl --data scenes:captions/test
     """
@@ -67,8 +70,9 @@ def score(
         low, high = result.intervals.get(name) or (float("nan"), float("nan"))
         value = float("nan") if number is None else number
         lines.append([name, show.interval(value, low, high), result.reasons.get(name, "")])
-    how = f"tokenizer {result.tokenizer}" if result.tokenizer else f"rule {result.rule}"
-    show.table(f"{result.images} images, {how}, unit {result.unit}", ["score", "value", "why not"], lines)
+    title = [f"{result.images} {'images' if result.tokenizer or result.rule else 'samples'}"]
+    title += [f"{name} {told}" for name in ("tokenizer", "rule") if (told := getattr(result, name))]
+    show.table(", ".join([*title, f"unit {result.unit}"]), ["score", "value", "why not"], lines)
     if per_sample:
         typer.echo(result.samples_frame().to_csv())
 

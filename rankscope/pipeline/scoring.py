@@ -8,20 +8,21 @@ from typing import Any
 
 from rankscope.data.open import open_data
 from rankscope.data.probes import Example
-from rankscope.errors import DataError, OutputExists, UnknownName
+from rankscope.errors import DataError, OutputExists, UnknownName, UsageError
 from rankscope.scores import (
     Java,
     Question,
     Scores,
     read_predictions,
     score_captions,
+    score_labels,
     score_vqa,
     write_coco_results,
     write_vqa_submission,
 )
 from rankscope.scores.ids import by_text, check_ids
 
-KINDS = ("captions", "answers")
+KINDS = ("captions", "answers", "labels")
 """What predictions can be scored as."""
 _ENOUGH = 4
 """So many annotators can agree that an answer is right for certain: every one of them sees three others."""
@@ -39,7 +40,7 @@ def score(
     java: Java | None = None,
     per_sample: bool = False,
 ) -> Scores:
-    """The scores of predictions: those of captions, or VQA accuracy.
+    """The scores of predictions: those of captions, VQA accuracy, or the accuracy of labels.
 
     Captions of one image that stands as several examples are scored together, where the data tell ``image_id``. A
     question with one reference counts right where that is what was said, letter for letter under the official rule,
@@ -48,8 +49,8 @@ def score(
     Args:
         predictions: a file of them, or id → text.
         data: what they were made for, as :func:`rankscope.open_data` takes it.
-        kind: ``captions`` or ``answers``; told by the data, where nothing is given: by its format, or as texts that mostly
-            end in a question mark.
+        kind: ``captions``, ``answers`` or ``labels``; told by the data, where nothing is given: by its format, as texts that
+            mostly end in a question mark, or by labels without references.
         metrics: the caption metrics; all that this machine has where nothing is given.
         rule: the rule of VQA accuracy: official, lavis or always.
         tokenizer: the tokenizer of captions: builtin or ptb.
@@ -58,13 +59,15 @@ def score(
         per_sample: keep the scores of single samples.
 
     Raises:
-        DataError: if the ids of predictions and data differ, there are no references, or two or three answers of a
+        DataError: if the ids of predictions and data differ, there are no references or labels, or two or three answers of a
             question, under which no answer could be right.
         UnknownName: if there is no such kind, metric or rule.
     """
     examples = list(open_data(data))
     asked = _kind(kind, examples)
     said = _said(predictions)
+    if asked == "labels":
+        return score_labels(said, _labels(examples), per_sample=per_sample)
     without = [example.id for example in examples if not example.targets]
     if without:
         raise DataError(f"{len(without)} examples have no reference to score against, the first is {without[0]!r}")
@@ -109,9 +112,12 @@ def write_submission(
     Raises:
         DataError: if the ids of predictions and data differ, or are no whole numbers, as the official formats want.
         OutputExists: if ``out`` is there.
+        UsageError: if they are labels.
     """
     examples = list(open_data(data))
     asked = _kind(kind, examples)
+    if asked == "labels":
+        raise UsageError("no server takes labels; a submission is of captions or answers")
     said = _said(predictions)
     if Path(out).exists() and not overwrite:
         raise OutputExists(f"{out} is there already; it is kept unless overwriting is asked for (--overwrite)")
@@ -131,14 +137,24 @@ def _said(predictions: str | Path | Mapping[str, str]) -> dict[Any, str]:
 
 def _kind(kind: str | None, examples: Sequence[Example]) -> str:
     if kind is not None and kind not in KINDS:
-        raise UnknownName(f"predictions are scored as {' or '.join(KINDS)}; got {kind!r}")
+        raise UnknownName(f"predictions are scored as {', '.join(KINDS[:-1])} or {KINDS[-1]}; got {kind!r}")
     return kind or guessed(examples)
 
 
 def guessed(examples: Sequence[Example]) -> str:
-    """``answers`` where most examples are questions, by the data's format or the mark at their ends; else ``captions``."""
+    """``labels`` where examples have those and no references; ``answers`` where most are questions, by the data's format or
+    the mark at their ends; else ``captions``."""
+    if examples and all(e.label is not None and not e.targets for e in examples):
+        return "labels"
     asking = sum(e.about.get("task") == "question" or e.text.rstrip().endswith("?") for e in examples)
     return "answers" if 2 * asking > len(examples) else "captions"
+
+
+def _labels(examples: Sequence[Example]) -> dict[Any, int]:
+    labels = {example.id: example.label for example in examples if example.label is not None}
+    if len(labels) < len(examples):
+        raise DataError(f"{len(examples) - len(labels)} of {len(examples)} examples have no label to score against")
+    return labels
 
 
 def _question(example: Example) -> Question:

@@ -1,4 +1,4 @@
-"""Scores of generated captions and answers: texts in, numbers out.
+"""Scores of generated captions, answers and labels: texts in, numbers out.
 
 No models, no data sets, no Java unless METEOR, SPICE or the reference tokenizer are asked for.
 """
@@ -7,6 +7,7 @@ from rankscope.scores.answers import Question, score_vqa
 from rankscope.scores.captions import METRICS, score_captions
 from rankscope.scores.cider import CiderReward, Frequencies
 from rankscope.scores.java import Java
+from rankscope.scores.labels import score_labels
 from rankscope.scores.predictions import (
     read_predictions,
     write_coco_results,
@@ -29,6 +30,7 @@ __all__ = [
     "Scores",
     "read_predictions",
     "score_captions",
+    "score_labels",
     "score_vqa",
     "tokenize",
     "vqa_accuracy",

@@ -27,11 +27,11 @@ class Scores:
     intervals: Mapping[str, Interval | None]
     """A 95 % percentile interval over images drawn again; None for a single image, or on request."""
     images: int
-    """The number of images that were resampled."""
+    """The number of images that were resampled; of samples where labels were chosen."""
     ids: tuple[str, ...]
     """The samples in order: images for captions, questions for answers."""
     unit: str
-    """What a score is measured in: ``"1"`` for captions (CIDEr and its kin go to 10), ``"%"`` for answers."""
+    """What a score is measured in: ``"1"`` for captions (CIDEr and its kin go to 10), ``"%"`` for answers and labels."""
     reasons: Mapping[str, str] = field(default_factory=dict)
     """Why a score is None."""
     samples: Mapping[str, Floats] | None = None

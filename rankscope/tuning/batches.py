@@ -55,7 +55,8 @@ def task_of(model: nn.Module, data: ProbeSet, reader: Reader) -> str:
     if fills_masks(reader):
         return "captioning"
     if "patches" in columns or (reader.inputs.sees and first.image is not None):
-        return "captioning" if len({example.text for example in data[: min(len(data), 64)]}) == 1 else "vqa"
+        few = data[: min(len(data), 64)]
+        return "captioning" if len({e.text for e in few}) == 1 or not any(e.targets for e in few) else "vqa"
     if "target" in columns:
         return "seq2seq"
     return "lm" if not first.targets else "seq2seq"

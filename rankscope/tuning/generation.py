@@ -47,7 +47,8 @@ def generate(
 ) -> list[Prediction]:
     """What a model says to each example, greedily or by beam search; in the data's order.
 
-    A classifier gives the answer that it chooses, or the number of the label where its labels have no names.
+    A classifier gives the number of the label that it chooses where the data have labels, or its labels no names; else the
+    name, or the answer.
 
     Args:
         checkpoint: the model, tuned or not.
@@ -100,7 +101,9 @@ def _said(
     """What a model says, or the answers that a classifier chooses."""
     if heads(model):
         known, count = known_answers(found, reading.inputs.config), int(reading.inputs.config.num_labels)
-        texts = require_answers(found, reading.inputs.config) if reading.inputs.reads_regions else known
+        if reading.inputs.reads_regions:
+            known = require_answers(found, reading.inputs.config)
+        texts = () if all(example.label is not None for example in probes) else known
         pairs = chosen(model, reading, probes, texts or [str(i) for i in range(count)], batch_size=batch_size)
         return (Prediction(name, text) for name, text in pairs)
     return predict(model, prompt_reader(model, reading), probes, batch_size=batch_size, **how)

@@ -10,7 +10,7 @@ import pytest
 
 from rankscope.data.open import open_data
 from rankscope.data.probes import Example
-from rankscope.errors import DataError, OutputExists, UnknownName
+from rankscope.errors import DataError, OutputExists, UnknownName, UsageError
 from rankscope.pipeline.scoring import guessed, score, write_submission
 
 METRICS = ["BLEU-1", "CIDEr"]
@@ -91,10 +91,33 @@ def test_the_kind_is_told_by_the_data(tmp_path: Path) -> None:
     assert guessed(bare) == "answers"
     assert guessed([Example("1", "Where is it? ")]) == "answers"
     assert guessed(list(open_data(fixtures_data.coco(tmp_path)))) == "captions"
-    with pytest.raises(UnknownName, match="scored as captions or answers; got 'words'"):
+    with pytest.raises(UnknownName, match="scored as captions, answers or labels; got 'words'"):
         score({"1": "a"}, bare, kind="words")
     with pytest.raises(DataError, match="1 examples have no reference to score against, the first is '1'"):
         score({"1": "a"}, bare)
+
+
+def test_labels_are_scored_by_number() -> None:
+    data = [Example(str(i), text="a text", label=label) for i, label in enumerate((0, 2, 1, 2))]
+    assert guessed(data) == "labels"
+    found = score({"0": "0", "1": "2", "2": "2", "3": "1"}, data, per_sample=True)
+    assert (found.values, found.unit, found.images) == ({"accuracy": 50.0}, "%", 4)
+    assert found.samples is not None
+    assert found.samples["accuracy"].tolist() == [100, 100, 0, 0]
+    low, high = found.intervals["accuracy"] or (50, 50)
+    assert 0 <= low < 50 < high <= 100
+
+
+def test_labels_that_cannot_be_scored_are_refused(tmp_path: Path) -> None:
+    data = [Example(str(i), text="a text", label=i) for i in range(2)]
+    with pytest.raises(DataError, match=r"1 of 2 predictions are no number of a label \(the first is 'bad' of '1'\)"):
+        score({"0": "0", "1": "bad"}, data)
+    with pytest.raises(DataError, match="1 of 2 ids have no prediction"):
+        score({"0": "0"}, data)
+    with pytest.raises(DataError, match="1 of 3 examples have no label"):
+        score({"0": "0", "1": "1", "2": "1"}, [*data, Example("2", text="a text")], kind="labels")
+    with pytest.raises(UsageError, match="no server takes labels"):
+        write_submission({"0": "0", "1": "1"}, data, tmp_path / "s.json")
 
 
 def test_a_submission_of_answers_needs_no_annotations(tmp_path: Path) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ from rankscope.models.load import load_model
 from rankscope.models.prefix_live import attach_prefix, new_prefix
 from rankscope.models.reader import reader
 from rankscope.models.stacks import sites
+from rankscope.pipeline.scoring import score
 from rankscope.tuning import SpectrumCallback, generate, read_spectra, train
 from rankscope.tuning.generation import continuations, prompt_inputs, prompt_reader
 from rankscope.tuning.scst import PLAIN, ScstTrainer, caption_log_probability
@@ -43,7 +46,7 @@ def test_predictions_are_written_once(base: Callable[[str], Path], tmp_path: Pat
         generate(base("gpt2"), examples("gpt2", 3), out=file)
 
 
-def test_a_classifier_gives_the_label_that_it_chooses(base: Callable[[str], Path]) -> None:
+def test_a_classifier_gives_the_label_that_it_chooses(base: Callable[[str], Path], tmp_path: Path) -> None:
     data, told = examples("bert-classifier", 5), []
     said = generate(base("bert-classifier"), data, device="cpu", progress=lambda *now: told.append(now))
     model = load_model(base("bert-classifier"))
@@ -51,6 +54,15 @@ def test_a_classifier_gives_the_label_that_it_chooses(base: Callable[[str], Path
         logits = model(**reader(model, base("bert-classifier")).read(data).inputs).logits
     assert [int(p.text) for p in said] == logits.argmax(-1).tolist()
     assert told == [(i, 5, "") for i in range(1, 6)]
+    named = shutil.copytree(base("bert-classifier"), tmp_path / "named")
+    config = json.loads((named / "config.json").read_text())
+    names = {str(i): name for i, name in enumerate(("poor", "fair", "good"))}
+    (named / "config.json").write_text(json.dumps({**config, "id2label": names, "label2id": {}}))
+    assert generate(named, data, device="cpu") == said, "where the data tell labels by number"
+    bare = [replace(example, label=None) for example in data]
+    assert [p.text for p in generate(named, bare, device="cpu")] == [names[p.text] for p in said]
+    right = [int(p.text) == e.label for p, e in zip(said, data, strict=True)]
+    assert score({p.id: p.text for p in said}, data)["accuracy"] == pytest.approx(20 * sum(right))
 
 
 def test_what_cannot_be_generated_is_refused(base: Callable[[str], Path]) -> None:

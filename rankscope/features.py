@@ -160,7 +160,14 @@ def samples_in_groups(rows: Rows, groups: int) -> Tensor:
 
     Resampling by group then resamples samples, never tokens. Where there are fewer samples than ``groups``, G is the
     number of samples.
+
+    Raises:
+        UsageError: for fewer than two groups, of which none can be left out.
     """
+    if groups < 2:
+        raise UsageError(
+            f"the jackknife leaves groups of samples out in turn, of which it takes 2 at least; got {groups}"
+        )
     present, place = torch.unique(rows.sample, return_inverse=True)
     count = min(groups, len(present))
     return place * count // len(present)

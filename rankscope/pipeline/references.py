@@ -9,7 +9,7 @@ from torch import Tensor
 
 from rankscope.comparisons.itself import apart
 from rankscope.definition import Comparison, Definition
-from rankscope.errors import DataError, NotComparable
+from rankscope.errors import DataError, NotComparable, UsageError
 from rankscope.estimate import View
 from rankscope.inference.nulls import shuffles
 from rankscope.linalg.svd import singular_values_of
@@ -48,7 +48,12 @@ def unrelated(view: View, comparison: Comparison, a: int, b: int, *, draws: int 
         a: the reference.
         b: the other run.
         draws: how many shuffles; one, and no p, where none are asked for.
+
+    Raises:
+        UsageError: for fewer than none.
     """
+    if draws < 0:
+        raise UsageError(f"shuffles are counted from 0, which is none; got {draws}")
     if comparison.reads == "spectra":
         centred = comparison.centred
         mine, noise = view.spectrum(a, centred=centred), like_noise(view, a).spectrum(0, centred=centred)

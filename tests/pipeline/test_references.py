@@ -13,6 +13,7 @@ from torch.testing import assert_close
 
 import rankscope
 from rankscope.comparisons.subspace import overlap_between, subspace_size
+from rankscope.errors import UsageError
 from rankscope.features import samples_in_groups
 from rankscope.linalg.moments import Moments
 from rankscope.linalg.svd import singular_values
@@ -86,6 +87,8 @@ def test_shuffles_tell_a_relation_from_none(make: Make) -> None:
     assert all(r.p_unrelated > 0.05 for r in alone.values())
     plain = rankscope.compare(a, b, measures=["cka"]).records[0]
     assert plain.p_unrelated != plain.p_unrelated
+    with pytest.raises(UsageError, match="counted from 0, which is none; got -3"):
+        rankscope.compare(a, b, measures=["cka"], permutations=-3)
 
 
 def test_what_relates_no_rows_is_read_against_itself_on_two_halves(make: Make) -> None:

@@ -9,13 +9,14 @@ from typing import Any
 
 from matplotlib.axes import Axes
 
+from rankscope.plots.naming import labels, shown
 from rankscope.plots.style import look, panel_title
 from rankscope.sites import Site
 
 FLAT = 5.0
 """Noise is drawn where the axis then spans at most this many times what the runs span."""
-MOST_LABELS = 24
-"""Sites beyond which only every second, third, … block has its number written."""
+NARROW = 1e-3
+"""The share of the values below which their spread is not resolved on the axis."""
 ROOM = 0.14
 """The share of the axis that is kept free above the runs for words."""
 
@@ -37,16 +38,21 @@ class Line:
 def places(sites: Sequence[Site]) -> list[float]:
     """Where each site stands on the axis: one apart within a stack, two between stacks."""
     where: list[float] = []
-    for before, site in zip((None, *sites), sites, strict=False):
-        where.append(0.0 if before is None else where[-1] + (1 if before.stack == site.stack else 2))
+    groups = [label.group for label in labels(sites)]
+    for before, group in zip((None, *groups), groups, strict=False):
+        where.append(0.0 if before is None else where[-1] + (1 if before == group else 2))
     return where
 
 
 def segments(sites: Sequence[Site]) -> list[list[int]]:
-    """Runs of sites that one curve may join: a stack, without its ``final``, which lies after a norm and stands alone."""
+    """Runs of sites that one curve may join: a stack, without its ``final``, which lies after a norm and stands alone.
+
+    Modules that are in no stack stand alone too.
+    """
     parts: list[list[int]] = []
+    groups = [label.group for label in labels(sites)]
     for i, site in enumerate(sites):
-        joined = i > 0 and sites[i - 1].stack == site.stack and site.point != "final"
+        joined = i > 0 and groups[i - 1] == groups[i] != "" and site.point != "final"
         parts[-1].append(i) if joined else parts.append([i])
     return parts
 
@@ -77,6 +83,7 @@ def along(
     x = places(sites)
     for index, line in enumerate(lines):
         _draw(x, segments(sites), line, look(first + index), ax)
+    _open(ax)
     _noise(x, segments(sites), noise, ax)
     if zero:
         ax.axhline(0, label=zero, **(look(-1) | {"linewidth": 1.0, "zorder": 1}))
@@ -98,6 +105,14 @@ def _draw(x: Sequence[float], parts: Sequence[Sequence[int]], line: Line, style:
             ax.errorbar(
                 [x[i] for i in part], y, yerr=errors, label=label, markersize=3, capsize=1.5, elinewidth=0.8, **style
             )
+
+
+def _open(ax: Axes) -> None:
+    """Give an axis whose values are all but equal the room that makes its numbers short."""
+    bottom, top = ax.get_ylim()
+    size = max(abs(bottom), abs(top))
+    if top - bottom < NARROW * size:
+        ax.set_ylim(bottom - 0.05 * size, top + 0.05 * size)
 
 
 def _noise(x: Sequence[float], parts: Sequence[Sequence[int]], noise: Sequence[float], ax: Axes) -> None:
@@ -123,13 +138,13 @@ def number(value: float) -> str:
 
 
 def _label(sites: Sequence[Site], x: Sequence[float], ax: Axes) -> None:
-    step = max(1, len(sites) // MOST_LABELS)
-    shown = [i for i, s in enumerate(sites) if (s.index or 0) % step == 0]
-    ax.set_xticks([x[i] for i in shown], [sites[i].point for i in shown], rotation=90)
-    for stack in dict.fromkeys(s.stack for s in sites):
-        mine = [x[i] for i, s in enumerate(sites) if s.stack == stack]
+    told = labels(sites)
+    written = shown(told)
+    ax.set_xticks([x[i] for i in written], [told[i].text for i in written], rotation=90)
+    for group in dict.fromkeys(label.group for label in told):
+        mine = [x[i] for i, label in enumerate(told) if label.group == group]
         ax.annotate(
-            stack,
+            group,
             (sum(mine) / len(mine), 0),
             xycoords=("data", "axes fraction"),
             xytext=(0, -34),

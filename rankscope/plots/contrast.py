@@ -8,6 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
 
 from rankscope.plots.along import Line, along
+from rankscope.plots.naming import labels
 from rankscope.plots.similarity import similarity
 from rankscope.plots.spectra import cumulative, descending
 from rankscope.plots.style import legend, new_figure, panels, styled
@@ -23,6 +24,8 @@ RELATIONS = ("overlap", "recoverability", "drift", "variance-captured")
 
 SPECTRA, PANEL, MAP = 3.6, 2.2, 3.0
 """Inches for the spectra, for each line of panels below them, and for the line with the map."""
+COLUMNS = 4
+"""The most stacks whose spectra fit beside each other."""
 MOST = 8
 """The most measures that are all drawn; of more, those above."""
 
@@ -80,9 +83,9 @@ def _drawable(result: Contrast, measure: str) -> bool:
 
 
 def _last_sites(result: Contrast) -> list[Site]:
-    """Of every stack the last site that any run has a spectrum of."""
-    sites = {site: None for run in result.spectra.values() for site in run}
-    return list({site.stack: site for site in sites}.values())
+    """Of every stack the last site that any run has a spectrum of, at most the last :data:`COLUMNS`."""
+    sites = list({site: None for run in result.spectra.values() for site in run})
+    return list({label.group: site for label, site in zip(labels(sites), sites, strict=True)}.values())[-COLUMNS:]
 
 
 def _panels(result: Contrast, measures: list[str], axes: list[Axes]) -> None:

@@ -9,11 +9,10 @@ from typing import Any
 from matplotlib.axes import Axes
 from torch import Tensor
 
+from rankscope.plots.naming import MOST_LABELS, labels
 from rankscope.plots.style import panel_title
 from rankscope.sites import Site
 
-MOST_LABELS = 24
-"""Sites beyond which only every second, third, … has its name written."""
 NO_VALUE = "0.85"
 """The grey of pairs that have no similarity, as where all rows of a site are equal."""
 
@@ -29,13 +28,15 @@ def similarity(values: Tensor, sites: Sequence[Site], ax: Axes, *, rows: str, co
         columns: the run along the horizontal axis.
     """
     image = ax.imshow(values.numpy(), vmin=0, vmax=1, cmap="cividis", interpolation="nearest")
-    shown = range(0, len(sites), max(1, len(sites) // MOST_LABELS))
-    points = [sites[i].point for i in shown]
-    ax.set_xticks(shown, points, rotation=90, fontsize=5)
-    ax.set_yticks(shown, points, fontsize=5)
-    _stacks(sites, ax)
-    ax.set_xlabel(columns, labelpad=14)
-    ax.set_ylabel(rows, labelpad=14)
+    told = labels(sites)
+    written = range(0, len(sites), max(1, len(sites) // MOST_LABELS))
+    texts = [told[i].text for i in written]
+    ax.set_xticks(written, texts, rotation=90, fontsize=5)
+    ax.set_yticks(written, texts, fontsize=5)
+    _stacks([label.group for label in told], ax)
+    below_stacks = max(4, 34 - 3 * max(map(len, texts))) if any(label.group for label in told) else 4
+    ax.set_xlabel(columns, labelpad=below_stacks)
+    ax.set_ylabel(rows, labelpad=below_stacks)
     ax.spines[:].set_visible(False)
     ax.set_facecolor(NO_VALUE)
     panel_title(ax, "CKA, debiased")
@@ -43,10 +44,10 @@ def similarity(values: Tensor, sites: Sequence[Site], ax: Axes, *, rows: str, co
     return ax
 
 
-def _stacks(sites: Sequence[Site], ax: Axes) -> None:
+def _stacks(groups: Sequence[str], ax: Axes) -> None:
     """The name of every stack along both axes, and a white line where the next begins."""
     start = 0
-    for stack, members in groupby(site.stack for site in sites):
+    for stack, members in groupby(groups):
         stop = start + len(list(members))
         middle = (start + stop - 1) / 2
         told: dict[str, Any] = {"text": stack, "textcoords": "offset points", "fontsize": 6}

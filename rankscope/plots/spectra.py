@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from matplotlib.axes import Axes
 
+from rankscope.plots.naming import spelled
 from rankscope.plots.style import look, panel_title
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ def cumulative(spectra: Mapping[str, Spectrum], ax: Axes, *, base: str | None = 
     ax.axhline(0.9, color="0.7", linewidth=0.6, zorder=0)
     first = next(iter(spectra.values()))
     ax.set(xlim=(0, 100), ylim=(0, 1.01), xlabel="directions, % of min(n, d)")
-    panel_title(ax, f"{first.site}  (n={first.rows}, d={first.columns})")
+    panel_title(ax, f"{spelled(first.site)}  (n={first.rows}, d={first.columns})")
     return ax
 
 

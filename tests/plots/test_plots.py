@@ -13,6 +13,8 @@ from matplotlib.container import ErrorbarContainer
 from matplotlib.figure import Figure
 
 from rankscope.plots import Line, along, cumulative, descending, save, similarity
+from rankscope.plots.along import places, segments
+from rankscope.plots.naming import labels
 from rankscope.plots.style import grid, look
 from rankscope.result import Compared, Contrast, Measured, Measurement
 from rankscope.sites import Site
@@ -161,6 +163,57 @@ def test_many_sites_have_few_labels() -> None:
         assert [t.get_text() for t in axis.get_ticklabels()] == [str(i) for i in range(0, 80, 3)]
 
 
+def modules(*names: str) -> list[Site]:
+    return [Site(name, "output") for name in names]
+
+
+def test_modules_are_written_by_name_and_those_of_one_list_as_a_stack() -> None:
+    blocks = modules("stem", *(f"layers.{i}" for i in range(4)), "head")
+    assert [(told.group, told.text) for told in labels(blocks)] == [
+        ("", "stem"), ("layers", "0"), ("layers", "1"), ("layers", "2"), ("layers", "3"), ("", "head"),
+    ]  # fmt: skip
+    assert segments(blocks) == [[0], [1, 2, 3, 4], [5]]
+    assert places(blocks) == [0, 2, 3, 4, 5, 7]
+    mixed = modules("layers.0", "layers.0.norm", "layers.1", "layers.1.norm")
+    assert [(told.group, told.text) for told in labels(mixed)] == [("", site.stack) for site in mixed]
+    assert segments(mixed) == [[0], [1], [2], [3]]
+
+
+def test_the_figure_of_many_modules_has_the_spectra_of_few_and_room_for_all_names() -> None:
+    sites = modules(*(f"{part}.{i}.fc" for i in range(30) for part in ("up", "down")))
+    records = [replace(r, site=str(site)) for site, r in zip(sites, compared("overlap") * 10, strict=True)]
+    told = {"spectra": {"a": {site: spectrum(site, [3.0, 2.0, 1.0]) for site in sites}}, "names": ("a", "b")}
+    told |= {"similarity": torch.eye(60), "similarity_sites": tuple(sites)}
+    figure = contrast(records=tuple(records), **told).plot()
+    assert titles(figure) == ["down.29.fc  (n=40, d=3)", "overlap", "CKA, debiased"]
+    figure.draw_without_rendering()
+    assert all(ax.get_position().width > 0.1 for ax in figure.axes[:-1])
+
+
+@pytest.mark.parametrize("points", [("0", "1"), ("embed", "0", "final")])
+def test_names_on_the_map_do_not_lie_over_each_other(points: tuple[str, ...]) -> None:
+    _, (ax,) = grid(1)
+    sites = [Site("decoder", point) for point in points]
+    similarity(torch.eye(len(sites)), sites, ax, rows="pre-trained", columns="lora")
+    figure = ax.get_figure()
+    assert isinstance(figure, Figure)
+    figure.draw_without_rendering()
+    below, beside = (text.get_window_extent() for text in ax.texts)
+    assert ax.xaxis.label.get_window_extent().y1 <= below.y0
+    assert ax.yaxis.label.get_window_extent().x1 <= beside.x0
+
+
+def test_values_that_are_all_but_equal_are_written_short() -> None:
+    _, (ax,) = grid(1)
+    values = [1.0, 1 - 1e-12, 1.0, 1.0, 1.0, 1.0]
+    along(SITES, [Line("a", values, values, values)], ax, title="")
+    assert ax.get_ylim() == pytest.approx((0.95, 1.05))
+    figure = ax.get_figure()
+    assert isinstance(figure, Figure)
+    figure.draw_without_rendering()
+    assert not ax.yaxis.get_offset_text().get_text()
+
+
 def test_the_cumulative_curve_is_the_spectrums_own() -> None:
     _, (ax,) = grid(1)
     cumulative({"a": spectrum(SITES[-1], [6.0, 3.0, 1.0])}, ax)
@@ -190,12 +243,14 @@ def test_the_map_keeps_its_scale() -> None:
 
 def test_a_figure_repeats_byte_for_byte_and_leaves_no_settings_behind(tmp_path: Path) -> None:
     before = dict(mpl.rcParams)
-    result = contrast()
-    once, again = (save(result.plot(), tmp_path / name / "f") for name in ("one", "other"))
-    assert [path.name for path in once] == ["f.svg", "f.pdf", "f.png"]
+    small, large = Measurement(tuple(measured("rankme", 2)), "lora"), contrast()
+    once, again = (
+        (*save(small.plot(), tmp_path / name / "f"), *save(large.plot(), tmp_path / name / "g", kinds=["svg"]))
+        for name in ("one", "other")
+    )
+    assert [path.name for path in once] == ["f.svg", "f.pdf", "f.png", "g.svg"]
     assert all(a.read_bytes() == b.read_bytes() for a, b in zip(once, again, strict=True))
     assert dict(mpl.rcParams) == before
-    assert [path.name for path in save(result.plot(), tmp_path / "g", kinds=["svg"])] == ["g.svg"]
 
 
 def test_looks_differ_in_more_than_colour() -> None:

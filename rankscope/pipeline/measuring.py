@@ -202,7 +202,8 @@ def why_not(what: Definition | Comparison, view: GuardedView) -> str:
 def caution(what: Definition | Comparison, view: GuardedView, found: Replicates | None = None) -> str:
     """What must be said beside a number that has a meaning."""
     bare = "too few rows to leave any out, so without an interval" if found and not len(found.left_out) else ""
-    return APART.join(filter(None, (bare, _caution(what, view), _floor_words(what, view), *view.remarks)))
+    void = "not defined on these features" if found and found.value != found.value else ""
+    return APART.join(filter(None, (void, bare, _caution(what, view), _floor_words(what, view), *view.remarks)))
 
 
 def below_floor(what: Definition | Comparison, view: GuardedView) -> int:

@@ -209,6 +209,20 @@ def test_where_none_can_be_left_out_a_number_has_no_interval(tmp_path: Path) -> 
         rankscope.measure(runs[0], ["curvature"])
 
 
+def test_a_number_that_is_not_defined_says_so(tmp_path: Path) -> None:
+    """Three features have no ranks 4 to 100 to fit a line through, and constant ones no alignment."""
+    x = torch.randn(40, 3)
+    moving = rankscope.collect(nn.Sequential(nn.Identity()), x, out=tmp_path / "a.pt")
+    record = rankscope.measure(moving, ["alpha-req", "stable-rank"], groups=4).records[0]
+    assert math.isnan(record.value)
+    assert record.note == "not defined on these features"
+    constant = nn.Linear(3, 3)
+    nn.init.zeros_(constant.weight)
+    still = rankscope.collect(nn.Sequential(constant), x, out=tmp_path / "b.pt")
+    with pytest.raises(NotComparable, match=r"nothing that was asked for .*: not defined on these features"):
+        rankscope.compare(moving, still, measures=["cka"], allow_duplicates=True)
+
+
 def test_a_function_that_is_no_measure_is_named(runs: Runs) -> None:
     def fails(s: Tensor) -> Tensor:
         return s / (1 // 0)

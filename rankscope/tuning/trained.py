@@ -58,7 +58,12 @@ def first_bad(trained: Mapping[str, nn.Parameter], *, gradients: bool) -> str | 
     return None
 
 
-def last_complete(folder: Path) -> Path | None:
-    """The newest whole state in a folder, or None."""
+def complete(folder: Path) -> list[Path]:
+    """The whole states in a folder, the newest first."""
     found = [p.parent for p in folder.glob(f"checkpoint-*/{COMPLETE}")]
-    return max(found, key=lambda p: int(p.name.rpartition("-")[2]), default=None)
+    return sorted(found, key=step_of, reverse=True)
+
+
+def step_of(state: Path) -> int:
+    """The step after which a state was kept."""
+    return int(state.name.rpartition("-")[2])

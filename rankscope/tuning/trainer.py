@@ -103,6 +103,16 @@ class StageTrainer(Trainer):
         """Whether every trained number is one; every process takes part."""
         return not self._anywhere(first_bad(self.trained, gradients=False) is not None)
 
+    @torch.no_grad()
+    def sound(self) -> bool:
+        """Whether the model as it is now gives its first samples a loss that is a number; every process takes part."""
+        if not self.all_finite():
+            return False
+        count = min(self.args.per_device_train_batch_size, len(self.train_dataset))
+        batch = self._prepare_inputs(self.data_collator([self.train_dataset[i] for i in range(count)]))
+        batch = batch if self.prepared is None else self.prepared(batch, 0)
+        return not self._anywhere(not bool(torch.isfinite(self.compute_loss(self.model, batch))))
+
     def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: torch.device) -> tuple[list[Any], Any]:
         """The batches of an optimiser step, and how many labels they have in all processes."""
         batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)

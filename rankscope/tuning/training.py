@@ -30,7 +30,7 @@ from rankscope.tuning.planning import check_plan, on_cpu, planned, reading_of, r
 from rankscope.tuning.record import WORK, Plan, check_free, forget, prepare, stage_record, write_checkpoint
 from rankscope.tuning.scst import ScstTrainer, prompts
 from rankscope.tuning.stages import attach_kinds, set_trainable
-from rankscope.tuning.trained import TRAINED, gathered, last_complete, load_tensors, put_back, save_tensors
+from rankscope.tuning.trained import TRAINED, complete, gathered, load_tensors, put_back, save_tensors, step_of
 from rankscope.tuning.trainer import StageTrainer, arguments, save_memory
 from rankscope.tuning.watching import EpochEnd, Progress
 
@@ -161,7 +161,7 @@ class _Run:
                 callback.before = sum(told["steps"] for told in before)
         begun = time.monotonic()
         try:
-            state = last_complete(folder)
+            state = next(iter(complete(folder)), None)
             with quiet():
                 trainer.train(resume_from_checkpoint=str(state) if state else None)
             if not trainer.all_finite():
@@ -240,17 +240,28 @@ class _Run:
     def _stopped(
         self, error: NonFinite, place: int, kinds: tuple[str, ...], before: list[dict[str, Any]], trainer: StageTrainer
     ) -> NonFinite:
-        """The error to raise, after the last good state was written."""
-        step = trainer.state.global_step
-        if not trainer.all_finite():
-            state = last_complete(self.work / f"stage-{place}")
-            if state is None:
-                return NonFinite(f"stage {place}: {error}; there is no earlier state. Lower the learning rate")
-            load_tensors(trainer.trained, state / TRAINED)
-            step = int(state.name.rpartition("-")[2])
-        into = self.out / f"last-good-step-{step}"
-        self._write(into, place, kinds, trainer, [*before, {"stage": place, "steps": step}])
+        """The error to raise, after the last good state was written: one whose own loss is a number."""
+        step, states = trainer.state.global_step, complete(self.work / f"stage-{place}")
+        while not (good := trainer.sound()) and states:
+            step = step_of(states[0])
+            load_tensors(trainer.trained, states.pop(0) / TRAINED)
+        if good:
+            into, which = self.out / f"last-good-step-{step}", f"the state after step {step}"
+            self._write(into, place, kinds, trainer, [*before, {"stage": place, "steps": step}])
+        elif place:
+            into, which = self.out / f"last-good-stage-{place - 1}", f"the end of stage {place - 1}"
+            self._write_end(into, place - 1, before)
+        else:
+            return NonFinite(f"stage {place}: {error}; no good state was kept before. Lower the learning rate")
         return NonFinite(
-            f"stage {place}: {error}; training stopped, the state after step {step} is kept in {into}. Begin "
-            "anew with a lower rate, in another folder or overwriting this one"
+            f"stage {place}: {error}; training stopped, {which} is kept in {into}. Begin anew with a lower rate, in another "
+            "folder or overwriting this one"
         )
+
+    def _write_end(self, into: Path, place: int, training: Sequence[dict[str, Any]]) -> None:
+        """Write the model as an earlier stage ended it."""
+        if PartialState().is_main_process:
+            model = self._rebuilt(place, load_file(self.work / f"stage-{place}" / END))
+            kinds = [kind for stage in self.plan.recipe.stages[: place + 1] for kind in stage.attach]
+            write_checkpoint(model, kinds, into, self.plan, work=self.work, training=training)
+        PartialState().wait_for_everyone()

@@ -58,7 +58,7 @@ class Kill(TrainerCallback):
 
 
 class Poison(TrainerCallback):
-    """Makes a weight infinite after a step, so that the next loss is no number."""
+    """Makes the loss of one step, or its gradient, no number; the weights are not the cause."""
 
     def __init__(self, step: int, *, gradient: bool = False) -> None:
         self.step, self.gradient = step, gradient
@@ -69,7 +69,23 @@ class Poison(TrainerCallback):
             if self.gradient:
                 trained.register_hook(lambda grad: grad * float("nan"))
             else:
-                next(p for p in model.parameters() if not p.requires_grad).data.fill_(float("inf"))
+                self.hook = model.lm_head.register_forward_hook(self.spoil)
+
+    def spoil(self, module: Any, given: Any, logits: torch.Tensor) -> torch.Tensor:
+        self.hook.remove()
+        return logits * float("nan")
+
+
+class Diverge(TrainerCallback):
+    """Makes what is trained so large after a step of a stage that every loss is no number."""
+
+    def __init__(self, stage: int, step: int) -> None:
+        self.at = (f"stage-{stage}", step)
+
+    def on_step_end(self, args: Any, state: Any, control: Any, *, model: Any, **_: Any) -> None:
+        if (Path(args.output_dir).name, state.global_step) == self.at:
+            for p in model.parameters():
+                p.data.fill_(3e38) if p.requires_grad else None
 
 
 class Watch(TrainerCallback):
@@ -306,6 +322,31 @@ def test_a_loss_that_is_no_number_stops_and_keeps_the_last_good_state(
         )
     assert torch.isfinite(load_model(out / "last-good-step-2")(IDS).logits).all()
     assert not (out / "rankscope.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("at", "kept"), [((0, 3), "last-good-step-2"), ((1, 3), "last-good-step-2"), ((1, 1), "last-good-stage-0")]
+)
+def test_the_state_that_is_kept_gives_numbers(
+    base: Callable[[str], Path], at: tuple[int, int], kept: str, tmp_path: Path
+) -> None:
+    """The weights that a run diverged to are finite, and not good."""
+    told = {**SMALL, "method": "pt-lora", "steps": 6, "save_steps": 2}
+    with pytest.raises(NonFinite, match=f"stage {at[0]}: the loss is nan at step {at[1] + 1}; .* is kept in .*{kept}"):
+        train(base("gpt2"), data=examples("gpt2", 12), out=tmp_path / "o", callbacks=[Diverge(*at)], **told)
+    found = tmp_path / "o" / kept
+    assert torch.isfinite(load_model(found)(IDS).logits).all()
+    record = json.loads((found / "rankscope.json").read_text())
+    assert [s["kind"] for s in record["stages"]] == ["prefix", "lora"][: 2 if at == (1, 3) else 1]
+
+
+def test_a_run_that_diverges_at_once_has_nothing_to_keep(base: Callable[[str], Path], tmp_path: Path) -> None:
+    with pytest.raises(NonFinite, match=r"at step 2; no good state was kept before\. Lower"):
+        train(
+            base("gpt2"), method="lora", data=examples("gpt2", 12), out=tmp_path / "o", steps=6, save_steps=1,
+            callbacks=[Diverge(0, 1)], **SMALL,
+        )  # fmt: skip
+    assert not (tmp_path / "o").exists() or not list((tmp_path / "o").glob("last-good*"))
 
 
 def test_epochs_are_kept_as_checkpoints(base: Callable[[str], Path], tmp_path: Path) -> None:

@@ -215,11 +215,7 @@ class Inputs:
         token = getattr(self.processor, "image_token", None)
         if token and self._with("projected") and token not in text:
             text = f"{token}\n{text}"
-        made = self._arrays(self.processor(images=example.open_image(), text=text, return_tensors="pt", **options))
-        if "qformer_input_ids" in made:  # InstructBLIP's Q-Former reads the question, never the answer
-            asked = self._arrays(self.processor.qformer_tokenizer(example.text, return_tensors="pt"))
-            made |= {f"qformer_{name}": asked[name] for name in ("input_ids", "attention_mask")}
-        return made
+        return self._arrays(self.processor(images=example.open_image(), text=text, return_tensors="pt", **options))
 
     def _arrays(self, produced: Any) -> dict[str, Tensor]:
         """The tensors without a batch dimension; segment numbers are left out where there is one segment."""

@@ -7,12 +7,48 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from rankscope.data.probes import Example
+from rankscope.errors import CheckpointError
 from rankscope.features import ANSWER, IMAGE, SPECIAL, TEXT
 from rankscope.models.inputs import Inputs, Sample, open_processor
-from rankscope.models.stacks import Stack
+from rankscope.models.stacks import Stack, unwrapped
+
+
+class BlipInputs(Inputs):
+    """The queries' rows stand in the text as placeholders; the Q-Former of InstructBLIP reads the question, never the answer.
+
+    Folders older than the placeholders tell neither how many nor which token they are, and the language model would not see the
+    image; the model tells the one, the tokenizer the other.
+    """
+
+    @classmethod
+    def of(cls, model: nn.Module, checkpoint: Any, **options: Any) -> Inputs:
+        """As for any model.
+
+        Raises:
+            CheckpointError: if the model has no embedding for the placeholder.
+        """
+        made = super().of(model, checkpoint, **options)
+        processor, config, words = made.processor, made.config, unwrapped(model).get_input_embeddings().num_embeddings
+        if getattr(processor, "num_query_tokens", 0) is None:
+            processor.num_query_tokens = config.num_query_tokens
+        if config.image_token_id is None:
+            config.image_token_id = made.tokenizer.convert_tokens_to_ids(str(processor.image_token))
+        if config.image_token_id >= words:
+            raise CheckpointError(
+                f"the placeholder of the image is token {config.image_token_id}, and the model has {words}; resize its embeddings "
+                "(model.resize_token_embeddings), or take the tokenizer that belongs to it"
+            )
+        return made
+
+    def _processed(self, example: Example, text: str) -> dict[str, Tensor]:
+        made = super()._processed(example, text)
+        if "qformer_input_ids" in made:
+            asked = self._arrays(self.processor.qformer_tokenizer(example.text, return_tensors="pt"))
+            made |= {f"qformer_{name}": asked[name] for name in ("input_ids", "attention_mask")}
+        return made
 
 
 class FlorenceInputs(Inputs):

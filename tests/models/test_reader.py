@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -232,6 +233,24 @@ def test_a_caption_without_a_prompt_is_all_answer(folder: Callable[..., Path]) -
     batch = read.read([Example("x", "", tiny.picture(1), ("two digits",))])
     count = tokens(folder("blip2-opt"), "two digits")
     assert roles(batch, "decoder") == ["image×6", "special×1", f"answer×{count}"]
+
+
+def test_a_blip2_folder_from_before_placeholders_still_shows_its_image(
+    folder: Callable[..., Path], tmp_path: Path
+) -> None:
+    """As first published, nothing told how many placeholders there are, nor which token: the image was silently left out."""
+    old = Path(shutil.copytree(folder("blip2-opt"), tmp_path / "old"))
+    for file, key in (("processor_config.json", "num_query_tokens"), ("config.json", "image_token_index")):
+        told = json.loads((old / file).read_text())
+        assert told.pop(key) is not None
+        (old / file).write_text(json.dumps(told))
+    (model, read), (_, new) = opened(old), opened(folder("blip2-opt"))
+    assert roles(read.read([WHOLE]), "decoder") == roles(new.read([WHOLE]), "decoder")
+    other = read.read([Example("x", TEXT, tiny.picture(1), WHOLE.targets)])
+    assert not torch.equal(called(model, read.read([WHOLE]))[sites(model)[-1]], called(model, other)[sites(model)[-1]])
+    (old / "config.json").write_text(json.dumps(told | {"image_token_index": 10**6}))
+    with pytest.raises(CheckpointError, match=r"the placeholder of the image is token 1000000, and the model has \d+"):
+        opened(old)
 
 
 def test_the_chat_template_is_applied_only_when_asked(folder: Callable[..., Path], tmp_path: Path) -> None:

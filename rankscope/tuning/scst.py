@@ -14,8 +14,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
+from transformers import LogitsProcessor
 
 from rankscope.data.probes import Example, ProbeSet
+from rankscope.errors import NonFinite
 from rankscope.models.reader import Reader
 from rankscope.scores.cider import CiderReward
 from rankscope.tuning.batches import IGNORED
@@ -28,6 +30,20 @@ PLAIN = {
     "num_beams": 1, "top_k": 0, "top_p": 1.0, "repetition_penalty": 1.0, "no_repeat_ngram_size": 0, "min_length": 0,
 }  # fmt: skip
 """How captions are drawn: from the model's own distribution, whatever its ``generation_config.json`` asks for."""
+
+
+class Numbers(LogitsProcessor):
+    """Refuses to draw from logits that are no numbers, which torch does with a message about probabilities."""
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        """The same logits.
+
+        Raises:
+            NonFinite: if one is NaN.
+        """
+        if torch.isnan(scores).any():
+            raise NonFinite("the logits of a sampled caption are NaN")
+        return scores
 
 
 class Prompts(Dataset[Example]):
@@ -69,7 +85,12 @@ class ScstTrainer(StageTrainer):
             plain["synced_gpus"] = True  # every process calls each block as often, or one would wait for the others
         greedy = continuations(inner, self.reader, prompt, **plain)
         many = {name: tensor.repeat_interleave(self.options.samples, 0) for name, tensor in prompt.items()}
-        sampled = continuations(inner, self.reader, many, do_sample=True, temperature=self.options.temperature, **plain)
+        drawn: dict[str, Any] = {"do_sample": True, "temperature": self.options.temperature}
+        drawn |= {} if fills_masks(self.reader) else {"logits_processor": [Numbers()]}  # VinVL's own generate checks
+        try:
+            sampled = continuations(inner, self.reader, many, **drawn, **plain)
+        except NonFinite:  # told by the loss, on which all processes agree
+            return torch.stack([p.sum() for p in self.trained.values()]).sum() * float("nan")
         inner.train()
         keep_statistics(inner)
         advantage = self._rewards(examples, sampled, self.options.samples)

@@ -7,7 +7,7 @@ import torch
 from tiny_vinvl import save_published
 from torch.testing import assert_close
 
-from rankscope.errors import UsageError
+from rankscope.errors import NonFinite, UsageError
 from rankscope.models import vinvl
 
 MASK, CLS, SEP = 4, 2, 3
@@ -87,6 +87,10 @@ def test_sampling_draws_and_is_repeated_by_the_seed(captioning, scene) -> None:
         drawn.append(model.generate(**scene, max_length=8, do_sample=True, temperature=3.0))
     assert torch.equal(drawn[0], drawn[1])
     assert not torch.equal(drawn[0], drawn[2])
+    for p in model.parameters():
+        p.data.fill_(float("nan"))
+    with pytest.raises(NonFinite, match="scores of a sampled word are NaN"):
+        model.generate(**scene, max_length=8, do_sample=True)
 
 
 def test_images_without_tags_or_without_regions_are_decoded(captioning, scene) -> None:

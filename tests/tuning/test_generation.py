@@ -14,7 +14,7 @@ import torch
 from transformers import Trainer, TrainerCallback, TrainingArguments
 from tuning_data import examples
 
-from rankscope.errors import DataError, OutputExists, StoreCorrupt, UnknownName, UsageError
+from rankscope.errors import DataError, NonFinite, OutputExists, StoreCorrupt, UnknownName, UsageError
 from rankscope.models.load import load_model
 from rankscope.models.prefix_live import attach_prefix, new_prefix
 from rankscope.models.reader import reader
@@ -145,6 +145,19 @@ def test_self_critical_training_raises_what_is_rewarded(
         return float(torch.tensor(Various()([], reading.inputs.tokenizer.batch_decode(said))).mean())
 
     assert sampled(tmp_path / "o") > sampled(base("blip2-opt")) + 0.3
+
+
+def test_captions_are_not_drawn_from_what_is_no_number(base: Callable[[str], Path], tmp_path: Path) -> None:
+    class Diverge(TrainerCallback):
+        def on_step_end(self, args: Any, state: Any, control: Any, *, model: Any, **_: Any) -> None:
+            if args.output_dir.endswith("stage-1") and state.global_step == 2:
+                for p in model.parameters():
+                    p.data.fill_(3e38) if p.requires_grad else None
+
+    told = {**SMALL, "scst_samples": 2, "scst_max_new_tokens": 4, "steps": 3, "save_steps": 1}
+    with pytest.raises(NonFinite, match=r"stage 1: the loss is nan at step 3; .* the state after step 1 is kept"):
+        train(base("blip2-opt"), stages="lora,scst", data=examples("blip2-opt", 4), out=tmp_path / "o",
+              callbacks=[Diverge()], **told)  # fmt: skip
 
 
 def test_a_callback_records_spectra_and_disturbs_nothing(base: Callable[[str], Path], tmp_path: Path) -> None:

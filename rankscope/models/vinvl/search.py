@@ -8,6 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from rankscope.errors import NonFinite
 from rankscope.models.vinvl.generation import CaptionOutput, Decoder, Decoding
 
 _NEVER = -1e9
@@ -15,13 +16,19 @@ _NEVER = -1e9
 
 
 def step_search(decoder: Decoder, captions: Tensor, decoding: Decoding) -> CaptionOutput:
-    """The most likely word at each step, or a drawn one, after ``(b, 1)`` first words."""
+    """The most likely word at each step, or a drawn one, after ``(b, 1)`` first words.
+
+    Raises:
+        NonFinite: if a word is to be drawn and a score is NaN.
+    """
     alive = torch.ones_like(captions[:, 0], dtype=torch.bool)
     total = torch.zeros(len(captions), device=captions.device)
     length = torch.zeros_like(total)
     while captions.shape[1] < decoding.max_length and alive.any():
         scores = decoder.scores(captions)
         if decoding.do_sample:
+            if torch.isnan(scores).any():
+                raise NonFinite("the scores of a sampled word are NaN")
             scores = scores / decoding.temperature
             word = torch.multinomial(scores.softmax(-1), 1)[:, 0]
         else:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from rankscope.data import embedded_checkpoint
 from rankscope.pipeline.collecting import run_job
@@ -78,13 +80,13 @@ def run_demo(
         losses[name] = held_out_loss(path, data)
     progress(parts - 1, parts, "comparing")
     result = Demo(compare(runs[1], runs[2], base=runs[0]), losses, out)
-    _leave(result)
+    _leave(result, runs[0].manifest.versions)
     progress(parts, parts, "done")
     return result
 
 
-def _leave(result: Demo) -> None:
+def _leave(result: Demo, versions: Mapping[str, Any]) -> None:
     save(result.contrast.plot(), result.out / "compare")
     result.contrast.to_frame().to_csv(result.out / "compare.csv", index=False)
-    told = {"held_out_loss": result.losses, "records": result.contrast.to_records()}
+    told = {"versions": versions, "held_out_loss": result.losses, "records": result.contrast.to_records()}
     (result.out / "compare.json").write_text(json.dumps(told, indent=1))

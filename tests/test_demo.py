@@ -6,12 +6,13 @@ import json
 from pathlib import Path
 
 import pandas as pd
+import pytest
 
 import rankscope
 from rankscope.demo import SHOWN, run_demo
 
 
-def test_the_demo_leaves_checkpoints_runs_tables_and_figures(tmp_path: Path) -> None:
+def test_the_demo_leaves_checkpoints_runs_tables_and_figures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     steps: list[tuple[int, int, str]] = []
     found = run_demo(tmp_path, steps=2, samples=24, progress=lambda *said: steps.append(said))
     assert found.contrast.names == ("lora", "pt-lora", "pre-trained")
@@ -25,9 +26,12 @@ def test_the_demo_leaves_checkpoints_runs_tables_and_figures(tmp_path: Path) -> 
     assert rankscope.load(tmp_path / "lora.pt").sites == rankscope.load(tmp_path / "pre-trained.pt").sites
     table = pd.read_csv(tmp_path / "compare.csv")
     assert set(SHOWN) <= set(table["measure"])
-    assert json.loads((tmp_path / "compare.json").read_text())["held_out_loss"] == found.losses
+    told = json.loads((tmp_path / "compare.json").read_text())
+    assert told["held_out_loss"] == found.losses
+    assert {"rankscope", "torch"} <= set(told["versions"])
 
     before = {path: path.stat().st_mtime_ns for path in tmp_path.glob("*.pt")}
+    monkeypatch.setattr("rankscope.demo.save", lambda *what: ())
     again = run_demo(tmp_path, steps=2, samples=24)
     assert {path: path.stat().st_mtime_ns for path in tmp_path.glob("*.pt")} == before
     assert again.contrast.to_records() == found.contrast.to_records()

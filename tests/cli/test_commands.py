@@ -2,12 +2,12 @@ from __future__ import annotations
 
 import csv
 import io
+import itertools
 import json
 import resource
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ import torch
 from torch import nn
 
 import rankscope
+from rankscope.pipeline import collecting
 from rankscope.registry import WEIGHT_DEFINITIONS
 
 Call = Callable[..., Any]
@@ -191,19 +192,24 @@ def test_a_table_of_data_problems_ends_with_3(rankscope_: Call, here: Path) -> N
     assert rankscope_("data", "check", "good.jsonl").code == 0
 
 
-def test_an_interrupted_collect_says_so_and_continues(folder: Call, texts: Path, here: Path) -> None:
-    command = [sys.executable, "-m", "rankscope", "collect", str(folder("gpt2")), "--data", str(texts)]
-    command += ["--tokens-per-batch", "1", "--out", "run"]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-    until = time.monotonic() + 120
-    while not (here / "run" / "shards").is_dir() and process.poll() is None and time.monotonic() < until:
-        time.sleep(0.01)
-    process.send_signal(signal.SIGTERM)
-    err = process.communicate()[1]
-    assert process.returncode in (143, 0)
-    if process.returncode:
-        assert "the same command continues it" in err
-    assert subprocess.run(command, capture_output=True).returncode == (0 if process.returncode else 2)
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_an_interrupted_collect_says_so_and_continues(
+    number: int, code: int, rankscope_: Call, folder: Call, texts: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command = ("collect", folder("gpt2"), "--data", texts, "--tokens-per-batch", "1", "--out", "run")
+    read, batches = collecting.read, itertools.count()
+
+    def interrupted(*args: Any, **options: Any) -> Any:
+        if next(batches) == 5:
+            signal.raise_signal(number)
+        return read(*args, **options)
+
+    monkeypatch.setattr(collecting, "read", interrupted)
+    stopped = rankscope_(*command)
+    assert (stopped.code, "the same command continues it" in stopped.err) == (code, True)
+    assert rankscope_("measure", "run").code == 4
+    assert rankscope_(*command).code == 0
+    assert next(batches) == 25  # the interrupted batch twice
     assert rankscope.load("run").n("decoder.0") == 24
 
 

@@ -31,7 +31,8 @@ class BlipInputs(Inputs):
             CheckpointError: if the model has no embedding for the placeholder.
         """
         made = super().of(model, checkpoint, **options)
-        processor, config, words = made.processor, made.config, unwrapped(model).get_input_embeddings().num_embeddings
+        base: Any = unwrapped(model)
+        processor, config, words = made.processor, made.config, base.get_input_embeddings().num_embeddings
         if getattr(processor, "num_query_tokens", 0) is None:
             processor.num_query_tokens = config.num_query_tokens
         if config.image_token_id is None:

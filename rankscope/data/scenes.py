@@ -16,7 +16,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from random import Random
 from typing import TYPE_CHECKING, overload
 
@@ -41,6 +41,8 @@ DOMAINS = ("plain", "told")
 TASKS = ("captions", "questions", "pretrain-captions", "pretrain-questions", "mixture")
 COUNTS = {"train": 4000, "val": 400, "test": 400}
 """How many examples a task holds where no number is asked for."""
+KEPT = 4096
+"""How many examples, without their pixels, are kept once they are made: training asks for each many times."""
 GROUNDS = {
     "plain": {"black": (12, 12, 12), "grey": (64, 64, 64), "brown": (60, 36, 16)},
     "told": {"white": (244, 244, 244), "pink": (250, 210, 216), "cream": (250, 240, 200)},
@@ -176,6 +178,7 @@ def _example(name: str, task: str, look: str, manner: str, split: str, draw: _Dr
     return Example(name, asked.text, picture, (asked.answer,), about=about)
 
 
+@lru_cache(maxsize=KEPT)
 def example(task: str, split: str, index: int, *, seed: int = 0) -> Example:
     """One example of a task, the same on every machine."""
     name = f"{task}/{split}/{seed}/{index}"

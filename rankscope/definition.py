@@ -46,7 +46,7 @@ class Definition:
     """What else the function is given by keyword: ``width``, the number of features, which the sums do not tell where few
     rows were first turned into the space that they span (``reads="moments"`` only)."""
     enough: int = 0
-    """Rows a feature below which the value also measures their number. What reads spectra or folds takes 4 at least."""
+    """Rows a feature below which the value also measures their number, where :func:`rows_enough` takes no more."""
     needs_tokens: bool = False
     """Whether it has a meaning only where a sample has several rows."""
     prepare: Callable[[Tensor, Tensor], Tensor] | None = None
@@ -86,7 +86,7 @@ class Comparison:
     same_width: bool = False
     """Whether both runs must have the same number of features, because they are taken to share a basis."""
     enough: int = 0
-    """Rows a feature below which the value also measures their number. What reads spectra or folds takes 4 at least."""
+    """Rows a feature below which the value also measures their number, where :func:`rows_enough` takes no more."""
     aligned: bool = True
     """Whether it relates the runs row by row; otherwise a run can be compared with itself on other rows."""
     takes: tuple[Literal["k", "dtype", "width"], ...] = ()
@@ -95,6 +95,11 @@ class Comparison:
     second run, as for :class:`Definition`."""
     centred: bool = True
     """Whether it reads spectra from which the mean over rows was taken away (``reads="spectra"`` only)."""
+
+
+def rows_enough(what: Definition | Comparison) -> int:
+    """Rows a feature below which a number also measures how many there are; 0 where any number will do."""
+    return max(what.enough, 4 if what.reads in ("spectrum", "spectra", "folds") else 0)
 
 
 @dataclass(frozen=True)

@@ -54,13 +54,20 @@ def _paragraph(measure: Known) -> list[str]:
         "bias": measure.bias,
         "noise": getattr(measure, "noise", ""),
         "reads": measure.reads,
+        "rows": f"{_enough(measure)} a feature are enough" if _enough(measure) else "",
     }
     return [measure.name, *(f"  {key:<9}{text}" for key, text in told.items() if text), ""]
 
 
+def _enough(measure: Known) -> int:
+    from rankscope.definition import WeightDefinition, rows_enough
+
+    return 0 if isinstance(measure, WeightDefinition) else rows_enough(measure)
+
+
 def _record(measure: Known) -> dict[str, object]:
     """Everything that is said of a measure, without its functions."""
-    told = {f.name: getattr(measure, f.name) for f in fields(measure)}
+    told = {f.name: getattr(measure, f.name) for f in fields(measure)} | {"enough": _enough(measure)}
     return {name: value for name, value in told.items() if not callable(value) and value is not None}
 
 

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from rankscope.definition import Comparison, Definition
+from rankscope.definition import Comparison, Definition, rows_enough
 from rankscope.devices import where
 from rankscope.errors import DataError, NotComparable
 from rankscope.estimate import Replicates, View
@@ -223,7 +223,7 @@ def _floor_words(what: Definition | Comparison, view: GuardedView) -> str:
 
 def _caution(what: Definition | Comparison, view: View) -> str:
     d = max(view.widths)
-    enough = d * max(what.enough, 4 if what.reads in ("spectrum", "spectra", "folds") else 0)
+    enough = d * rows_enough(what)
     if view.n < enough:
         return (
             f"n-limited: {view.n} rows of {d} features, where {enough} are enough, so the value also measures n; "

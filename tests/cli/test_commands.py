@@ -120,6 +120,9 @@ def test_definitions_lists_every_measure(rankscope_: Call) -> None:
             assert line in text.splitlines()
     assert rankscope_("definitions", "hill-0.3").out.startswith("hill-0.3\n  formula  (sum p^0.3)^(1 / (1 - 0.3))")
     assert "Shuttleworth" in rankscope_("definitions", "intruders").out
+    assert "10 a feature are enough" in rankscope_("definitions", "cca").out
+    assert "enough" not in rankscope_("definitions", "cka,participation-ratio").out
+    assert {one["name"]: one["enough"] for one in listed}["entropy-rank"] == 4
 
 
 @pytest.mark.parametrize(

@@ -1,10 +1,7 @@
-"""What is found out before a training begins and told while it runs, and training on several processes."""
+"""What is found out before a training begins and told while it runs, and batches that are accumulated."""
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -47,28 +44,6 @@ def test_progress_is_told_step_by_step(base: Callable[[str], Path], tmp_path: Pa
     assert told[0][2] == "stage 1 of 2 (prefix)"
     assert told[2][2].startswith("stage 1 of 2 (prefix), loss ")
     assert told[-1][2].startswith("stage 2 of 2 (lora)")
-
-
-def test_two_processes_train_as_one_with_twice_the_batch(base: Callable[[str], Path], tmp_path: Path) -> None:
-    (tmp_path / "d.jsonl").write_text(
-        "".join(json.dumps({"id": e.id, "text": e.text, "target": e.target}) + "\n" for e in examples("t5", 16))
-    )
-    (tmp_path / "r.toml").write_text(
-        "steps = 3\nsave_steps = 2\nkeep_epochs = true\nlearning_rate = 1e-2\nmax_grad_norm = 0\n[prefix]\nlength = 3\ndropout = 0\n"
-    )
-    told = {"method": "pt-lora", "data": tmp_path / "d.jsonl", "config": tmp_path / "r.toml"}
-    train(base("t5"), out=tmp_path / "one", batch_size=4, **told)
-    words = [f"--{name}={value}" for name, value in {**told, "out": tmp_path / "two", "batch_size": 2}.items()]
-    done = subprocess.run(
-        [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--standalone", "-m", "rankscope", "train",
-         str(base("t5")), *(word.replace("batch_size", "batch-size") for word in words)],
-        capture_output=True, text=True, timeout=120,
-    )  # fmt: skip
-    assert done.stdout.strip() == str(tmp_path / "two"), done.stderr[-2000:]
-    one, two = (weights(tmp_path / name) for name in ("one", "two"))
-    assert one.keys() == two.keys()
-    for name, tensor in one.items():
-        assert_close(two[name], tensor, rtol=1e-3, atol=3e-4)  # Adam: the first steps are as large as the rate
 
 
 @pytest.mark.parametrize("name", ["opt", "t5", "llava", "vit"])

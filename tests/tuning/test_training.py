@@ -186,6 +186,7 @@ def test_a_second_stage_starts_where_the_first_ended(base: Callable[[str], Path]
 
 
 def test_a_new_process_opens_each_part_as_it_was(base: Callable[[str], Path], tmp_path: Path) -> None:
+    """With plain PEFT, which knows the bottleneck adapter once rankscope is imported; the whole with rankscope."""
     out = tmp_path / "o"
     train(base("gpt2"), method="pt-adapter", data=examples("gpt2"), out=out, steps=2, learning_rate=1e-2, **SMALL)
     model = load_model(out)
@@ -194,16 +195,14 @@ def test_a_new_process_opens_each_part_as_it_was(base: Callable[[str], Path], tm
     adapter = load_model([base("gpt2"), out / "1-adapter"])(IDS).logits
     torch.save({"whole": whole, "0-prefix": prefix, "1-adapter": adapter}, tmp_path / "expected.pt")
     code = """
-import sys, warnings, torch, peft, transformers
-import rankscope
-from rankscope.models.load import load_model
+import rankscope, sys, warnings, torch, peft, transformers
 warnings.simplefilter("ignore")
 base, out, expected = sys.argv[1], sys.argv[2], torch.load(sys.argv[3], weights_only=True)
 ids = torch.arange(10, 20)[None]
 for part in ("0-prefix", "1-adapter"):
     model = peft.PeftModel.from_pretrained(transformers.AutoModelForCausalLM.from_pretrained(base), f"{out}/{part}").eval()
     torch.testing.assert_close(model(ids).logits, expected[part], rtol=0, atol=1e-6)
-torch.testing.assert_close(load_model(out)(ids).logits, expected["whole"], rtol=0, atol=1e-6)
+torch.testing.assert_close(rankscope.load_model(out)(ids).logits, expected["whole"], rtol=0, atol=1e-6)
 print("3 alike")
 """
     done = subprocess.run(

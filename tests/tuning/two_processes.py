@@ -1,4 +1,5 @@
-"""Trains with FSDP2 on CPUs, kills itself in the second stage, and goes on; run by torchrun with two processes.
+"""Run by torchrun with two processes: the command line's training, and then one with FSDP2 on CPUs that kills itself in the
+second stage and goes on.
 
 accelerate shards on accelerators only: it is told here that the processes, which talk over gloo, have one each. All that
 comes after, in accelerate, transformers and torch, is what runs on GPUs.
@@ -12,11 +13,18 @@ import sys
 import warnings
 from typing import Any
 
-from accelerate.state import DistributedType, PartialState
+from accelerate.state import AcceleratorState, DistributedType, PartialState
 from torch.distributed.fsdp import FSDPModule
 from transformers import TrainerCallback
 
+from rankscope.cli import main as command_line
 from rankscope.tuning import train
+
+FSDP = {
+    "ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2", "FSDP_AUTO_WRAP_POLICY": "TRANSFORMER_BASED_WRAP",
+    "FSDP_STATE_DICT_TYPE": "FULL_STATE_DICT", "FSDP_CPU_RAM_EFFICIENT_LOADING": "true",
+}  # fmt: skip
+"""What ``accelerate launch --use_fsdp --fsdp_version 2`` puts into the environment."""
 
 warnings.filterwarnings("ignore", message="FSDP2-wrapped module")
 begin = PartialState.__init__
@@ -37,7 +45,18 @@ class Kill(TrainerCallback):
             raise KeyboardInterrupt
 
 
-def main(base: str, given: str) -> None:
+def from_the_command_line(words: str) -> None:
+    sys.argv = ["rankscope", *json.loads(words)]
+    try:
+        command_line()
+    except SystemExit as end:
+        if end.code:
+            raise
+
+
+def sharded(base: str, given: str) -> None:
+    AcceleratorState._reset_state(reset_partial_state=True)
+    os.environ.update(FSDP)
     PartialState.__init__ = sharded_too  # type: ignore[method-assign]
     options = json.loads(given)
     try:
@@ -49,4 +68,6 @@ def main(base: str, given: str) -> None:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    words, *rest = sys.argv[1:]
+    from_the_command_line(words)
+    sharded(*rest)

@@ -52,6 +52,21 @@ class BlipInputs(Inputs):
         return made
 
 
+class LlavaInputs(Inputs):
+    """As many placeholders as the tower makes patches, also where a folder is older than a processor that counts them."""
+
+    @classmethod
+    def of(cls, model: nn.Module, checkpoint: Any, **options: Any) -> Inputs:
+        """As for any model; what the processor does not tell is the model's."""
+        made = super().of(model, checkpoint, **options)
+        processor, config = made.processor, made.config
+        if getattr(processor, "patch_size", 0) is None:
+            processor.patch_size = config.vision_config.patch_size
+            processor.vision_feature_select_strategy = config.vision_feature_select_strategy
+            processor.num_additional_image_tokens = int(config.vision_config.model_type == "clip_vision_model")
+        return made
+
+
 class FlorenceInputs(Inputs):
     """Placeholders and the prompt in the encoder; the decoder reads what is to be said.
 

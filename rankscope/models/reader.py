@@ -28,7 +28,7 @@ from rankscope.errors import DataError, UsageError
 from rankscope.features import Grid
 from rankscope.models.inputs import ABSENT, Inputs, Sample
 from rankscope.models.inputs_ported import OFAInputs, VinVLInputs
-from rankscope.models.inputs_vlm import BlipInputs, FlorenceInputs, PaliGemmaInputs, QwenInputs
+from rankscope.models.inputs_vlm import BlipInputs, FlorenceInputs, LlavaInputs, PaliGemmaInputs, QwenInputs
 from rankscope.models.limits import check_length, takes_positions, virtual_rows
 from rankscope.models.stacks import Stack, stacks, unwrapped
 
@@ -51,6 +51,7 @@ INPUTS: dict[str, type[Inputs]] = {
     "ofa": OFAInputs,
     "vinvl": VinVLInputs,
     "florence2": FlorenceInputs,
+    "llava": LlavaInputs,
     "paligemma": PaliGemmaInputs,
     **dict.fromkeys(("blip-2", "instructblip"), BlipInputs),
     **dict.fromkeys(("qwen2_vl", "qwen2_5_vl"), QwenInputs),

@@ -235,19 +235,31 @@ def test_a_caption_without_a_prompt_is_all_answer(folder: Callable[..., Path]) -
     assert roles(batch, "decoder") == ["image×6", "special×1", f"answer×{count}"]
 
 
-def test_a_blip2_folder_from_before_placeholders_still_shows_its_image(
-    folder: Callable[..., Path], tmp_path: Path
+@pytest.mark.parametrize(
+    ("name", "absent"),
+    [
+        ("blip2-opt", {"processor_config.json": ["num_query_tokens"], "config.json": ["image_token_index"]}),
+        ("llava", {"processor_config.json": ["patch_size", "num_additional_image_tokens"]}),
+    ],
+)
+def test_a_folder_from_before_placeholders_still_shows_its_image(
+    folder: Callable[..., Path], tmp_path: Path, name: str, absent: dict[str, list[str]]
 ) -> None:
-    """As first published, nothing told how many placeholders there are, nor which token: the image was silently left out."""
-    old = Path(shutil.copytree(folder("blip2-opt"), tmp_path / "old"))
-    for file, key in (("processor_config.json", "num_query_tokens"), ("config.json", "image_token_index")):
+    """As first published, nothing told how many placeholders there are, nor which token: BLIP-2 silently left the image out."""
+    old = Path(shutil.copytree(folder(name), tmp_path / "old"))
+    for file, keys in absent.items():
         told = json.loads((old / file).read_text())
-        assert told.pop(key) is not None
+        assert all(told.pop(key) is not None for key in keys)
         (old / file).write_text(json.dumps(told))
-    (model, read), (_, new) = opened(old), opened(folder("blip2-opt"))
+    (model, read), (_, new) = opened(old), opened(folder(name))
     assert roles(read.read([WHOLE]), "decoder") == roles(new.read([WHOLE]), "decoder")
     other = read.read([Example("x", TEXT, tiny.picture(1), WHOLE.targets)])
     assert not torch.equal(called(model, read.read([WHOLE]))[sites(model)[-1]], called(model, other)[sites(model)[-1]])
+
+
+def test_a_placeholder_without_an_embedding_is_named(folder: Callable[..., Path], tmp_path: Path) -> None:
+    old = Path(shutil.copytree(folder("blip2-opt"), tmp_path / "old"))
+    told = json.loads((old / "config.json").read_text())
     (old / "config.json").write_text(json.dumps(told | {"image_token_index": 10**6}))
     with pytest.raises(CheckpointError, match=r"the placeholder of the image is token 1000000, and the model has \d+"):
         opened(old)

@@ -21,6 +21,9 @@ from rankscope.store.finish import complete, empty, refuse_foreign, tidy
 from rankscope.store.manifest import Batch, Manifest, plan_bytes
 from rankscope.store.shard import Contents, Places
 
+TOLD = 4
+"""The most differences of two plans that a message tells."""
+
 
 class Share(NamedTuple):
     """Which of several processes this is."""
@@ -143,13 +146,18 @@ class Writer:
             files.write_new(target, layout.manifest_bytes(self.manifest), tag=self._tag)
         there = layout.read_manifest(target)
         if there.plan_digest != self.manifest.plan_digest:
-            what = "; ".join(there.differences(self.manifest))
+            what = self._differences(there)
             raise StoreMismatch(f"{self.path} holds another run, unfinished: {what}; --overwrite starts anew")
         self.manifest = there
         if not plan.exists() or files.digest_of_file(plan)[1] != there.plan:
             files.write_new(plan, lines, replace=True, tag=self._tag)
         for name in (layout.SHARDS, layout.COMMITS):
             files.make_folder(self.path / name)
+
+    def _differences(self, there: Manifest) -> str:
+        found = there.differences(self.manifest)
+        more = f"; and {len(found) - TOLD} more" if len(found) > TOLD else ""
+        return f"{'; '.join(found[:TOLD])}{more}"
 
     def _resume(self) -> None:
         """Counts as done what is committed and whole; drops what a process that died has left."""

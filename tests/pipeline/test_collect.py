@@ -391,8 +391,10 @@ def test_an_unfinished_collect_of_another_plan_is_not_mixed_in(folder: Folder, t
 
     with pytest.raises(_Stopped):
         run_job(job, progress=stop)
-    with pytest.raises(StoreMismatch, match=r"rows\.kind is last, and now mean"):
+    with pytest.raises(StoreMismatch, match=r"rows\.kind is last, and now mean; --overwrite starts anew"):
         rankscope.collect(folder("gpt2"), texts, rows="mean", tokens_per_batch=24, out=tmp_path / "run")
+    with pytest.raises(StoreMismatch, match=r"unfinished: (\S+ is .*?; ){4}and 6 more; --overwrite"):
+        rankscope.collect(folder("gpt2"), texts, sites="0", rows="mean", tokens_per_batch=24, out=tmp_path / "run")
 
 
 def test_two_processes_fill_one_folder(folder: Folder, texts: Path, tmp_path: Path) -> None:

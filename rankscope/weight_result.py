@@ -48,6 +48,10 @@ class Weighed:
     """The exponent of the pre-trained weights."""
     tail: float = NOTHING
     """The eigenvalues in the tail."""
+    dtype: str = ""
+    """The dtype in which the weights lie; all is computed in float64."""
+    convention: str = ""
+    """How the numbers were computed; ``rankscope definitions`` has the formulas."""
     note: str = ""
     """What must be said beside the numbers."""
 

@@ -107,7 +107,16 @@ def _notes(items: Sequence[Change | Learnt]) -> tuple[str, ...]:
 def _learnt(item: Learnt, device: torch.device) -> tuple[Weighed, Tensor]:
     values = prefix_spectrum(item.rows.to(device)).values
     limit = float(values[0]) * max(item.rows.shape) * torch.finfo(item.rows.dtype).eps
-    return Weighed(item.name, item.kind, *item.rows.shape, **_ranks(values, limit)), values
+    told = {**_ranks(values, limit), **_how(item.rows, "ranks of the rows")}
+    return Weighed(item.name, item.kind, *item.rows.shape, **told), values
+
+
+def _how(weights: Tensor, *conventions: str) -> dict[str, Any]:
+    """What every record tells of its numbers."""
+    return {
+        "dtype": str(weights.dtype).removeprefix("torch."),
+        "convention": "; ".join(["not centred", *conventions, "float64"]),
+    }
 
 
 def _weighed(item: Change, device: torch.device, *, k: int, threshold: float, draws: int) -> tuple[Weighed, Tensor]:
@@ -116,7 +125,8 @@ def _weighed(item: Change, device: torch.device, *, k: int, threshold: float, dr
     before = left_vectors(w0)
     tail = _tail(before.values)
     if item.after is None and item.factors is None:
-        return Weighed(item.name, item.kind, m, n, **_ranks(before.values), **tail), before.values
+        told = {**_ranks(before.values), **tail, **_how(item.before, "ranks of the weights")}
+        return Weighed(item.name, item.kind, m, n, **told), before.values
     update, w1 = _tuned(item, w0)
     after = left_vectors(w1)
     norms = [float(values.square().sum().sqrt()) for values in (update.values, before.values)]
@@ -127,6 +137,7 @@ def _weighed(item: Change, device: torch.device, *, k: int, threshold: float, dr
         "alpha_before": tail.get("alpha", NOTHING),
         "size": norms[0] / norms[1] if norms[1] else NOTHING,
         "leading": float(update.values[0] / before.values[0]) if norms[1] else NOTHING,
+        **_how(item.before, "ranks of the change", f"intruders: k={k}, cosine<{threshold:g}, draws of noise: {draws}"),
     }
     return Weighed(item.name, item.kind, m, n, **told), update.values
 

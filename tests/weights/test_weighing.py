@@ -61,6 +61,10 @@ def test_a_lora_is_told_by_its_factors_and_equals_what_merging_changes(folder: F
         turned = (w.mT if family == "gpt2" else w for w in (before[r.module], after[r.module]))
         assert r.intruders == int(intruders(*turned).count)
         assert 0 <= r.intruders_of_noise <= r.intruders_of_noise_most <= 10
+        assert r.dtype == "float32"
+        assert r.convention == (
+            "not centred; ranks of the change; intruders: k=10, cosine<0.5, draws of noise: 1; float64"
+        )
 
 
 def test_a_full_tuning_is_told_against_its_base(folder: Folder, tmp_path: Path) -> None:
@@ -119,6 +123,7 @@ def test_a_prefix_has_an_effective_number_of_rows_in_each_block_and_no_intruders
     rows = peft.utils.load_peft_weights(str(folder("llama", "prefix")))["prompt_embeddings"].double()
     s = torch.linalg.svdvals(rows.view(5, 6, 32)[:, 1])
     assert_close(found.spectra["decoder.0.values"], s)
+    assert found.records[1].convention == "not centred; ranks of the rows; float64"
     assert found.records[1].effective == pytest.approx(float(torch.special.entr(s / s.sum()).sum().exp()))
     assert all(r.intruders != r.intruders for r in found.records)
     assert "no intruder dimensions by construction, which is no evidence" in found.notes[0]

@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
 
 from rankscope.plots.along import Line, along
-from rankscope.plots.naming import labels
+from rankscope.plots.naming import last_of_stacks
 from rankscope.plots.similarity import similarity
 from rankscope.plots.spectra import cumulative, descending
 from rankscope.plots.style import legend, new_figure, panels, styled
@@ -84,8 +84,7 @@ def _drawable(result: Contrast, measure: str) -> bool:
 
 def _last_sites(result: Contrast) -> list[Site]:
     """Of every stack the last site that any run has a spectrum of, at most the last :data:`COLUMNS`."""
-    sites = list({site: None for run in result.spectra.values() for site in run})
-    return list({label.group: site for label, site in zip(labels(sites), sites, strict=True)}.values())[-COLUMNS:]
+    return last_of_stacks(list({site: None for run in result.spectra.values() for site in run}))[-COLUMNS:]
 
 
 def _panels(result: Contrast, measures: list[str], axes: list[Axes]) -> None:

@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from rankscope.plots.naming import last_of_stacks
 from rankscope.plots.style import grid, legend, look, panel_title, styled
+from rankscope.sites import Site
 
 if TYPE_CHECKING:
     from rankscope.curve_result import Curves
 
+MOST = 8
+"""The most sites that are all drawn: so many looks can be told apart."""
+
 
 def curves(result: Curves) -> Figure:
-    """One panel a measure: the curve of each site, its limit as an arrow at the right, and what noise scores."""
+    """One panel a measure: the curve of each site, its limit as a dotted line, and what noise scores.
+
+    Of more than :data:`MOST` sites the last of every stack is drawn.
+    """
     with styled():
         figure, axes = grid(len(result.measures))
         for ax, measure in zip(axes, result.measures, strict=True):
@@ -23,9 +32,15 @@ def curves(result: Curves) -> Figure:
     return figure
 
 
+def _drawn(sites: Sequence[Site]) -> list[str]:
+    different = list(dict.fromkeys(sites))
+    chosen = different if len(different) <= MOST else last_of_stacks(different)[-MOST:]
+    return [str(site) for site in chosen]
+
+
 def _panel(result: Curves, measure: str, ax: Axes) -> None:
     records = result.of(measure)
-    for index, site in enumerate(dict.fromkeys(r.site for r in records)):
+    for index, site in enumerate(_drawn([Site.parse(r.site) for r in records])):
         mine = [r for r in records if r.site == site]
         rows, values = [r.rows for r in mine], [r.value for r in mine]
         spread = [[r.value - r.least for r in mine], [r.greatest - r.value for r in mine]]

@@ -54,6 +54,11 @@ def shown(given: Sequence[Label]) -> list[int]:
     return [i for i, label in enumerate(given) if label.number % step == 0]
 
 
+def last_of_stacks(sites: Sequence[Site]) -> list[Site]:
+    """The last site of every stack; of all modules that are in none, the last."""
+    return list({label.group: site for label, site in zip(labels(sites), sites, strict=True)}.values())
+
+
 def spelled(site: Site) -> str:
     """The site in a title; a module by its name alone."""
     return site.stack if site.point == "output" else str(site)

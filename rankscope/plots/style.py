@@ -84,7 +84,10 @@ def legend(figure: Figure | SubFigure) -> None:
     named = {name: mark for ax in figure.axes for mark, name in zip(*ax.get_legend_handles_labels(), strict=True)}
     named = dict(sorted(named.items(), key=lambda item: not isinstance(item[1], Container)))
     if named:
-        figure.legend(named.values(), named.keys(), loc="outside upper left", ncols=len(named), frameon=False)
+        fit = int(WIDTH / (0.55 + 0.055 * max(map(len, named))))  # inches of a mark and of a letter
+        figure.legend(
+            named.values(), named.keys(), loc="outside upper left", ncols=max(1, min(len(named), fit)), frameon=False
+        )
 
 
 def panel_title(ax: Axes, text: str) -> None:

@@ -12,10 +12,11 @@ import torch
 from matplotlib.container import ErrorbarContainer
 from matplotlib.figure import Figure
 
+from rankscope.curve_result import CurvePoint, Curves
 from rankscope.plots import Line, along, cumulative, descending, save, similarity
 from rankscope.plots.along import places, segments
 from rankscope.plots.naming import labels
-from rankscope.plots.style import grid, look
+from rankscope.plots.style import grid, legend, look, styled
 from rankscope.result import Compared, Contrast, Measured, Measurement
 from rankscope.sites import Site
 from rankscope.spectrum import Spectrum
@@ -201,6 +202,31 @@ def test_names_on_the_map_do_not_lie_over_each_other(points: tuple[str, ...]) ->
     below, beside = (text.get_window_extent() for text in ax.texts)
     assert ax.xaxis.label.get_window_extent().y1 <= below.y0
     assert ax.yaxis.label.get_window_extent().x1 <= beside.x0
+
+
+def test_a_legend_of_many_names_stays_within_the_figure() -> None:
+    with styled():
+        figure, (ax, _) = grid(2)
+        for i in range(9):
+            ax.plot([0, 1], [i, i], label=f"decoder.layers.{i}")
+        legend(figure)
+        figure.draw_without_rendering()
+    box = figure.legends[0].get_window_extent()
+    assert box.x0 >= 0
+    assert box.x1 <= figure.bbox.x1
+    assert len(figure.legends[0].get_texts()) == 9
+
+
+def test_of_many_curves_the_last_of_every_stack_is_drawn() -> None:
+    sites = [f"{stack}.{i}" for stack in ("vision", "decoder") for i in range(6)]
+    points = [
+        CurvePoint(site, "rankme", 40 // n, n, 1.0, 0.5, 1.5, noise=4.0, limit=2.0, d=6, convention="", unit="")
+        for site in sites
+        for n in (20, 40)
+    ]
+    assert names_of(Curves(tuple(points)).plot()) == ["vision.5", "decoder.5", "noise"]
+    few = tuple(p for p in points if p.site in sites[:3])
+    assert names_of(Curves(few).plot()) == [*sites[:3], "noise"]
 
 
 def test_values_that_are_all_but_equal_are_written_short() -> None:

@@ -65,7 +65,12 @@ def _table(result: Measurement) -> None:
     first = result.records[0]
     shape = f"{first.dtype}; 95 % intervals over {first.samples} samples"
     lines = [[site, str(r[0].n), str(r[0].d), *(_number(x) for x in r)] for site, r in by_site.items()]
-    show.table(f"{result.run}: {shape}", ["site", "n", "d", *result.measures], lines)
+    columns = ["site", "n", "d", *result.measures]
+    if show.fits(columns, lines):
+        show.table(f"{result.run}: {shape}", columns, lines)
+    else:
+        long = [[r.site, r.measure, _number(r), show.number(r.noise), str(r.n), str(r.d)] for r in result.records]
+        show.table(f"{result.run}: {shape}", ["site", "measure", "value", "noise", "n", "d"], long, words=2)
     show.shares({r.site: show.percent(r.mean_share) for r in result.records})
     show.notes(result.records)
 

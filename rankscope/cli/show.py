@@ -6,6 +6,7 @@ import json
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from shutil import get_terminal_size
 from typing import Annotated, Any
 
 import typer
@@ -56,7 +57,17 @@ def table(title: str, columns: Sequence[str], lines: Sequence[Sequence[str]], *,
         shown.add_column(column, justify="left" if i < words else "right", overflow="fold")
     for line in lines:
         shown.add_row(*line)
-    Console(width=None if sys.stdout.isatty() else 200, highlight=False, markup=False).print(shown)
+    Console(width=columns_there(), highlight=False, markup=False).print(shown)
+
+
+def columns_there() -> int:
+    """How wide a table may be: as the terminal, or as it is where it is read by a program or a pager."""
+    return get_terminal_size().columns if sys.stdout.isatty() else 1000
+
+
+def fits(columns: Sequence[str], lines: Sequence[Sequence[str]]) -> bool:
+    """Whether a table stays unbroken in the width there is."""
+    return sum(2 + max(map(len, cells)) for cells in zip(columns, *lines, strict=True)) <= columns_there()
 
 
 def notes(records: Sequence[Any]) -> None:

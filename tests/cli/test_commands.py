@@ -65,6 +65,18 @@ def test_the_main_job_works_as_typed(rankscope_: Call, folder: Call, texts: Path
     assert rankscope_("verify", "lora.pt").code == 0
 
 
+def test_a_table_is_never_broken_in_a_pipe_and_long_in_a_narrow_terminal(
+    rankscope_: Call, folder: Call, texts: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = rankscope.collect(folder("gpt2"), texts, out="a.pt", sites="0-2")
+    wide = [line for line in rankscope_("measure", "a.pt").out.splitlines() if line.strip()]
+    assert len(wide) == 1 + 2 + 3
+    assert "participation-ratio-clustered" in wide[1]
+    monkeypatch.setattr("rankscope.cli.show.columns_there", lambda: 100)
+    narrow = [line for line in rankscope_("measure", "a.pt").out.splitlines() if line.strip()]
+    assert len(narrow) == 1 + 2 + len(rankscope.measure(run).records)
+
+
 def test_json_and_csv_are_what_python_gives(rankscope_: Call, folder: Call, texts: Path) -> None:
     run = rankscope.collect(folder("gpt2", "lora"), texts, out="a.pt")
     rankscope.collect(folder("gpt2"), texts, out="b.pt")

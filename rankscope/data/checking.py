@@ -6,6 +6,8 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
+
 from rankscope.data.files import Options
 from rankscope.data.open import (
     check_ids,
@@ -96,13 +98,14 @@ def _report(name: str, kind: str, examples: Sequence[Example], ledger: Ledger) -
 
 
 def _decode(examples: Sequence[Example], ledger: Ledger) -> None:
-    """Opens every picture and all regions once; what cannot be decoded is a fault, one pixel wide a notice."""
+    """Opens every picture and all regions once; what cannot be decoded or computed with is a fault, one pixel wide a notice."""
     seen: set[object] = set()
     for example in examples:
         try:
             if example.regions is not None and example.regions not in seen:
                 seen.add(example.regions)
-                example.regions.open()
+                if not np.isfinite(example.regions.open().features).all():
+                    ledger.fault("regions are not finite numbers", f"example {example.id}")
             if example.image is None:
                 continue
             if isinstance(example.image, Path):

@@ -25,7 +25,13 @@ class OFAInputs(Inputs):
     reads_images = True
 
     def encode(self, example: Example) -> Sample:
-        """An example as the model takes it."""
+        """An example as the model takes it.
+
+        Raises:
+            DataError: if it has neither an image nor a text.
+        """
+        if example.image is None and not example.text.strip():
+            raise DataError(f"example {example.id!r} has neither an image nor a text for OFA to read; name the images")
         image = None if example.image is None else example.open_image()
         text = _asked(example)
         inputs = self._arrays(self.processor(images=image, text=text, return_tensors="pt"))
@@ -61,13 +67,17 @@ class VinVLInputs(Inputs):
         """An example as the model takes it.
 
         Raises:
-            DataError: if it has no regions.
+            DataError: if it has no regions, or those are of another width than the model reads.
         """
         if example.regions is None:
             raise DataError(
                 f"example {example.id!r} has no regions, and VinVL reads those instead of pixels; name a feature file"
             )
         found = example.regions.open()
+        if (width := found.features.shape[1]) != self.config.img_feature_dim:
+            raise DataError(
+                f"the regions of example {example.id!r} have {width} features, and the model reads {self.config.img_feature_dim}"
+            )
         features, tags = [torch.tensor(found.features)], [found.tags]
         said = (self.answers and example.target) or None
         if self.generates:

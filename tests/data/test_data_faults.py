@@ -287,6 +287,8 @@ def test_regions_that_cannot_be_read_say_why(tmp_path: Path) -> None:
         open_data(make.vqa(tmp_path), regions=tmp_path / "none.txt")
     with pytest.raises(DataError, match="4 × image without regions"):
         open_data(make.vqa(tmp_path), regions=tmp_path / "a.npz")
+    np.savez(tmp_path / "nan.npz", one=np.full((1, 2), np.nan))
+    assert "1 × regions are not finite numbers (example one)" in str(check(tmp_path / "nan.npz"))
 
 
 @pytest.mark.parametrize("write", [make.coco, make.karpathy, make.flickr_token, make.flickr_results, make.flickr_annotations, make.vqa,

@@ -87,6 +87,9 @@ def test_vinvl_reads_words_tags_and_regions(tmp_path: Path, head: str) -> None:
         assert slots == ["special"] * 40 + ["image"] * 2
     with pytest.raises(DataError, match="'e' has no regions"):
         read.encode(Example("e", "what?"))
+    read.inputs.config.img_feature_dim = 2054
+    with pytest.raises(DataError, match=rf"'a' have {tiny_vinvl.FEATURES} features, and the model reads 2054"):
+        read.encode(examples[0])
     with pytest.raises(UsageError, match="takes no position_ids"):
         reader(model, folder, padding_side="left")
 
@@ -110,3 +113,5 @@ def test_ofa_reads_patches_and_words(tmp_path: Path) -> None:
     agree(model, read, [Example("d", " the image"), Example("e", " what does it")])
     with pytest.raises(DataError, match="some have none; read them apart"):
         read.read([examples[0], Example("d", " the image")])
+    with pytest.raises(DataError, match="'f' has neither an image nor a text"):
+        read.encode(Example("f", "", targets=("the image",)))

@@ -70,7 +70,9 @@ class Attention:
     def _query_heads(self) -> int:
         told = _first(self.module, _HEADS) or _first(getattr(self.module, "config", None), _HEADS)
         if told is None:
-            raise UsageError(f"{type(self.module).__name__} does not say how many heads it has")
+            raise UsageError(
+                f"{type(self.module).__name__} does not say how many heads it has; a prefix cannot be placed"
+            )
         return told
 
 

@@ -48,7 +48,7 @@ PEFT has no bottleneck adapter of its own, and knows this one once rankscope is 
 """
 """What is written beside a bottleneck adapter."""
 HEADS = ("classifier", "score", "classification_head")
-"""Names of the heads of classifiers, which every stage of a classification trains."""
+"""How the names of classifiers' heads end, as PEFT finds them (``pre_classifier``); every stage of a classification trains them."""
 _MARKS = {"prefix": f"{PREFIX}.", "lora": ".lora_", "adapter": ".bottleneck_"}
 _NAMED = re.compile(r"(\.(?:lora_[A-Za-z]+|bottleneck_[a-z]+)(?:_vector)?)\.(?:lora|adapter)(?=\.|$)")
 
@@ -147,7 +147,7 @@ def numbers_by_kind(trained: Mapping[str, nn.Parameter]) -> dict[str, int]:
     """How many numbers are trained, by what they are a part of; a classification head is told apart."""
     counts = Counter[str]()
     for name, parameter in trained.items():
-        counts["head" if name.split(".")[0] in HEADS else kind_of(name)] += parameter.numel()
+        counts["head" if name.split(".")[0].endswith(HEADS) else kind_of(name)] += parameter.numel()
     return dict(counts)
 
 
@@ -158,7 +158,7 @@ def kind_of(name: str) -> str:
 
 def heads(model: nn.Module) -> tuple[str, ...]:
     """The names of the classification heads of a model."""
-    return tuple(name for name, _ in unwrapped(model).named_children() if name in HEADS)
+    return tuple(name for name, _ in unwrapped(model).named_children() if name.endswith(HEADS))
 
 
 def set_trainable(model: nn.Module, kinds: Iterable[str], recipe: Recipe, *, head: bool) -> dict[str, nn.Parameter]:

@@ -90,7 +90,8 @@ def sublayer_outputs(model: nn.Module, *, in_stacks: Sequence[str] = ()) -> list
 def _outputs(model: nn.Module, name: str, stack: Stack | None) -> list[str]:
     found = []
     for path, block in blocks_of(model, (name,)).items():
-        linear = linear_maps(block)
+        if not (linear := linear_maps(block)):
+            raise UsageError(f"{path} ({type(block).__name__}) has no linear map that an adapter could stand behind")
         width = stack.width if stack is not None and stack.width else width_out(list(linear.values())[-1])
         wide = [inner for inner, module in linear.items() if width_out(module) == width]
         inside = [a for a in attentions(block) if a.path]

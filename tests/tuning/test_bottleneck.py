@@ -9,11 +9,13 @@ import peft
 import pytest
 import tiny
 import torch
+import transformers as tf
 from torch import nn
 from torch.testing import assert_close
 
 from rankscope.errors import UsageError
 from rankscope.models.bottleneck import BottleneckConfig
+from rankscope.tuning.targets import sublayer_outputs
 
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")
 IDS = torch.arange(10, 20)[None]
@@ -87,6 +89,12 @@ def test_peft_takes_it_out_and_trains_it_on(base: Callable[[str], Path], tmp_pat
     tuned.add_adapter("other", BottleneckConfig(target_modules=["mlp.c_proj"]))
     tuned.delete_adapter("other")
     assert torch.equal(tuned.unload()(IDS).logits, plain(IDS).logits)
+
+
+def test_blocks_without_linear_maps_take_none() -> None:
+    config = tf.ResNetConfig(embedding_size=8, hidden_sizes=[8, 16], depths=[1, 1], layer_type="basic")
+    with pytest.raises(UsageError, match="no linear map that an adapter could stand behind"):
+        sublayer_outputs(tf.ResNetForImageClassification(config))
 
 
 def test_merging_is_refused(base: Callable[[str], Path]) -> None:

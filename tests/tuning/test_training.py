@@ -10,10 +10,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import peft
 import pytest
 import tiny
 import tiny_ofa
 import torch
+import transformers as tf
 from safetensors.torch import load_file
 from torch.testing import assert_close
 from transformers import TrainerCallback
@@ -366,6 +368,25 @@ def test_every_task_trains_and_comes_back(base: Callable[[str], Path], name: str
     data, out = examples(name, 4), tmp_path / "o"
     train(base(name), method="pt-lora", data=data, out=out, task=task, steps=4, learning_rate=1e-2, **SMALL)
     assert held_out_loss(out, data, task=task) < held_out_loss(base(name), data, task=task)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("method", ["lora", "adapter"])
+def test_a_head_of_two_layers_is_kept_whole(method: str, tmp_path: Path) -> None:
+    """DistilBERT's: PEFT takes ``pre_classifier`` for a head too, and waits for its weights."""
+    tok = tiny.tokenizer("[CLS] $A [SEP]", **tiny.BERT)
+    config = tf.DistilBertConfig(
+        vocab_size=len(tok), dim=32, hidden_dim=48, n_layers=2, n_heads=4, num_labels=3, pad_token_id=tok.pad_token_id
+    )  # fmt: skip
+    tiny.spread(tf.DistilBertForSequenceClassification(config), 0).save_pretrained(tmp_path / "base")
+    tok.save_pretrained(tmp_path / "base")
+    data = examples("bert-classifier", 4)
+    done = train(tmp_path / "base", method=method, data=data, out=tmp_path / "o", steps=2, learning_rate=1e-2, **SMALL)
+    assert done.training[0]["trained"]["head"] == 32 * 33 + 33 * 3
+    whole = tf.AutoModelForSequenceClassification.from_pretrained(tmp_path / "base")
+    plain = peft.PeftModel.from_pretrained(whole, tmp_path / "o" / f"0-{method}").eval()
+    assert_close(plain(IDS).logits, load_model(tmp_path / "o")(IDS).logits, rtol=0, atol=1e-6)
+    assert (load_model(tmp_path / "base")(IDS).logits - plain(IDS).logits).abs().max() > 1e-4
 
 
 def test_a_file_of_options_trains_as_options_do(base: Callable[[str], Path], tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from rankscope.errors import DataError, OutputExists, UnknownName, UsageError
 from rankscope.models.load import load_model
 from rankscope.models.reader import Reader, reader
 from rankscope.models.stacks import unwrapped
+from rankscope.store.files import storing
 from rankscope.tuning.answers import chosen, known_answers, require_answers
 from rankscope.tuning.masked import fills_masks
 from rankscope.tuning.stages import heads
@@ -64,6 +65,7 @@ def generate(
 
     Raises:
         OutputExists: if ``out`` is there.
+        StorageError: if ``out`` cannot be written.
         UsageError: if the model says no text, or a number makes no sense.
         DataError: if an example does not fit the model's positions with the prefix and what is to be said.
     """
@@ -88,10 +90,11 @@ def generate(
             options["progress"](len(predictions), len(probes), "")
     if into is not None:
         lines = [json.dumps({"id": p.id, "prediction": p.text}, ensure_ascii=False) for p in predictions]
-        into.parent.mkdir(parents=True, exist_ok=True)
-        beside = into.with_name(f"{into.name}.part")
-        beside.write_text("\n".join(lines) + "\n")
-        beside.replace(into)
+        with storing(into):
+            into.parent.mkdir(parents=True, exist_ok=True)
+            beside = into.with_name(f"{into.name}.part")
+            beside.write_text("\n".join(lines) + "\n")
+            beside.replace(into)
     return predictions
 
 

@@ -2,18 +2,45 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor, distribute_tensor
+
+from rankscope.errors import RankscopeError, StorageError
+from rankscope.store.files import free_bytes
 
 TRAINED = "trained.safetensors"
 """In a state from which training continues: what is trained, by name."""
 COMPLETE = "complete"
 """The file that is written last, so that a state that a kill cut short is not taken for one."""
+
+
+_FAILED = ("I/O error", "inline_container", "PytorchStreamWriter")
+"""What safetensors and torch say of a disk that is full or failing."""
+
+
+@contextmanager
+def on_disk(folder: Path) -> Iterator[None]:
+    """Turns what a full or failing disk makes of a training into a :class:`StorageError`."""
+    try:
+        yield
+    except RankscopeError:
+        raise
+    except (OSError, SafetensorError, RuntimeError) as error:
+        if not isinstance(error, OSError) and not any(mark in str(error) for mark in _FAILED):
+            raise
+        free = free_bytes(folder)
+        raise StorageError(
+            f"cannot write {folder}: {getattr(error, 'strerror', None) or str(error).splitlines()[0]}; "
+            f"{'' if free is None else f'{free:,} bytes are free; '}the last state that was kept whole is continued with resume "
+            "(--resume), once there is space that this user may write"
+        ) from error
 
 
 def gathered(trained: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -30,7 +30,7 @@ from rankscope.tuning.planning import check_plan, on_cpu, planned, reading_of, r
 from rankscope.tuning.record import WORK, Plan, check_free, forget, prepare, stage_record, write_checkpoint
 from rankscope.tuning.scst import ScstTrainer, prompts
 from rankscope.tuning.stages import attach_kinds, set_trainable
-from rankscope.tuning.trained import TRAINED, complete, gathered, load_tensors, put_back, save_tensors, step_of
+from rankscope.tuning.trained import TRAINED, complete, gathered, load_tensors, on_disk, put_back, save_tensors, step_of
 from rankscope.tuning.trainer import StageTrainer, arguments, save_memory
 from rankscope.tuning.watching import EpochEnd, Progress
 
@@ -86,6 +86,7 @@ def train(
         DataError: if the data lacks what the task needs, or a sample does not fit the model's positions with the prefix.
         NonFinite: if a loss or gradient is no number; the last good state is kept in ``out`` and the message says where.
         OutputExists: if there is something at ``out``.
+        StorageError: if the disk is full or failing; the last state that was kept whole is continued with ``resume``.
         UnknownName: if there is no such method, option, task, stack or target.
         UsageError: if the method does not fit the model, or the device is not there.
     """
@@ -102,7 +103,8 @@ def train(
     check_plan(network, plan)
     work = Path(out) / WORK
     if together.is_main_process:
-        work = prepare(Path(out), plan.told(), resume=resume, overwrite=overwrite)
+        with on_disk(Path(out)):
+            work = prepare(Path(out), plan.told(), resume=resume, overwrite=overwrite)
     together.wait_for_everyone()
     if not work.exists():
         record = json.loads((Path(out) / STAGES).read_text())
@@ -110,7 +112,8 @@ def train(
     watching = [*(run["callbacks"] or ()), *([Progress(run["progress"], made)] if run["progress"] else ())]
     try:
         fresh = partial(load_model, plan.base, dtype=torch.float32, trust_remote_code=trust)
-        return _Run(network, fresh, plan, Path(out), work, cpu, watching).go()
+        with on_disk(Path(out)):
+            return _Run(network, fresh, plan, Path(out), work, cpu, watching).go()
     except RankscopeError:
         if together.is_main_process:
             forget(Path(out))

@@ -16,6 +16,7 @@ import tiny
 import tiny_ofa
 import torch
 import transformers as tf
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch.testing import assert_close
 from transformers import TrainerCallback
@@ -28,6 +29,7 @@ from rankscope.errors import (
     NonFinite,
     OutputExists,
     RankscopeError,
+    StorageError,
     UnknownName,
     UsageError,
 )
@@ -348,6 +350,39 @@ def test_a_run_that_diverges_at_once_has_nothing_to_keep(base: Callable[[str], P
             callbacks=[Diverge(0, 1)], **SMALL,
         )  # fmt: skip
     assert not (tmp_path / "o").exists() or not list((tmp_path / "o").glob("last-good*"))
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(28, "No space left on device"),
+        SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)"),
+        RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 88832 vs 88724"),
+    ],
+)
+def test_a_full_disk_is_told_and_the_run_continues(
+    base: Callable[[str], Path], undisturbed: Path, error: Exception, tmp_path: Path
+) -> None:
+    class Full(TrainerCallback):
+        def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            if (Path(args.output_dir).name, state.global_step) == ("stage-1", 4):
+                raise error
+
+    data, out = examples("gpt2", 12), tmp_path / "o"
+    with pytest.raises(StorageError, match=r"cannot write .*bytes are free; .* is continued with resume") as told:
+        train(base("gpt2"), data=data, out=out, callbacks=[Full()], **RUN)
+    assert told.value.__cause__ is error
+    train(base("gpt2"), data=data, out=out, resume=True, **RUN)
+    assert same(out, undisturbed)
+
+
+def test_other_errors_are_no_fault_of_the_disk(base: Callable[[str], Path], tmp_path: Path) -> None:
+    class Wrong(TrainerCallback):
+        def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            raise RuntimeError("sizes differ")
+
+    with pytest.raises(RuntimeError, match="sizes differ"):
+        train(base("gpt2"), data=examples("gpt2", 4), out=tmp_path / "o", callbacks=[Wrong()], **RUN)
 
 
 def test_epochs_are_kept_as_checkpoints(base: Callable[[str], Path], tmp_path: Path) -> None:

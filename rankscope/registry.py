@@ -7,6 +7,7 @@ import importlib
 import importlib.util
 import re
 from collections.abc import Callable, Iterator
+from difflib import get_close_matches
 from pathlib import Path
 
 from torch import Tensor
@@ -130,9 +131,10 @@ def known(what: Measure) -> Definition | Comparison:
     if isinstance(found, WeightDefinition):
         raise UsageError(f"{what} is a number of weights, not of features; ask 'rankscope weights' for it")
     if found is None:
-        raise UnknownName(
-            f"there is no measure {what!r}; there are {', '.join(sorted({**DEFINITIONS, **COMPARISONS}))}"
-        )
+        names = sorted({**DEFINITIONS, **COMPARISONS})
+        near = get_close_matches(what, names)
+        nearest = f" (nearest: {', '.join(near)})" if near else ""
+        raise UnknownName(f"there is no measure {what!r}{nearest}; there are {', '.join(names)}")
     return found
 
 

@@ -93,7 +93,7 @@ def select(spec: str | Sequence[str | Site], available: Sequence[Site]) -> tuple
     for part in parts:
         found = _matching(part, available)
         if not found:
-            raise UnknownName(f"the model has no site {part!r}; it has {describe(available)}")
+            raise UnknownName(f"there is no site {part!r}; there are {describe(available)}")
         chosen.update(found)
     return tuple(site for site in available if site in chosen)
 

@@ -38,7 +38,7 @@ def test_all_names_every_site_and_a_sequence_works_as_a_list() -> None:
 
 @pytest.mark.parametrize("spec", ["decoder.9", "decoder.4-9", "nowhere", "6:", "-7", "", "decoder.6:"])
 def test_an_unknown_site_is_refused_with_those_there_are(spec: str) -> None:
-    with pytest.raises(UnknownName, match=r"it has vision \(embed, 0-5, final\), decoder \(embed, 0-5, final\)"):
+    with pytest.raises(UnknownName, match=r"there are vision \(embed, 0-5, final\), decoder \(embed, 0-5, final\)"):
         select(spec, AVAILABLE)
 
 

@@ -144,7 +144,7 @@ def test_definitions_lists_every_measure(rankscope_: Call) -> None:
         (["measure"], 2, "Missing argument"),
         (["collect", "nowhere"], 3, "error: there is no folder 'nowhere'"),
         (["measure", "nowhere.pt"], 4, "error: there is no run at nowhere.pt"),
-        (["collect", "{gpt2}", "--layers", "decoder.9"], 2, "error: the model has no site 'decoder.9'"),
+        (["collect", "{gpt2}", "--layers", "decoder.9"], 2, "error: there is no site 'decoder.9'; there are"),
         (["collect", "{gpt2}", "--rows", "cls"], 2, "error: there is no row kind 'cls'"),
         (["collect", "{gpt2}", "--n", "99999"], 3, "99999 were asked for"),
         (["collect", "{gpt2}", "--data", "texts.xyz"], 3, "texts.xyz"),

@@ -114,6 +114,8 @@ def test_every_order_of_a_family_has_a_name() -> None:
     for name in ("hill-", "hill-x", "hill--1", "renyi-sigma-2"):
         with pytest.raises(UnknownName, match=f"there is no measure '{name}'"):
             known(name)
+    with pytest.raises(UnknownName, match=r"'stablerank' \(nearest: stable-rank.*\); there are .*, roy-vetterli"):
+        known("stablerank")
     for name in WEIGHT_DEFINITIONS:
         with pytest.raises(
             UsageError, match=f"{name} is a number of weights, not of features; ask 'rankscope weights'"

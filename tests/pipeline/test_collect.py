@@ -214,7 +214,7 @@ def test_a_plain_module_needs_tensors(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "error", "words"),
     [
-        ({"sites": "decoder.9"}, UnknownName, "no site 'decoder.9'; it has decoder"),
+        ({"sites": "decoder.9"}, UnknownName, "no site 'decoder.9'; there are decoder"),
         ({"rows": "cls"}, UnknownName, "no row kind 'cls'"),
         ({"n": 99}, DataError, "holds 48 examples; 99 were asked for"),
         ({"nonfinite": "drop"}, UsageError, "refuse or keep"),

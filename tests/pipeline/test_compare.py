@@ -241,7 +241,7 @@ def test_unknown_names_are_refused_with_those_there_are(runs: Runs) -> None:
         rankscope.measure(runs["lora"], ["frobnicity"])
     with pytest.raises(UsageError, match="cka relates two runs"):
         rankscope.measure(runs["lora"], ["cka"])
-    with pytest.raises(UnknownName, match=r"has no site|it has decoder"):
+    with pytest.raises(UnknownName, match=r"has no site|there are decoder"):
         rankscope.measure(runs["lora"], sites="encoder.1")
     with pytest.raises(UnknownName, match="was not measured; there are roy-vetterli"):
         rankscope.profile(runs["lora"], "roy-vetterli").of("cka")

@@ -94,7 +94,7 @@ def main() -> NoReturn:
 
 
 def _interrupted(number: int, frame: FrameType | None) -> NoReturn:
-    show.note("\ninterrupted; what was committed is kept, and the same command continues it")
+    show.note("\ninterrupted; what was committed is kept, and the same command continues it (train: with --resume)")
     sys.exit(128 + number)
 
 

@@ -7,9 +7,10 @@
                                     (the encoder of T5 or BART) as ``rankscope_prefix.<stack>``
 ``prefix.json``                     rows, stacks with their shapes, encoder, the stack that PEFT sees
 ``prefix_encoder.safetensors``      the prefix's own parameters, so that training can go on
+``README.md``                       what plain PEFT does with them
 =================================== =====================================================================
 
-Plain PEFT ignores the last two and the rows of other stacks. Where no stack takes a cache there are no
+Plain PEFT ignores the last three and the rows of other stacks. Where no stack takes a cache there are no
 ``prompt_embeddings``, and plain PEFT refuses the folder.
 """
 
@@ -34,6 +35,13 @@ from rankscope.models.stacks import stacks
 ABOUT, ENCODER = "prefix.json", "prefix_encoder.safetensors"
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 FORMAT = "rankscope-prefix/1"
+CARD = """# Prefix
+
+`rankscope.load_model("this folder")` gives the model with the prefix live in `forward` and in `generate`, in every stack that has
+one. Plain PEFT opens the folder too, but knows the prefix of the decoder alone, and its `generate` leaves that out on models
+that generate from an inner language model (BLIP-2), without a word.
+"""
+"""What is written beside a prefix."""
 PEFT_ROWS, OTHER_ROWS, HEAD = "prompt_embeddings", "rankscope_prefix.", "base_model."
 
 
@@ -71,6 +79,7 @@ def save_prefix(
         heads={name.removeprefix(HEAD).split(".")[0] for name in extra or ()},
     )
     config.save_pretrained(folder)
+    (folder / "README.md").write_text(CARD)
     tensors = dict(extra or {})
     for name, table in tables.items():
         rows = to_peft(table, prefix.shapes[name]) if name == seen and _twofold(model) else table

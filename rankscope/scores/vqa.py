@@ -127,6 +127,13 @@ _NORMALISED: Mapping[str, Callable[[str, Sequence[str]], tuple[str, list[str]]]]
 }
 
 
+def _normalised(prediction: str, answers: Sequence[str], rule: str) -> tuple[str, list[str]]:
+    """The answer and the annotators' answers, as the rule writes them."""
+    if rule not in _NORMALISED:
+        raise UnknownName(f"there is no VQA rule {rule!r}; the rules are {', '.join(RULES)}")
+    return _NORMALISED[rule](prediction, answers)
+
+
 def vqa_accuracy(prediction: str, answers: Sequence[str], *, rule: str = "official") -> float:
     """The accuracy of one answer.
 
@@ -141,9 +148,7 @@ def vqa_accuracy(prediction: str, answers: Sequence[str], *, rule: str = "offici
     Raises:
         UnknownName: no such rule.
     """
-    if rule not in _NORMALISED:
-        raise UnknownName(f"there is no VQA rule {rule!r}; the rules are {', '.join(RULES)}")
-    said, given = _NORMALISED[rule](prediction, answers)
+    said, given = _normalised(prediction, answers, rule)
     matches = given.count(said)
     # leaving out one who agrees leaves matches - 1, any other leaves matches
     return sum(min(1.0, (matches - (answer == said)) / 3) for answer in given) / len(given)
@@ -164,7 +169,5 @@ def told_accuracy(prediction: str, answers: Sequence[str], scores: Sequence[floa
     Raises:
         UnknownName: no such rule.
     """
-    if rule not in _NORMALISED:
-        raise UnknownName(f"there is no VQA rule {rule!r}; the rules are {', '.join(RULES)}")
-    said, given = _NORMALISED[rule](prediction, answers)
+    said, given = _normalised(prediction, answers, rule)
     return max((score for answer, score in zip(given, scores, strict=True) if answer == said), default=0.0)

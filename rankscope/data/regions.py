@@ -1,8 +1,9 @@
 """Features of image regions, and their tags: from VinVL's TSV files, ``.npz`` or safetensors. Read when asked for.
 
-A feature TSV has lines ``key<TAB>{"num_boxes": N, "features": "<base64 of float32, N × 2054>"}``, or ``key<TAB>N<TAB><base64>`` as
-Oscar's question answerer reads them, and beside it a ``.lineidx`` with the byte offset of each line; a label TSV has lines ``key<TAB>[{"class": "dog", …}]``. In ``.npz`` and safetensors files each array ``(N, D)`` bears the name
-of its image; in a folder of ``.npz`` files the file does, and the array is called ``features``.
+A feature TSV has lines ``key<TAB>{"num_boxes": N, "features": "<base64 of float32, N × 2054>"}``, or
+``key<TAB>N<TAB><base64>`` as Oscar's question answerer reads them, and beside it a ``.lineidx`` with the byte offset of each
+line; a label TSV has lines ``key<TAB>[{"class": "dog", …}]``. In ``.npz`` and safetensors files each array ``(N, D)`` bears
+the name of its image; in a folder of ``.npz`` files the file does, and the array is called ``features``.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import zipfile
+from abc import abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,18 +37,13 @@ class RegionFeatures(NamedTuple):
 class Regions(Protocol):
     """Regions that are read when they are asked for."""
 
+    @abstractmethod
     def open(self) -> RegionFeatures:
-        """The features and tags."""
+        """The features and tags.
 
-    def digest(self) -> str:
-        """A text that is equal exactly when the features and tags are."""
-
-
-class _Digest:
-    """The digest that every kind of regions has."""
-
-    def open(self) -> RegionFeatures:
-        raise NotImplementedError
+        Raises:
+            DataError: if what holds them is not what it should be.
+        """
 
     def digest(self) -> str:
         """The sha256 of features and tags."""
@@ -56,7 +53,7 @@ class _Digest:
 
 
 @dataclass(frozen=True)
-class TsvRegions(_Digest):
+class TsvRegions(Regions):
     """Regions on a line of a feature TSV."""
 
     path: Path
@@ -67,11 +64,6 @@ class TsvRegions(_Digest):
     tags: tuple[str, ...] = ()
 
     def open(self) -> RegionFeatures:
-        """The features and tags.
-
-        Raises:
-            DataError: if the line is not what it should be.
-        """
         where = f"the regions of image {self.name!r} at byte {self.offset} of {self.path}"
         with self.path.open("rb") as file:
             file.seek(self.offset)
@@ -108,7 +100,7 @@ def _boxes(line: str, where: str) -> tuple[int, str]:
 
 
 @dataclass(frozen=True)
-class ArrayRegions(_Digest):
+class ArrayRegions(Regions):
     """Regions in an array of a ``.npz`` or safetensors file."""
 
     path: Path
@@ -117,11 +109,6 @@ class ArrayRegions(_Digest):
     tags: tuple[str, ...] = ()
 
     def open(self) -> RegionFeatures:
-        """The features and tags.
-
-        Raises:
-            DataError: if the file or its array is not what it should be.
-        """
         array = _read_array(self.path, self.name)
         if array.ndim != 2 or not np.issubdtype(array.dtype, np.floating):
             raise DataError(

@@ -49,7 +49,8 @@ class Manifest:
     """The checkpoint: ``path``, ``base``, ``tunings``, ``digest``. Members called ``path`` say where, not what, and do
     not have to match when a collect is resumed."""
     probe: dict[str, Json]
-    """The probe set: ``name``, ``fingerprint`` and ``ids``, the ids of all samples in the data's order."""
+    """The probe set: ``name``, ``fingerprint`` and ``ids``, the ids of all samples in the data's order. Its name is where
+    the data lie as they were asked for, and does not have to match: the fingerprint says what they are."""
     rows: dict[str, Json]
     """Which rows: ``kind`` and whether special tokens are kept."""
     dtype: str
@@ -145,9 +146,10 @@ class Manifest:
             raise StoreCorrupt(f"{path}: {error}; {COLLECT_AGAIN}") from error
 
     def identity(self) -> dict[str, Json]:
-        """All that must match for a collect to be resumed: no name, no versions, no notes, and no paths."""
+        """All that must match for a collect to be resumed: no names, no versions, no notes, and no paths."""
         kept = {k: v for k, v in self.to_json().items() if k not in _VOLATILE}
-        return {**kept, "checkpoint": _without_paths(self.checkpoint)}
+        probe = {k: v for k, v in self.probe.items() if k != "name"}
+        return {**kept, "checkpoint": _without_paths(self.checkpoint), "probe": probe}
 
     @property
     def plan_digest(self) -> str:

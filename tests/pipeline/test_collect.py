@@ -375,9 +375,11 @@ def test_what_a_file_was_packed_from_does_not_stay(
     assert [path.name for path in tmp_path.iterdir()] == ["run.pt"]
 
 
-def test_a_checkpoint_that_was_moved_is_the_same(folder: Folder, texts: Path, tmp_path: Path) -> None:
+def test_a_checkpoint_and_data_that_were_moved_are_the_same(folder: Folder, texts: Path, tmp_path: Path) -> None:
     moved = shutil.copytree(folder("gpt2"), tmp_path / "elsewhere" / "gpt2")
-    there, here = (prepare(where, texts, out=tmp_path / "run.pt") for where in (folder("gpt2"), moved))
+    others = shutil.copy(texts, moved.parent / "the_same.jsonl")
+    there = prepare(folder("gpt2"), texts, out=tmp_path / "run.pt")
+    here = prepare(moved, others, out=tmp_path / "run.pt")
     assert there.manifest.plan_digest == here.manifest.plan_digest
     assert f"checkpoint  {moved}: gpt2\n" in here.in_words()
 

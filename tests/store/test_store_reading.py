@@ -255,6 +255,7 @@ def test_an_unfinished_run_of_another_plan_is_not_continued_and_the_differences_
     moved = manifest(
         name="other",
         checkpoint={**manifest().checkpoint, "path": "elsewhere"},
+        probe={**manifest().probe, "name": "./words.jsonl"},
         versions={"rankscope": "1"},
         notes=["n"],
     )

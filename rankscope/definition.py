@@ -1,7 +1,8 @@
 """What a named number is: the function, what it reads, and all that must be said beside its value.
 
 A measure's file makes one :class:`Definition` (a number of one run), :class:`Comparison` (a number of two runs) or
-:class:`WeightDefinition` (a number of weights) beside its function; :mod:`rankscope.registry` lists them. Nothing else has to know of a new measure.
+:class:`WeightDefinition` (a number of weights) beside its function; :mod:`rankscope.registry` lists them. Nothing else has
+to know of a new measure.
 """
 
 from __future__ import annotations
@@ -38,6 +39,9 @@ class Definition:
     """What a finite number of rows does to it, and what is done about that."""
     unit: str = "dimensions"
     """The unit on an axis."""
+    scale: Literal["identity", "log"] = "identity"
+    """Where its interval is made: ``log`` for a positive number such as a rank, whose interval then is positive too. A
+    difference of two is laid out on the number itself."""
     centred: bool = True
     """Whether it reads features from which the mean over rows was taken away (``reads="spectrum"`` only)."""
     resolved: bool = False

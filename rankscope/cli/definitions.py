@@ -54,6 +54,7 @@ def _paragraph(measure: Known) -> list[str]:
         "bias": measure.bias,
         "noise": getattr(measure, "noise", ""),
         "reads": measure.reads,
+        "interval": "on its logarithm" if getattr(measure, "scale", "") == "log" else "",
         "rows": f"{_enough(measure)} a feature are enough" if _enough(measure) else "",
     }
     return [measure.name, *(f"  {key:<9}{text}" for key, text in told.items() if text), ""]

@@ -37,7 +37,6 @@ SIZE = 48
 CELL = 16
 SHIFTED = 0.06
 """The share of the pre-training mixture that looks like the downstream domain, and the share that reads like it."""
-DOMAINS = ("plain", "told")
 TASKS = ("captions", "questions", "pretrain-captions", "pretrain-questions", "mixture")
 COUNTS = {"train": 4000, "val": 400, "test": 400}
 """How many examples a task holds where no number is asked for."""

@@ -120,36 +120,3 @@ def interval(value: Tensor, left_out: Tensor, *, scale: Scale = "identity", leve
     reach = critical_t(len(left_out) - 1, level).to(value.device) * se
     ends = (value - reach, value + reach) if scale == "identity" else (value * (-reach).exp(), value * reach.exp())
     return Interval(value, *ends, se, level, len(left_out))
-
-
-def difference(a: Tensor, a_left: Tensor, b: Tensor, b_left: Tensor, *, level: float = 0.95) -> Interval:
-    """Interval of ``b - a``, paired: the same samples are left out of both.
-
-    Args:
-        a: ``(*,)`` the number of the reference on all rows.
-        a_left: ``(G, *)`` the number of the reference without each group.
-        b: ``(*,)`` the number of the tuned run.
-        b_left: ``(G, *)`` the number of the tuned run without each group.
-        level: confidence.
-
-    Raises:
-        NotComparable: with fewer than two groups, or different groups.
-    """
-    _same_groups(a_left, b_left)
-    return interval(b - a, b_left - a_left, level=level)
-
-
-def ratio(a: Tensor, a_left: Tensor, b: Tensor, b_left: Tensor, *, level: float = 0.95) -> Interval:
-    """Interval of ``b / a`` for positive numbers, paired and made on the logarithm.
-
-    Args and errors as :func:`difference`.
-    """
-    _same_groups(a_left, b_left)
-    return interval(b / a, b_left / a_left, scale="log", level=level)
-
-
-def _same_groups(a_left: Tensor, b_left: Tensor) -> None:
-    if len(a_left) != len(b_left):
-        raise NotComparable(
-            f"a paired interval leaves the same groups out of both runs; one has {len(a_left)} and the other {len(b_left)}"
-        )

@@ -211,8 +211,3 @@ class PairMoments(Sums):
     def cross_scatter(self) -> Tensor:
         """``(*, d_a, d_b)`` Σ (x_a - x̄_a)(x_b - x̄_b)ᵀ."""
         return self.cross - self.a.first[..., :, None] * self.b.offset[..., None, :]
-
-    @property
-    def swapped(self) -> PairMoments:
-        """The same sums with the two matrices in each other's place."""
-        return PairMoments(self.b, self.a, self.cross.mT, self.b_weighted, self.a_weighted, self.norms)

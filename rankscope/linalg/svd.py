@@ -141,61 +141,24 @@ def singular_values_of(moments: Moments, *, centre: bool = True, dtype: torch.dt
     return Decomposition(values.reshape(*batch, r), routes, dtype, n, d, centre, norm, int(clipped.sum()))
 
 
-def leading_axes(x: Tensor, k: int, *, centre: bool = True) -> Axes:
-    """The k leading right singular vectors of each matrix of a batch, through the smaller Gram matrix.
-
-    Args:
-        x: ``(*, n, d)`` features.
-        k: how many, at most min(n, d).
-        centre: take the mean over rows away first.
-
-    Raises:
-        NonFinite: if a feature is NaN or infinite.
-        UsageError: if k is not between 1 and min(n, d).
-    """
-    x = _checked(x)
-    n, d = x.shape[-2:]
-    _check_k(k, min(n, d))
-    gram = _gram(x.reshape(math.prod(x.shape[:-2]), n, d), centre=centre)
-    gram = gram.reshape(*x.shape[:-2], *gram.shape[-2:])
-    if not torch.isfinite(gram).all():
-        raise NonFinite("features must be finite; some are NaN or infinite")
-    values, vectors = _axes(gram, k)
-    if n < d:
-        vectors = _signed(torch.linalg.qr(_lifted(x, centre=centre).mT @ vectors).Q)
-    return Axes(values, vectors)
-
-
 def leading_axes_of(moments: Moments, k: int, *, centre: bool = True) -> Axes:
     """The k leading right singular vectors of the rows that went into the moments.
 
     Raises:
         UsageError: if k is not between 1 and d.
     """
-    _check_k(k, moments.width)
-    return _axes(moments.scatter if centre else moments.gram, k)
-
-
-def _check_k(k: int, most: int) -> None:
-    if not 1 <= k <= most:
-        raise UsageError(f"there are {most} directions; asked for the leading {k}")
+    if not 1 <= k <= moments.width:
+        raise UsageError(f"there are {moments.width} directions; asked for the leading {k}")
+    squares, vectors = torch.linalg.eigh(moments.scatter if centre else moments.gram)
+    values, vectors = squares.flip(-1)[..., : k + 1].clamp(min=0).sqrt(), vectors.flip(-1)[..., :k]
+    largest = vectors.gather(-2, vectors.abs().argmax(-2, keepdim=True))
+    return Axes(values, torch.where(largest < 0, -vectors, vectors))
 
 
 def _checked(x: Tensor) -> Tensor:
     if x.ndim < 2 or not x.is_floating_point():
         raise UsageError(f"features are (*, n, d) floating numbers; got shape {tuple(x.shape)}, {x.dtype}")
     return x.detach()
-
-
-def _axes(gram: Tensor, k: int) -> Axes:
-    squares, vectors = torch.linalg.eigh(gram)
-    values = squares.flip(-1)[..., : k + 1].clamp(min=0).sqrt()
-    return Axes(values, _signed(vectors.flip(-1)[..., :k]))
-
-
-def _signed(vectors: Tensor) -> Tensor:
-    largest = vectors.gather(-2, vectors.abs().argmax(-2, keepdim=True))
-    return torch.where(largest < 0, -vectors, vectors)
 
 
 def _lifted(x: Tensor, *, centre: bool) -> Tensor:

@@ -69,6 +69,7 @@ DEFINITION = Definition(
     name="diff-erank",
     function=erank_of_samples,
     reads="rows",
+    scale="log",
     formula="exp(mean over samples of -sum p ln p), p = eig / tr of the covariance of centred rows of length one",
     citation="Wei et al., Diff-eRank, NeurIPS 2024 (arXiv 2401.17139), definition 3; their number is untrained - trained",
     low="1",

@@ -79,6 +79,7 @@ DEFINITIONS = (
         name="condition",
         function=resolved_condition,
         reads="rows",
+        scale="log",
         formula="sigma_1 / smallest sigma above the floor of the stored dtype, of the centred features",
         citation="Tsitsulin et al. 2023 (arXiv 2305.16562), pseudo-condition number",
         low="1",

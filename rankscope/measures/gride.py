@@ -91,6 +91,7 @@ DEFINITION = Definition(
     name="gride",
     function=gride,
     reads="rows",
+    scale="log",
     formula="root of the likelihood of r_4 / r_2, duplicates removed, other samples by their nearest row",
     citation="Denti et al. 2022 (arXiv 2104.13832), equation 8",
     low="0",

@@ -104,6 +104,7 @@ def of_order(q: float, base: Base = "lambda") -> Definition:
         name=f"hill-{'sigma-' if base == 'sigma' else ''}{q:g}",
         function=partial(hill, q=q, base=base),
         reads="spectrum",
+        scale="log",
         resolved=True,
         formula=f"{general}, p = {p}, of the centred features{f': the same as {alias}' if alias else ''}",
         citation="Hill, Ecology 54 (1973), equation 2",

@@ -46,6 +46,7 @@ DEFINITION = Definition(
     name="levina-bickel",
     function=levina_bickel,
     reads="rows",
+    scale="log",
     formula="1 / mean_i mean_(j<k) ln(T_k / T_j), k = 20, duplicates removed, other samples by their nearest row",
     citation="Levina & Bickel, NIPS 2004, equation 8; MacKay & Ghahramani 2005",
     low="0",

@@ -66,6 +66,7 @@ DEFINITION = Definition(
     name="lidar",
     function=lidar,
     reads="rows",
+    scale="log",
     formula="exp(-sum p ln p), p = lambda / sum lambda + 1e-7, lambda = eig(Sw^-1/2 Sb Sw^-1/2), Sw with 1e-4 I",
     citation="Thilak et al., LiDAR, ICLR 2024 (arXiv 2312.04000), equations 1 to 4",
     low="1",

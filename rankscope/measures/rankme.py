@@ -38,6 +38,7 @@ DEFINITION = Definition(
     name="rankme",
     function=rankme,
     reads="spectrum",
+    scale="log",
     formula="exp(-sum p ln p), p = sigma / sum sigma + 1e-7, of the uncentred features",
     citation="Garrido et al., RankMe, ICML 2023 (arXiv 2210.02885), equation 1",
     low="1",

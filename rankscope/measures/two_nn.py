@@ -62,6 +62,7 @@ DEFINITION = Definition(
     name="two-nn",
     function=two_nn,
     reads="rows",
+    scale="log",
     formula="(N - 1) / sum ln(r_2 / r_1), duplicates removed, other samples by their nearest row",
     citation="Facco et al. 2017 (arXiv 1803.06992)",
     low="0",

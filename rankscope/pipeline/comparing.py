@@ -166,7 +166,12 @@ def _compared(
             calm = _without_sinks(what, view, based)
     except NO_VALUE as error:
         nothing = str(error)
-    a, b, between = (interval_of(x, level) for x in parts[:3])
+    scale = what.scale if isinstance(what, Definition) and not based else "identity"
+    a, b, between = (
+        interval_of(parts.a, level, scale),
+        interval_of(parts.b, level, scale),
+        interval_of(parts.between, level),
+    )
     record = Compared(
         site=str(site),
         measure=what.name,

@@ -12,7 +12,7 @@ from rankscope.definition import Comparison, Definition, rows_enough
 from rankscope.devices import where
 from rankscope.errors import DataError, NotComparable
 from rankscope.estimate import Replicates, View
-from rankscope.inference import jackknife
+from rankscope.inference.jackknife import Scale, interval
 from rankscope.linalg.svd import singular_values
 from rankscope.pipeline.guards import APART, GuardedView, check_finite, check_variant, guarded_view
 from rankscope.pipeline.references import like_noise
@@ -126,13 +126,15 @@ def _measured(run: Run, site: Site, what: Definition, view: GuardedView, level: 
             calm = float(view.calm.measured(what, 0).value) if view.calm else NOTHING
     except NO_VALUE as error:
         nothing = str(error)
-    interval = interval_of(found, level)
+    limits = interval_of(found, level, what.scale)
+    endless = found and len(found.left_out) and limits.value == limits.value and limits.low != limits.low
+    lost = "not positive without some of the samples, so without an interval" if endless else ""
     return Measured(
         site=str(site),
         measure=what.name,
-        value=interval.value,
-        low=interval.low,
-        high=interval.high,
+        value=limits.value,
+        low=limits.low,
+        high=limits.high,
         noise=noise,
         n=view.n,
         samples=view.rows.samples,
@@ -140,7 +142,7 @@ def _measured(run: Run, site: Site, what: Definition, view: GuardedView, level: 
         dtype=dtype_name(view.features[0]),
         convention=convention(what, run),
         unit=what.unit,
-        note=nothing or caution(what, view, found),
+        note=nothing or APART.join(filter(None, (lost, caution(what, view, found)))),
         variant=view.variant,
         refused=bool(view.refused),
         mean_share=view.mean_share(0),
@@ -177,13 +179,13 @@ class Limits(NamedTuple):
     high: float = NOTHING
 
 
-def interval_of(estimate: Replicates | None, level: float) -> Limits:
+def interval_of(estimate: Replicates | None, level: float, scale: Scale = "identity") -> Limits:
     """The jackknife interval of an estimate; NaN where there is none."""
     if estimate is None:
         return Limits()
     if not len(estimate.left_out):
         return Limits(float(estimate.value))
-    found = jackknife.interval(estimate.value, estimate.left_out, level=level)
+    found = interval(estimate.value, estimate.left_out, scale=scale, level=level)
     return Limits(float(found.value), float(found.low), float(found.high))
 
 
@@ -201,7 +203,11 @@ def why_not(what: Definition | Comparison, view: GuardedView) -> str:
 
 def caution(what: Definition | Comparison, view: GuardedView, found: Replicates | None = None) -> str:
     """What must be said beside a number that has a meaning."""
-    bare = "too few rows to leave any out, so without an interval" if found and not len(found.left_out) else ""
+    bare = (
+        "too few rows or groups of samples to leave any out, so without an interval"
+        if found and not len(found.left_out)
+        else ""
+    )
     void = "not defined on these features" if found and found.value != found.value else ""
     return APART.join(filter(None, (void, bare, _caution(what, view), _floor_words(what, view), *view.remarks)))
 

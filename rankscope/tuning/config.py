@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from rankscope.errors import UsageError
@@ -193,28 +192,10 @@ class Recipe:
         _require(min(self.max_length, self.save_steps) >= 0, "max_length and save_steps are not negative")
 
     def to_dict(self) -> dict[str, Any]:
-        """The recipe as plain data, everything spelled out; :meth:`of_dict` reads it."""
+        """The recipe as plain data, everything spelled out."""
         return asdict(self)
-
-    @classmethod
-    def of_dict(cls, content: Mapping[str, Any]) -> Recipe:
-        """The recipe that :meth:`to_dict` wrote."""
-        parts = {name: made(kind, content[name]) for name, kind in GROUPS.items()}
-        stages = tuple(made(Stage, stage) for stage in content["stages"])
-        plain = {f.name: content[f.name] for f in fields(cls) if f.name not in (*GROUPS, "stages")}
-        return cls(stages=stages, **plain, **parts)
 
 
 GROUPS: dict[str, type[Any]] = {
     "prefix": PrefixOptions, "lora": LoraOptions, "adapter": AdapterOptions, "full": FullOptions, "scst": ScstOptions,
 }  # fmt: skip
-
-
-def made(kind: type[Any], content: Mapping[str, Any]) -> Any:
-    """The dataclass of plain data: lists become tuples, a single text a tuple where one is meant."""
-    defaults = {f.name: str(f.type) for f in fields(kind)}
-    values = {k: tuple(v) if isinstance(v, list) else v for k, v in content.items()}
-    for name, value in values.items():
-        if defaults[name].startswith("tuple") and isinstance(value, str):
-            values[name] = tuple(part.strip() for part in value.split(",") if part.strip())
-    return kind(**values)

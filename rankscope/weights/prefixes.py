@@ -51,27 +51,6 @@ def prefix_spectrum(prefix: Tensor) -> PrefixSpectrum:
     return PrefixSpectrum(values, entropy.exp().where(total[..., 0] > 0, 0))
 
 
-def split_prefix(saved: Tensor, *, layers: int, heads: int) -> Tensor:
-    """A prefix as PEFT saves it, taken apart by layer, keys and values, and head.
-
-    Args:
-        saved: ``(rows, layers * 2 * heads * width)`` the tensor ``prompt_embeddings``.
-        layers: number of layers.
-        heads: number of key-value heads of a layer.
-
-    Returns:
-        ``(layers, 2, heads, rows, width)``; index 0 of the second dimension are keys, 1 values.
-
-    Raises:
-        UsageError: if the numbers do not divide.
-    """
-    if saved.ndim != 2 or saved.shape[1] % (layers * 2 * heads):
-        raise UsageError(
-            f"a prefix of shape {tuple(saved.shape)} does not divide into {layers} layers x 2 x {heads} heads"
-        )
-    return saved.reshape(len(saved), layers, 2, heads, -1).movedim(0, 3)
-
-
 DEFINITION = WeightDefinition(
     name="prefix-effective",
     function=prefix_spectrum,

@@ -76,6 +76,17 @@ def test_intervals_leave_out_samples_never_tokens(runs: Runs) -> None:
     assert few.records[0].high - few.records[0].low > 0
 
 
+def test_the_interval_of_a_rank_is_made_on_its_logarithm_and_that_of_a_change_on_itself(runs: Runs) -> None:
+    rank, mean_share = rankscope.measure(runs["lora"], ["participation-ratio", "mean-share"], sites="decoder.1").records
+    assert rank.low * rank.high == pytest.approx(rank.value**2)
+    assert mean_share.low + mean_share.high == pytest.approx(2 * mean_share.value)
+    plain = rankscope.compare(runs["none"], runs["lora"], measures=["participation-ratio"], sites="decoder.1").records[
+        0
+    ]
+    assert (plain.b_low, plain.b_high) == pytest.approx((rank.low, rank.high))
+    assert plain.low + plain.high == pytest.approx(2 * plain.value)
+
+
 def test_a_change_is_signed_against_the_base_and_paired(contrast: Contrast, runs: Runs) -> None:
     for record in contrast.of("roy-vetterli"):
         values = {
@@ -198,7 +209,7 @@ def test_where_none_can_be_left_out_a_number_has_no_interval(tmp_path: Path) -> 
     ratio = found["participation-ratio"]
     assert ratio.value == ratio.value
     assert math.isnan(ratio.low)
-    assert "too few rows to leave any out, so without an interval" in ratio.note
+    assert "too few rows or groups of samples to leave any out, so without an interval" in ratio.note
     assert found["curvature"].note == "needs several rows a sample; collect with rows=tokens"
     compared = {r.measure: r for r in rankscope.compare(*runs).records}
     assert math.isnan(compared["participation-ratio"].low)

@@ -151,6 +151,15 @@ def test_values_below_the_floor_of_the_dtype_are_told_and_left_out(make: Make) -
     assert abs(found["alpha-req"].value - exact_alpha.value) < abs(float(naive) - exact_alpha.value)
 
 
+def test_a_rank_that_is_zero_without_one_sample_has_no_interval(make: Make) -> None:
+    x = torch.zeros(12, 4)
+    x[3] = 1.0
+    (found,) = rankscope.measure(make("one", x), ["roy-vetterli"], groups=12, allow_duplicates=True).records
+    assert found.value == pytest.approx(1)
+    assert (found.low != found.low, found.high != found.high) == (True, True)
+    assert "not positive without some of the samples, so without an interval" in found.note
+
+
 def test_noise_has_the_dtype_of_the_features(make: Make) -> None:
     """Noise in another dtype would have another floor."""
     run = make("half", draw(200, 16).bfloat16())

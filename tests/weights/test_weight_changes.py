@@ -9,7 +9,7 @@ from torch.testing import assert_close
 
 from rankscope.errors import UsageError
 from rankscope.weights.intruders import intruder_null, intruders
-from rankscope.weights.prefixes import prefix_spectrum, split_prefix
+from rankscope.weights.prefixes import prefix_spectrum
 from rankscope.weights.updates import full_update, low_rank_update
 
 
@@ -112,17 +112,6 @@ def test_a_prefix_of_equal_rows_is_one_row() -> None:
     assert prefix_spectrum(draw(16, 8).bfloat16()).values.dtype == torch.float64
 
 
-def test_a_saved_prefix_is_taken_apart_as_peft_lays_it_out() -> None:
-    rows, layers, heads, width = 3, 2, 4, 5
-    saved = torch.arange(rows * layers * 2 * heads * width, dtype=torch.float64).reshape(rows, -1)
-    parts = split_prefix(saved, layers=layers, heads=heads)
-    assert parts.shape == (layers, 2, heads, rows, width)
-    as_peft = saved.view(1, rows, layers * 2, heads, width).permute(2, 0, 3, 1, 4).split(2)
-    for layer in range(layers):
-        assert torch.equal(parts[layer, 0], as_peft[layer][0, 0])
-        assert torch.equal(parts[layer, 1], as_peft[layer][1, 0])
-
-
 def test_refusals() -> None:
     with pytest.raises(UsageError, match=r"the factors do not fit: B is \(4, 2\) and A is \(3, 5\)"):
         low_rank_update(draw(4, 2), draw(3, 5))
@@ -134,5 +123,3 @@ def test_refusals() -> None:
         intruders(draw(4, 4), draw(4, 4), threshold=0)
     with pytest.raises(UsageError, match=r"at least one row; got shape \(0, 4\)"):
         prefix_spectrum(draw(0, 4))
-    with pytest.raises(UsageError, match="does not divide into 2 layers x 2 x 3 heads"):
-        split_prefix(draw(4, 10), layers=2, heads=3)

@@ -26,6 +26,8 @@ from rankscope.models.prefix_attention import self_attention
 from rankscope.models.prefix_join import HELD, NAME, Folded, compute_dtype, join, many, widened
 from rankscope.models.stacks import Stack, stacks, unwrapped
 
+_CACHES = ("cache", "past_key_values")
+"""What a module may call the cache that it takes: transformers renamed the second the first in 5.24."""
 _MASKS_OUTSIDE = ("paligemma",)
 """Types whose outer model makes the masks and positions of the language model inside from the cache that it hands over:
 there a prefix is joined inside each attention, where neither counts it."""
@@ -159,7 +161,7 @@ def cached_owner(model: nn.Module, there: Mapping[str, Stack], name: str) -> nn.
         if any(id(inner) in others for inner in module.modules()):
             return None
         takes = inspect.signature(module.forward).parameters
-        if "past_key_values" in takes and ("inputs_embeds" in takes or "input_ids" in takes):
+        if any(name in takes for name in _CACHES) and ("inputs_embeds" in takes or "input_ids" in takes):
             return None if getattr(module, "is_decoder", None) is False and _twofold(module) else module
     return None
 
@@ -184,6 +186,7 @@ class InCache:
         self.prefix, self.stack, self.block = prefix, stack, block
         signature = inspect.signature(owner.forward)
         self.names = [p.name for p in signature.parameters.values() if p.kind is p.POSITIONAL_OR_KEYWORD]
+        self.cache = next(name for name in _CACHES if name in self.names)
 
     def __call__(
         self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -192,9 +195,10 @@ class InCache:
             raise no_checkpointing(self.stack)
         given = dict(zip(self.names, args, strict=False)) | kwargs
         inputs = next(given[k] for k in ("inputs_embeds", "input_ids") if given.get(k) is not None)
-        past = self._filled(module, given.get("past_key_values"), inputs)
+        caches = [given.pop(name, None) for name in _CACHES]
+        past = self._filled(module, next((c for c in caches if c is not None), None), inputs)
         self._fits(module, past, inputs.shape[1])
-        given["past_key_values"] = past
+        given[self.cache] = past
         given["attention_mask"] = widened(given.get("attention_mask"), self.prefix.rows)
         if given.get("position_ids") is not None:
             given["position_ids"] = given["position_ids"] + self.prefix.rows

@@ -101,7 +101,8 @@ def expected(model: Any, inputs: dict[str, Tensor], name: str) -> dict[Site, Ten
         found = numbered("vision", vision.hidden_states, normed=False) | numbered(
             "decoder", out.hidden_states, normed=True
         )
-        return {**found, Site("projector", "output"): out.image_hidden_states[None]}
+        seen = vision.hidden_states[core(model).config.vision_feature_layer][:, 1:]  # without [CLS]
+        return {**found, Site("projector", "output"): core(model).model.multi_modal_projector(seen)}
     return _blip2(core(model), pixels) | _language(out.language_model_outputs)
 
 

@@ -74,10 +74,11 @@ class OFAModel(OFAPreTrainedModel, GenerationMixin):
             input_ids, patch_images, attention_mask: what the encoder reads; see :class:`OFAEncoder`.
             decoder_input_ids: ``(b, q)``; ``labels`` moved to the right after the start word, unless given.
             encoder_outputs: what the encoder returned, if it ran already.
-            past_key_values: a cache or prefix for the decoder.
+            past_key_values: a cache or prefix for the decoder; ``cache`` is the same under transformers' newer name. Of
+                two, as PEFT and ``generate`` may give, the fuller one holds.
             labels: ``(b, q)`` words, −100 where none is asked; the loss is their mean cross entropy.
             options: ``patch_masks``, ``inputs_embeds``, ``decoder_attention_mask``, ``decoder_inputs_embeds``,
-                ``use_cache``, ``output_hidden_states``, ``output_attentions``, ``return_dict``.
+                ``cache``, ``use_cache``, ``output_hidden_states``, ``output_attentions``, ``return_dict``.
 
         Raises:
             UsageError: for an unknown option, and whatever encoder and decoder refuse.
@@ -94,7 +95,7 @@ class OFAModel(OFAPreTrainedModel, GenerationMixin):
             decoder_input_ids,
             wanted["decoder_attention_mask"],
             encoder_outputs,
-            past_key_values,
+            _fuller(past_key_values, wanted["cache"]),
             wanted["decoder_inputs_embeds"],
             use_cache=wanted["use_cache"] and labels is None,
             **flags,
@@ -123,11 +124,17 @@ class OFAModel(OFAPreTrainedModel, GenerationMixin):
         return shifted.masked_fill(shifted == -100, self.config.pad_token_id)
 
 
+def _fuller(*caches: Cache | None) -> Cache | None:
+    """The cache with the most positions; None where none is given."""
+    return max((c for c in caches if c is not None), key=lambda c: c.get_seq_length(), default=None)
+
+
 _OPTIONS = (
     "patch_masks",
     "inputs_embeds",
     "decoder_attention_mask",
     "decoder_inputs_embeds",
+    "cache",
     "use_cache",
     "output_hidden_states",
     "output_attentions",

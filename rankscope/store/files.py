@@ -132,12 +132,16 @@ def _link(temporary: Path, target: Path) -> bool:
         target.hardlink_to(temporary)
     except FileExistsError:
         return False
+    except FileNotFoundError:
+        if not target.exists():
+            raise
+        return False  # another process has published the same, and tidied this one's temporary file away
     except OSError as error:
         if error.errno not in _NO_LINKS or target.exists():
             raise
         temporary.rename(target)
         return True
-    temporary.unlink()
+    temporary.unlink(missing_ok=True)  # another that completes the store may have tidied it away
     return True
 
 
@@ -157,9 +161,13 @@ def remove(path: Path) -> None:
 
 
 def remove_folder(folder: Path) -> None:
-    """Removes an empty folder, if it is there."""
+    """Removes an empty folder, if it is there; one that another process fills again is left to that."""
     with storing(folder), suppress(FileNotFoundError):
-        folder.rmdir()
+        try:
+            folder.rmdir()
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                raise
 
 
 def append_line(fd: int, path: Path, line: bytes) -> None:
@@ -264,18 +272,20 @@ def digest_of_file(path: Path) -> tuple[int, str]:
 
 
 def names_in(folder: Path) -> list[str]:
-    """The names in a folder, sorted; none if there is no folder.
+    """The names in a folder, sorted; none if there is no folder, or it goes away meanwhile.
 
     Raises:
         StoreCorrupt: if the folder is a link or not a folder.
     """
     try:
-        if folder.is_symlink() or not folder.is_dir():
-            if not os.path.lexists(folder):
-                return []
-            raise StoreCorrupt(f"{folder} is a link or a file, and should be a folder of the store; {COLLECT_AGAIN}")
+        if folder.is_symlink():
+            raise NotADirectoryError
         return sorted(entry.name for entry in folder.iterdir())
+    except FileNotFoundError:
+        return []
+    except NotADirectoryError:
+        raise StoreCorrupt(
+            f"{folder} is a link or a file, and should be a folder of the store; {COLLECT_AGAIN}"
+        ) from None
     except OSError as error:
-        if isinstance(error, StoreCorrupt):
-            raise
         raise StorageError(f"cannot read {folder}: {error.strerror}") from error

@@ -12,7 +12,9 @@ from rankscope.store.manifest import Manifest, read_plan
 _OURS = {layout.MANIFEST, layout.PLAN, layout.INDEX, layout.LOCK, layout.SHARDS, layout.COMMITS}
 
 
-def complete(path: Path, manifest: Manifest, batches: Collection[int], *, known: Mapping[int, layout.Commit]) -> int:
+def complete(
+    path: Path, manifest: Manifest, batches: Collection[int], *, known: Mapping[int, layout.Commit], tag: str = ""
+) -> int:
     """Writes ``index.json`` if every batch is committed, then tidies up.
 
     Args:
@@ -20,6 +22,7 @@ def complete(path: Path, manifest: Manifest, batches: Collection[int], *, known:
         manifest: what stands in its ``store.json``.
         batches: the ids of all batches of the plan.
         known: commits whose shards this process has written or checked; those of others are hashed here.
+        tag: what tells this process's temporary files from those of others that may complete it at the same time.
 
     Returns:
         The number of batches that are missing, or whose shard is not what was committed.
@@ -30,7 +33,7 @@ def complete(path: Path, manifest: Manifest, batches: Collection[int], *, known:
     if missing and (path / layout.INDEX).exists():  # another process has completed it meanwhile
         return 0
     if not missing:
-        files.write_new(path / layout.INDEX, layout.index_bytes(manifest, commits))
+        files.write_new(path / layout.INDEX, layout.index_bytes(manifest, commits), tag=tag)
         tidy(path, commits)
     return missing
 

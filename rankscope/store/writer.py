@@ -15,7 +15,7 @@ from typing import Literal, NamedTuple, Self
 
 from torch import Tensor
 
-from rankscope.errors import OutputExists, StoreCorrupt, StoreIncomplete, StoreMismatch, UsageError
+from rankscope.errors import OutputExists, StorageError, StoreCorrupt, StoreIncomplete, StoreMismatch, UsageError
 from rankscope.store import files, layout
 from rankscope.store.finish import complete, empty, refuse_foreign, tidy
 from rankscope.store.manifest import Batch, Manifest, plan_bytes
@@ -108,9 +108,15 @@ class Writer:
             empty(self.path)
         if self._is_finished():
             return
-        self._claim()
-        self._log = self._held.enter_context(layout.appending(self._log_path))
-        self._resume()
+        try:
+            self._claim()
+            self._log = self._held.enter_context(layout.appending(self._log_path))
+        except StorageError:  # the others may have completed the run, and removed the folder of the logs
+            if not self._is_finished():
+                raise
+            return
+        if not self._is_finished():  # by the others, while this process joined
+            self._resume()
 
     def _is_finished(self) -> bool:
         """Whether this very run is there complete: by another process, by one that died while tidying up, or for reuse."""
@@ -237,7 +243,7 @@ class Writer:
         """
         if self._complete:
             return True
-        missing = complete(self.path, self.manifest, tuple(self._batches), known=self._commits)
+        missing = complete(self.path, self.manifest, tuple(self._batches), known=self._commits, tag=self._tag)
         if missing and self._share.world == 1:
             raise StoreIncomplete(
                 f"{self.path}: {missing} of {len(self._batches)} batches are not committed; collect again"

@@ -153,7 +153,7 @@ def test_definitions_lists_every_measure(rankscope_: Call) -> None:
         (["definitions", "hill-q"], 2, "no measure 'hill-q'"),
         (["train", "{gpt2}"], 2, "give --method"),
         (["train", "{gpt2}", "--method", "frob"], 2, "no method 'frob'"),
-        (["train", "{gpt2}", "--method", "lora", "--lora-rnak", "3"], 2, "No such option: --lora-rnak"),
+        (["train", "{gpt2}", "--method", "lora", "--lora-rnak", "3"], 2, "No such option"),
         (["train", "{gpt2}", "--method", "lora", "--lora-rank", "x"], 2, "lora_rank is a whole number; got 'x'"),
         (["train", "{gpt2}", "--method", "lora", "--column", "text"], 2, "told as FIELD=NAME"),
         (["train", "--steps", "x", "--method", "lora"], 2, "steps is a whole number, or one a stage; got 'x'"),

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -25,6 +25,7 @@ from rankscope.errors import (
     UsageError,
 )
 from rankscope.store import Writer, discard, finalize, open_run, pack, tree_digest
+from rankscope.store.files import names_in, publish, write_temporary
 from rankscope.store.layout import read_commits
 
 
@@ -239,19 +240,19 @@ def test_another_number_of_processes_continues(tmp_path: Path, undisturbed: str,
 
 
 def test_processes_at_the_same_time_write_the_same_bytes(tmp_path: Path, undisturbed: str) -> None:
-    for case in range(5):
-        path, children = tmp_path / f"{case}", []
-        for rank in range(3):
+    for case in range(24):
+        path, children, world = tmp_path / f"{case}", [], (3, 7)[case % 2]
+        for rank in range(world):
             pid = os.fork()
             if pid == 0:
                 status = 1
                 try:
-                    collect(path, rank=rank, world=3)
+                    collect(path, rank=rank, world=world)
                     status = 0
                 finally:
                     os._exit(status)
             children.append(pid)
-        assert [os.waitpid(pid, 0)[1] for pid in children] == [0, 0, 0]
+        assert [os.waitpid(pid, 0)[1] for pid in children] == [0] * world
         assert tree_digest(path) == undisturbed
 
 
@@ -329,3 +330,47 @@ def test_the_bytes_do_not_depend_on_hash_seed_locale_or_folder(tmp_path: Path, u
     arguments = [sys.executable, "-X", "utf8", "-c", code, str(Path(__file__).parent), str(target)]
     done = subprocess.run(arguments, env=environment, cwd=tmp_path, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == undisturbed
+
+
+def test_a_log_folder_that_goes_away_while_it_is_listed_is_empty(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever completes a run removes it; a reader may be between looking at it and listing it."""
+    (tmp_path / "commits").mkdir()
+    listed = Path.iterdir
+
+    def late(self: Path) -> Iterator[Path]:
+        self.rmdir()
+        return listed(self)
+
+    monkeypatch.setattr(Path, "iterdir", late)
+    assert names_in(tmp_path / "commits") == []
+
+
+@pytest.mark.parametrize("step", ["_claim", "_resume"])
+def test_who_joins_while_the_others_complete_the_run_finds_it_finished(
+    tmp_path: Path, undisturbed: str, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    joining = getattr(Writer, step)
+
+    def meanwhile(self: Writer) -> None:
+        joining(self)
+        monkeypatch.undo()
+        for rank in range(2):
+            collect(tmp_path / "run", rank=rank, world=3)
+        if step == "_claim":
+            collect(tmp_path / "run", rank=2, world=3)
+
+    monkeypatch.setattr(Writer, step, meanwhile)
+    collect(tmp_path / "run", rank=2, world=3)
+    assert tree_digest(tmp_path / "run") == undisturbed
+
+
+def test_a_file_that_another_process_published_and_tidied_away_is_there(tmp_path: Path) -> None:
+    temporary = write_temporary(tmp_path / "index.json", [b"same"])
+    (tmp_path / "index.json").write_bytes(b"same")
+    temporary.unlink()
+    assert publish(temporary, tmp_path / "index.json") is False
+    (tmp_path / "index.json").unlink()
+    with pytest.raises(StorageError, match="No such file"):
+        publish(temporary, tmp_path / "index.json")

@@ -50,7 +50,7 @@ class Manifest:
     not have to match when a collect is resumed."""
     probe: dict[str, Json]
     """The probe set: ``name``, ``fingerprint`` and ``ids``, the ids of all samples in the data's order. Its name is where
-    the data lie as they were asked for, and does not have to match: the fingerprint says what they are."""
+    the data lie as they were asked for, and does not have to match when a collect is resumed: the fingerprint does."""
     rows: dict[str, Json]
     """Which rows: ``kind`` and whether special tokens are kept."""
     dtype: str
@@ -146,10 +146,9 @@ class Manifest:
             raise StoreCorrupt(f"{path}: {error}; {COLLECT_AGAIN}") from error
 
     def identity(self) -> dict[str, Json]:
-        """All that must match for a collect to be resumed: no names, no versions, no notes, and no paths."""
+        """What the features depend on: no name, no versions, no notes, and no paths."""
         kept = {k: v for k, v in self.to_json().items() if k not in _VOLATILE}
-        probe = {k: v for k, v in self.probe.items() if k != "name"}
-        return {**kept, "checkpoint": _without_paths(self.checkpoint), "probe": probe}
+        return {**kept, "checkpoint": _without_paths(self.checkpoint)}
 
     @property
     def plan_digest(self) -> str:
@@ -159,7 +158,7 @@ class Manifest:
     def differences(self, other: Manifest) -> list[str]:
         """What keeps this run from being continued as ``other``: ``field: this, and that``, a line each."""
         mine, theirs = dict(_leaves(self.identity())), dict(_leaves(other.identity()))
-        keys = [k for k in {**mine, **theirs} if mine.get(k, _ABSENT) != theirs.get(k, _ABSENT)]
+        keys = [k for k in {**mine, **theirs} if k != "probe.name" and mine.get(k, _ABSENT) != theirs.get(k, _ABSENT)]
         return [f"{k} is {_words(mine.get(k, _ABSENT))}, and now {_words(theirs.get(k, _ABSENT))}" for k in keys]
 
     def planned(self, plan: Sequence[Batch]) -> Manifest:

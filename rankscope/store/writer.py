@@ -124,7 +124,7 @@ class Writer:
             return False
         there = layout.read_manifest(self.path / layout.MANIFEST)
         untidy = (self.path / layout.COMMITS).exists()
-        if there.plan_digest != self.manifest.plan_digest or not (untidy or self._reuse or self._share.world > 1):
+        if there.differences(self.manifest) or not (untidy or self._reuse or self._share.world > 1):
             raise OutputExists(
                 f"{self.path} holds a finished run, {there.name!r}; it is kept unless --overwrite is given"
             )
@@ -139,7 +139,7 @@ class Writer:
         if (self.path / layout.INDEX).exists() or not (self.path / layout.MANIFEST).exists():
             return False
         try:
-            return layout.read_manifest(self.path / layout.MANIFEST).plan_digest == self.manifest.plan_digest
+            return not layout.read_manifest(self.path / layout.MANIFEST).differences(self.manifest)
         except StoreCorrupt:
             return False
 
@@ -151,7 +151,7 @@ class Writer:
             files.write_new(plan, lines, replace=True, tag=self._tag)
             files.write_new(target, layout.manifest_bytes(self.manifest), tag=self._tag)
         there = layout.read_manifest(target)
-        if there.plan_digest != self.manifest.plan_digest:
+        if there.differences(self.manifest):
             what = self._differences(there)
             raise StoreMismatch(f"{self.path} holds another run, unfinished: {what}; --overwrite starts anew")
         self.manifest = there

@@ -44,9 +44,7 @@ def plan_digest(manifest: dict[str, object]) -> str:
         return [without_paths(v) for v in value] if isinstance(value, list) else value
 
     kept = {k: v for k, v in manifest.items() if k not in ("name", "versions", "notes")}
-    kept["checkpoint"] = without_paths(kept["checkpoint"])
-    kept["probe"] = {k: v for k, v in dict(kept["probe"]).items() if k != "name"}  # type: ignore[call-overload]
-    return hashlib.sha256(line(kept)).hexdigest()
+    return hashlib.sha256(line({**kept, "checkpoint": without_paths(kept["checkpoint"])})).hexdigest()
 
 
 def read_safetensors(data: bytes) -> tuple[dict[str, str], dict[str, torch.Tensor]]:

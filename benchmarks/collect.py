@@ -77,7 +77,7 @@ def by_rankscope(base: Path, data: Path, out: Path) -> None:
 
 def forwards_alone(base: Path, data: Path, out: Path) -> None:
     """The forward passes of the library's own plan, without a hook and without a store."""
-    from rankscope.pipeline.prepare import prepare
+    from rankscope.collecting.prepare import prepare
 
     job = prepare(base, data, rows="tokens", out=out.with_name("never-written"))
     source, model = job.source, job.source.model

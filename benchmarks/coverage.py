@@ -27,12 +27,12 @@ import torch
 from scipy import stats
 from torch import Tensor
 
-from rankscope.estimate import View
+from rankscope.analysis.measure import Limits, interval_of
+from rankscope.analysis.view import View
 from rankscope.features import TEXT, Rows
 from rankscope.inference.bands import max_t
 from rankscope.inference.jackknife import centred_pseudo
 from rankscope.measures.effective_rank import effective_rank
-from rankscope.pipeline.measuring import Limits, interval_of
 from rankscope.registry import COMPARISONS, definition
 
 BOUNDS = (0.92, 0.98)

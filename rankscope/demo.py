@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rankscope.analysis.compare import compare
+from rankscope.collecting.collect import run_job
+from rankscope.collecting.prepare import prepare
 from rankscope.data import embedded_checkpoint
-from rankscope.pipeline.collecting import run_job
-from rankscope.pipeline.comparing import compare
-from rankscope.pipeline.measuring import Progress, silent
-from rankscope.pipeline.prepare import prepare
 from rankscope.plots import save
-from rankscope.result import Contrast
+from rankscope.progress import Progress, silent
+from rankscope.results.record import Contrast
 from rankscope.store import Run
 from rankscope.tuning import held_out_loss, train
 

@@ -7,11 +7,12 @@ from dataclasses import replace
 import pytest
 import torch
 
-from rankscope import registry, selftest
+from rankscope import registry
 from rankscope.errors import UnknownName
-from rankscope.planted import DISSOCIATION, SCENARIOS
-from rankscope.result import NOTHING
-from rankscope.selftest import Answer
+from rankscope.results.record import NOTHING
+from rankscope.selftest import answers as selftest
+from rankscope.selftest.answers import Answer
+from rankscope.selftest.planted import DISSOCIATION, SCENARIOS
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ from rankscope.cli import show
 from rankscope.errors import UsageError
 
 if TYPE_CHECKING:
-    from rankscope.arm_result import ArmCompared, ArmContrast
+    from rankscope.results.arms import ArmCompared, ArmContrast
 
 
 def named_arms(texts: Sequence[str]) -> dict[str, list[Path]]:

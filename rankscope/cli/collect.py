@@ -57,8 +57,8 @@ def collect(
 
     Example: rankscope collect lora/ --layers decoder.0,final --rows tokens --data texts.jsonl --out lora.pt
     """
-    from rankscope.pipeline.collecting import run_job
-    from rankscope.pipeline.prepare import prepare
+    from rankscope.collecting.collect import run_job
+    from rankscope.collecting.prepare import prepare
 
     job = prepare(
         checkpoint,

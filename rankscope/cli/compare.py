@@ -12,8 +12,8 @@ from rankscope.cli import arms, show
 from rankscope.errors import UsageError
 
 if TYPE_CHECKING:
-    from rankscope.arm_result import ArmContrast
-    from rankscope.result import Compared, Contrast
+    from rankscope.results.arms import ArmContrast
+    from rankscope.results.record import Compared, Contrast
 
 
 def compare(
@@ -96,7 +96,7 @@ class _Shown(NamedTuple):
 
 
 def _two(a: Path | None, b: Path | None, options: dict[str, Any]) -> _Shown:
-    from rankscope.pipeline.comparing import compare as run_compare
+    from rankscope.analysis.compare import compare as run_compare
 
     if a is None or b is None:
         raise UsageError("give two runs to compare, or --arm name=pattern for several of each recipe")
@@ -105,7 +105,7 @@ def _two(a: Path | None, b: Path | None, options: dict[str, Any]) -> _Shown:
 
 
 def _arms(given: list[str], options: dict[str, Any]) -> _Shown:
-    from rankscope.pipeline.arms import compare_arms
+    from rankscope.analysis.arms import compare_arms
 
     result = compare_arms(arms.named_arms(given), **options)
     return _Shown(result, lambda: arms.table(result), "-".join(result.arms))

@@ -10,7 +10,7 @@ import typer
 from rankscope.cli import show
 
 if TYPE_CHECKING:
-    from rankscope.curve_result import CurvePoint, Curves
+    from rankscope.results.curves import CurvePoint, Curves
 
 
 def curve(
@@ -32,9 +32,9 @@ def curve(
 
     Example: rankscope curve lora.pt --measures entropy-rank,participation-ratio --plot curve
     """
-    from rankscope.pipeline.curves import DEFAULT_CURVES
-    from rankscope.pipeline.curves import curve as run_curve
-    from rankscope.pipeline.resolve import as_run
+    from rankscope.analysis.curves import DEFAULT_CURVES
+    from rankscope.analysis.curves import curve as run_curve
+    from rankscope.collecting.resolve import as_run
     from rankscope.registry import named
 
     with show.progress("measuring", quiet=quiet) as progress:

@@ -10,7 +10,7 @@ import typer
 from rankscope.cli import show
 
 if TYPE_CHECKING:
-    from rankscope.result import Measured, Measurement
+    from rankscope.results.record import Measured, Measurement
 
 
 def measure(
@@ -33,8 +33,8 @@ def measure(
 
     Example: rankscope measure lora.pt --measures roy-vetterli,stable-rank --json
     """
-    from rankscope.pipeline.measuring import measure as run_measure
-    from rankscope.pipeline.resolve import as_run
+    from rankscope.analysis.measure import measure as run_measure
+    from rankscope.collecting.resolve import as_run
     from rankscope.registry import DEFAULT_DEFINITIONS, named
 
     chosen = named(measures) if measures else DEFAULT_DEFINITIONS

@@ -41,9 +41,9 @@ def score(
 
     Example: rankscope score predictions.jsonl --data scenes:captions/test
     """
-    from rankscope.pipeline.scoring import score as run_score
-    from rankscope.pipeline.scoring import write_submission
     from rankscope.scores import Java
+    from rankscope.scores.scoring import score as run_score
+    from rankscope.scores.scoring import write_submission
 
     probes = opened(data, images=images, regions=regions, answers=answers, columns=columns, restval=restval)
     if submission is not None:

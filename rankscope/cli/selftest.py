@@ -35,8 +35,8 @@ def selftest(
 
 
 def _tables(result: Selftest) -> None:
-    from rankscope.planted import DISSOCIATION
     from rankscope.selftest import COLUMNS
+    from rankscope.selftest.planted import DISSOCIATION
 
     names = [s.name for s in DISSOCIATION]
     cells = {(a.scenario, a.measure): a for a in result.answers}

@@ -72,7 +72,7 @@ def fits(columns: Sequence[str], lines: Sequence[Sequence[str]]) -> bool:
 
 def notes(records: Sequence[Any]) -> None:
     """What the records have to say, on stderr: each sentence once, with its measures and sites."""
-    from rankscope.pipeline.guards import APART
+    from rankscope.analysis.guards import APART
 
     said: dict[str, tuple[dict[str, None], dict[str, None]]] = {}
     for record in records:

@@ -10,7 +10,7 @@ import typer
 from rankscope.cli import show
 
 if TYPE_CHECKING:
-    from rankscope.weight_result import Weighed, WeightReport
+    from rankscope.results.weights import Weighed, WeightReport
 
 
 def weights(
@@ -33,7 +33,7 @@ def weights(
 
     Example: rankscope weights lora/ --modules '*.q_proj'
     """
-    from rankscope.pipeline.weighing import weigh
+    from rankscope.analysis.weigh import weigh
 
     with show.progress("weighing", quiet=quiet) as progress:
         result = weigh(

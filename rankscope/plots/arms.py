@@ -12,7 +12,7 @@ from rankscope.plots.style import grid, legend, styled
 from rankscope.sites import Site
 
 if TYPE_CHECKING:
-    from rankscope.arm_result import ArmContrast
+    from rankscope.results.arms import ArmContrast
 
 
 def arms(result: ArmContrast) -> Figure:

@@ -15,7 +15,7 @@ from rankscope.plots.style import legend, new_figure, panels, styled
 from rankscope.sites import Site
 
 if TYPE_CHECKING:
-    from rankscope.result import Contrast
+    from rankscope.results.record import Contrast
 
 RANKS = ("participation-ratio", "roy-vetterli", "pt-peft")
 """The definitions that a contrast draws along the sites."""

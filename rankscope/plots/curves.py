@@ -13,7 +13,7 @@ from rankscope.plots.style import grid, legend, look, panel_title, styled
 from rankscope.sites import Site
 
 if TYPE_CHECKING:
-    from rankscope.curve_result import Curves
+    from rankscope.results.curves import Curves
 
 MOST = 8
 """The most sites that are all drawn: so many looks can be told apart."""

@@ -11,7 +11,7 @@ from rankscope.plots.style import grid, legend, styled
 from rankscope.sites import Site
 
 if TYPE_CHECKING:
-    from rankscope.result import Measurement
+    from rankscope.results.record import Measurement
 
 
 def profiles(result: Measurement) -> Figure:

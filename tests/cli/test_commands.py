@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 import rankscope
-from rankscope.pipeline import collecting
+from rankscope.collecting import collect as collecting
 from rankscope.registry import WEIGHT_DEFINITIONS
 
 Call = Callable[..., Any]
@@ -321,7 +321,7 @@ def test_selftest_prints_its_table_and_ends_with_1_when_an_answer_is_wrong(
     assert done.code == 0
     for word in ("The dissociation table", "recoverability", "256 (256)", "10 of 10 answers lie within"):
         assert word in done.out
-    monkeypatch.setattr("rankscope.selftest._value", lambda record: 7.0)
+    monkeypatch.setattr("rankscope.selftest.answers._value", lambda record: 7.0)
     wrong = rankscope_("selftest", "--only", "identical", "--json")
     assert wrong.code == 1
     assert not any(a["right"] for a in json.loads(wrong.out))

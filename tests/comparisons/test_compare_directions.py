@@ -13,7 +13,7 @@ from torch import Tensor
 import rankscope
 from rankscope.errors import NotComparable, UnknownName
 from rankscope.registry import known, named
-from rankscope.result import Compared
+from rankscope.results.record import Compared
 from rankscope.store import Run, import_features
 
 N, D, FAMILIES = 240, 12, ("usage", "relative-usage", "recoverability", "drift")

@@ -13,7 +13,7 @@ from rankscope.comparisons.recoverability import recoverability
 from rankscope.comparisons.subspace import variance_captured
 from rankscope.errors import UnknownName, UsageError
 from rankscope.linalg.moments import PairMoments
-from rankscope.planted import CONTROLS, DISSOCIATION, SCENARIOS, Planted, plant
+from rankscope.selftest.planted import CONTROLS, DISSOCIATION, SCENARIOS, Planted, plant
 
 TOLERANCE = {
     "entropy-rank": (0.04, 0.15),

@@ -8,9 +8,9 @@ import pytest
 import torch
 
 import rankscope
+from rankscope.collecting.collect import run_job
+from rankscope.collecting.prepare import prepare
 from rankscope.models.dtypes import features_dtype, weights_dtype
-from rankscope.pipeline.collecting import run_job
-from rankscope.pipeline.prepare import prepare
 
 Folder = Callable[..., Path]
 HALF, FULL = torch.float16, torch.float32

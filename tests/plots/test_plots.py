@@ -12,12 +12,12 @@ import torch
 from matplotlib.container import ErrorbarContainer
 from matplotlib.figure import Figure
 
-from rankscope.curve_result import CurvePoint, Curves
 from rankscope.plots import Line, along, cumulative, descending, save, similarity
 from rankscope.plots.along import places, segments
 from rankscope.plots.naming import labels
 from rankscope.plots.style import grid, legend, look, styled
-from rankscope.result import Compared, Contrast, Measured, Measurement
+from rankscope.results.curves import CurvePoint, Curves
+from rankscope.results.record import Compared, Contrast, Measured, Measurement
 from rankscope.sites import Site
 from rankscope.spectrum import Spectrum
 

@@ -1,0 +1,1 @@
+"""Analysis: one run measured, several compared, each number with its interval and its references."""

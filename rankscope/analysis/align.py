@@ -1,0 +1,124 @@
+"""Several runs on the same rows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from rankscope.collecting.source import TENSORS
+from rankscope.errors import NotComparable
+from rankscope.features import Rows, common, first_difference
+from rankscope.sites import Site, describe, select
+from rankscope.store import Run
+
+_Kept = tuple[Sequence[Tensor | None], Rows]
+
+
+@dataclass(frozen=True)
+class Aligned:
+    """What several runs have in common."""
+
+    runs: tuple[Run, ...]
+    """The runs."""
+    sites: tuple[Site, ...]
+    """The sites that all have."""
+    common_rows: bool
+    """Whether rows that only some have are left out."""
+    _known: dict[tuple[str, ...], _Kept] = field(default_factory=dict, init=False, repr=False, compare=False)
+
+    def at(self, site: Site) -> tuple[list[Tensor], Rows]:
+        """The features of each run at a site, on the same rows.
+
+        Raises:
+            NotComparable: if the rows differ and no common ones were asked for, or there are none.
+        """
+        kept, rows = self._kept(site)
+        features = [run.features(site) for run in self.runs]
+        return [x if k is None else x[k] for x, k in zip(features, kept, strict=True)], rows
+
+    def samples(self, site: Site) -> set[int]:
+        """The places of the samples that have rows at a site, in the first run's ids."""
+        return set(self._kept(site)[1].sample.tolist())
+
+    def notes(self) -> list[str]:
+        """How many rows of each run are left out, a stack at a time."""
+        told = {site.stack: (site, self._kept(site)) for site in self.sites if self.common_rows}
+        return [
+            f"{stack}: the {len(rows)} rows that all have, of {', '.join(str(run.n(site)) for run in self.runs)}"
+            for stack, (site, (kept, rows)) in told.items()
+            if kept[0] is not None
+        ]
+
+    def _kept(self, site: Site) -> _Kept:
+        """For each run the rows that are kept at a site, None for all, and what they are; found once for a stack."""
+        stacks = tuple(run.manifest.stack(run.site(site)) for run in self.runs)
+        if stacks not in self._known:
+            self._known[stacks] = self._compared(site)
+        return self._known[stacks]
+
+    def _compared(self, site: Site) -> _Kept:
+        rows = [run.rows_at(site) for run in self.runs]
+        if all(first_difference(rows[0], other) is None for other in rows[1:]):
+            return [None] * len(rows), rows[0]
+        if not self.common_rows:
+            raise NotComparable(self._words(site, rows))
+        left, chosen = rows[0], [torch.arange(len(rows[0]))]
+        for other in rows[1:]:
+            mine, theirs = common(left, other)
+            left, chosen = left[mine], [*(c[mine] for c in chosen), theirs]
+        return chosen, left
+
+    def _words(self, site: Site, rows: Sequence[Rows]) -> str:
+        place = next(i for i, r in enumerate(rows) if first_difference(rows[0], r))
+        one, other = self.runs[0], self.runs[place]
+        kinds = [run.manifest.rows for run in (one, other)]
+        words = f"the rows of {one.name} and {other.name} differ at {site}: {first_difference(rows[0], rows[place])}"
+        told = " and ".join(f"{k['kind']}{' with special tokens' if k.get('keep_special') else ''}" for k in kinds)
+        do = "collect both on the same data" if kinds[0] == kinds[1] else f"their rows are {told}; collect one again"
+        return f"{words}; {do}, or compare the common rows (--common-rows, common_rows=True)"
+
+
+def data_notes(runs: Sequence[Run]) -> list[str]:
+    """What is to be said where runs were read on different data under the same ids.
+
+    Means over samples may be compared so, say of two prompts; tokens may not, and neither may tensors, whose ids are
+    only numbers: there the same ids would hide that the rows are not the same.
+
+    Raises:
+        NotComparable: for those.
+    """
+    notes = []
+    first = runs[0]
+    for other in runs[1:]:
+        imported = any("form" in run.manifest.checkpoint for run in (first, other))
+        mine, theirs = (run.manifest.probe for run in (first, other))
+        if imported or mine["fingerprint"] == theirs["fingerprint"] or first.manifest.ids != other.manifest.ids:
+            continue
+        words = f"{first.name} and {other.name} were read on different data whose samples have the same ids"
+        if mine["name"] == TENSORS or any(len(run.rows) > run.rows.samples for run in (first, other)):
+            raise NotComparable(f"{words}, so that their rows are not the same; collect both on the same data")
+        notes.append(f"{words}; what they share is the samples, not the inputs")
+    return notes
+
+
+def distinct_names(runs: Sequence[Run]) -> tuple[str, ...]:
+    """The names of the runs, numbered where two are called the same."""
+    names = [run.name for run in runs]
+    return tuple(n if names.count(n) == 1 else f"{n}#{i + 1}" for i, n in enumerate(names))
+
+
+def shared_sites(runs: Sequence[Run], sites: str | Sequence[str | Site]) -> tuple[Site, ...]:
+    """Those of the sites asked for that all runs have.
+
+    Raises:
+        NotComparable: if they share none.
+        UnknownName: if one was asked for that not all have.
+    """
+    shared = tuple(s for s in runs[0].sites if all(s in run.sites for run in runs[1:]))
+    if not shared:
+        what = "; ".join(f"{run.name} has {describe(run.sites)}" for run in runs)
+        raise NotComparable(f"the runs share no site: {what}")
+    return select(sites, shared)

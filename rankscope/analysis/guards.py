@@ -1,0 +1,261 @@
+"""What must be looked at before rows are measured: copies, as padding leaves them, and rows or features of massive size.
+
+Copies are refused, unless the data explain them: in a causal model two texts that begin alike give the same rows until
+they part, and at an embedding equal tokens give equal rows. Massive rows and features are told, and the numbers without
+them stand beside; nothing is dropped unless a variant was asked for, whose name stands in every record.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from rankscope.analysis.view import FEWEST, View
+from rankscope.errors import NonFinite, UnknownName
+from rankscope.features import Rows
+from rankscope.measures.sinks import massive_dimensions, sink_rows, standardised
+from rankscope.sites import Site
+
+VARIANTS = ("raw", "distinct", "sinks-dropped", "standardised")
+"""What may be done to the rows of all runs alike: nothing; copies left out; rows longer than ten medians left out; every
+feature divided by its deviation."""
+APART = " · "
+"""What stands between two things that are said beside one number."""
+MOST_COPIES = 0.005
+"""The share of unexplained copies from which rows are refused."""
+_CHUNK = 1 << 24
+_SPREAD = 0x9E3779B97F4A7C15 - (1 << 64)
+_BITS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+
+
+class GuardedView(View):
+    """A view, and what was found to be said of its rows."""
+
+    variant: str = "raw"
+    """What was done to the rows of all runs alike."""
+    refused: str = ""
+    """Why these rows are not to be measured; empty where they are."""
+    remarks: tuple[str, ...] = ()
+    """What must be said beside every number of these rows."""
+    calm: View | None = None
+    """The same without rows of massive length, where there are any."""
+
+    def only(self, *places: int) -> View:
+        """Some of the runs alone, with nothing left out; made once."""
+        chosen = [self.features[i] for i in places]
+        return self.once(
+            ("only", *places), lambda: View(chosen, self.rows, groups=FEWEST, device=self.device, replicated=False)
+        )
+
+    def mean_share(self, run: int) -> float:
+        """The mean row's share of a run's energy, of which uncentred measures speak."""
+        return self.once(("mean share", run), lambda: mean_share(self.features[run]))
+
+
+def check_variant(variant: str) -> None:
+    """Refuse an unknown variant.
+
+    Raises:
+        UnknownName: with those there are.
+    """
+    if variant not in VARIANTS:
+        raise UnknownName(f"there is no variant {variant!r} of the rows; there are {', '.join(VARIANTS)}")
+
+
+def guarded_view(
+    features: Sequence[Tensor],
+    rows: Rows,
+    site: Site,
+    *,
+    names: Sequence[str],
+    groups: int,
+    device: torch.device,
+    variant: str = "raw",
+    allow_duplicates: bool = False,
+) -> GuardedView:
+    """The view of runs at one site, with what is wrong with their rows.
+
+    Args:
+        features: for each run ``(n, d)``.
+        rows: where the n rows came from.
+        site: where they were read.
+        names: of each run.
+        groups: how many groups of samples to leave out in turn.
+        device: where to compute.
+        variant: one of :data:`VARIANTS`; rows are left out of all runs alike.
+        allow_duplicates: measure rows of which too many are copies.
+
+    Returns:
+        A view whose ``refused``, ``remarks`` and ``calm`` are set.
+
+    Raises:
+        NotComparable: for fewer than four rows or two samples.
+        NonFinite: if a feature is NaN or infinite.
+    """
+    for x, name in zip(features, names, strict=True):
+        check_finite(x, rows, site, name)
+    found = [copies(x, rows, site) for x in features]
+    refused, remarks = _judged(found, names, site, variant, allow_duplicates)
+    features, rows, left_out = _varied(features, rows, [mask for mask, _ in found], variant)
+    view = GuardedView(features, rows, groups=groups, device=device)
+    sinks = [sink_rows(x) for x in features]
+    massive = torch.stack(sinks).any(0)
+    view.variant, view.refused = variant, refused
+    view.remarks = tuple(filter(None, (*remarks, left_out, _massive_words(features, sinks, names), _norm_words(site))))
+    if int(massive.sum()) and len(torch.unique(rows.sample[~massive])) >= FEWEST:
+        kept = [x[~massive] for x in features]
+        view.calm = View(kept, rows[~massive], groups=groups, device=device, replicated=False)
+    return view
+
+
+def check_finite(x: Tensor, rows: Rows, site: Site, name: str) -> None:
+    """Refuse features that are NaN or infinite, as a run holds them that was collected to keep them.
+
+    Args:
+        x: ``(n, d)`` features.
+        rows: where they came from.
+        site: where they were read.
+        name: of the run.
+
+    Raises:
+        NonFinite: naming the run, the site and the first such row.
+    """
+    finite = torch.isfinite(x).all(1)
+    if not finite.all():
+        first = rows[finite.logical_not().cpu()]
+        raise NonFinite(
+            f"{len(first)} of the {len(x)} rows of {name} at {site} are NaN or infinite, first sample {first.sample_ids[0]!r}, "
+            f"token {int(first.position[0])}; choose other sites, or collect again without such samples"
+        )
+
+
+def mean_share(x: Tensor) -> float:
+    """‖x̄‖²/(‖x̄‖² + tr S) of features, S their sample covariance; 0 where all are zero.
+
+    As :func:`rankscope.measures.mean_share.mean_share`, without the sums of products that are not needed for it.
+
+    Args:
+        x: ``(n, d)`` features.
+    """
+    mean = x.mean(0, dtype=torch.float64)
+    step = max(1, _CHUNK // max(1, x.shape[1]))
+    spread = sum(float((x[i : i + step] - mean).square().sum()) for i in range(0, len(x), step)) / max(1, len(x) - 1)
+    length = float(mean.square().sum())
+    return length / (length + spread) if length else 0.0
+
+
+def row_classes(x: Tensor) -> Tensor:
+    """``(n,)`` int64, equal for rows that are equal number for number, by a hash of 64 bits.
+
+    Args:
+        x: ``(n, d)`` features.
+    """
+    generator = torch.Generator().manual_seed(x.shape[1])
+    weights = torch.randint(-(1 << 62), 1 << 62, (x.shape[1],), generator=generator, dtype=torch.int64) | 1
+    step = max(1, _CHUNK // max(1, x.shape[1]))
+    hashes = [_hashed(x[i : i + step], weights) for i in range(0, len(x), step)]
+    return torch.unique(torch.cat(hashes), return_inverse=True)[1]
+
+
+def _hashed(x: Tensor, weights: Tensor) -> Tensor:
+    bits = (x.cpu() + 0.0).contiguous().view(_BITS[x.dtype.itemsize]).to(torch.int64)
+    mixed = (bits + weights) * _SPREAD
+    return ((mixed ^ (mixed >> 29)) * weights).sum(1)
+
+
+def copies(x: Tensor, rows: Rows, site: Site) -> tuple[Tensor, Tensor]:
+    """Which rows equal an earlier one, and which of those the data do not explain.
+
+    Explained are, at an embedding, all; elsewhere those of samples that begin alike, up to where they part. Never
+    explained are rows of zeros and samples of which every row is that of an earlier sample.
+
+    Args:
+        x: ``(n, d)`` features, in the data's order.
+        rows: where they came from.
+        site: where they were read.
+
+    Returns:
+        Two ``(n,)`` bool masks.
+    """
+    classes = row_classes(x)
+    first = torch.full((int(classes.max()) + 1,), len(x)).scatter_reduce_(0, classes, torch.arange(len(x)), "amin")
+    copied = torch.arange(len(x)) != first[classes]
+    zero = (x.cpu() == 0).all(1)
+    if not copied.any() or site.point == "embed":
+        return copied, zero
+    return copied, zero | (copied & ~_alike_so_far(classes, rows.sample))
+
+
+def _alike_so_far(classes: Tensor, sample: Tensor) -> Tensor:
+    """``(n,)`` bool: rows that equal others only where the samples were equal in every row before, and then part."""
+    begun: dict[tuple[int, int], int] = {}
+    so_far: list[int] = []
+    before, ends = None, {}
+    for content, owner in zip(classes.tolist(), sample.tolist(), strict=True):
+        last = so_far[-1] if owner == before else -1
+        so_far.append(begun.setdefault((last, content), len(begun)))
+        before, ends[owner] = owner, so_far[-1]
+    prefix = torch.tensor(so_far)
+    low = torch.full((int(classes.max()) + 1,), len(begun)).scatter_reduce_(0, classes, prefix, "amin")
+    high = torch.full((int(classes.max()) + 1,), -1).scatter_reduce_(0, classes, prefix, "amax")
+    whole, repeated = set(), []
+    for owner, end in ends.items():
+        if end in whole:
+            repeated.append(owner)
+        whole.add(end)
+    return (low == high)[classes] & ~torch.isin(sample, torch.tensor(repeated, dtype=torch.int64))
+
+
+def _judged(
+    found: Sequence[tuple[Tensor, Tensor]], names: Sequence[str], site: Site, variant: str, allowed: bool
+) -> tuple[str, list[str]]:
+    """Why rows are refused, if they are, and what is to be said of copies otherwise."""
+    refused, remarks = "", []
+    for name, (copied, unexplained) in zip(names, found, strict=True):
+        bad, alike, n = int(unexplained.sum()), int(copied.sum()), len(copied)
+        words = f"{bad} of the {n} rows of {name} at {site} ({bad / n:.1%}) are zero or copies of others"
+        if bad < MOST_COPIES * n:
+            why = "equal tokens or patches" if site.point == "embed" else "texts that begin alike"
+            remarks += [f"{alike} of {n} rows equal another: {why}"] if alike >= MOST_COPIES * n else []
+        elif variant == "distinct":
+            remarks.append(f"{words}, and left out")
+        elif allowed:
+            remarks.append(f"{words}, and measured all the same")
+        elif not refused:
+            refused = (
+                f"{words}, as padding and repeated inputs leave them, and would be measured as structure; "
+                "leave them out with variant=distinct, or measure them with allow_duplicates"
+            )
+    return refused, list(dict.fromkeys(remarks))
+
+
+def _varied(
+    features: Sequence[Tensor], rows: Rows, copied: Sequence[Tensor], variant: str
+) -> tuple[list[Tensor], Rows, str]:
+    """The features and rows of a variant, and what was done."""
+    if variant == "standardised":
+        scaled = [standardised(x).to(x.dtype) for x in features]
+        return scaled, rows, "every feature centred and divided by its deviation over all rows"
+    if variant == "raw":
+        return list(features), rows, ""
+    masks = copied if variant == "distinct" else [sink_rows(x) for x in features]
+    drop = torch.stack([m.cpu() for m in masks]).any(0)
+    what = "copies of others" if variant == "distinct" else "longer than ten medians"
+    words = f"{int(drop.sum())} of {len(rows)} rows, {what} in a run"
+    if not drop.any():
+        return list(features), rows, ""
+    if rows[~drop].samples < FEWEST:
+        return list(features), rows, f"not without {words}, for too few would be left"
+    return [x[~drop] for x in features], rows[~drop], f"without {words}"
+
+
+def _massive_words(features: Sequence[Tensor], sinks: Sequence[Tensor], names: Sequence[str]) -> str:
+    counts = [(int(s.sum()), int(massive_dimensions(x).sum())) for x, s in zip(features, sinks, strict=True)]
+    told = [f"{r} rows and {c} features in {name}" for name, (r, c) in zip(names, counts, strict=True) if r or c]
+    return f"massive (over ten medians): {', '.join(told)}; see variants" if told else ""
+
+
+def _norm_words(site: Site) -> str:
+    return "after the last norm: no point of the curve of the sites before it" if site.point == "final" else ""

@@ -1,0 +1,1 @@
+"""Results: what each analysis returns, as records and tables."""

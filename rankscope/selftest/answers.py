@@ -1,0 +1,202 @@
+"""Planted answers through the whole pipeline: out of a module by hooks, into a store, read back, compared.
+
+The first nine scenarios are the dissociation table (:mod:`rankscope.selftest.planted`): spectrum reshaped, basis turned,
+information lost and mean drifted come apart, and no single measure tells all of them from one another. The others are a
+known rank, and inputs at which a comparison must not be fooled.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from hashlib import sha256
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from rankscope.analysis.compare import compare
+from rankscope.collecting.collect import collect
+from rankscope.errors import NotComparable, UnknownName
+from rankscope.results.record import Compared
+from rankscope.selftest.planted import CONTROLS, DISSOCIATION, SCENARIOS, plant
+from rankscope.store import Run, open_run
+
+COLUMNS = (
+    "entropy-rank",
+    "participation-ratio",
+    "variance-captured",
+    "cka",
+    "procrustes",
+    "recoverable-components",
+    "recoverability",
+    "drift",
+)
+"""The measures of the table: two of the spectrum, one of the basis, two of alignment, two of information, one of drift."""
+OF_THE_TUNED_RUN = ("entropy-rank", "participation-ratio")
+"""Those that are numbers of one run; the table shows them in the tuned one."""
+TOLERANCES: Mapping[str, tuple[float, float]] = MappingProxyType(
+    {
+        "entropy-rank": (0.04, 0.15),
+        "participation-ratio": (0.09, 0.05),
+        "variance-captured": (0.0, 0.012),
+        "cka": (0.0, 0.035),
+        "procrustes": (0.0, 0.02),
+        "recoverable-components": (0.0, 0.5),
+        "recoverability": (0.0, 0.015),
+        "drift": (0.05, 0.001),
+    }
+)
+"""By measure, the share of the expected value and what is added to it: the expected values are of one draw of 4096 rows,
+and those measured are of another."""
+GROUPS = 4
+"""Groups of samples in each comparison; only values are looked at, so the fewest that cross-fitting takes."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a measure said of a scenario, and what it had to say."""
+
+    scenario: str
+    """The name of what was planted."""
+    truth: str
+    """What is true of it, in words."""
+    measure: str
+    """The measure, with the variant of the rows if not raw."""
+    value: float
+    """What it said; NaN where it refused."""
+    expected: float
+    """What it had to say; NaN where it had to refuse."""
+    tolerance: float
+    """How far it may lie from that."""
+    said: str = ""
+    """Why it refused."""
+
+    @property
+    def right(self) -> bool:
+        """Whether it lies within the tolerance, or refused where it had to."""
+        if self.expected != self.expected:
+            return bool(self.said)
+        return abs(self.value - self.expected) <= self.tolerance
+
+
+@dataclass(frozen=True)
+class Selftest:
+    """All answers."""
+
+    answers: tuple[Answer, ...]
+    """The dissociation table first, row by row, then the others."""
+
+    @property
+    def wrong(self) -> tuple[Answer, ...]:
+        """Those outside their tolerance."""
+        return tuple(a for a in self.answers if not a.right)
+
+    def to_records(self) -> list[dict[str, Any]]:
+        """The answers as plain dictionaries; a value without meaning is None."""
+        return [{**{k: None if v != v else v for k, v in asdict(a).items()}, "right": a.right} for a in self.answers]
+
+
+class Question(NamedTuple):
+    """One comparison of a scenario's two runs, and what it has to say."""
+
+    scenario: str
+    expected: Mapping[str, float]
+    variant: str = "raw"
+    refuses: bool = False
+
+
+_DRIFTS = {"identical": 0.0, "independent noise added": 1.0, "independent features": 2.0, "mean shift": 9.0}
+"""What the drift E‖y − x‖²/tr S is by construction, where that is a round number."""
+
+
+def questions() -> tuple[Question, ...]:
+    """What is asked of each scenario: the dissociation table, then the controls."""
+    table = [
+        Question(s.name, {**s.expected, **({"drift": _DRIFTS[s.name]} if s.name in _DRIFTS else {})})
+        for s in DISSOCIATION
+    ]
+    untouched = {k: v for k, v in DISSOCIATION[0].expected.items() if k in ("entropy-rank", "cka", "recoverability")}
+    padded = {"entropy-rank": 72.2, "cka": 0.0, "recoverable-components": 0.0}
+    traps = (
+        Question("duplicated rows", padded, refuses=True),
+        Question("duplicated rows", padded, variant="distinct"),
+        Question("one sink", {"entropy-rank": 1.0, "cka": 0.0}),
+        Question("one sink", untouched, variant="sinks-dropped"),
+    )
+    plain = [Question(s.name, s.expected) for s in CONTROLS if s.expected]
+    return (*table, *plain, *traps)
+
+
+def run(
+    scenarios: Sequence[str] | None = None,
+    *,
+    progress: Callable[[int, int, str], None] = lambda done, total, what: None,
+) -> Selftest:
+    """Put the planted answers through the whole pipeline, in a folder that is thrown away.
+
+    Args:
+        scenarios: the names of some; all where nothing is given.
+        progress: told of each.
+
+    Returns:
+        What every measure said and had to say.
+
+    Raises:
+        UnknownName: if there is no such scenario.
+    """
+    unknown = [name for name in scenarios or () if name not in SCENARIOS]
+    if unknown:
+        raise UnknownName(f"there is no planted scenario {unknown[0]!r}; there are {', '.join(SCENARIOS)}")
+    asked = [q for q in questions() if scenarios is None or q.scenario in scenarios]
+    found: list[Answer] = []
+    with TemporaryDirectory() as folder:
+        for done, question in enumerate(asked):
+            progress(done, len(asked), question.scenario)
+            found += _answers(question, Path(folder))
+    progress(len(asked), len(asked), "done")
+    return Selftest(tuple(found))
+
+
+def _answers(question: Question, folder: Path) -> Iterator[Answer]:
+    base, tuned = _runs(question.scenario, folder)
+    values, said = dict.fromkeys(question.expected, float("nan")), ""
+    try:
+        result = compare(base, tuned, measures=list(question.expected), groups=GROUPS, variant=question.variant)
+        values = {r.measure: _value(r) for r in result.records}
+    except NotComparable as refusal:
+        said = str(refusal)
+    suffix = "" if question.variant == "raw" else f" ({question.variant})"
+    for measure, expected in question.expected.items():
+        relative, absolute = TOLERANCES[measure]
+        yield Answer(
+            question.scenario,
+            SCENARIOS[question.scenario].answer,
+            measure + suffix,
+            values[measure],
+            float("nan") if question.refuses else expected,
+            relative * abs(expected) + absolute,
+            said,
+        )
+
+
+def _value(record: Compared) -> float:
+    return record.b if record.measure in OF_THE_TUNED_RUN else record.value
+
+
+def _runs(scenario: str, folder: Path) -> tuple[Run, Run]:
+    """The scenario's two runs, collected from modules that give the planted rows for the numbers of the samples."""
+    planted = plant(scenario)
+    return _collected(planted.x, "base", folder), _collected(planted.y, "tuned", folder)
+
+
+def _collected(x: Tensor, name: str, folder: Path) -> Run:
+    """The run of these rows; the base, which most scenarios share, is collected once."""
+    rows = x.float()
+    out = folder / f"{name}-{sha256(rows.numpy().tobytes()).hexdigest()}.pt"
+    if out.exists():
+        return open_run(out)
+    return collect(nn.Sequential(nn.Embedding.from_pretrained(rows)), torch.arange(len(rows)), out=out, name=name)

@@ -18,6 +18,9 @@ The paper's claim is *supported in miniature* if the rank falls under full, LoRA
 prefix, PT-full, PT-LoRA and PT-adapter; *contradicted* if it rises under one of the first, or falls under one of the second;
 and *not decided* otherwise. Falling is not called worse: what was lost is asked of recoverability and of the scores.
 
+Before anything is said of prefixes, the script asserts that an untrained one leaves the look of pre-training within the bound of
+``position_shift.py``: on the checkpoint of 0.1.0 it did not, and what was reported of prefixes then is withdrawn.
+
 Run ``python analyses/effective_rank_by_tuning.py`` (about two hours on two cores, resumable run by run) or with ``--quick``.
 """
 
@@ -32,12 +35,14 @@ from typing import Any
 
 import torch
 from matplotlib.axes import Axes
+from position_shift import BOUND, untrained
 
 import rankscope
 from rankscope.measures.pt_peft import paper_ratio
 from rankscope.plots.along import Line, along
 from rankscope.plots.style import look, new_figure, panel_title, save, styled
 from rankscope.tuning import held_out_loss
+from rankscope.tuning.recipes import recipe
 from rankscope.tuning.record import versions
 
 METHODS = ("full", "lora", "adapter", "prefix", "pt-full", "pt-lora", "pt-adapter", "prefix+lora")
@@ -54,6 +59,18 @@ SIZES: dict[str, dict[str, Any]] = {
     "quick": {"steps": 8, "seeds": (0, 1, 2), "training": 64, "samples": 24, "groups": 6},
 }
 Scores = dict[str, float]
+
+
+# %% The untrained state.
+def before_training(size: Mapping[str, Any]) -> dict[str, Scores]:
+    """The held-out losses without a prefix and with one as training begins with it; the second are close to the first, or it ends."""
+    checkpoint, n, rows = rankscope.embedded_checkpoint(), size["samples"], recipe("prefix").prefix.length
+    model = rankscope.load_model(checkpoint)
+    base = {name: held_out_loss(checkpoint, f"{of}?n={n}", model=model) for name, of in LOSSES.items()}
+    prefix = untrained(checkpoint, n, rows, recipe("prefix").prefix.init, 0, model)
+    raised = prefix["old look"] - base["before"]
+    assert raised <= BOUND[rows], f"an untrained prefix raises the loss on the old look by {raised:.2f} nats"
+    return {"base": base, "untrained prefix": prefix}
 
 
 # %% One training: its features and its scores, made once and then found in its folder.
@@ -194,10 +211,16 @@ def against(told: Mapping[str, Any], names: Sequence[str], ax: Axes, score: str,
 def main(size_name: str, folder: Path, stem: Path) -> dict[str, Any]:
     """Run what is missing, decide, write the figure and its JSON, and return what they tell."""
     size = SIZES[size_name]
+    before = before_training(size)
     base = tuned("base", 0, size, folder)
     found = {(method, seed): tuned(method, seed, size, folder) for seed in size["seeds"] for method in METHODS}
     arms = {method: [found[method, seed] for seed in size["seeds"]] for method in METHODS}
-    told = {"size": {"name": size_name, **size}, "versions": versions(), **summary(base, arms, size["groups"])}
+    told = {
+        "size": {"name": size_name, **size},
+        "versions": versions(),
+        "before_training": before,
+        **summary(base, arms, size["groups"]),
+    }
     # What must be so whatever comes out: no adapter here reaches the vision tower.
     untouched = [
         r for r in told["records"] if (r["arm"], r["site"]) == ("lora", "vision.final") and r["measure"] in RANKS

@@ -103,13 +103,17 @@ def train(
 def _show_preview(base: Path, data: Any, given: dict[str, Any]) -> None:
     from rankscope.tuning import preview
 
+    told = preview(base, data=data, **given)
     lines = [
         [s["stage"], s["objective"], f"{s['learning_rate']:g}", f"{s['steps']}", f"{s['batch_size']}", f"{s['samples']}",
          f"{s['trained']:,}", f"{s['share']:.2%}"]
-        for s in preview(base, data=data, **given)
+        for s in told
     ]  # fmt: skip
     columns = ["stage", "objective", "rate", "steps", "samples a step", "samples", "trained numbers", "of all"]
     show.table("what would be trained", columns, lines, words=2)
+    for prefix in filter(None, (s["untrained_prefix"] for s in told)):
+        if not prefix.warning:  # a warning was given when it was found
+            show.note(prefix.sentence)
 
 
 def _in_words(place: int, stage: dict[str, Any]) -> str:

@@ -3,14 +3,17 @@
 A prefix of ``n`` rows gives each block of a stack ``n`` extra keys and values, the same for every sample. The rows are
 parameters themselves, or come out of a small network (the prefix encoder) that trains better and is folded away when
 the prefix is saved (Li & Liang, "Prefix-Tuning", ACL 2021, §4.3). Rows that start equal stay equal, because each gets
-the same gradient: so the embeddings start at random, and dropout inside the encoder keeps them apart.
+the same gradient: so the embeddings start at random, and dropout inside the encoder keeps them apart. Rows can instead
+start from given ones, the keys and values of real tokens (ibid., §7.4): then the network's last layer starts at zero and
+what it makes is added to them.
 
 :mod:`rankscope.models.prefix_live` makes a prefix work inside a model; :mod:`rankscope.models.prefix_files` keeps it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 
 import torch
@@ -52,6 +55,8 @@ class Encoder:
     """Dropout before the last layer, in training."""
     init_std: float = 1.0
     """Standard deviation of the embeddings at the start (of the rows, without a network); 0 would leave rows equal."""
+    given_start: bool = False
+    """Whether the network adds to rows that are given (:meth:`Prefix.start_at`)."""
 
     def __post_init__(self) -> None:
         if self.depth < 1 or self.embedding < 0 or self.hidden < 0:
@@ -79,11 +84,16 @@ class Rows(nn.Module):
             layers += [nn.Linear(before, after), nn.Tanh()]
         layers += [nn.Dropout(encoder.dropout), nn.Linear(([width, *hidden])[-1], shape.numbers)]
         self.network = nn.Sequential(*layers)
+        if encoder.given_start:
+            self.register_buffer("start", torch.zeros(rows, shape.numbers))
+            # The last layer alone starts at zero: what it adds is nothing, and its gradient is not.
+            nn.init.zeros_(layers[-1].get_parameter("weight"))
+            nn.init.zeros_(layers[-1].get_parameter("bias"))
 
     def forward(self) -> Tensor:
         """``(n, layers · 2 · heads · width)`` rows: for each block its key, then its value, head by head."""
         made: Tensor = self.network(self.embedding) if self.encoder.projection else self.table
-        return made
+        return made + self.get_buffer("start") if self.encoder.projection and self.encoder.given_start else made
 
 
 class Prefix(nn.Module):
@@ -99,6 +109,8 @@ class Prefix(nn.Module):
         self.stacks = nn.ModuleDict({name: Rows(shape, rows, self.encoder) for name, shape in shapes.items()})
         self.head: dict[str, Tensor] = {}
         """The tensors of a classification head that was trained with the prefix, by their names in the model."""
+        self.hidden = False
+        """Whether nothing sees the rows, which then shift positions and do nothing else; see :func:`rows_hidden`."""
 
     @property
     def shapes(self) -> dict[str, Shape]:
@@ -113,6 +125,19 @@ class Prefix(nn.Module):
         """
         shape, rows = self.shapes[stack], self.stacks[stack]()
         return rows.view(self.rows, shape.layers, 2, shape.heads, shape.width).permute(1, 2, 3, 0, 4)
+
+    @torch.no_grad()
+    def start_at(self, tables: Mapping[str, Tensor]) -> None:
+        """Let the rows start where they are told, exactly.
+
+        Args:
+            tables: ``(n, layers · 2 · heads · width)`` rows of each stack.
+        """
+        for name, table in tables.items():
+            rows = self.stacks[name]
+            assert isinstance(rows, Rows)
+            into = rows.get_buffer("start") if self.encoder.projection else rows.get_parameter("table")
+            into.copy_(table)
 
     @torch.no_grad()
     def tables(self) -> dict[str, Tensor]:
@@ -141,6 +166,16 @@ class Prefix(nn.Module):
             for name, table in tables.items():
                 prefix.stacks[name].get_parameter("table").copy_(table)
         return prefix
+
+
+@contextmanager
+def rows_hidden(prefix: Prefix) -> Iterator[None]:
+    """Inside the block nothing sees the prefix's rows: where they lie in a cache they still shift the positions of the text."""
+    prefix.hidden = True
+    try:
+        yield
+    finally:
+        prefix.hidden = False
 
 
 def effective_rows(table: Tensor) -> float:

@@ -39,20 +39,23 @@ def compute_dtype(module: nn.Module) -> torch.dtype:
     return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else weight.dtype
 
 
-def widened(mask: Any, rows: int) -> Any:
-    """A mask with open columns for the prefix before its own; None stays None.
+def widened(mask: Any, rows: int, *, hidden: bool = False) -> Any:
+    """A mask with columns for the prefix before its own; None stays None.
 
     Args:
         mask: ``(b, t)``, or ``(b, *, q, t)`` boolean or additive.
         rows: the length of the prefix.
+        hidden: whether the columns are closed, so that nothing sees the prefix.
     """
     if mask is None:
         return None
     if isinstance(mask, Mapping):
-        return {key: widened(value, rows) for key, value in mask.items()}
-    additive = mask.ndim > 2 and mask.is_floating_point()
-    shape = (*mask.shape[:-1], rows)
-    return torch.cat([mask.new_zeros(shape) if additive else mask.new_ones(shape), mask], dim=-1)
+        return {key: widened(value, rows, hidden=hidden) for key, value in mask.items()}
+    if mask.ndim > 2 and mask.is_floating_point():  # added to the scores: 0 is open
+        column = torch.finfo(mask.dtype).min if hidden else 0.0
+    else:
+        column = 0.0 if hidden else 1.0
+    return torch.cat([mask.new_full((*mask.shape[:-1], rows), column), mask], dim=-1)
 
 
 class Folded:
@@ -63,7 +66,9 @@ class Folded:
         self.now: Tensor | None = None
 
     def __call__(self, module: nn.Module, args: tuple[Any, ...]) -> None:
-        self.now = self.prefix(self.stack).to(compute_dtype(module))
+        rows = self.prefix(self.stack).to(compute_dtype(module))
+        # No rows at all is what hiding them means here: a joined prefix takes no position.
+        self.now = rows[..., :0, :] if self.prefix.hidden else rows
 
 
 class Joined:

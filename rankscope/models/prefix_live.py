@@ -26,7 +26,7 @@ from rankscope.models.prefix_attention import self_attention
 from rankscope.models.prefix_join import HELD, NAME, Folded, compute_dtype, join, many, widened
 from rankscope.models.stacks import Stack, stacks, unwrapped
 
-_CACHES = ("cache", "past_key_values")
+CACHES = ("cache", "past_key_values")
 """What a module may call the cache that it takes: transformers renamed the second the first in 5.24."""
 _MASKS_OUTSIDE = ("paligemma",)
 """Types whose outer model makes the masks and positions of the language model inside from the cache that it hands over:
@@ -161,7 +161,7 @@ def cached_owner(model: nn.Module, there: Mapping[str, Stack], name: str) -> nn.
         if any(id(inner) in others for inner in module.modules()):
             return None
         takes = inspect.signature(module.forward).parameters
-        if any(name in takes for name in _CACHES) and ("inputs_embeds" in takes or "input_ids" in takes):
+        if any(name in takes for name in CACHES) and ("inputs_embeds" in takes or "input_ids" in takes):
             return None if getattr(module, "is_decoder", None) is False and _twofold(module) else module
     return None
 
@@ -179,14 +179,19 @@ def no_checkpointing(stack: str) -> UsageError:
     )
 
 
+def parameters_of(module: nn.Module) -> list[str]:
+    """The names of what a module's ``forward`` takes, in order."""
+    parameters = inspect.signature(module.forward).parameters.values()
+    return [p.name for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD]
+
+
 class InCache:
     """Before a stack runs: the prefix goes into an empty cache, and the caller's mask and positions make room for it."""
 
     def __init__(self, prefix: Prefix, stack: str, owner: nn.Module, block: nn.Module) -> None:
         self.prefix, self.stack, self.block = prefix, stack, block
-        signature = inspect.signature(owner.forward)
-        self.names = [p.name for p in signature.parameters.values() if p.kind is p.POSITIONAL_OR_KEYWORD]
-        self.cache = next(name for name in _CACHES if name in self.names)
+        self.names = parameters_of(owner)
+        self.cache = next(name for name in CACHES if name in self.names)
 
     def __call__(
         self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -195,11 +200,17 @@ class InCache:
             raise no_checkpointing(self.stack)
         given = dict(zip(self.names, args, strict=False)) | kwargs
         inputs = next(given[k] for k in ("inputs_embeds", "input_ids") if given.get(k) is not None)
-        caches = [given.pop(name, None) for name in _CACHES]
+        caches = [given.pop(name, None) for name in CACHES]
         past = self._filled(module, next((c for c in caches if c is not None), None), inputs)
         self._fits(module, past, inputs.shape[1])
         given[self.cache] = past
-        given["attention_mask"] = widened(given.get("attention_mask"), self.prefix.rows)
+        mask, hidden = given.get("attention_mask"), self.prefix.hidden
+        if hidden:
+            mask = inputs.new_ones(inputs.shape[:2], dtype=torch.long) if mask is None else mask
+            if "position_ids" in self.names and given.get("position_ids") is None and mask.ndim == 2:
+                # A model that counts positions from the mask would not count the rows that it does not see.
+                given["position_ids"] = (mask.long().cumsum(1) - 1).clamp_min(0)[:, -inputs.shape[1] :]
+        given["attention_mask"] = widened(mask, self.prefix.rows, hidden=hidden)
         if given.get("position_ids") is not None:
             given["position_ids"] = given["position_ids"] + self.prefix.rows
         return (), given

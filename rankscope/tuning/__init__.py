@@ -17,7 +17,7 @@ _WHERE = {
     "generate": "rankscope.tuning.generation",
     "held_out_loss": "rankscope.tuning.held_out",
     "options": "rankscope.tuning.options",
-    "preview": "rankscope.tuning.planning",
+    "preview": "rankscope.tuning.dry_run",
     "read_options": "rankscope.tuning.options",
     "read_spectra": "rankscope.tuning.callback",
     "recipe": "rankscope.tuning.recipes",

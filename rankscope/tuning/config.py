@@ -39,10 +39,15 @@ class PrefixOptions:
     """Its linear layers."""
     dropout: float = 0.1
     """Dropout before its last layer, which keeps rows apart."""
+    init: str = "random"
+    """What the rows start as: random, or tokens (the keys and values of tokens of the task)."""
     init_std: float = 1.0
     """Spread of what enters it at the start."""
     stacks: tuple[str, ...] = ()
     """The stacks in which a prefix stands; those that read text unless given."""
+
+    def __post_init__(self) -> None:
+        _require(self.init in ("random", "tokens"), f"a prefix starts as random or tokens; got {self.init!r}")
 
 
 @dataclass(frozen=True)

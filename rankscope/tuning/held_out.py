@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from rankscope.data.open import open_data
 from rankscope.models.load import load_model
 from rankscope.models.reader import Reader, reader
 from rankscope.tuning.answers import answers_for
-from rankscope.tuning.batches import IGNORED, Encoder, collate, samples, settle_task
+from rankscope.tuning.batches import IGNORED, Encoder, Sample, collate, samples, settle_task
 from rankscope.tuning.masked import fills_masks, hide_words, seed_of
 
 
@@ -49,17 +50,29 @@ def held_out_loss(
     chosen = settle_task(task, network, probes, reading)
     answers = answers_for(found, network.config, probes) if chosen == "classification" else None
     encode, pairs = Encoder(reading, chosen, answers=answers), samples(probes, chosen)
-    twofold = any(stack.columns == "target" for stack in reading.stacks.values())
-    shifted = chosen != "classification" and not twofold and not fills_masks(reading)
+    next_token = says_next(reading, chosen)
     total, count = 0.0, 0
+    for inputs in batches(reading, encode, pairs, batch_size=batch_size, device=next(network.parameters()).device):
+        part = summed_loss(network, inputs, next_token=next_token)
+        total, count = total + part[0], count + part[1]
+    return total / count
+
+
+def says_next(reading: Reader, task: str) -> bool:
+    """Whether a model is to say at each token the next one, so that labels stand one place further on than logits."""
+    twofold = any(stack.columns == "target" for stack in reading.stacks.values())
+    return task != "classification" and not twofold and not fills_masks(reading)
+
+
+def batches(
+    reading: Reader, encode: Encoder, pairs: Sequence[Sample], *, batch_size: int, device: torch.device
+) -> Iterator[dict[str, torch.Tensor]]:
+    """Samples as the model takes them, with labels; the words that a captioner is asked for are the same at each call."""
     for start in range(0, len(pairs), batch_size):
         inputs = collate(reading, [encode(pair) for pair in pairs[start : start + batch_size]])
         if fills_masks(reading):
             inputs = _hidden(reading, inputs, start)
-        inputs = {name: tensor.to(next(network.parameters()).device) for name, tensor in inputs.items()}
-        part = _summed(network, inputs, shifted=shifted)
-        total, count = total + part[0], count + part[1]
-    return total / count
+        yield {name: tensor.to(device) for name, tensor in inputs.items()}
 
 
 def _hidden(reading: Reader, inputs: dict[str, torch.Tensor], start: int) -> dict[str, torch.Tensor]:
@@ -70,13 +83,14 @@ def _hidden(reading: Reader, inputs: dict[str, torch.Tensor], start: int) -> dic
 
 
 @torch.no_grad()
-def _summed(model: nn.Module, inputs: dict[str, torch.Tensor], *, shifted: bool) -> tuple[float, int]:
+def summed_loss(model: nn.Module, inputs: Mapping[str, torch.Tensor], *, next_token: bool) -> tuple[float, int]:
+    """The cross-entropy of a batch, summed, in nats, and how many tokens or labels it is a sum over."""
     logits, labels = model(**inputs).logits.double(), inputs["labels"]
     if labels.is_floating_point():
         return float(nn.functional.binary_cross_entropy_with_logits(logits, labels.double(), reduction="sum")), len(
             labels
         )
-    if shifted:
+    if next_token:
         logits, labels = logits[:, :-1], labels[:, 1:]
     loss = nn.functional.cross_entropy(logits.flatten(0, -2), labels.flatten(), ignore_index=IGNORED, reduction="sum")
     return float(loss), int((labels != IGNORED).sum())

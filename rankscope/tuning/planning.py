@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,17 +12,18 @@ from torch import nn
 from rankscope.checkpoint import Checkpoint
 from rankscope.data.open import open_data
 from rankscope.errors import CheckpointError, UsageError
+from rankscope.features import ANSWER, TEXT
 from rankscope.models.load import load_model
+from rankscope.models.prefix_start import Tokens
 from rankscope.models.reader import Reader, inputs_of, reader
 from rankscope.models.stacks import stacks
 from rankscope.tuning.answers import answers_for
-from rankscope.tuning.batches import Encoder, TrainingData, samples, settle_task
+from rankscope.tuning.batches import Encoder, TrainingData, collate, samples, settle_task
 from rankscope.tuning.config import Recipe
 from rankscope.tuning.options import read_options
 from rankscope.tuning.recipes import recipe
 from rankscope.tuning.record import SEEDS, Plan
-from rankscope.tuning.stages import attach_kinds, attached_for_a_moment, head_keeper, numbers_by_kind, set_trainable
-from rankscope.tuning.trainer import steps_of
+from rankscope.tuning.stages import attach_kinds, attached_for_a_moment, head_keeper
 
 
 def recipe_of(method: str | None, options: Mapping[str, Any]) -> Recipe:
@@ -105,6 +106,25 @@ def training_data(reading: Reader, plan: Plan) -> TrainingData:
     )
 
 
+def start_tokens(model: nn.Module, plan: Plan, seed: int) -> Iterator[Tokens]:
+    """Training samples in an order of the seed, for a prefix to start from: the text that is read and that is to be said."""
+    reading = reading_of(model, plan)
+    data = training_data(reading, plan)
+    device = next(model.parameters()).device
+    for index in torch.randperm(len(data), generator=torch.Generator().manual_seed(seed)).tolist():
+        made = data[index]
+        text = {name: (roles == TEXT) | (roles == ANSWER) for name, roles in made.roles.items()}
+        inputs = {name: tensor.to(device) for name, tensor in collate(reading, [made]).items()}
+        yield Tokens(inputs, {name: chosen for name, chosen in text.items() if chosen.any()})
+
+
+def attach_stage(model: nn.Module, plan: Plan, place: int) -> None:
+    """Attach what a stage attaches, drawn from the stage's seed; a prefix may start from training samples."""
+    seed = plan.seed_of_stage(place)
+    torch.manual_seed(seed)
+    attach_kinds(model, plan.recipe.stages[place].attach, plan.recipe, start_tokens(model, plan, seed))
+
+
 def check_plan(model: nn.Module, plan: Plan) -> None:
     """See that every stage can begin and that the longest samples fit, before the first one takes its hours.
 
@@ -117,42 +137,3 @@ def check_plan(model: nn.Module, plan: Plan) -> None:
     kinds = [kind for stage in plan.recipe.stages for kind in stage.attach]
     with attached_for_a_moment(model, kinds, plan.recipe):
         training_data(reading_of(model, plan), plan).check()
-
-
-def preview(
-    model: str | Path | Checkpoint,
-    *,
-    method: str | None = None,
-    data: Any,
-    task: str | None = None,
-    seed: int = 0,
-    **options: Any,
-) -> list[dict[str, Any]]:
-    """What :func:`~rankscope.tuning.training.train` would do with the same arguments, stage by stage; nothing is written.
-
-    Returns:
-        For each stage its name, objective, learning rate, optimiser steps, samples (one for each reference caption), and
-        how many numbers are trained, in all and by kind.
-
-    Raises:
-        CheckpointError, DataError, UnknownName, UsageError: as training would.
-    """
-    device, trust = options.pop("device", None), bool(options.pop("trust_remote_code", False))
-    made = recipe_of(method, options)
-    on_cpu(device, made)
-    network, plan = planned(model, made, data, task=task, seed=seed, trust_remote_code=trust)
-    check_plan(network, plan)
-    told = []
-    for stage in made.stages:
-        attach_kinds(network, stage.attach, made)
-        trained = numbers_by_kind(set_trainable(network, stage.train, made, head=plan.task == "classification"))
-        count = len(plan.data) if stage.objective == "scst" else len(samples(plan.data, plan.task))
-        told.append(
-            {
-                "stage": stage.name, "objective": stage.objective, "learning_rate": stage.learning_rate,
-                "steps": steps_of(stage, count), "batch_size": stage.batch_size * stage.accumulation, "samples": count,
-                "trained": sum(trained.values()), "by_kind": trained,
-                "share": sum(trained.values()) / sum(p.numel() for p in network.parameters()),
-            }
-        )  # fmt: skip
-    return told

@@ -33,6 +33,7 @@ from rankscope.models.prefix_live import (
     no_checkpointing,
     prefix_of,
 )
+from rankscope.models.prefix_start import Tokens, token_rows
 from rankscope.models.stacks import stacks, unwrapped
 from rankscope.tuning.config import Recipe
 from rankscope.tuning.targets import blocks_of, named, query_key_value, sublayer_outputs
@@ -53,21 +54,36 @@ _MARKS = {"prefix": f"{PREFIX}.", "lora": ".lora_", "adapter": ".bottleneck_"}
 _NAMED = re.compile(r"(\.(?:lora_[A-Za-z]+|bottleneck_[a-z]+)(?:_vector)?)\.(?:lora|adapter)(?=\.|$)")
 
 
-def attach_kinds(model: nn.Module, kinds: Iterable[str], recipe: Recipe) -> None:
+def attach_kinds(
+    model: nn.Module, kinds: Iterable[str], recipe: Recipe, tokens: Iterable[Tokens] | None = None
+) -> None:
     """Attach what a stage attaches, newly drawn from torch's generator, in place.
+
+    Args:
+        model: the model.
+        kinds: what is attached, in order.
+        recipe: how.
+        tokens: what a prefix starts from where the recipe asks for tokens; None to try only whether it fits.
 
     Raises:
         UnknownName: if the model has no such stack or target.
         UsageError: if the method does not fit the architecture.
     """
     for kind in kinds:
-        _ATTACH[kind](model, recipe)
+        if kind == "prefix":
+            _attach_prefix(model, recipe, tokens)
+        else:
+            _ATTACH[kind](model, recipe)
 
 
-def _attach_prefix(model: nn.Module, recipe: Recipe) -> Prefix:
+def _attach_prefix(model: nn.Module, recipe: Recipe, tokens: Iterable[Tokens] | None = None) -> Prefix:
     o = recipe.prefix
-    encoder = Encoder(o.projection, o.embedding, o.hidden, o.depth, o.dropout, o.init_std)
-    return attach_prefix(model, new_prefix(model, rows=o.length, stacks_in=o.stacks, encoder=encoder))
+    given = o.init == "tokens"
+    encoder = Encoder(o.projection, o.embedding, o.hidden, o.depth, o.dropout, o.init_std, given)
+    prefix = new_prefix(model, rows=o.length, stacks_in=o.stacks, encoder=encoder)
+    if given and tokens is not None:
+        prefix.start_at(token_rows(model, prefix, tokens))
+    return attach_prefix(model, prefix)
 
 
 def lora_config(model: nn.Module, recipe: Recipe) -> LoraConfig:
@@ -114,7 +130,7 @@ def _attach_full(model: nn.Module, recipe: Recipe) -> None:
 
 
 _ATTACH: dict[str, Callable[[nn.Module, Recipe], object]] = {
-    "prefix": _attach_prefix, "lora": _attach_lora, "adapter": _attach_adapter, "full": _attach_full,
+    "lora": _attach_lora, "adapter": _attach_adapter, "full": _attach_full,
 }  # fmt: skip
 
 

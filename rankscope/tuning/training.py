@@ -26,12 +26,13 @@ from rankscope.tuning.callback import SpectrumCallback
 from rankscope.tuning.config import Recipe, Stage
 from rankscope.tuning.generation import prompt_reader
 from rankscope.tuning.masked import fills_masks, hide_words
-from rankscope.tuning.planning import check_plan, on_cpu, planned, reading_of, recipe_of, training_data
+from rankscope.tuning.planning import attach_stage, check_plan, on_cpu, planned, reading_of, recipe_of, training_data
 from rankscope.tuning.record import WORK, Plan, check_free, forget, prepare, stage_record, write_checkpoint
 from rankscope.tuning.scst import ScstTrainer, prompts
-from rankscope.tuning.stages import attach_kinds, set_trainable
+from rankscope.tuning.stages import set_trainable
 from rankscope.tuning.trained import TRAINED, complete, gathered, load_tensors, on_disk, put_back, save_tensors, step_of
 from rankscope.tuning.trainer import StageTrainer, arguments, save_memory
+from rankscope.tuning.untrained import watched
 from rankscope.tuning.watching import EpochEnd, Progress
 
 END, TOLD = "end.safetensors", "stage.json"
@@ -148,11 +149,12 @@ class _Run:
 
     def _stage(self, place: int, stage: Stage, kinds: tuple[str, ...], before: list[dict[str, Any]]) -> dict[str, Any]:
         folder = self.work / f"stage-{place}"
-        torch.manual_seed(self.plan.seed_of_stage(place))
-        trained = self._begin(self.model, stage)
         if (folder / TOLD).is_file():
+            trained = self._begin(self.model, place)
             load_tensors(trained, folder / END)
             return dict(json.loads((folder / TOLD).read_text()))
+        with watched(self.model, self.plan, stage.attach) as found:
+            trained = self._begin(self.model, place)
         folder.mkdir(parents=True, exist_ok=True)
         if self.plan.recipe.gradient_checkpointing:
             save_memory(self.model)
@@ -172,6 +174,7 @@ class _Run:
         except NonFinite as error:
             raise self._stopped(error, place, kinds, before, trainer) from error
         told, tensors = stage_record(stage, trainer, time.monotonic() - begun), gathered(trainer.trained)
+        told |= {"untrained_prefix": found[0].to_record()} if found else {}
         if PartialState().is_main_process:
             save_tensors(tensors, folder / END)
             (folder / f"{TOLD}.part").write_text(json.dumps(told))
@@ -183,17 +186,18 @@ class _Run:
             self.model = self._rebuilt(place, tensors)
         return told
 
-    def _begin(self, model: nn.Module, stage: Stage) -> dict[str, nn.Parameter]:
+    def _begin(self, model: nn.Module, place: int) -> dict[str, nn.Parameter]:
         """Attach what a stage attaches; what it trains, by name."""
-        attach_kinds(model, stage.attach, self.plan.recipe)
+        attach_stage(model, self.plan, place)
+        stage = self.plan.recipe.stages[place]
         return set_trainable(model, stage.train, self.plan.recipe, head=self.plan.task == "classification")
 
     def _rebuilt(self, place: int, tensors: dict[str, Tensor]) -> nn.Module:
         """The model in or after a stage in one piece, from its base and what was trained in each stage."""
         with torch.random.fork_rng(devices=()):
             model = self.fresh()
-            for i, stage in enumerate(self.plan.recipe.stages[: place + 1]):
-                trained = self._begin(model, stage)
+            for i in range(place + 1):
+                trained = self._begin(model, i)
                 put_back(trained, tensors if i == place else load_file(self.work / f"stage-{i}" / END))
         return model
 

@@ -2,26 +2,17 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
-
 
 @pytest.fixture(scope="module")
-def script() -> ModuleType:
-    spec = importlib.util.spec_from_file_location(
-        "effective_rank_by_tuning", ROOT / "analyses" / "effective_rank_by_tuning.py"
-    )
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def script(analysis: Callable[[str], ModuleType]) -> ModuleType:
+    return analysis("effective_rank_by_tuning")
 
 
 def told(value: float, half: float) -> dict[str, float]:

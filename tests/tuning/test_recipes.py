@@ -68,7 +68,7 @@ def test_text_says_the_same_as_values() -> None:
 
 
 def test_every_option_changes_the_recipe() -> None:
-    other = {"schedule": "cosine", "precision": "bf16", "adapter_function": "relu"}
+    other = {"schedule": "cosine", "prefix_init": "tokens", "precision": "bf16", "adapter_function": "relu"}
     given: dict[str, object] = {}
     for name, (kind, default, _, about) in options().items():
         assert about.endswith(".")
@@ -76,7 +76,7 @@ def test_every_option_changes_the_recipe() -> None:
         given[name] = 3 if kind == "int" else value
     swept = [name for name, value in given.items() if recipe("pt-lora", **{name: value}) != recipe("pt-lora")]
     assert swept == list(options())
-    assert len(swept) == 38
+    assert len(swept) == 39
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from rankscope.data.records import csv_rows
 from rankscope.errors import DataError
 
 FLICKR_FOLDERS = ("flickr30k_images", "flickr30k-images", "images")
-"""Where the images lie in the usual downloads of Flickr30k."""
+"""The folders of the images in the usual downloads of Flickr30k."""
 UNSEPARATED = re.compile(r"\s*(\d+)\s{2,}(\S.*)")
 """Number and caption with blanks in place of the separator: row 19999 of Kaggle's ``results.csv``, which is
 ``2199200615.jpg| 4   A dog runs across the grass .``."""
@@ -80,7 +80,7 @@ def read_karpathy(path: Path, intake: Intake) -> list[Example]:
         if split == "restval":
             intake.notice("restval counted as train" if intake.restval else "restval is not part of train", file)
             split = "train" if intake.restval else split
-        folder = item.get("filepath")  # COCO's file has it, Flickr's have not
+        folder = item.get("filepath")  # in COCO's file, not in those of Flickr
         folders = (folder, f"images/{folder}", "images") if isinstance(folder, str) else ("images", "flickr30k-images")
         where = images.find(file, *folders, place=f"image {name}")
         about = {"image_id": name, "file_name": file, "split": split, "task": "caption"}

@@ -69,7 +69,7 @@ def parse(text: str, where: str) -> Json:
 
 
 def _refuse_constant(name: str) -> None:
-    raise ValueError(f"{name} is no JSON number")
+    raise ValueError(f"{name} is not a JSON number")
 
 
 def lines(path: Path) -> Iterator[tuple[int, int, bytes]]:

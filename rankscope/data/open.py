@@ -127,7 +127,7 @@ def open_data(
         images: the folder of the images, if they are not beside the file.
         regions: region features, matched by image.
         answers: VQAv2's annotation file, if it is not beside the questions under its official name.
-        columns: which column holds ``id``, ``text``, ``image``, ``targets``, ``label``, if the names do not tell.
+        columns: which column holds ``id``, ``text``, ``image``, ``targets``, ``label``, if their names do not say it.
         restval: whether ``restval`` counts as ``train`` in Karpathy's split of COCO, as in papers; :attr:`ProbeSet.notices`
             says which was done.
 

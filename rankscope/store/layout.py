@@ -214,7 +214,7 @@ def locked(path: Path, *, shared: bool = False) -> Iterator[int]:
         try:
             _hold(fd, path, fcntl.LOCK_SH if shared else fcntl.LOCK_EX)
             # Between opening and locking, the last owner may have removed the file. A lock on a file without a name
-            # would exclude nobody, so only one on the file that bears the name now counts.
+            # would exclude nobody, so only one on the file that has the name now counts.
             if _is_named(fd, path):
                 _sign(fd)
                 yield fd

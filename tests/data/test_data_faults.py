@@ -82,7 +82,7 @@ FAULTS: list[tuple[Callable[[Path], Path], Damage, str]] = [
     (make.coco, value(lambda v: v["images"].append("x")), "1 × entry of images is not an object"),
     (make.coco, value(lambda v: v.update(annotations={})), "annotations should be a list of objects; it is dict"),
     (make.coco, value(lambda v: v.pop("images")), "holds annotations without their questions or images"),
-    (make.coco, lambda p: p.write_text('{"a": NaN}'), "NaN is no JSON number"),
+    (make.coco, lambda p: p.write_text('{"a": NaN}'), "NaN is not a JSON number"),
     (make.coco, lambda p: p.write_text("[" * 100_000), "is not JSON"),
     (make.coco, lambda p: p.write_bytes("{}".encode("utf-16")), "is not UTF-8"),
     (make.coco, lambda p: p.write_text('{"a": 1}'), "is JSON of no known kind; its keys are a"),

@@ -29,7 +29,7 @@ _WHERE: dict[str, str] = {
     "load_model": "rankscope.models.load",
     "train": "rankscope.tuning",
     "generate": "rankscope.tuning",
-    "score": "rankscope.scores.scoring",
+    "score": "rankscope.scores.join",
     "SpectrumCallback": "rankscope.tuning",
     "BottleneckConfig": "rankscope.models.bottleneck",
     "embedded_checkpoint": "rankscope.data",

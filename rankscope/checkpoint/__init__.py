@@ -1,4 +1,4 @@
-"""Checkpoints as they lie on disk: a base and the ordered tunings on top of it. Plain files; no model is built.
+"""Checkpoints on disk: a base and the ordered tunings on top of it. They are plain files; no model is built.
 
 A checkpoint is a full Hugging Face folder, a PEFT adapter folder, an ordered list of those, a folder of ordered stages
 (``0-prefix/``, ``1-lora/``, with or without a ``rankscope.json``), or the name of a repository in the local Hub cache.
@@ -29,8 +29,8 @@ __all__ = ["STAGES", "Checkpoint", "Tuning", "digest", "folder_name", "processor
 
 _GIVE = "give it with --base-model (base_model=…)"
 FULL = "full"
-"""The kind of a tuning that is a whole model: its weights take the place of the base's."""
-_TOLD = ("r", "lora_alpha", "use_dora", "bottleneck_size", "num_virtual_tokens", "target_modules")
+"""The kind of a tuning that is a whole model, whose weights replace the base's."""
+_SUMMARISED = ("r", "lora_alpha", "use_dora", "bottleneck_size", "num_virtual_tokens", "target_modules")
 _PROCESSOR = (
     "processor_config.json",
     "preprocessor_config.json",
@@ -53,13 +53,15 @@ class Tuning:
 
     @property
     def summary(self) -> str:
-        """The kind and what matters of its configuration, in a line."""
-        told = [f"{key}={_in_short(self.config[key])}" for key in _TOLD if self.config.get(key) not in (None, False)]
-        return " ".join([self.kind, *told]) if self.kind != FULL else FULL
+        """The kind and the main settings of its configuration, in one line."""
+        settings = [
+            f"{key}={_in_short(self.config[key])}" for key in _SUMMARISED if self.config.get(key) not in (None, False)
+        ]
+        return " ".join([self.kind, *settings]) if self.kind != FULL else FULL
 
 
 def _in_short(value: object) -> str:
-    """A value as it stands; of a list of modules, which PEFT leaves in any order, their last names and how many there are."""
+    """A value as text; for a list of modules, which PEFT writes in any order, their last names and their number."""
     if not isinstance(value, list):
         return str(value)
     names = sorted({str(path).rpartition(".")[2] for path in value})
@@ -71,17 +73,17 @@ class Checkpoint:
     """A base and what was done to it, in order."""
 
     path: Path
-    """What was given: the folder, or that of the last one of a list."""
+    """The folder that was given, or the last one of a list."""
     base: Path
-    """The folder of the base model; of the model itself where nothing was tuned."""
+    """The folder of the base model; of the model itself if nothing was tuned."""
     tunings: tuple[Tuning, ...] = ()
     """What was attached or changed, in order."""
     revision: str | None = None
     """The revision of the base that the adapter names."""
     base_digest: str | None = None
-    """The digest that the base had when it was tuned, where it was recorded; None where it was not."""
+    """The digest that the base had when it was tuned; None if it was not recorded."""
     record: Mapping[str, Any] = field(default_factory=dict, hash=False)
-    """What ``rankscope.json`` tells of how it was made."""
+    """The content of ``rankscope.json``: how it was made."""
 
     @classmethod
     def read(
@@ -90,11 +92,11 @@ class Checkpoint:
         """The checkpoint at ``path``: a folder, a name in the local Hub cache, or a list of those in order.
 
         Args:
-            path: what to read; a checkpoint is returned as it is.
-            base_model: the base, in place of the one that the adapter names.
+            path: what to read; a checkpoint is returned unchanged.
+            base_model: the base to use instead of the one that the adapter names.
 
         Raises:
-            CheckpointError: if it is no checkpoint, is incomplete, or its base is not here.
+            CheckpointError: if it is not a checkpoint, is incomplete, or its base is not on this machine.
             UnsafeError: if it would run code from elsewhere or points outside its folder.
         """
         if isinstance(path, Checkpoint):
@@ -109,9 +111,8 @@ class Checkpoint:
             return _read_list(folders, base_model)
         *before, stages = folders
         if len(before) > 1 or any(map(_is_stages, before)) or (before and base_model is not None):
-            raise CheckpointError(
-                f"a folder of stages stands alone, or after its base; got {', '.join(map(str, paths))}"
-            )
+            got = ", ".join(map(str, paths))
+            raise CheckpointError(f"a folder of stages comes alone, or after its base; got {got}")
         return _read_stages(stages, before[0] if before else base_model)
 
     @property
@@ -131,27 +132,27 @@ class Checkpoint:
 
     @property
     def processor(self) -> Path:
-        """The folder of the tokenizer or processor: the tuned one's where it keeps one, the base's otherwise."""
+        """The folder of the tokenizer or processor: the tuned model's if it has one, the base's otherwise."""
         folders = [self.path, *(t.path for t in reversed(self.tunings)), self.weights, self.base]
         return next(filter(_has_processor, folders), self.base)
 
     @property
     def digest(self) -> str:
-        """The sha256, in hex, of everything that makes the tuned network: base and tunings, in order."""
+        """The SHA-256, in hex, of everything that makes the tuned network: base and tunings, in order."""
         folders = [self.weights, *(t.path for t in self.adapters)]
         return sha256("".join(digest(folder) for folder in folders).encode()).hexdigest()
 
     @property
     def name(self) -> str:
-        """The last part of the path; of a repository in the Hub cache its name, of a trainer's checkpoint with its folder."""
+        """The last part of the path; for a repository in the Hub cache its name, for a trainer's checkpoint with its folder."""
         return folder_name(self.path)
 
 
 def processor_folder(where: str | Path | Sequence[str | Path] | Checkpoint) -> Path:
-    """The folder of a tokenizer or processor: the one given if it holds one, or the one that a checkpoint names.
+    """The folder of a tokenizer or processor: the given one if it holds one, or the one that a checkpoint names.
 
     Raises:
-        CheckpointError: if it holds none and is no checkpoint either.
+        CheckpointError: if it holds none and is not a checkpoint either.
     """
     if isinstance(where, str | Path) and _has_processor(folder := _folder(where)):
         return folder
@@ -175,7 +176,7 @@ def _folder(path: str | Path) -> Path:
 
 
 def _is_stages(folder: Path) -> bool:
-    return kind(folder) in ("stages", "numbered")
+    return kind(folder) == "stages"
 
 
 def _tuning(folder: Path) -> Tuning:
@@ -184,7 +185,7 @@ def _tuning(folder: Path) -> Tuning:
     config = read_json(folder / ADAPTER_CONFIG)
     check_config(config, folder / ADAPTER_CONFIG)
     if not isinstance(config.get("peft_type"), str):
-        raise CheckpointError(f"{folder / ADAPTER_CONFIG} names no peft_type: it is no PEFT adapter")
+        raise CheckpointError(f"{folder / ADAPTER_CONFIG} names no peft_type: it is not a PEFT adapter")
     weight_files(folder, ADAPTER_WEIGHTS)
     return Tuning(config["peft_type"].lower(), folder, config)
 
@@ -200,6 +201,7 @@ def _read_list(folders: list[Path], base_model: str | Path | None) -> Checkpoint
     tunings = [_tuning(folder) for folder in folders]
     first = tunings[0]
     base = folders[0] if first.kind == FULL and base_model is None else _base(tunings, base_model)
+    # The base itself may come first in the list, under its own path or as a copy; then it is not a tuning.
     if first.kind == FULL and (base == folders[0] or digest(base) == digest(folders[0])):
         base, tunings = folders[0], tunings[1:]
     _check_list(base, tunings, records=base_model is None)
@@ -208,19 +210,19 @@ def _read_list(folders: list[Path], base_model: str | Path | None) -> Checkpoint
 
 
 def _check_list(base: Path, tunings: Sequence[Tuning], *, records: bool) -> None:
-    """See that what stands in a list was done to one base, as far as types and, where they count, the adapters' records tell.
+    """Check that everything in a list was done to one base, by model types and, with ``records``, the adapters' records.
 
     Raises:
-        CheckpointError: if a whole model is of another type or the same as what is before it, or an adapter names another
-            base that is here and holds other weights.
+        CheckpointError: if a whole model is of another type than the base or the same as the one before it, or an adapter
+            names another base, which is on this machine and has other weights.
     """
     whole = [base]
     for tuning in tunings:
         if tuning.kind == FULL:
-            types = [c.get("model_type") for c in (read_json(base / MODEL_CONFIG), tuning.config)]
-            if types[0] != types[1]:
+            base_type, type_ = (c.get("model_type") for c in (read_json(base / MODEL_CONFIG), tuning.config))
+            if base_type != type_:
                 raise CheckpointError(
-                    f"{tuning.path} is a whole {types[1]!r} and its base {base} a {types[0]!r}: a list is one base and what was "
+                    f"{tuning.path} is a whole {type_!r} and its base {base} a {base_type!r}: a list is one base and what was "
                     "done to it, in order"
                 )
             if digest(tuning.path) == digest(whole[-1]):
@@ -262,7 +264,7 @@ def _stages(folder: Path, record: Mapping[str, Any]) -> list[Path]:
 
 
 def _found(named: Any, beside: Sequence[Path], revision: str | None = None) -> Path | None:
-    """The folder of a base by its path, by its path from one of some folders, or in the Hub cache; None if it is not here."""
+    """The folder of a base: by its path, by its path from one of ``beside``, or in the Hub cache; None if it is not here."""
     if not isinstance(named, str | Path) or not str(named):
         return None
     here = (Path(named).expanduser(), *(folder / named for folder in beside))
@@ -271,8 +273,8 @@ def _found(named: Any, beside: Sequence[Path], revision: str | None = None) -> P
 
 def _base(tunings: Sequence[Tuning], base_model: str | Path | None) -> Path:
     of = tunings[0].path if tunings else "the checkpoint"
-    telling = [t.config for t in tunings if t.config.get("base_model_name_or_path")]
-    record = telling[0] if telling and base_model is None else {}
+    records = [t.config for t in tunings if t.config.get("base_model_name_or_path")]
+    record = records[0] if records and base_model is None else {}
     named = base_model if base_model is not None else record.get("base_model_name_or_path")
     if named is None:
         raise CheckpointError(f"{of} names no base model; {_GIVE}")
@@ -284,7 +286,7 @@ def _base(tunings: Sequence[Tuning], base_model: str | Path | None) -> Path:
     try:
         found = kind(folder)
     except CheckpointError as error:
-        raise CheckpointError(f"the base model {str(named)!r} of {of} is none: {error}; {_GIVE}") from error
+        raise CheckpointError(f"the base model {str(named)!r} of {of} is not one: {error}; {_GIVE}") from error
     if found != "model":
         what = "an adapter" if found == "adapter" else "a folder of stages"
         raise CheckpointError(f"the base model {str(named)!r} of {of} is {what}, not a full model; {_GIVE}")

@@ -1,4 +1,4 @@
-"""What lies in a checkpoint folder: its configuration and weight files, checked before any library opens them."""
+"""The configuration and weight files of a checkpoint folder, checked before any library opens them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator, Mapping
 from hashlib import sha256
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, BinaryIO
 
 from rankscope.errors import CheckpointError, UnsafeError
 
@@ -25,9 +25,11 @@ def read_json(path: Path) -> dict[str, Any]:
     Raises:
         CheckpointError: if the file is missing, empty, a Git LFS pointer, or does not hold one JSON object.
     """
-    content = _content(path)
+    check_file(path)
+    if path.stat().st_size > _MOST_CONFIG:
+        raise CheckpointError(f"{path} has {path.stat().st_size} bytes, which no configuration has")
     try:
-        value = json.loads(content)
+        value = json.loads(path.read_bytes())
     except (ValueError, RecursionError) as error:
         raise CheckpointError(
             f"{path} is not valid JSON ({error}): it is truncated or damaged; copy it again"
@@ -37,22 +39,14 @@ def read_json(path: Path) -> dict[str, Any]:
     return value
 
 
-def _content(path: Path) -> bytes:
-    check_file(path)
-    if path.stat().st_size > _MOST_CONFIG:
-        raise CheckpointError(f"{path} has {path.stat().st_size} bytes, which no configuration has")
-    return path.read_bytes()
-
-
 def check_file(path: Path) -> None:
-    """See that a file is there and holds what its name says, as far as its first bytes and its length tell.
+    """Check that a file exists and is what its name says, as far as its first bytes and its length can show.
 
     Raises:
         CheckpointError: if it is missing, empty, a Git LFS pointer, or a safetensors file cut short.
     """
     if not path.is_file():
         raise CheckpointError(f"{path} is missing: the checkpoint is incomplete; copy it again")
-    size = path.stat().st_size
     with path.open("rb") as file:
         start = file.read(len(_LFS))
         if not start:
@@ -63,34 +57,33 @@ def check_file(path: Path) -> None:
             )
         if path.suffix == ".safetensors":
             file.seek(0)
-            _check_safetensors(path, file.read(8), size)
+            _check_safetensors(path, file)
 
 
-def _check_safetensors(path: Path, first: bytes, size: int) -> None:
+def _check_safetensors(path: Path, file: BinaryIO) -> None:
+    size, first = path.stat().st_size, file.read(8)
+    # The file is eight bytes with the length of the header, the header, and the data without gaps.
     length = int.from_bytes(first, "little")
     if len(first) < 8 or length > min(size - 8, _MOST_HEADER):
+        raise CheckpointError(f"{path} is not a whole safetensors file: its header does not fit into its {size} bytes")
+    try:
+        header = json.loads(file.read(length))
+        ends = [int(entry["data_offsets"][1]) for name, entry in header.items() if name != "__metadata__"]
+    except (ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError) as error:
+        raise CheckpointError(f"{path} has a damaged safetensors header ({error}); copy it again") from error
+    expected = 8 + length + max(ends, default=0)
+    if expected != size:
         raise CheckpointError(
-            f"{path} is not a whole safetensors file: it has {size} bytes and its header does not fit"
-        )
-    with path.open("rb") as file:
-        file.seek(8)
-        try:
-            header = json.loads(file.read(length))
-            ends = [int(entry["data_offsets"][1]) for name, entry in header.items() if name != "__metadata__"]
-        except (ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError) as error:
-            raise CheckpointError(f"{path} has a damaged safetensors header ({error}); copy it again") from error
-    if 8 + length + max(ends, default=0) != size:
-        raise CheckpointError(
-            f"{path} has {size} bytes and its header tells of {8 + length + max(ends, default=0)}: truncated or altered"
+            f"{path} has {size} bytes, and its header describes {expected}: it is truncated or altered"
         )
 
 
 def weight_files(folder: Path, names: tuple[str, ...] = MODEL_WEIGHTS) -> list[Path]:
-    """The files that hold a folder's weights, in the order of their names, all there and whole.
+    """The files that hold a folder's weights, in the order of their names, after checking that each is whole.
 
     Args:
         folder: a model or adapter folder.
-        names: the names of a single file; shards are found through ``<name>.index.json``.
+        names: the names that a single file may have; shards are found through ``<name>.index.json``.
 
     Raises:
         CheckpointError: if there are none, or one is missing, empty, cut short or a Git LFS pointer.
@@ -134,7 +127,7 @@ def inside(folder: Path, name: str, *, said_by: Path) -> Path:
 
 
 def check_config(config: Mapping[str, Any], path: Path) -> None:
-    """See that no entry of a configuration, however deep, asks for code from elsewhere.
+    """Check that no entry of a configuration, however deep, asks for code from elsewhere.
 
     Raises:
         UnsafeError: if it sets ``_attn_implementation_internal`` or ``trust_remote_code``, or names an attention kernel
@@ -148,12 +141,13 @@ def check_config(config: Mapping[str, Any], path: Path) -> None:
             or (kernel and "/" in str(value))
         ):
             raise UnsafeError(
-                f"{path} sets {key} to {value!r}, which would fetch and run code from elsewhere; remove that entry "
-                "if you know where the checkpoint comes from"
+                f"{path} sets {key} to {value!r}, which would fetch and run code from elsewhere; remove that entry if you "
+                "trust the source of the checkpoint"
             )
 
 
 def _entries(value: object) -> Iterator[tuple[str, object]]:
+    """Every key and value at any depth; without recursion, which a deep file would exhaust."""
     waiting = [value]
     while waiting:
         item = waiting.pop()
@@ -168,7 +162,7 @@ _KNOWN: dict[tuple[str, int, int], str] = {}
 
 
 def file_digest(path: Path) -> str:
-    """The sha256 of a file, in hex; remembered within the process for as long as its size and time stay the same."""
+    """The SHA-256 of a file, in hex; remembered within the process as long as its size and time stay the same."""
     stat = path.stat()
     key = (str(path.resolve()), stat.st_size, stat.st_mtime_ns)
     if key not in _KNOWN:
@@ -181,13 +175,13 @@ def file_digest(path: Path) -> str:
 
 
 def digest(folder: Path) -> str:
-    """The sha256, in hex, of a model or adapter folder: of its configuration and weight files, in the order of their names.
+    """The SHA-256, in hex, of a model or adapter folder: of its configuration and weight files, in the order of their names.
 
-    It is the sha256 of a line ``<sha256 of the file>  <name>`` each. Tokenizers, model cards and trainer states do not
-    enter: they do not change what the network computes.
+    It is the SHA-256 of one line ``<SHA-256 of the file>  <name>`` for each. Tokenizers, model cards and trainer states
+    are left out: they do not change what the network computes.
 
     Raises:
-        CheckpointError: if the folder is no complete checkpoint.
+        CheckpointError: if the folder is not a complete checkpoint.
     """
     adapter = (folder / ADAPTER_CONFIG).exists()
     config = folder / (ADAPTER_CONFIG if adapter else MODEL_CONFIG)

@@ -1,9 +1,8 @@
-"""Which kind of checkpoint a path is, and what to say of those that are none."""
+"""Which kind of checkpoint a folder is, and messages for paths that are not a checkpoint."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +10,10 @@ from rankscope.checkpoint.files import ADAPTER_CONFIG, MODEL_CONFIG, MODEL_WEIGH
 from rankscope.errors import CheckpointError
 
 STAGES = "rankscope.json"
-"""The file in which a folder of stages keeps its base, their order, and how they were made."""
+"""The file in which a folder of stages records its base, the order of the stages, and how they were made."""
 _STAGE = re.compile(r"(\d+)-.+")
 TRAINER = re.compile(r"checkpoint-(\d+)")
-"""What a Trainer calls the folders of its checkpoints."""
+"""The names that a Trainer gives the folders of its checkpoints."""
 _REPOSITORY = re.compile(r"[\w.-]+(/[\w.-]+)?")
 _BARE = {
     ".safetensors": "a bare weights file",
@@ -28,7 +27,7 @@ _BARE = {
 
 
 def kind(folder: Path) -> str:
-    """``model``, ``adapter`` or ``stages``.
+    """The kind of a checkpoint folder: ``model``, ``adapter`` or ``stages``.
 
     Raises:
         CheckpointError: if the path is none of these; the message says what it is and what to do.
@@ -38,9 +37,13 @@ def kind(folder: Path) -> str:
     if not folder.is_dir():
         raise CheckpointError(f"there is no folder {folder}")
     _refuse_foreign(folder)
-    for name, test in _KINDS.items():
-        if test(folder):
-            return name
+    # A model may keep numbered folders or a rankscope.json beside it, so stages come last.
+    if (folder / ADAPTER_CONFIG).exists():
+        return "adapter"
+    if (folder / MODEL_CONFIG).exists():
+        return "model"
+    if (folder / STAGES).is_file() or stage_folders(folder):
+        return "stages"
     raise CheckpointError(_about_folder(folder))
 
 
@@ -51,21 +54,11 @@ def stage_folders(folder: Path) -> list[Path]:
 
 
 def folder_name(folder: Path) -> str:
-    """The last part of a path; of a repository in the Hub cache its name, of a trainer's checkpoint with its folder."""
+    """The last part of a path; for a repository in the Hub cache its name, for a trainer's checkpoint with its folder."""
     path = folder.resolve()
     if path.parent.name == "snapshots" and path.parents[1].name.startswith("models--"):
         return path.parents[1].name.rpartition("--")[2]
     return f"{path.parent.name}-{path.name}" if TRAINER.fullmatch(path.name) else path.name
-
-
-_KINDS: dict[str, Callable[[Path], bool]] = {
-    "stages": lambda p: (
-        (p / STAGES).is_file() and not (p / ADAPTER_CONFIG).exists() and not (p / MODEL_CONFIG).exists()
-    ),
-    "adapter": lambda p: (p / ADAPTER_CONFIG).exists(),
-    "model": lambda p: (p / MODEL_CONFIG).exists(),
-    "numbered": lambda p: bool(stage_folders(p)),
-}
 
 
 def _about_file(path: Path) -> str:
@@ -83,18 +76,16 @@ def _about_folder(folder: Path) -> str:
     trainer = sorted((int(m[1]), name) for name in children if (m := TRAINER.fullmatch(name)))
     if trainer:
         steps = ", ".join(name for _, name in trainer)
-        return f"{folder} is the output of a Trainer and no checkpoint itself; give one of those in it: {steps}"
+        return f"{folder} is the output of a Trainer, not a checkpoint itself; give one of those in it: {steps}"
     adapters = [name for name in children if (folder / name / ADAPTER_CONFIG).exists()]
     if adapters:
-        return (
-            f"{folder} holds several adapters and is none itself; give one of {', '.join(adapters)}, or a list of them"
-        )
+        return f"{folder} holds several adapters and is not one itself; give one of {', '.join(adapters)}, or a list"
     weights = [name for name in children if Path(name).suffix in _BARE]
     if weights:
         return f"{folder} has weights ({_listed(weights)}) but no config.json or adapter_config.json that says of what"
+    there = _listed(children) or "nothing"
     return (
-        f"{folder} is no checkpoint: it has no config.json, adapter_config.json or stages (0-…, 1-…); it has "
-        f"{_listed(children) or 'nothing'}"
+        f"{folder} is not a checkpoint: it has no config.json, adapter_config.json or stages (0-…, 1-…); it has {there}"
     )
 
 
@@ -103,26 +94,26 @@ def _listed(names: list[str]) -> str:
 
 
 def _refuse_foreign(folder: Path) -> None:
-    """Name the layouts of other projects, that hold the weights under other names.
+    """Refuse the layouts of other projects, which keep the weights under other names.
 
     Raises:
         CheckpointError: if the folder is in the layout of the original LLaVA or of accelerate's ``save_state``.
     """
     config = folder / MODEL_CONFIG
-    if config.exists() and str(told := _peek(config).get("model_type")).startswith("llava_"):
+    if config.exists() and str(model_type := _peek(config).get("model_type")).startswith("llava_"):
         raise CheckpointError(
-            f"{folder} is in the layout of the original LLaVA (model_type {told!r}), whose tensors have other names; use the "
+            f"{folder} is in the layout of the original LLaVA (model_type {model_type!r}), whose tensors have other names; use the "
             "converted checkpoint (llava-hf/…), or convert it with transformers' convert_llava_weights_to_hf"
         )
     for name in ("mm_projector.bin", "non_lora_trainables.bin"):
         if (folder / name).exists():
             raise CheckpointError(
-                f"{folder} holds {name}, of the original LLaVA, beside what plain PEFT reads: opened as it is, a part "
-                "of the tuning would be lost. Merge and convert it first (llava-hf/… are converted)"
+                f"{folder} holds {name}, of the original LLaVA, which plain PEFT does not read: opened as it is, part of the "
+                "tuning would be lost. Merge and convert it first (llava-hf/… are converted)"
             )
     if (folder / "random_states_0.pkl").exists() and not config.exists() and not (folder / ADAPTER_CONFIG).exists():
         raise CheckpointError(
-            f"{folder} was written by accelerate's save_state, to resume training; save the model itself"
+            f"{folder} was written by accelerate's save_state to resume training; save the model itself"
         )
 
 
@@ -134,7 +125,7 @@ def _peek(config: Path) -> dict[str, Any]:
 
 
 def in_cache(name: str, revision: str | None = None) -> Path | None:
-    """The folder of a Hub repository in the local cache; None where it is not there. Nothing is downloaded."""
+    """The folder of a Hub repository in the local cache; None if it is not there. Nothing is downloaded."""
     if not _REPOSITORY.fullmatch(name):
         return None
     from huggingface_hub import snapshot_download

@@ -42,8 +42,8 @@ def score(
     Example: rankscope score predictions.jsonl --data scenes:captions/test
     """
     from rankscope.scores import Java
-    from rankscope.scores.scoring import score as run_score
-    from rankscope.scores.scoring import write_submission
+    from rankscope.scores.join import score as run_score
+    from rankscope.scores.join import write_submission
 
     probes = opened(data, images=images, regions=regions, answers=answers, columns=columns, restval=restval)
     if submission is not None:

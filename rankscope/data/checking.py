@@ -4,24 +4,59 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from rankscope.data.files import Options
-from rankscope.data.open import (
-    check_ids,
-    check_images,
-    open_data,
-    options_of,
-    path_and_split,
-    recognise,
-    selected,
-)
-from rankscope.data.oscar import with_regions
+from rankscope.data.intake import Finding, Intake
+from rankscope.data.open import check_ids, check_images, intake_of, of_split, open_data, path_and_split, recognise
 from rankscope.data.probes import Example
-from rankscope.data.report import Ledger, Report
+from rankscope.data.regions import with_regions
 from rankscope.errors import DataError
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What a data set is, and what is wrong with it."""
+
+    path: str
+    """What was checked."""
+    format: str
+    """The name of its format."""
+    examples: int
+    """Number of examples read."""
+    splits: Mapping[str, int]
+    """Number of examples in each named split."""
+    holds: Mapping[str, int]
+    """Number of ``images``, ``regions``, ``texts``, ``targets`` and ``labels``; what it has none of is left out."""
+    faults: tuple[Finding, ...]
+    """Reasons to refuse the data set."""
+    notices: tuple[Finding, ...]
+    """What was repaired or is harmless."""
+
+    @property
+    def good(self) -> bool:
+        """Whether the data set can be used."""
+        return not self.faults
+
+    def records(self) -> list[dict[str, str | int | list[str]]]:
+        """One flat record for each finding: ``severity``, ``kind``, ``count``, ``places``."""
+        both = [("fault", f) for f in self.faults] + [("notice", f) for f in self.notices]
+        return [{"severity": s, "kind": f.kind, "count": f.count, "places": list(f.places)} for s, f in both]
+
+    def to_json(self) -> dict[str, object]:
+        """Everything as plain data; the findings as in :meth:`records`."""
+        names = ("path", "format", "examples", "good")
+        value: dict[str, object] = {name: getattr(self, name) for name in names}
+        return value | {"splits": dict(self.splits), "holds": dict(self.holds), "problems": self.records()}
+
+    def __str__(self) -> str:
+        splits = ", ".join(f"{name} {n}" for name, n in self.splits.items())
+        first = f"{self.path}: {self.format}, {self.examples} examples" + (f" ({splits})" if splits else "")
+        first += f"; {', '.join(f'{count} {what}' for what, count in self.holds.items())}" if self.holds else ""
+        found = [f"  fault   {f}" for f in self.faults] + [f"  notice  {f}" for f in self.notices]
+        return "\n".join([first, *(found or ["  nothing wrong"])])
 
 
 def check(
@@ -32,87 +67,73 @@ def check(
     answers: str | Path | None = None,
     columns: Mapping[str, str] | None = None,
     restval: bool = True,
-) -> Report:
-    """Everything that is wrong with a file or folder, or a split of it; every image is decoded.
+) -> Findings:
+    """Everything that is wrong with a file or folder, or a split of it. Every image is decoded.
 
     Args:
-        spec: a path, perhaps with ``:SPLIT`` behind it, or the embedded ``scenes``.
+        spec: a path, optionally followed by ``:SPLIT``, or the embedded ``scenes``.
         images, regions, answers, columns, restval: as for :func:`rankscope.open_data`.
 
     Raises:
-        DataError: if it is not there, of no known format, or has no such split.
+        DataError: if it is missing, of no known format, or has no such split.
     """
     path, split = path_and_split(spec)
     if not path.exists() and str(spec).startswith("scenes"):
-        found = list(open_data(spec))
-        return _report(str(spec), "embedded scenes", found, Ledger())
-    options, ledger = options_of(images, regions, answers, columns, restval=restval), Ledger()
+        return _findings(str(spec), "embedded scenes", list(open_data(spec)), Intake())
+    intake = intake_of(images, regions, answers, columns, restval=restval)
     name, examples = "unreadable", list[Example]()
     try:
         name, read = recognise(path)
-        examples = read(path, options, ledger)
+        examples = read(path, intake)
     except DataError as error:
         if not path.exists():
             raise
-        ledger.fault("cannot be read", str(error))
+        intake.fault("cannot be read", str(error))
     if split is not None and examples:
-        examples = selected(examples, split, str(path))
-    examples = _joined(examples, options, ledger)
-    if not examples and not ledger.faults:
-        ledger.fault("holds no examples", str(path))
-    check_ids(examples, ledger)
-    check_images(examples, ledger)
-    _decode(examples, ledger)
-    return _report(str(spec), name, examples, ledger)
+        examples = of_split(examples, split, str(path))
+    if intake.regions is not None:
+        try:
+            examples = with_regions(examples, intake.regions, intake)
+        except DataError as error:
+            intake.fault("regions cannot be read", str(error))
+    if not examples and not intake.faults:
+        intake.fault("holds no examples", str(path))
+    check_ids(examples, intake)
+    check_images(examples, intake)
+    _decode(examples, intake)
+    return _findings(str(spec), name, examples, intake)
 
 
-def _joined(examples: list[Example], options: Options, ledger: Ledger) -> list[Example]:
-    """The examples with their regions, where a file of those is given."""
-    if options.regions is None:
-        return examples
-    try:
-        return with_regions(examples, options.regions, ledger)
-    except DataError as error:
-        ledger.fault("regions cannot be read", str(error))
-        return examples
-
-
-def _report(name: str, kind: str, examples: Sequence[Example], ledger: Ledger) -> Report:
-    """What was found; an image that several examples show counts once."""
-    held = {
+def _findings(name: str, form: str, examples: Sequence[Example], intake: Intake) -> Findings:
+    """What was found. An image that several examples show counts once."""
+    holds = {
         "images": len({e.image if isinstance(e.image, Path) else e.id for e in examples if e.image is not None}),
         "regions": sum(example.regions is not None for example in examples),
         "texts": sum(bool(example.text) for example in examples),
         "targets": sum(len(example.targets) for example in examples),
         "labels": sum(example.label is not None for example in examples),
     }
-    return Report(
-        name,
-        kind,
-        len(examples),
-        Counter(e.about["split"] for e in examples if "split" in e.about),
-        {what: count for what, count in held.items() if count},
-        tuple(ledger.faults.values()),
-        tuple(ledger.notices.values()),
-    )
+    splits = Counter(e.about["split"] for e in examples if "split" in e.about)
+    holds = {what: count for what, count in holds.items() if count}
+    faults, notices = tuple(intake.faults.values()), tuple(intake.notices.values())
+    return Findings(name, form, len(examples), splits, holds, faults, notices)
 
 
-def _decode(examples: Sequence[Example], ledger: Ledger) -> None:
-    """Opens every picture and all regions once; what cannot be decoded or computed with is a fault, one pixel wide a notice."""
+def _decode(examples: Sequence[Example], intake: Intake) -> None:
+    """Open every picture and all regions once. It is a fault if one cannot be decoded, or regions are not finite."""
     seen: set[object] = set()
     for example in examples:
+        place = f"example {example.id}"
         try:
             if example.regions is not None and example.regions not in seen:
                 seen.add(example.regions)
                 if not np.isfinite(example.regions.open().features).all():
-                    ledger.fault("regions are not finite numbers", f"example {example.id}")
-            if example.image is None:
-                continue
+                    intake.fault("regions are not finite numbers", place)
             if isinstance(example.image, Path):
-                if example.image in seen or not example.image.is_file():
+                if example.image in seen or not example.image.is_file():  # a missing file has been noted already
                     continue
                 seen.add(example.image)
-            if min(example.open_image().size) < 2:
-                ledger.notice("image of a single row or column of pixels", f"example {example.id}")
+            if example.image is not None and min(example.open_image().size) < 2:
+                intake.notice("image of a single row or column of pixels", place)
         except DataError as error:
-            ledger.fault("image or regions cannot be decoded", str(error))
+            intake.fault("image or regions cannot be decoded", str(error))

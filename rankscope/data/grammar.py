@@ -1,8 +1,8 @@
-"""The small grammar of scenes: what is said of one, and what is asked about it.
+"""The small grammar of scenes: captions of a scene, and questions about it.
 
-Two manners. *Plain* is what the embedded checkpoint was pre-trained on: numerals, colour before the digit, questions
-about single digits. *Told* is the downstream manner: numbers spelled out, the colour after them, questions that
-compare, add and count. A told text is made of words that pre-training has seen, in an order that it has hardly seen.
+There are two manners. *Plain* is what the embedded checkpoint was pre-trained on: numerals, the colour before the digit,
+questions about single digits. *Told* is the downstream manner: numbers spelled out, the colour after them, questions that
+compare, add and count. A told text is made of words seen in pre-training, in an order hardly seen there.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight",
          "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen")  # fmt: skip
 """Numbers spelled out: two digits add up to at most eighteen."""
 PLACES = (("top-left", "top", "top-right"), ("left", "centre", "right"), ("bottom-left", "bottom", "bottom-right"))
-"""What each cell of the three by three grid is called."""
+"""The names of the cells of the three-by-three grid."""
 INKS = ("red", "green", "blue", "yellow", "purple", "orange")
 """The colours of digits."""
 CAPTION = "describe the scene :"
@@ -31,7 +31,7 @@ class Digit:
     """One digit of a scene."""
 
     value: int
-    """What it says, 0…9."""
+    """Its value, 0…9."""
     ink: str
     """The name of its colour."""
     row: int
@@ -41,7 +41,7 @@ class Digit:
 
     @property
     def place(self) -> str:
-        """Where it stands, in words."""
+        """Where it is, in words."""
         return PLACES[self.row][self.column]
 
     @property
@@ -60,21 +60,24 @@ class Digit:
         return f"{WORDS[self.value]} in {self.ink}"
 
 
-class Question(NamedTuple):
+class Asked(NamedTuple):
     """A question and its answer."""
 
     kind: str
+    """The kind of question, in words: ``count of a colour``."""
     text: str
+    """The question."""
     answer: str
+    """The answer."""
 
 
 def _list(parts: Sequence[str]) -> str:
-    """The parts joined by "and"."""
+    """The parts, joined by "and"."""
     return " and ".join(parts)
 
 
 def _chain(digits: Sequence[Digit], say: Callable[[Digit], str]) -> str:
-    """Each digit and how the next stands to it: ``a left of b above c``."""
+    """Each digit and the relation of the next to it: ``a left of b above c``."""
     words = [say(digits[0])]
     for a, b in pairwise(digits):
         words += ["left of" if a.row == b.row else "above", say(b)]
@@ -108,7 +111,7 @@ def told_captions(digits: Sequence[Digit], ground: str) -> tuple[str, ...]:
 
 
 def _single(digits: Sequence[Digit]) -> list[Digit]:
-    """The digits whose value no other has, so that a question can name them by it."""
+    """The digits whose value no other digit has, so that a question can name them by it."""
     values = [d.value for d in digits]
     return [d for d in digits if values.count(d.value) == 1]
 
@@ -128,92 +131,90 @@ def _yes(truth: bool) -> str:
     return "yes" if truth else "no"
 
 
-def which(digits: Sequence[Digit], draw: Chance) -> Question:
-    """Which digit stands at a place."""
+def which(digits: Sequence[Digit], draw: Chance) -> Asked:
+    """Which digit is at a place."""
     d = _pick(digits, draw)
-    return Question("which", f"which is the {d.place} digit ?", str(d.value))
+    return Asked("which", f"which is the {d.place} digit ?", str(d.value))
 
 
-def colour(digits: Sequence[Digit], draw: Chance) -> Question:
+def colour(digits: Sequence[Digit], draw: Chance) -> Asked:
     """The colour of the digit at a place."""
     d = _pick(digits, draw)
-    return Question("colour", f"what colour is the {d.place} digit ?", d.ink)
+    return Asked("colour", f"what colour is the {d.place} digit ?", d.ink)
 
 
-def where(digits: Sequence[Digit], draw: Chance) -> Question:
-    """The place of a digit that stands once."""
+def where(digits: Sequence[Digit], draw: Chance) -> Asked:
+    """The place of a digit that occurs once."""
     d = _pick(_single(digits), draw)
-    return Question("where", f"where is the {d.value} ?", d.place)
+    return Asked("where", f"where is the {d.value} ?", d.place)
 
 
-def colour_of(digits: Sequence[Digit], draw: Chance) -> Question:
-    """The colour of a digit that stands once."""
+def colour_of(digits: Sequence[Digit], draw: Chance) -> Asked:
+    """The colour of a digit that occurs once."""
     d = _pick(_single(digits), draw)
-    return Question("colour of", f"what colour is the {d.value} ?", d.ink)
+    return Asked("colour of", f"what colour is the {d.value} ?", d.ink)
 
 
-def count(digits: Sequence[Digit], draw: Chance) -> Question:
+def count(digits: Sequence[Digit], draw: Chance) -> Asked:
     """How many digits there are."""
-    return Question("count", "how many digits are there ?", str(len(digits)))
+    return Asked("count", "how many digits are there ?", str(len(digits)))
 
 
-def exists(digits: Sequence[Digit], draw: Chance) -> Question:
-    """Whether a digit is there; as often yes as no."""
+def exists(digits: Sequence[Digit], draw: Chance) -> Asked:
+    """Whether a digit is there; yes and no are equally likely."""
     present = sorted({d.value for d in digits})
     asked = present if draw(2) else [v for v in range(10) if v not in present]
     value = asked[draw(len(asked))]
-    return Question("exists", f"is there a {value} ?", _yes(value in present))
+    return Asked("exists", f"is there a {value} ?", _yes(value in present))
 
 
-def relation(digits: Sequence[Digit], draw: Chance) -> Question:
-    """Whether one digit stands left of, or above, another; both must be told apart by colour and number."""
+def relation(digits: Sequence[Digit], draw: Chance) -> Asked:
+    """Whether one digit is left of, or above, another; the two must differ in colour or number."""
     a, b = _two(digits, draw)
     if a.plain == b.plain:
         return which(digits, draw)
     word, truth = ("left of", a.column < b.column) if draw(2) else ("above", a.row < b.row)
-    return Question("relation", f"is the {a.plain} {word} the {b.plain} ?", _yes(truth))
+    return Asked("relation", f"is the {a.plain} {word} the {b.plain} ?", _yes(truth))
 
 
-def parity(digits: Sequence[Digit], draw: Chance) -> Question:
+def parity(digits: Sequence[Digit], draw: Chance) -> Asked:
     """Whether the digit at a place is even or odd."""
     d = _pick(digits, draw)
-    return Question("parity", f"is the {d.place} digit even or odd ?", "odd" if d.value % 2 else "even")
+    return Asked("parity", f"is the {d.place} digit even or odd ?", "odd" if d.value % 2 else "even")
 
 
-def largest(digits: Sequence[Digit], draw: Chance) -> Question:
+def largest(digits: Sequence[Digit], draw: Chance) -> Asked:
     """The largest or the smallest digit."""
     word, value = (("largest", max), ("smallest", min))[draw(2)]
-    return Question("largest", f"which digit is the {word} ?", str(value(d.value for d in digits)))
+    return Asked("largest", f"which digit is the {word} ?", str(value(d.value for d in digits)))
 
 
-def larger(digits: Sequence[Digit], draw: Chance) -> Question:
+def larger(digits: Sequence[Digit], draw: Chance) -> Asked:
     """Whether the digit at one place is larger than that at another."""
     a, b = _two(digits, draw)
-    return Question("larger", f"is the {a.place} digit larger than the {b.place} digit ?", _yes(a.value > b.value))
+    return Asked("larger", f"is the {a.place} digit larger than the {b.place} digit ?", _yes(a.value > b.value))
 
 
-def total(digits: Sequence[Digit], draw: Chance) -> Question:
-    """What two digits add up to."""
+def total(digits: Sequence[Digit], draw: Chance) -> Asked:
+    """The sum of two digits."""
     a, b = _two(digits, draw)
-    return Question("sum", f"what is the sum of the {a.place} digit and the {b.place} digit ?", str(a.value + b.value))
+    return Asked("sum", f"what is the sum of the {a.place} digit and the {b.place} digit ?", str(a.value + b.value))
 
 
-def count_ink(digits: Sequence[Digit], draw: Chance) -> Question:
-    """How many digits have a colour; the colour is one of the scene's three times out of four."""
+def count_ink(digits: Sequence[Digit], draw: Chance) -> Asked:
+    """How many digits have a colour; in three of four cases a colour of the scene."""
     ink = _pick(digits, draw).ink if draw(4) else INKS[draw(len(INKS))]
-    return Question("count of a colour", f"how many digits are {ink} ?", str(sum(d.ink == ink for d in digits)))
+    return Asked("count of a colour", f"how many digits are {ink} ?", str(sum(d.ink == ink for d in digits)))
 
 
 PLAIN = (which, which, colour, colour_of, where, count, exists, relation)
-"""The kinds of question of pre-training, each as often as it stands here."""
+"""The kinds of question of pre-training; a kind that is listed twice is asked twice as often."""
 TOLD = (parity, largest, larger, total, count_ink)
 """The kinds of question of the downstream task."""
 
 
-def ask(
-    kinds: Sequence[Callable[[Sequence[Digit], Chance], Question]], digits: Sequence[Digit], draw: Chance
-) -> Question:
-    """A question of one of ``kinds`` about the digits; a kind that needs a digit that stands once is passed over where none does."""
+def ask(kinds: Sequence[Callable[[Sequence[Digit], Chance], Asked]], digits: Sequence[Digit], draw: Chance) -> Asked:
+    """A question of one of ``kinds`` about the digits; ``which`` replaces a kind that needs a digit that occurs once, if none does."""
     kind = kinds[draw(len(kinds))]
     if kind in (where, colour_of) and not _single(digits):
         kind = which

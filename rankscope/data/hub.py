@@ -1,59 +1,52 @@
-"""A Hugging Face dataset on disk, as ``save_to_disk`` writes it. Images are decoded when they are asked for.
+"""A Hugging Face dataset on disk, as ``save_to_disk`` writes it. Images are decoded when they are needed.
 
-Loading scripts are never run; a data set of the hub is first saved to disk with the ``datasets`` package.
+Loading scripts are never run; a dataset of the Hub is first saved to disk with the ``datasets`` package.
 """
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rankscope.data.files import Options, cleaned
-from rankscope.data.probes import Example, decode_picture
+from rankscope.data.intake import Intake
+from rankscope.data.probes import EncodedPicture, Example
 from rankscope.data.records import assign, listed
-from rankscope.data.report import Ledger
 from rankscope.errors import DataError, MissingTool
 
 if TYPE_CHECKING:
     from datasets import Dataset
-    from PIL.Image import Image
 
 MARKS = ("dataset_dict.json", "dataset_info.json")
 """The files by which such a folder is recognised."""
 
 
 @dataclass(frozen=True)
-class Cell:
-    """An image in a column of a dataset: a :class:`~rankscope.data.probes.Picture`."""
+class Cell(EncodedPicture):
+    """An image in a column of a dataset."""
 
-    table: Dataset = field(repr=False)
+    dataset: Dataset = field(repr=False)
     """The dataset, its images not decoded."""
     row: int
+    """The number of the row."""
     column: str
+    """The name of the column."""
 
-    def _bytes(self) -> bytes:
-        value = self.table[self.row][self.column]
+    @property
+    def where(self) -> str:
+        return f"the image in column {self.column}, row {self.row}"
+
+    def encoded(self) -> bytes:
+        value = self.dataset[self.row][self.column]
         if value["bytes"] is not None:
             return bytes(value["bytes"])
         path = Path(value["path"])
         if not path.is_file():
-            raise DataError(
-                f"the image of row {self.row} is not there: {path}; the dataset refers to files outside of it"
-            )
+            raise DataError(f"{self.where}, is missing: {path}; the dataset refers to files outside of it")
         return path.read_bytes()
 
-    def open(self) -> Image:
-        """The picture."""
-        return decode_picture(self._bytes(), f"the image in column {self.column}, row {self.row}")
 
-    def digest(self) -> str:
-        """The sha256 of the encoded bytes."""
-        return hashlib.sha256(self._bytes()).hexdigest()
-
-
-def read_saved(path: Path, options: Options, ledger: Ledger) -> list[Example]:
+def read_saved(path: Path, intake: Intake) -> list[Example]:
     """All splits of a dataset on disk.
 
     Raises:
@@ -72,28 +65,28 @@ def read_saved(path: Path, options: Options, ledger: Ledger) -> list[Example]:
         raise DataError(
             f"{path} looks like a dataset written by save_to_disk, and cannot be loaded: {error}"
         ) from error
-    tables = dict(loaded) if isinstance(loaded, datasets.DatasetDict) else {"": loaded}
-    return [example for split, table in tables.items() for example in _table(split, table, options, ledger, str(path))]
+    splits = dict(loaded) if isinstance(loaded, datasets.DatasetDict) else {"": loaded}
+    return [example for split, dataset in splits.items() for example in _split(split, dataset, intake, str(path))]
 
 
-def _table(split: str, table: Dataset, options: Options, ledger: Ledger, where: str) -> list[Example]:
+def _split(split: str, dataset: Dataset, intake: Intake, where: str) -> list[Example]:
     import datasets
 
-    columns = assign(table.column_names, options.columns, where)
-    pictures = [n for n, f in table.features.items() if isinstance(f, datasets.Image)]
+    columns = assign(dataset.column_names, intake.columns, where)
+    pictures = [n for n, f in dataset.features.items() if isinstance(f, datasets.Image)]
     for name in pictures:
-        table = table.cast_column(name, datasets.Image(decode=False))
-    plain = table.select_columns([c for c in columns.values() if c not in pictures])
+        dataset = dataset.cast_column(name, datasets.Image(decode=False))
+    plain = dataset.select_columns([c for c in columns.values() if c not in pictures])
     found = []
     for row, item in enumerate(plain):
         place = f"{split} row {row}".strip()
-        picture = Cell(table, row, columns["image"]) if columns.get("image") in pictures else None
+        picture = Cell(dataset, row, columns["image"]) if columns.get("image") in pictures else None
         text = item.get(columns.get("text", ""), "") or ""
         if not isinstance(text, str) or not (text.strip() or picture):
-            ledger.fault("text is empty or no text", place)
+            intake.fault("text is empty or not text", place)
             continue
         name = str(item[columns["id"]]) if "id" in columns else f"{split}/{row}".lstrip("/")
         label = item.get(columns.get("label", ""), None)
-        targets = cleaned(listed(item.get(columns.get("targets", ""), None)), place, ledger)
+        targets = intake.clean_all(listed(item.get(columns.get("targets", ""), None)), place)
         found.append(Example(name, text, picture, targets, label, about={"split": split} if split else {}))
     return found

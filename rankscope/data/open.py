@@ -1,7 +1,8 @@
-"""open_data: from what a person types to a probe set.
+"""open_data: from what a user types to a probe set.
 
-``scenes`` and ``scenes:questions/train?n=2000`` are the embedded data. Everything else is a file or a folder, a split behind a
-colon (``dataset_coco.json:test``); its format is recognised by name and, for JSON, by its keys. A format is a row in a table.
+``scenes`` and ``scenes:questions/train?n=2000`` are the embedded data. Everything else is a file or a folder, with a split
+after a colon (``dataset_coco.json:test``). Its format is recognised by its name and, for JSON, by its keys. A format is one
+row in a table here.
 """
 
 from __future__ import annotations
@@ -11,106 +12,98 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from rankscope.data import coco, flickr, folder, hub, oscar, records, tsv, vqa
-from rankscope.data.files import Json, Options, lines, read_json
+from rankscope.data import captions, folder, hub, ofa, records, regions, vqa
+from rankscope.data.files import Json, lines, read_json
+from rankscope.data.intake import Intake
 from rankscope.data.probes import Example, ProbeSet
-from rankscope.data.report import Ledger
 from rankscope.data.scenes import scenes
 from rankscope.errors import DataError, UsageError
-
-Reader = Callable[[Path, Options, Ledger], list[Example]]
-"""Reads all splits of a file or folder."""
 
 
 class Format(NamedTuple):
     """A format on disk."""
 
     name: str
-    read: Reader
+    """What it is called in reports."""
+    read: Callable[[Path, Intake], list[Example]]
+    """Reads all splits of a file or folder."""
 
 
 JSON_OBJECTS: tuple[tuple[tuple[str, ...], Format], ...] = (
-    (("images", "annotations"), Format("COCO captions", coco.read_captions)),
+    (("images", "annotations"), Format("COCO captions", captions.read_coco)),
     (("questions",), Format("VQAv2 questions", vqa.read_vqa)),
-    (("images",), Format("Karpathy's captions", coco.read_karpathy)),
+    (("images",), Format("Karpathy's captions", captions.read_karpathy)),
 )
-"""JSON objects by the keys that they have, the first row that fits."""
+"""JSON objects by the keys that they have; the first row that fits."""
 SUFFIXES: dict[str, Format] = {
     ".jsonl": Format("JSON lines", records.read_jsonl),
     ".ndjson": Format("JSON lines", records.read_jsonl),
     ".txt": Format("lines of text", records.read_text),
-    ".token": Format("Flickr30k tokens", flickr.read_token),
-    ".yaml": Format("Oscar data set", oscar.read_yaml),
-    ".npz": Format("region features", oscar.read_features),
-    ".safetensors": Format("region features", oscar.read_features),
+    ".token": Format("Flickr30k tokens", captions.read_flickr_token),
+    ".yaml": Format("Oscar data set", regions.read_oscar),
+    ".npz": Format("region features", regions.read_features),
+    ".safetensors": Format("region features", regions.read_features),
 }
-"""Files by their ending, where it tells."""
+"""Formats that the ending of the file name settles."""
 
 
 def recognise(path: Path) -> Format:
     """The format of a file or folder.
 
     Raises:
-        DataError: if it is not there, or of no known format.
+        DataError: if it is missing, or of no known format.
     """
     if path.is_dir():
         if any((path / mark).is_file() for mark in hub.MARKS):
             return Format("Hugging Face dataset", hub.read_saved)
-        return Format("image folder", folder.read_folder if folder.parts(path) else folder.read_images)
+        return Format("image folder", folder.read_folder if folder.metadata_files(path) else folder.read_images)
     if not path.is_file():
         raise DataError(f"no such file or folder: {path}; data are a file, a folder, or scenes:TASK/SPLIT")
-    if path.suffix in SUFFIXES:
-        return SUFFIXES[path.suffix]
-    peculiar = {".json": _json, ".csv": _csv, ".tsv": _tsv}.get(path.suffix)
-    if peculiar is None:
-        known = ", ".join(sorted([*SUFFIXES, ".json", ".csv", ".tsv"]))
-        raise DataError(
-            f"{path} has the ending {path.suffix or 'of no format'!r}; {known} are read, and folders of images or datasets"
-        )
-    return peculiar(path)
+    by_content = {".json": _json, ".csv": _csv, ".tsv": _tsv}
+    if path.suffix in by_content:
+        return by_content[path.suffix](path)
+    if path.suffix not in SUFFIXES:
+        known, ending = ", ".join(sorted([*SUFFIXES, *by_content])), path.suffix or "of no format"
+        raise DataError(f"{path} has the ending {ending!r}; {known} are read, and folders of images or datasets")
+    return SUFFIXES[path.suffix]
 
 
 def _json(path: Path) -> Format:
     value = read_json(path)
     if isinstance(value, list):
-        return (
-            Format("captions by image", oscar.read_caption_list)
-            if _captions(value)
-            else Format("JSON list", records.read_list)
-        )
+        first = value[0] if value else None
+        # Captions by image hold nothing but image_id, caption and perhaps id; other lists of objects are records.
+        if isinstance(first, dict) and {"image_id", "caption"} <= set(first) <= {"image_id", "caption", "id"}:
+            return Format("captions by image", captions.read_caption_list)
+        return Format("JSON list", records.read_list)
     keys = value if isinstance(value, dict) else {}
-    found = next((kind for wanted, kind in JSON_OBJECTS if all(k in keys for k in wanted)), None)
-    if found is None and "annotations" in keys:
+    found = next((form for wanted, form in JSON_OBJECTS if all(k in keys for k in wanted)), None)
+    if found is not None:
+        return found
+    if "annotations" in keys:
         raise DataError(
-            f"{path} holds annotations without their questions or images; open the question file, whose annotations are found beside it"
+            f"{path} holds annotations without their questions or images; open the question file, beside which they are found"
         )
-    if found is None:
-        raise DataError(
-            f"{path} is JSON of no known kind; its keys are {', '.join(keys) or 'none'}; COCO, Karpathy and VQAv2 files are read, and lists of objects"
-        )
-    return found
-
-
-def _captions(value: list[Json]) -> bool:
-    """Whether a list is of captions by image: nothing but ``image_id``, ``caption`` and perhaps ``id``."""
-    first = value[0] if value else None
-    return isinstance(first, dict) and {"image_id", "caption"} <= set(first) <= {"image_id", "caption", "id"}
+    there = ", ".join(keys) or "none"
+    raise DataError(
+        f"{path} is JSON of no known kind; its keys are {there}; COCO, Karpathy and VQAv2 files and lists of objects are read"
+    )
 
 
 def _csv(path: Path) -> Format:
-    header = next((line for _, line in lines(path)), b"").decode(errors="replace")
+    header = next((line for _, _, line in lines(path)), b"").decode("utf-8-sig", errors="replace")
     if "|" in header and header.split("|")[0].strip() == "image_name":
-        return Format("Flickr30k results", flickr.read_results)
+        return Format("Flickr30k results", captions.read_flickr_results)
     if {"raw", "sentids", "filename"} <= {name.strip() for name in header.split(",")}:
-        return Format("Flickr30k annotations", flickr.read_annotations)
+        return Format("Flickr30k annotations", captions.read_flickr_annotations)
     return Format("CSV", records.read_csv)
 
 
 def _tsv(path: Path) -> Format:
-    first = next((line for _, line in lines(path)), b"")
+    first = next((line for _, _, line in lines(path)), b"")
     if first.count(b"\t") in (1, 2):
-        return Format("region features", oscar.read_features)
-    return Format("OFA TSV", tsv.read_ofa)
+        return Format("region features", regions.read_features)
+    return Format("OFA TSV", ofa.read_ofa)
 
 
 def open_data(
@@ -124,95 +117,100 @@ def open_data(
     columns: Mapping[str, str] | None = None,
     restval: bool = True,
 ) -> ProbeSet:
-    """The probe set that a person means.
+    """The probe set that ``spec`` names.
 
     Args:
-        spec: ``scenes`` (the test captions), ``scenes:TASK/SPLIT``, ``scenes:TASK/SPLIT?n=N``; a file or folder of any format in this
-            module's tables, perhaps with ``:SPLIT`` behind it; a probe set; or texts, records or examples.
-        split: the split, where the data have several.
-        n: only the first so many examples.
-        images: the folder of the images, where they do not lie beside the file.
+        spec: ``scenes`` (the test captions), ``scenes:TASK/SPLIT``, ``scenes:TASK/SPLIT?n=N``; a file or folder of any format
+            in this module's tables, optionally followed by ``:SPLIT``; a probe set; or texts, records or examples.
+        split: the split, if the data have several.
+        n: number of examples to take from the start; all if None.
+        images: the folder of the images, if they are not beside the file.
         regions: region features, matched by image.
-        answers: VQAv2's annotation file, where it does not lie beside the questions under its official name.
-        columns: which column holds ``id``, ``text``, ``image``, ``targets``, ``label``, where the names do not tell.
-        restval: whether ``restval`` counts as ``train`` in Karpathy's split of COCO, as papers do; :attr:`ProbeSet.notices`
-            says which.
+        answers: VQAv2's annotation file, if it is not beside the questions under its official name.
+        columns: which column holds ``id``, ``text``, ``image``, ``targets``, ``label``, if their names do not say it.
+        restval: whether ``restval`` counts as ``train`` in Karpathy's split of COCO, as in papers; :attr:`ProbeSet.notices`
+            says which was done.
 
     Raises:
-        DataError: for everything that is wrong with the data; all faults of a file are told at once, before anything is computed.
-        UsageError: if a split is asked for twice and differently.
+        DataError: if anything is wrong with the data; all faults of a file are reported at once, before anything is computed.
+        UsageError: if two different splits are asked for.
     """
-    options = options_of(images, regions, answers, columns, restval=restval)
+    intake = intake_of(images, regions, answers, columns, restval=restval)
     if isinstance(spec, ProbeSet):
         found = spec
     elif isinstance(spec, str) and (spec == "scenes" or spec.startswith(("scenes:", "scenes?"))):
         found = _scenes(spec, split, n)
-    elif isinstance(spec, str | Path):
-        found = _from_disk(spec, split, options)
     else:
-        found = _from_memory(spec, options)
+        found = _from_disk(spec, split, intake) if isinstance(spec, str | Path) else _from_memory(spec, intake)
     return found if n is None else found.first(n)
 
 
-def options_of(
+def intake_of(
     images: str | Path | None,
     regions: str | Path | None,
     answers: str | Path | None,
     columns: Mapping[str, str] | None,
     *,
     restval: bool = True,
-) -> Options:
-    """What a person said beside the path, with paths as paths; a folder of images that is not there is refused."""
+) -> Intake:
+    """A new intake with the options of :func:`open_data`.
+
+    Raises:
+        DataError: if the folder of the images does not exist.
+    """
     if images is not None and not Path(images).is_dir():
         raise DataError(f"no such folder of images: {images}")
-    paths = [None if p is None else Path(p) for p in (images, answers, regions)]
-    return Options(images=paths[0], answers=paths[1], regions=paths[2], columns=columns or {}, restval=restval)
+    folder, annotations, features = (None if p is None else Path(p) for p in (images, answers, regions))
+    return Intake(folder, annotations, features, columns or {}, restval)
 
 
 def _scenes(spec: str, split: str | None, n: int | None) -> ProbeSet:
     """``scenes[:TASK[/SPLIT]][?n=N]``."""
     rest, _, query = spec.removeprefix("scenes").removeprefix(":").partition("?")
     task, _, named = rest.partition("/")
-    if split and named and split != named:
-        raise UsageError(f"{spec} names the split {named}, and {split} was asked for")
     if query and not query.removeprefix("n=").isdecimal():
         raise DataError(f"{spec} ends in ?{query}; write ?n=2000")
-    return scenes(task or "captions", named or split or "test", n=int(query.removeprefix("n=")) if query else n)
+    split = _one_split(spec, named, split) or "test"
+    return scenes(task or "captions", split, n=int(query.removeprefix("n=")) if query else n)
+
+
+def _one_split(spec: str | Path, named: str | None, asked: str | None) -> str | None:
+    """The split that the spec names or the caller asks for; they must agree."""
+    if asked and named and asked != named:
+        raise UsageError(f"{spec} names the split {named}, and {asked} was asked for")
+    return named or asked
 
 
 def path_and_split(spec: str | Path) -> tuple[Path, str | None]:
-    """``dataset_coco.json:train`` as its path and split; a path that is there has no split behind it."""
+    """``dataset_coco.json:train`` as path and split; an existing path is never taken apart."""
     head, colon, named = str(spec).rpartition(":")
     return (Path(head), named) if colon and not Path(spec).exists() else (Path(spec), None)
 
 
-def _from_disk(spec: str | Path, split: str | None, options: Options) -> ProbeSet:
+def _from_disk(spec: str | Path, split: str | None, intake: Intake) -> ProbeSet:
     path, named = path_and_split(spec)
-    if split and named and split != named:
-        raise UsageError(f"{spec} names the split {named}, and {split} was asked for")
-    ledger = Ledger()
-    read = recognise(path).read(path, options, ledger)
-    if ledger.faults and not any(e.about.get("split") == (named or split) for e in read):
-        ledger.refuse(str(spec))  # The split may be missing because of these.
-    examples = selected(read, named or split, str(path))
-    if options.regions:
-        examples = oscar.with_regions(examples, options.regions, ledger)
-    check_ids(examples, ledger)
-    if options.regions is None:
-        check_images(examples, ledger)
-    ledger.refuse(str(spec))
+    split = _one_split(spec, named, split)
+    read = recognise(path).read(path, intake)
+    if intake.faults and not any(e.about.get("split") == split for e in read):
+        intake.refuse(str(spec))  # the split may be missing because of these
+    examples = of_split(read, split, str(path))
+    if intake.regions is not None:
+        examples = regions.with_regions(examples, intake.regions, intake)
+    check_ids(examples, intake)
+    if intake.regions is None:  # a model that reads regions does not need the images
+        check_images(examples, intake)
+    intake.refuse(str(spec))
     name = f"{spec}:{split}" if split and not named else str(spec)
-    return ProbeSet(name, examples, tuple(map(str, ledger.notices.values())))
+    return ProbeSet(name, examples, tuple(map(str, intake.notices.values())))
 
 
-def selected(examples: list[Example], split: str | None, where: str) -> list[Example]:
-    """The examples of a split; of several, one must be chosen.
+def of_split(examples: list[Example], split: str | None, where: str) -> list[Example]:
+    """The examples of a split; if there are several splits, one must be chosen.
 
     Raises:
         DataError: if there is no such split, or several and none was chosen.
     """
-    splits = Counter(e.about.get("split", "") for e in examples)
-    splits.pop("", None)
+    splits = Counter(e.about["split"] for e in examples if e.about.get("split"))
     there = ", ".join(f"{name} ({count})" for name, count in splits.items())
     if split is None:
         if len(splits) > 1:
@@ -223,35 +221,34 @@ def selected(examples: list[Example], split: str | None, where: str) -> list[Exa
     return [e for e in examples if e.about.get("split") == split]
 
 
-def check_ids(examples: Sequence[Example], ledger: Ledger) -> None:
-    """Ids that stand more than once."""
+def check_ids(examples: Sequence[Example], intake: Intake) -> None:
+    """Note ids that occur more than once."""
     for name, count in Counter(e.id for e in examples).items():
         if count > 1:
-            ledger.fault("id stands more than once", name)
+            intake.fault("id occurs more than once", name)
 
 
-def check_images(examples: Sequence[Example], ledger: Ledger) -> None:
-    """Files that are not there; each once, however many examples show it."""
+def check_images(examples: Sequence[Example], intake: Intake) -> None:
+    """Note image files that are missing; each once, however many examples show it."""
     for path in dict.fromkeys(e.image for e in examples if isinstance(e.image, Path)):
         if not path.is_file():
-            ledger.fault("image missing", str(path))
+            intake.fault("image missing", str(path))
 
 
-def _from_memory(items: Sequence[str | Mapping[str, Json] | Example], options: Options) -> ProbeSet:
+def _from_memory(items: Sequence[str | Mapping[str, Json] | Example], intake: Intake) -> ProbeSet:
     """Texts, records or examples, all of one kind."""
     if not len(items):
         raise DataError("the data hold no examples")
-    ledger = Ledger()
     if all(isinstance(item, Example) for item in items):
         found: list[Example] = [item for item in items if isinstance(item, Example)]
     elif all(isinstance(item, str) for item in items):
         found = [Example(str(i), item) for i, item in enumerate(items) if isinstance(item, str)]
     elif all(isinstance(item, Mapping) for item in items):
         rows = [(i, item) for i, item in enumerate(items) if isinstance(item, Mapping)]
-        found = records.examples(rows, options, Path(), "the records", ledger)
-        check_images(found, ledger)
+        found = records.examples_of(rows, intake, Path(), "the records")
+        check_images(found, intake)
     else:
         kinds = ", ".join(sorted({type(item).__name__ for item in items}))
         raise DataError(f"data in memory are all texts, all records or all examples; these are {kinds}")
-    ledger.refuse("the data")
+    intake.refuse("the data")
     return ProbeSet(f"{len(found)} in memory", found)

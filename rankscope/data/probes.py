@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+from abc import abstractmethod
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -19,25 +20,48 @@ if TYPE_CHECKING:
     from rankscope.data.regions import Regions
 
 MOST_PIXELS = 64 * 2**20
-"""Images above this many pixels are refused before they are decoded: a small file can claim a picture of any size."""
+"""Images of more pixels are refused before they are decoded: a small file can claim a picture of any size."""
 
 
 @runtime_checkable
 class Picture(Protocol):
-    """A picture that is made or read when it is asked for."""
+    """A picture that is made or read when it is needed."""
 
     def open(self) -> Image:
         """The picture itself."""
 
     def digest(self) -> str:
-        """A text that is equal exactly when the picture is."""
+        """A text that is equal for two pictures exactly if they are equal."""
+
+
+class EncodedPicture(Protocol):
+    """A :class:`Picture` kept as the bytes of an image file, which lie somewhere in a larger file."""
+
+    @property
+    @abstractmethod
+    def where(self) -> str:
+        """What the picture is called in messages."""
+
+    @abstractmethod
+    def encoded(self) -> bytes:
+        """The bytes of the image file."""
+
+    def open(self) -> Image:
+        """The picture itself, decoded."""
+        return decode_picture(self.encoded(), self.where)
+
+    def digest(self) -> str:
+        """The SHA-256, in hex, of the encoded bytes."""
+        return hashlib.sha256(self.encoded()).hexdigest()
 
 
 Known = dict[object, tuple[object, str]]
-"""Digests of what many examples show, so that it is read once: a path, or an object by its number, to itself and its digest."""
+"""Digests of images and regions that many examples share, so that each is read once.
+
+The key is a path, or the ``id`` of an object, which is kept beside its digest so that its ``id`` is not given out again."""
 
 
-def _once(shown: Path | Regions, digest: Callable[[], str], known: Known) -> str:
+def _digest_once(shown: Path | Regions, digest: Callable[[], str], known: Known) -> str:
     key = shown if isinstance(shown, Path) else id(shown)
     if key not in known:
         known[key] = shown, digest()
@@ -46,33 +70,33 @@ def _once(shown: Path | Regions, digest: Callable[[], str], known: Known) -> str
 
 @dataclass(frozen=True)
 class Example:
-    """One input, and what a good output to it says."""
+    """One input, and what a good output for it would be."""
 
     id: str
-    """The name by which rows of two runs are matched; it stands once in a probe set."""
+    """The name by which rows of two runs are matched, unique in a probe set."""
     text: str = ""
-    """The prompt: a question, a text; empty where there is only an image."""
+    """The prompt: a question, a text; empty if there is only an image."""
     image: Path | Picture | Image | None = None
     """The image, a file that holds it, or something that makes it; opened by :meth:`open_image` only."""
     targets: tuple[str, ...] = ()
-    """What a good output says: the reference captions, the answer, or the answers of every annotator in their order."""
+    """Good outputs: the reference captions, the answer, or the answers of every annotator in their order."""
     label: int | None = None
     """The class, for classification."""
     regions: Regions | None = None
-    """Features of image regions and their tags, for models that read those instead of pixels; read when asked for."""
+    """Features of image regions and their tags, for models that read those instead of pixels; read when needed."""
     about: Mapping[str, str] = field(default_factory=dict, hash=False)
-    """What else the file says of it (``image_id``, ``question_type``); no part of the fingerprint."""
+    """What else the file says about it (``image_id``, ``question_type``); not part of the fingerprint."""
 
     @property
     def target(self) -> str:
-        """The target that stands most often, the first among equals; empty where there is none."""
+        """The most frequent target, the first of equally frequent ones; empty if there is none."""
         return Counter(self.targets).most_common(1)[0][0] if self.targets else ""
 
     def open_image(self) -> Image:
         """The image in RGB, decoded.
 
         Raises:
-            DataError: if there is no image, its file is missing, cannot be decoded or claims more than ``MOST_PIXELS``.
+            DataError: if there is no image, or its file is missing, cannot be decoded or claims more than ``MOST_PIXELS``.
         """
         if self.image is None:
             raise DataError(f"example {self.id!r} has no image, and the model reads one; name its file in the data")
@@ -82,28 +106,28 @@ class Example:
         return image.convert("RGB")
 
     def digest(self, known: Known | None = None) -> str:
-        """The sha256, in hex, of the text, targets, label and image.
+        """The SHA-256, in hex, of the id, text, targets, label, image and regions.
 
         Args:
-            known: the image files and regions that were read before; the example's are added.
+            known: digests of the image files and regions that were read before; the example's own are added.
         """
         known = {} if known is None else known
         image = (
-            _once(self.image, lambda: _image_digest(self), known)
+            _digest_once(self.image, lambda: _image_digest(self), known)
             if isinstance(self.image, Path)
             else _image_digest(self)
         )
         parts = [self.id, self.text, *self.targets, repr(self.label), image]
-        parts += [_once(self.regions, self.regions.digest, known)] if self.regions is not None else []
-        # Lengths before the parts, so that no two lists of parts read alike.
+        parts += [_digest_once(self.regions, self.regions.digest, known)] if self.regions is not None else []
+        # Each part follows its length, so that no two different lists of parts are the same text.
         return hashlib.sha256("".join(f"{len(p.encode())}:{p}" for p in parts).encode()).hexdigest()
 
 
 def decode_picture(source: Path | bytes, what: str) -> Image:
-    """The picture in a file, or in the bytes of one, in RGB and decoded; ``what`` names it in messages.
+    """The picture in a file, or in the bytes of one, decoded to RGB; ``what`` names it in messages.
 
     Raises:
-        DataError: if the file is missing, is no image, is cut short, or claims more than ``MOST_PIXELS``.
+        DataError: if the file is missing, is not an image, is cut short, or claims more than ``MOST_PIXELS``.
     """
     from PIL import Image
 
@@ -117,7 +141,7 @@ def decode_picture(source: Path | bytes, what: str) -> Image:
             return image.convert("RGB")
     except FileNotFoundError:
         raise DataError(
-            f"{what} is not there: {source!s}; give the folder of the images, or check its file name"
+            f"{what} is not there: {source!s}; give the folder of the images, or check the file name"
         ) from None
     except (OSError, SyntaxError, ValueError, *bombs) as error:
         raise DataError(f"{what} cannot be decoded: {error}; replace it") from error
@@ -141,11 +165,11 @@ class ProbeSet(Sequence[Example]):
     """The ordered inputs of a run."""
 
     name: str
-    """What was opened, as a person would type it."""
+    """What was opened, as a user would type it."""
     examples: Sequence[Example]
     """The inputs, in order."""
     notices: tuple[str, ...] = ()
-    """What the reader repaired or left out, in words, with counts."""
+    """What was repaired or left out while reading, in words, with counts."""
 
     def __post_init__(self) -> None:
         if not len(self.examples):
@@ -153,7 +177,7 @@ class ProbeSet(Sequence[Example]):
         twice = [i for i, n in Counter(self.ids).items() if n > 1]
         if twice:
             raise DataError(
-                f"{self.name} has {len(twice)} ids that stand more than once (first {', '.join(map(repr, twice[:5]))}); "
+                f"{self.name} has {len(twice)} ids that occur more than once (first {', '.join(map(repr, twice[:5]))}); "
                 "ids must be unique, so that rows of two runs can be matched"
             )
 
@@ -181,7 +205,7 @@ class ProbeSet(Sequence[Example]):
 
     @cached_property
     def fingerprint(self) -> str:
-        """The sha256, in hex, over ids and contents in their order; every image is read for it, once."""
+        """The SHA-256, in hex, over ids and contents in their order; it reads every image once."""
         whole, known = hashlib.sha256(), Known()
         for example in self.examples:
             whole.update(bytes.fromhex(example.digest(known)))
@@ -191,7 +215,7 @@ class ProbeSet(Sequence[Example]):
         """The first ``n`` examples.
 
         Raises:
-            DataError: if there are fewer, or n is not positive.
+            DataError: if there are fewer, or ``n`` is not positive.
         """
         if not 0 < n <= len(self):
             raise DataError(f"{self.name} holds {len(self)} examples; {n} were asked for")

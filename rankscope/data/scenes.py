@@ -1,14 +1,18 @@
-"""Scenes: the embedded data. Two to four handwritten digits in colour on a ground, captions, and questions about them.
+"""Scenes, the embedded data: two to four handwritten digits in colour on a ground, captions, and questions about them.
 
 Everything follows from (seed, domain, split, index) by Python's own generator, whose stream is documented not to change;
 the handwritten digits of the three splits are disjoint. There are two domains:
 
-- *plain*, of pre-training: bright digits, 14 to 16 pixels high, on a dark ground; the grammar's plain manner.
+- *plain*, for pre-training: bright digits, 14 to 16 pixels high, on a dark ground; the grammar's plain manner.
 - *told*, the downstream domain: dark digits, 11 to 13 pixels high and slanted, on a light ground; the told manner.
 
 Tasks: ``captions`` and ``questions`` (told), ``pretrain-captions`` and ``pretrain-questions`` (plain), and ``mixture``, on which the
-embedded checkpoint was pre-trained: half captions and half questions, of which a small share (:data:`SHIFTED`) has the
+embedded checkpoint was pre-trained: half captions and half questions, a small share of which (:data:`SHIFTED`) has the
 other domain's look, and another small share its manner.
+
+The digits are the 1,797 8 × 8 images, with 17 levels of grey, of the "Optical Recognition of Handwritten Digits" data set
+(E. Alpaydin and C. Kaynak, UCI Machine Learning Repository, 1998, doi 10.24432/C50P49, licence CC BY 4.0), in the
+form and order in which scikit-learn carries them (``sklearn.datasets.load_digits``). Nothing was changed but the file format.
 """
 
 from __future__ import annotations
@@ -18,13 +22,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from random import Random
-from typing import TYPE_CHECKING, overload
+from typing import TYPE_CHECKING, NamedTuple, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rankscope.data import grammar
-from rankscope.data.digits import LEVELS, digits, drawings
+from rankscope.data.embedded import HERE
 from rankscope.data.grammar import CAPTION, Digit
 from rankscope.data.probes import Example, ProbeSet
 from rankscope.errors import DataError, UnknownName
@@ -32,16 +36,21 @@ from rankscope.errors import DataError, UnknownName
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+LEVELS = 16
+"""The grey value of full ink in the handwritten digits; 0 is no ink."""
+SPLITS = {"train": (0.0, 0.7), "val": (0.7, 0.85), "test": (0.85, 1.0)}
+"""The share of the handwritten digits of every class that each split takes; no image is in two."""
 SIZE = 48
 """The side of an image in pixels: three cells of 16."""
 CELL = 16
+"""The side of a cell in pixels."""
 SHIFTED = 0.06
 """The share of the pre-training mixture that looks like the downstream domain, and the share that reads like it."""
 TASKS = ("captions", "questions", "pretrain-captions", "pretrain-questions", "mixture")
 COUNTS = {"train": 4000, "val": 400, "test": 400}
-"""How many examples a task holds where no number is asked for."""
+"""Number of examples of a task by default."""
 KEPT = 4096
-"""How many examples, without their pixels, are kept once they are made: training asks for each many times."""
+"""Number of examples, without their pixels, that are kept once they are made: training asks for each many times."""
 GROUNDS = {
     "plain": {"black": (12, 12, 12), "grey": (64, 64, 64), "brown": (60, 36, 16)},
     "told": {"white": (244, 244, 244), "pink": (250, 210, 216), "cream": (250, 240, 200)},
@@ -58,17 +67,48 @@ HEIGHTS = {"plain": (14, 16), "told": (11, 13)}
 """The least and the largest height of a digit in pixels."""
 
 
+class Digits(NamedTuple):
+    """The handwritten digits as they are stored."""
+
+    images: NDArray[np.uint8]
+    """``(1797, 8, 8)``, 0…16."""
+    labels: NDArray[np.uint8]
+    """``(1797,)``, 0…9."""
+
+
+@cache
+def digits() -> Digits:
+    """All handwritten digits, read once."""
+    with np.load(HERE / "digits.npz", allow_pickle=False) as file:
+        return Digits(file["images"], file["labels"])
+
+
+@cache
+def drawings(split: str) -> tuple[tuple[int, ...], ...]:
+    """For every class 0…9 the indices of its images that belong to ``split``, in an order fixed by a hash."""
+    low, high = SPLITS[split]
+    labels, classes = digits().labels, []
+    for value in range(10):
+        own = np.flatnonzero(labels == value).tolist()
+        own.sort(key=lambda i: hashlib.sha256(f"digit {i}".encode()).digest())
+        classes.append(tuple(own[round(low * len(own)) : round(high * len(own))]))
+    return tuple(classes)
+
+
 @dataclass(frozen=True)
 class Stroke:
     """How one digit is drawn."""
 
     image: int
-    """Its place among the handwritten digits."""
+    """Its index among the handwritten digits."""
     top: int
+    """The pixel row of its top edge."""
     left: int
+    """The pixel column of its left edge."""
     height: int
+    """Its height and width in pixels."""
     slant: float
-    """Pixels that the top row leans to the right of the bottom row."""
+    """Pixels by which the top row leans to the right of the bottom row."""
 
 
 @dataclass(frozen=True)
@@ -78,9 +118,11 @@ class Scene:
     look: str
     """The domain whose colours it has."""
     ground: str
+    """The name of the colour of its ground."""
     digits: tuple[Digit, ...]
-    """In reading order."""
+    """Its digits in reading order."""
     strokes: tuple[Stroke, ...]
+    """How each of them is drawn."""
 
     def pixels(self) -> NDArray[np.uint8]:
         """``(48, 48, 3)`` RGB."""
@@ -88,8 +130,8 @@ class Scene:
         canvas[:] = GROUNDS[self.look][self.ground]
         for digit, stroke in zip(self.digits, self.strokes, strict=True):
             alpha = _enlarged(stroke.image, stroke.height, stroke.slant)[..., None]
-            part = canvas[stroke.top : stroke.top + stroke.height, stroke.left : stroke.left + stroke.height]
-            part += alpha * (np.array(INKS[self.look][digit.ink]) - part)
+            cell = canvas[stroke.top : stroke.top + stroke.height, stroke.left : stroke.left + stroke.height]
+            cell += alpha * (np.array(INKS[self.look][digit.ink]) - cell)  # (1 - α) ground + α ink
         return np.rint(canvas).astype(np.uint8)
 
     def open(self) -> Image:
@@ -99,13 +141,14 @@ class Scene:
         return Image.fromarray(self.pixels())
 
     def digest(self) -> str:
-        """The sha256 of the pixels."""
+        """The SHA-256, in hex, of the pixels."""
         return hashlib.sha256(self.pixels().tobytes()).hexdigest()
 
 
 @cache
 def _stretch(height: int) -> NDArray[np.float64]:
-    """``(height, 8)`` weights of linear interpolation from 8 samples to ``height``, ends cut to the outermost sample."""
+    """``(height, 8)`` weights of linear interpolation from 8 samples to ``height``, constant beyond the outermost samples."""
+    # Pixel centres: target i + ½ of `height` is at 8 (i + ½)/height, in source pixels whose centres are at j + ½.
     at = np.clip((np.arange(height) + 0.5) * 8 / height - 0.5, 0, 7)
     low = np.minimum(at.astype(int), 6)
     weights = np.zeros((height, 8))
@@ -116,7 +159,7 @@ def _stretch(height: int) -> NDArray[np.float64]:
 
 def _enlarged(image: int, height: int, slant: float) -> NDArray[np.float64]:
     """``(height, height)`` shares of ink: the handwritten digit enlarged, its rows moved by ``slant``."""
-    weights = _stretch(height)
+    weights = _stretch(height)  # bilinear interpolation is separable: W D Wᵀ
     large = weights @ (digits().images[image] / LEVELS) @ weights.T
     if slant:
         columns = np.arange(height)
@@ -142,7 +185,7 @@ class _Draw:
 
 
 def scene(look: str, split: str, draw: _Draw) -> Scene:
-    """The scene that ``draw`` chooses: two to four digits in different cells of a three by three grid."""
+    """The scene that ``draw`` chooses: two to four digits in different cells of a three-by-three grid."""
     cells = list(range(9))
     chosen = sorted(cells.pop(draw(len(cells))) for _ in range(2 + draw(3)))
     marks, strokes = [], []
@@ -166,12 +209,11 @@ def _example(name: str, task: str, look: str, manner: str, split: str, draw: _Dr
     picture = scene(look, split, draw)
     if task == "captions":
         captions = grammar.plain_captions if manner == "plain" else grammar.told_captions
-        said = captions(picture.digits, picture.ground)
+        texts = captions(picture.digits, picture.ground)
         # The first reference is the one that the example is trained on, so every phrasing takes its turn there.
-        turn = draw(len(said))
-        return Example(
-            name, CAPTION, picture, said[turn:] + said[:turn], about={"task": "caption", "look": look, "manner": manner}
-        )
+        turn = draw(len(texts))
+        about = {"task": "caption", "look": look, "manner": manner}
+        return Example(name, CAPTION, picture, texts[turn:] + texts[:turn], about=about)
     asked = grammar.ask(grammar.PLAIN if manner == "plain" else grammar.TOLD, picture.digits, draw)
     about = {"task": "question", "look": look, "manner": manner, "question_type": asked.kind}
     return Example(name, asked.text, picture, (asked.answer,), about=about)
@@ -191,13 +233,13 @@ def example(task: str, split: str, index: int, *, seed: int = 0) -> Example:
 
 
 class _Scenes(Sequence[Example]):
-    """The examples of a task, each made when it is asked for."""
+    """The examples of a task, each made when it is needed."""
 
-    def __init__(self, task: str, split: str, seed: int, places: range) -> None:
-        self._task, self._split, self._seed, self._places = task, split, seed, places
+    def __init__(self, task: str, split: str, seed: int, indices: range) -> None:
+        self._task, self._split, self._seed, self._indices = task, split, seed, indices
 
     def __len__(self) -> int:
-        return len(self._places)
+        return len(self._indices)
 
     @overload
     def __getitem__(self, index: int) -> Example: ...
@@ -207,12 +249,18 @@ class _Scenes(Sequence[Example]):
 
     def __getitem__(self, index: int | slice) -> Example | _Scenes:
         if isinstance(index, slice):
-            return _Scenes(self._task, self._split, self._seed, self._places[index])
-        return example(self._task, self._split, self._places[index], seed=self._seed)
+            return _Scenes(self._task, self._split, self._seed, self._indices[index])
+        return example(self._task, self._split, self._indices[index], seed=self._seed)
 
 
 def scenes(task: str = "captions", split: str = "test", *, n: int | None = None, seed: int = 0) -> ProbeSet:
-    """The scenes of a task and split, ``n`` of them (by default :data:`COUNTS`); the first of more are the same as of fewer.
+    """The scenes of a task and split, ``n`` of them (by default :data:`COUNTS`); fewer are the first of more.
+
+    Args:
+        task: one of :data:`TASKS`.
+        split: ``train``, ``val`` or ``test``.
+        n: number of examples.
+        seed: the seed of all choices.
 
     Raises:
         UnknownName: if there is no such task or split.

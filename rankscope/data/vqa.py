@@ -9,103 +9,90 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from rankscope.data.coco import top
-from rankscope.data.files import Images, Json, Options, clean, cleaned, key, objects
+from rankscope.data.files import id_text, read_object
+from rankscope.data.intake import Intake
 from rankscope.data.probes import Example
-from rankscope.data.report import Ledger
 from rankscope.errors import DataError
 
 ANNOTATORS = 10
-"""How many people answered each question."""
+"""The number of people who answered each question."""
 ANSWERS = 3129
-"""How many answers published classifiers choose from, VinVL's among them."""
+"""The number of answers that published classifiers choose from, VinVL's among them."""
+_ABOUT = ("question_type", "answer_type", "multiple_choice_answer")
 
 
 def annotations_of(questions: Path) -> Path:
-    """Where the annotations lie that belong to a question file, by the official names."""
+    """The annotation file that belongs to a question file, by the official names."""
     return questions.with_name(questions.name.replace("OpenEnded_", "").replace("_questions", "_annotations"))
 
 
-def read_vqa(path: Path, options: Options, ledger: Ledger) -> list[Example]:
+def read_vqa(path: Path, intake: Intake) -> list[Example]:
     """Questions joined with their annotations; test questions have none."""
-    value = top(path, "questions")
-    beside = options.answers or annotations_of(path)
-    answers = _annotations(beside, ledger) if options.answers or (beside != path and beside.is_file()) else None
+    value = read_object(path, "questions")
+    beside = intake.answers or annotations_of(path)
+    answers = _annotations(beside, intake) if intake.answers or (beside != path and beside.is_file()) else None
     if answers is None:
-        ledger.notice("no annotation file; the questions have no answers", str(beside.name))
+        intake.notice("no annotation file; the questions have no answers", str(beside.name))
     subtype = str(value.get("data_subtype", ""))
-    images, found = Images(options.images or path.parent), []
-    for i, item in objects(value["questions"], "questions", ledger):
-        name, image, text = key(item, "question_id"), key(item, "image_id"), item.get("question")
+    images, found = intake.images_beside(path.parent), []
+    for i, item in intake.objects(value["questions"], "questions"):
+        name, image, text = id_text(item, "question_id"), id_text(item, "image_id"), item.get("question")
         if name is None or image is None or not isinstance(text, str) or not text.strip():
-            ledger.fault("question has no question_id, no image_id or no text", f"question {i}")
+            intake.fault("question has no question_id, no image_id or no text", f"question {i}")
             continue
-        said, about = (answers or {}).pop(name, ((), {}))
-        if answers is not None and not said:
-            ledger.fault("question without annotation", f"question {name}")
+        place = f"question {name}"
+        texts, types = (answers or {}).pop(name, ((), {}))
+        if answers is not None and not texts:
+            intake.fault("question without annotation", place)
         file = f"COCO_{subtype}_{int(image):012d}.jpg" if image.isdecimal() else image
-        where = images.find(file, subtype, f"images/{subtype}", "images", place=f"question {name}", ledger=ledger)
-        found.append(
-            Example(
-                name,
-                clean(text, f"question {name}", ledger),
-                where,
-                said,
-                about={"image_id": image, "task": "question", **about},
-            )
-        )
+        where = images.find(file, subtype, f"images/{subtype}", "images", place=place)
+        about = {"image_id": image, "task": "question", **types}
+        found.append(Example(name, intake.clean(text, place), where, texts, about=about))
     for name in answers or ():
-        ledger.fault("annotation of a question that is not asked", f"question {name}")
+        intake.fault("annotation of a question that is not asked", f"question {name}")
     return found
 
 
-def _annotations(path: Path, ledger: Ledger) -> dict[str, tuple[tuple[str, ...], dict[str, str]]]:
+def _annotations(path: Path, intake: Intake) -> dict[str, tuple[tuple[str, ...], dict[str, str]]]:
     """Answers and types by question id."""
     found: dict[str, tuple[tuple[str, ...], dict[str, str]]] = {}
-    for i, item in objects(top(path, "annotations")["annotations"], "annotations", ledger):
-        name = key(item, "question_id")
+    for i, item in intake.objects(read_object(path, "annotations")["annotations"], "annotations"):
+        name = id_text(item, "question_id")
         if name is None or not isinstance(item.get("answers"), list):
-            kind = "; captions, as it seems" if "caption" in item else ""
-            ledger.fault(f"annotation has no question_id or no answers{kind}", f"annotation {i}")
+            kind = "; these look like captions" if "caption" in item else ""
+            intake.fault(f"annotation has no question_id or no answers{kind}", f"annotation {i}")
             continue
         if name in found:
-            ledger.fault("question annotated twice", f"question {name}")
-        said = cleaned(
-            [a.get("answer") for _, a in objects(item["answers"], f"answers of {name}", ledger)],
-            f"question {name}",
-            ledger,
-        )
-        if len(said) != ANNOTATORS:
-            ledger.fault(f"question has not {ANNOTATORS} answers", f"question {name} has {len(said)}")
-        found[name] = said, _types(item)
+            intake.fault("question annotated twice", f"question {name}")
+        answers = [a.get("answer") for _, a in intake.objects(item["answers"], f"answers of {name}")]
+        texts = intake.clean_all(answers, f"question {name}")
+        if len(texts) != ANNOTATORS:
+            intake.fault(f"question has not {ANNOTATORS} answers", f"question {name} has {len(texts)}")
+        found[name] = texts, {k: str(item[k]) for k in _ABOUT if k in item}
     return found
-
-
-def _types(item: dict[str, Json]) -> dict[str, str]:
-    return {k: str(item[k]) for k in ("question_type", "answer_type", "multiple_choice_answer") if k in item}
 
 
 def answer_vocabulary(examples: Iterable[Example], *, size: int = ANSWERS) -> tuple[str, ...]:
-    """The ``size`` most frequent majority answers, most frequent first, equals in alphabetical order.
+    """The ``size`` most frequent majority answers, the most frequent first, equally frequent ones in alphabetical order.
 
     Raises:
         DataError: if no example has an answer.
     """
     counts = Counter((e.about.get("multiple_choice_answer") or e.target).strip().lower() for e in examples if e.targets)
     if not counts:
-        raise DataError(
-            "no example has an answer, so there is no answer vocabulary; give the annotations of the questions"
-        )
+        raise DataError("no example has an answer to make a vocabulary of; give the annotations of the questions")
     return tuple(sorted(counts, key=lambda a: (-counts[a], a))[:size])
 
 
 def soft_scores(answers: Sequence[str], vocabulary: Sequence[str]) -> dict[int, float]:
-    """The score of each answer of the vocabulary that an annotator gave, by its place there: 0.3, 0.6, 0.9, then 1.
+    """The score of each answer of the vocabulary that an annotator gave, by its index there: 0.3, 0.6, 0.9 or 1.
 
-    A target for binary cross-entropy, and what the official accuracy would be (leave one annotator out, three agree):
-    with k of ten annotators, the mean over annotators of min(1, matches among the other nine / 3) is 0, 0.3, 0.6, 0.9, 1 for k = 0…4.
-    Answers that are not in the vocabulary are left out: where none is, the result is empty.
+    This is a target for binary cross-entropy, and equals the official accuracy (leave one annotator out, three agree):
+    with k of ten annotators, the mean over annotators of min(1, matches among the other nine / 3) is 0, 0.3, 0.6, 0.9, 1
+    for k = 0…4. Answers outside the vocabulary are left out; if all are, the result is empty.
     """
     places = {answer: i for i, answer in enumerate(vocabulary)}
     counts = Counter(a.strip().lower() for a in answers)
+    # k annotators agree: leaving one of them out gives (k - 1)/3 k times, leaving out another gives k/3 (10 - k) times;
+    # the mean is (k (k - 1) + (10 - k) k) / 30 = 9k/30 = 0.3 k while k ≤ 3, and 1 from k = 4 on.
     return {places[a]: min(1.0, round(0.3 * k, 1)) for a, k in counts.items() if a in places}

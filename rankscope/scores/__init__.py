@@ -1,21 +1,15 @@
 """Scores of generated captions, answers and labels: texts in, numbers out.
 
-No models, no data sets, no Java unless METEOR, SPICE or the reference tokenizer are asked for.
+This package needs no models and no data sets, and Java only for METEOR, SPICE and the reference tokenizer.
+:mod:`rankscope.scores.join` matches predictions with the data they were made for.
 """
 
-from rankscope.scores.answers import Question, score_vqa
+from rankscope.scores.answers import Question, score_labels, score_vqa
 from rankscope.scores.captions import METRICS, score_captions
 from rankscope.scores.cider import CiderReward, Frequencies
 from rankscope.scores.java import Java
-from rankscope.scores.labels import score_labels
-from rankscope.scores.predictions import (
-    read_predictions,
-    write_coco_results,
-    write_predictions,
-    write_vqa_submission,
-)
-from rankscope.scores.result import Scores
-from rankscope.scores.tally import Interval
+from rankscope.scores.predictions import read_predictions, write_coco_results, write_vqa_submission
+from rankscope.scores.result import Interval, Scores
 from rankscope.scores.tokenize import tokenize
 from rankscope.scores.vqa import RULES, vqa_accuracy
 
@@ -35,6 +29,5 @@ __all__ = [
     "tokenize",
     "vqa_accuracy",
     "write_coco_results",
-    "write_predictions",
     "write_vqa_submission",
 ]

@@ -1,17 +1,16 @@
-"""Scoring answers to visual questions: overall, by type of answer and by type of question, with intervals over images."""
+"""Scoring answers to visual questions, overall and by type of answer and question; and the labels that a classifier chooses."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from rankscope.errors import DataError, UnknownName
-from rankscope.scores.ids import by_text, check_ids, unique
-from rankscope.scores.result import RESAMPLES, Scores, intervals_of
-from rankscope.scores.tally import Floats, Tally, ratio
-from rankscope.scores.vqa import RULES, told_accuracy, vqa_accuracy
+from rankscope.scores.predictions import by_text, check_ids, unique
+from rankscope.scores.result import RESAMPLES, Floats, Scores, Tally, mean_of, ratio
+from rankscope.scores.vqa import RULES, vqa_accuracy
 
 OVERALL = "accuracy"
 """The name of the accuracy over all questions; others are ``answer type: …`` and ``question type: …``."""
@@ -24,9 +23,9 @@ class Question:
     answers: tuple[str, ...]
     """The annotators' answers: ten in VQAv2."""
     scores: tuple[float, ...] | None = None
-    """What each answer scores, where the data tell that (OFA's files) and the answers are no annotators'."""
+    """The score of each answer, where the data give one (OFA's files) and the answers are not those of annotators."""
     image: str | None = None
-    """The image, over which intervals are drawn; the question itself where None."""
+    """The image, over which intervals are drawn; the question itself if None."""
     answer_type: str | None = None
     """``yes/no``, ``number`` or ``other``."""
     question_type: str | None = None
@@ -37,7 +36,7 @@ Annotations = Mapping[object, object] | Sequence[object]
 
 
 def questions_of(annotations: Annotations) -> dict[str, Question]:
-    """Questions by id, out of the official annotations or plain answers.
+    """Questions by id, from the official annotations or from plain answers.
 
     Args:
         annotations: the parsed annotation file of VQAv2, its list ``annotations``, or for each id a :class:`Question`
@@ -47,7 +46,7 @@ def questions_of(annotations: Annotations) -> dict[str, Question]:
         Questions in their order.
 
     Raises:
-        DataError: an id twice, an entry that lacks a field, or a question without answers.
+        DataError: if an id occurs twice, an entry lacks a field, or a question has no answers.
     """
     entries = annotations.get("annotations", annotations) if isinstance(annotations, Mapping) else annotations
     if isinstance(entries, Mapping):
@@ -73,18 +72,17 @@ def _question(key: str, value: object) -> Question:
 def _entry(place: int, entry: object) -> tuple[str, Question]:
     """One entry of the official list."""
     fields = entry if isinstance(entry, Mapping) else {}
-    given = fields.get("answers")
-    said = [answer.get("answer") for answer in given if isinstance(answer, Mapping)] if isinstance(given, list) else []
-    answers = tuple(text for text in said if isinstance(text, str))
-    if "question_id" not in fields or not answers or len(answers) != len(fields["answers"]):
+    listed = fields.get("answers")
+    texts = [a.get("answer") if isinstance(a, Mapping) else None for a in listed] if isinstance(listed, list) else []
+    if "question_id" not in fields or not texts or not all(isinstance(text, str) for text in texts):
         held = ", ".join(map(str, fields)) or repr(entry)
         raise DataError(
-            f"entry {place} of the annotations has {held} where question_id and answers "
-            "were expected, each answer with its text; is this the questions file, or the test split, which has none?"
+            f"entry {place} of the annotations has {held} where question_id and answers were expected, each answer with "
+            "its text; is this the questions file, or the test split, which has none?"
         )
-    key, about = str(fields["question_id"]), {name: str(value) for name, value in fields.items() if value is not None}
+    about = {name: str(value) for name, value in fields.items() if value is not None}
     image, kind, words = about.get("image_id"), about.get("answer_type"), about.get("question_type")
-    return key, Question(answers, image=image, answer_type=kind, question_type=words)
+    return str(fields["question_id"]), Question(tuple(map(str, texts)), None, image, kind, words)
 
 
 def score_vqa(
@@ -111,52 +109,45 @@ def score_vqa(
         Scores named ``accuracy``, ``answer type: yes/no``, …, ``question type: what is this``, …, in [0, 100].
 
     Raises:
-        DataError: missing or extra ids, an answer that is no text, or what :func:`questions_of` refuses.
-        UnknownName: no such rule.
+        DataError: if ids are missing or left over, an answer is not text, or :func:`questions_of` refuses the annotations.
+        UnknownName: if there is no such rule.
     """
     if rule not in RULES:
         raise UnknownName(f"there is no VQA rule {rule!r}; the rules are {', '.join(RULES)}")
-    questions, said = questions_of(annotations), by_text(predictions, "predictions")
-    check_ids(said, questions, "annotations")
-    silent = [key for key, text in said.items() if not isinstance(text, str)]
+    questions, answers = questions_of(annotations), by_text(predictions, "predictions")
+    check_ids(answers, questions, "annotations")
+    silent = [key for key, text in answers.items() if not isinstance(text, str)]
     if silent:
-        raise DataError(f"{len(silent)} of {len(said)} answers are no text, such as {said[silent[0]]!r} of {silent[0]}")
-    each = np.array([_accuracy(said[key], question, rule) for key, question in questions.items()])
-    tallies = {tally.name: tally for tally in _tallies(questions, each)}
-    overall = tallies[OVERALL]
-    return Scores(
-        values={name: round(tally.value, 2) for name, tally in tallies.items()},
-        intervals=intervals_of(list(tallies.values()), resamples),
-        images=len(overall.parts),
-        ids=tuple(questions),
-        unit="%",
-        samples={OVERALL: np.array([round(value, 2) for value in overall.each.tolist()])} if per_sample else None,
+        first = f"{answers[silent[0]]!r} for {silent[0]}"
+        raise DataError(f"{len(silent)} of {len(answers)} answers are not text, such as {first}")
+    each = np.array([vqa_accuracy(answers[k], q.answers, rule=rule, scores=q.scores) for k, q in questions.items()])
+    scores = Scores.of(_tallies(questions, each), tuple(questions), "%", resamples=resamples, per_sample=per_sample)
+    overall = [round(value, 2) for value in scores.tallies[OVERALL].each.tolist()]
+    return replace(
+        scores,
+        values={name: round(tally.value, 2) for name, tally in scores.tallies.items()},
+        samples={OVERALL: np.array(overall)} if per_sample else None,
         rule=rule,
-        tallies=tallies,
     )
-
-
-def _accuracy(said: str, question: Question, rule: str) -> float:
-    if question.scores is None:
-        return vqa_accuracy(said, question.answers, rule=rule)
-    return told_accuracy(said, question.answers, question.scores, rule=rule)
 
 
 def _tallies(questions: Mapping[str, Question], each: Floats) -> list[Tally]:
     """The accuracy over all questions and over each type, summed by image."""
     images = [question.image if question.image is not None else key for key, question in questions.items()]
     places = {image: place for place, image in enumerate(dict.fromkeys(images))}
-    rows = np.array([places[image] for image in images])
+    image_of = np.array([places[image] for image in images])
     groups = [
-        (OVERALL, [True] * len(rows)),
+        (OVERALL, [True] * len(images)),
         *_by_type("answer type", [question.answer_type for question in questions.values()]),
         *_by_type("question type", [question.question_type for question in questions.values()]),
     ]
     tallies = []
     for name, members in groups:
         inside = np.array(members)
+        # For each image, the sum of accuracies and the number of questions: their ratio is the mean over questions.
         sums = [
-            np.bincount(rows, weights=inside * values, minlength=len(places)) for values in (each, np.ones_like(each))
+            np.bincount(image_of, weights=inside * values, minlength=len(places))
+            for values in (each, np.ones_like(each))
         ]
         tallies.append(Tally(name, np.where(inside, 100 * each, np.nan), np.stack(sums, -1), _percent))
     return tallies
@@ -169,3 +160,36 @@ def _by_type(what: str, types: Sequence[str | None]) -> list[tuple[str, list[boo
 
 def _percent(sums: Floats) -> Floats:
     return 100 * ratio(sums)
+
+
+def score_labels(
+    predictions: Mapping[object, str],
+    labels: Mapping[object, int],
+    *,
+    per_sample: bool = False,
+    resamples: int = RESAMPLES,
+) -> Scores:
+    """The share of samples with the right label, in per cent.
+
+    Args:
+        predictions: for each id the number of the predicted label, as text.
+        labels: the right label for each id.
+        per_sample: keep the scores of single samples.
+        resamples: draws of the bootstrap over samples; 0 for no interval.
+
+    Returns:
+        Scores named ``accuracy``, in [0, 100].
+
+    Raises:
+        DataError: if ids are missing or left over, or a prediction is not a number.
+    """
+    chosen, right = by_text(predictions, "predictions"), by_text(labels, "labels")
+    check_ids(chosen, right, "labels")
+    strange = [name for name, text in chosen.items() if not str(text).strip().isdecimal()]
+    if strange:
+        raise DataError(
+            f"{len(strange)} of {len(chosen)} predictions are not the number of a label (the first is "
+            f"{chosen[strange[0]]!r} for {strange[0]!r}); for data with labels, generate writes the label's number"
+        )
+    each = np.array([100.0 * (int(chosen[name]) == label) for name, label in right.items()])
+    return Scores.of([mean_of(OVERALL, each)], tuple(right), "%", resamples=resamples, per_sample=per_sample)

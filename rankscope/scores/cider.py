@@ -1,7 +1,7 @@
-r"""CIDEr and CIDEr-D: how like its references a caption is, in n-grams weighted by how telling they are.
+r"""CIDEr and CIDEr-D: the similarity of a caption to its references, in n-grams weighted by how informative they are.
 
-An n-gram g of a caption weighs :math:`w(g) = \mathrm{tf}(g)\,(\ln N - \ln \max(1, \mathrm{df}(g)))`, with df the number of
-images among N whose references hold it. For each order n from 1 to 4 and each reference
+The weight of an n-gram g of a caption is :math:`w(g) = \mathrm{tf}(g)\,(\ln N - \ln \max(1, \mathrm{df}(g)))`, with df the
+number of images among N whose references contain it. For each order n from 1 to 4 and each reference
 
 .. math:: s_n = e^{-\delta^2 / 2\sigma^2} \frac{\sum_g \min(w_c(g), w_r(g))\, w_r(g)}{\|w_c\|\,\|w_r\|}, \qquad \sigma = 6
 
@@ -13,13 +13,14 @@ and what papers report under that name, is CIDEr-D; so it is here: ``CIDEr`` and
 form is ``CIDEr-plain``. As in that code, lengths are counted in bigrams. Lies in [0, 10]. Over one image every weight is
 :math:`\ln 1 = 0`, so there is no score.
 
-Written here rather than called there because the reward of self-critical training must keep its document frequencies
-while the captions change, and because the whole is small.
+It is implemented here, rather than called there, because the reward of self-critical training must keep its document
+frequencies while the captions change, and because the whole is small.
 """
 
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -27,8 +28,8 @@ from typing import NamedTuple
 import numpy as np
 
 from rankscope.errors import DataError, UsageError
-from rankscope.scores.ngrams import ORDERS, NGram, document_frequencies, ngrams
-from rankscope.scores.tally import Floats, Tally, mean_of
+from rankscope.scores.bleu import ORDERS, NGram, ngrams
+from rankscope.scores.result import Floats, Tally, mean_of
 from rankscope.scores.tokenize import tokenize
 
 SIGMA = 6.0
@@ -39,7 +40,7 @@ class Weighed(NamedTuple):
     """One caption as a weighted bag of n-grams."""
 
     weights: dict[NGram, float]
-    """What each n-gram weighs."""
+    """The weight w(g) of each n-gram."""
     norms: list[float]
     """The Euclidean norm of the weights of each order."""
     length: int
@@ -48,9 +49,10 @@ class Weighed(NamedTuple):
 
 @dataclass(frozen=True)
 class Frequencies:
-    """In how many of a number of images each n-gram occurs: what a weight needs to know of a corpus.
+    """Document frequencies: in how many of the images of a corpus each n-gram occurs.
 
-    N-grams of one image only are left out: they weigh what an unseen one does, and are most of a large corpus.
+    N-grams that occur in one image only are left out: ln 1 = ln max(1, 0), so they weigh as much as an unseen one, and
+    they are most of a large corpus.
     """
 
     images: int
@@ -61,7 +63,9 @@ class Frequencies:
     @classmethod
     def of(cls, references: Sequence[Sequence[str]]) -> Frequencies:
         """Count over images, each with its references as tokens separated by spaces."""
-        found = document_frequencies([text.split() for text in texts] for texts in references)
+        found: Counter[NGram] = Counter()
+        for texts in references:  # a set: an n-gram counts once for an image, whichever of its references hold it
+            found.update({gram for text in texts for gram in ngrams(text.split())})
         return cls(len(references), {gram: count for gram, count in found.items() if count > 1})
 
     def weigh(self, caption: str) -> Weighed:
@@ -70,6 +74,7 @@ class Frequencies:
         squares = [0.0] * ORDERS
         weights = {}
         for gram, count in ngrams(words).items():
+            # w(g) = tf(g) (ln N - ln max(1, df(g))); tf is the raw count, as in the evaluation code.
             weights[gram] = weight = count * (corpus - math.log(self.counts.get(gram, 1)))
             squares[len(gram) - 1] += weight * weight
         return Weighed(weights, [math.sqrt(square) for square in squares], max(0, len(words) - 1))
@@ -81,7 +86,7 @@ def similarity(candidate: Weighed, reference: Weighed, *, plain: bool = False) -
     Args:
         candidate: the caption that is scored.
         reference: one of its references, weighed by the same frequencies.
-        plain: leave out the clipping and the length penalty.
+        plain: leave out the clipping and the length penalty of CIDEr-D.
 
     Returns:
         A number in [0, 10].
@@ -89,18 +94,18 @@ def similarity(candidate: Weighed, reference: Weighed, *, plain: bool = False) -
     dots = [0.0] * ORDERS
     for gram, weight in candidate.weights.items():
         other = reference.weights.get(gram)
-        if other is not None:
+        if other is not None:  # equation 4's numerator; CIDEr-D clips the candidate's weight to the reference's
             dots[len(gram) - 1] += (weight if plain else min(weight, other)) * other
     norms = [a * b for a, b in zip(candidate.norms, reference.norms, strict=True)]
     cosines = [dot / norm if norm else dot for dot, norm in zip(dots, norms, strict=True)]
+    # The Gaussian exp(-δ²/2σ²) of CIDEr-D, then ten times the mean over orders.
     penalty = 1.0 if plain else math.exp(-((candidate.length - reference.length) ** 2) / (2 * SIGMA**2))
     return 10 * penalty * sum(cosines) / ORDERS
 
 
-def cider_of(candidate: str, references: Sequence[str], frequencies: Frequencies, *, plain: bool = False) -> float:
-    """CIDEr-D (or plain CIDEr) in [0, 10] of one caption; all texts are tokens separated by spaces."""
-    weighed = frequencies.weigh(candidate)
-    return sum(similarity(weighed, frequencies.weigh(text), plain=plain) for text in references) / len(references)
+def cider_of(candidate: Weighed, references: Sequence[Weighed], *, plain: bool = False) -> float:
+    """CIDEr-D (or plain CIDEr) in [0, 10] of one caption: the mean similarity to its references."""
+    return sum(similarity(candidate, reference, plain=plain) for reference in references) / len(references)
 
 
 def cider(
@@ -108,20 +113,21 @@ def cider(
 ) -> Tally:
     """CIDEr-D, or plain CIDEr: the mean over images, with the document frequencies of these references.
 
-    The interval that comes of the tally keeps the document frequencies and resamples the images' scores.
+    The interval of the tally resamples the images' scores and keeps the document frequencies.
 
     Args:
         candidates: ``(n,)`` captions, tokens separated by spaces; n ≥ 2 for a score that is not 0.
-        references: for each its references; at least one each.
+        references: the references of each, at least one.
         name: the name of the tally.
-        plain: leave out the clipping and the length penalty.
+        plain: leave out the clipping and the length penalty of CIDEr-D.
 
     Returns:
         A tally; values in [0, 10].
     """
-    frequencies = Frequencies.of(references)
+    weigh = Frequencies.of(references).weigh
     pairs = zip(candidates, references, strict=True)
-    return mean_of(name, np.array([cider_of(*pair, frequencies, plain=plain) for pair in pairs], dtype=np.float64))
+    each = [cider_of(weigh(caption), [weigh(text) for text in texts], plain=plain) for caption, texts in pairs]
+    return mean_of(name, np.array(each, dtype=np.float64))
 
 
 class CiderReward:
@@ -144,19 +150,19 @@ class CiderReward:
         Args:
             references: for each id the raw reference captions; at least one each.
             frequencies: the document frequencies of a larger corpus, counted over texts that :func:`tokenize` split;
-                those of ``references`` unless given.
-            end: a token appended to every caption, such as ``<eos>``, so that a caption that stops too early
-                loses the n-grams with the end. Rewards are then not CIDEr-D scores.
+                those of ``references`` if None.
+            end: a token appended to every caption, such as ``<eos>``, so that a caption that stops too early loses the
+                n-grams that contain the end. Rewards are then not CIDEr-D scores.
 
         Raises:
-            DataError: fewer than two images without ``frequencies``, or an image without references.
+            DataError: if there are fewer than two images and no ``frequencies``, or an image has no references.
         """
         empty = [key for key, texts in references.items() if isinstance(texts, str) or not texts]
         if empty:
             raise DataError(f"{len(empty)} of {len(references)} images have no list of references: {empty[:5]}")
         if frequencies is None and len(references) < 2:
             raise DataError(
-                f"CIDEr-D has {len(references)} image(s) to count document frequencies over and needs at least 2; "
+                f"CIDEr-D has {len(references)} image(s) to count document frequencies over, and needs at least 2; "
                 "give references of more images, or frequencies= of a larger corpus"
             )
         self.end = end
@@ -177,8 +183,8 @@ class CiderReward:
             ``(b,)`` rewards in [0, 10].
 
         Raises:
-            UsageError: ids and captions differ in number.
-            DataError: an id without references.
+            UsageError: if ids and captions differ in number.
+            DataError: if an id has no references.
         """
         if len(ids) != len(captions):
             raise UsageError(f"{len(ids)} ids came with {len(captions)} captions; give one id for each caption")
@@ -189,8 +195,7 @@ class CiderReward:
                 f"{len(unknown)} ids have no references among {len(self.references)}: {', '.join(unknown[:5])}"
             )
         weighed = {key: [self.frequencies.weigh(text) for text in self.references[key]] for key in dict.fromkeys(keys)}
-        return np.array([self._reward(weighed[key], text) for key, text in zip(keys, captions, strict=True)])
-
-    def _reward(self, references: list[Weighed], caption: str) -> float:
-        candidate = self.frequencies.weigh(self._prepared(caption))
-        return sum(similarity(candidate, reference) for reference in references) / len(references)
+        each = [
+            cider_of(self.frequencies.weigh(self._prepared(c)), weighed[k]) for k, c in zip(keys, captions, strict=True)
+        ]
+        return np.array(each)

@@ -1,7 +1,7 @@
-"""Running the Java programs that some caption scores are defined by: one process, a time limit, no shell, no network.
+"""Running the Java programs that define some caption scores: one process, a time limit, no shell, no network.
 
-The jars lie in the package ``pycocoevalcap`` (``pip install 'rankscope[caption]'``), which is used as data: its own
-wrappers wait for ever on a program that hangs, and leave a lock behind that stops the interpreter at exit.
+The jars come from the package ``pycocoevalcap`` (``pip install 'rankscope[caption]'``), which is used only as data: its
+own wrappers wait for ever on a program that hangs, and leave a lock behind that stops the interpreter at exit.
 """
 
 from __future__ import annotations
@@ -29,15 +29,15 @@ class Java:
     program: str = "java"
     """The launcher: a name on the search path, or a file."""
     memory: str | None = None
-    """The greatest heap, as after ``-Xmx``; each program's own where None (2G for METEOR, 8G for SPICE)."""
+    """The largest heap, as after ``-Xmx``; each program's own default if None (2G for METEOR, 8G for SPICE)."""
     timeout: float = 1800.0
-    """Seconds after which a program is ended."""
+    """Seconds after which a program is killed."""
 
     def find(self) -> str:
-        """The launcher's path.
+        """The path of the launcher.
 
         Raises:
-            MissingTool: it is not there.
+            MissingTool: if it is not on the search path.
         """
         found = shutil.which(self.program)
         if found is None:
@@ -51,35 +51,34 @@ class Java:
         """A file of the package ``pycocoevalcap``, found without importing it.
 
         Raises:
-            MissingTool: no Java to run it, or the package or the file is not there.
+            MissingTool: if there is no Java to run it, or the package or the file is not installed.
         """
         self.find()
         package = find_spec("pycocoevalcap")
-        places = list(package.submodule_search_locations or ()) if package else []
-        for place in places:
-            path = Path(place, *parts)
-            if path.is_file():
-                return path
+        places = package.submodule_search_locations or () if package else ()
+        found = next((path for place in places if (path := Path(place, *parts)).is_file()), None)
+        if found is not None:
+            return found
         raise MissingTool(
             f"{'/'.join(parts)} of the package pycocoevalcap is not installed; "
             "pip install pycocoevalcap, or: pip install 'rankscope[caption]'"
         )
 
     def run(self, what: str, arguments: Sequence[str], *, stdin: str = "", folder: Path, memory: str = "") -> str:
-        """Run a program to its end.
+        """Run a program and wait for it to end.
 
         Args:
             what: its name in errors.
-            arguments: what follows the launcher and the memory option.
-            stdin: what it reads.
-            folder: where it runs.
-            memory: its own greatest heap, used where :attr:`memory` is None; empty for Java's.
+            arguments: the arguments after the launcher and the memory option.
+            stdin: its input.
+            folder: its working directory.
+            memory: its own default for the largest heap, used where :attr:`memory` is None; empty for Java's default.
 
         Returns:
-            What it printed.
+            Its output.
 
         Raises:
-            MissingTool: no Java, a time-out, or an exit status other than 0; with the program's own words.
+            MissingTool: if there is no Java, the time is up, or the exit status is not 0; with the program's own words.
         """
         heap = self.memory or memory
         command = [self.find(), *([f"-Xmx{heap}"] if heap else []), *arguments]
@@ -92,7 +91,7 @@ class Java:
         """The Java release: 8, 11, 17, ….
 
         Raises:
-            MissingTool: no Java, or what was found does not say its version as Java does.
+            MissingTool: if there is no Java, or the launcher does not print a version as Java does.
         """
         _, out, err = self._communicate("Java", [self.find(), "-version"], b"", Path.cwd())
         said = re.search(rb'version "(?:1\.)?(\d+)', err + out)
@@ -119,7 +118,7 @@ class Java:
                 ) from None
             finally:
                 if process.poll() is None:
-                    os.killpg(process.pid, signal.SIGKILL)  # its whole session: a launcher may have children
+                    os.killpg(process.pid, signal.SIGKILL)  # the whole session, since a launcher may have children
         return process.returncode, out, err
 
 
@@ -132,22 +131,22 @@ def _remedy(stderr: bytes) -> str:
     if b"OutOfMemoryError" in stderr or b"object heap" in stderr:
         return "; give it another heap (--java-memory 4G, Java(memory='4G'))"
     if b"UnsupportedClassVersionError" in stderr or b"Unrecognized option" in stderr:
-        return "; this Java has another version than the program needs: 8 or newer"
+        return "; the program needs another version of Java: 8 or newer"
     return ""
 
 
 def ptb_tokenized(captions: Sequence[str], java: Java | None = None) -> list[str]:
-    """What :func:`rankscope.scores.tokenize.tokenized` returns, by Stanford's program itself.
+    """Every caption as its tokens joined by single spaces, by Stanford's program itself.
 
     Args:
         captions: raw captions, read as the lines of one file.
         java: how Java is run.
 
     Returns:
-        For each caption its tokens joined by single spaces.
+        ``(n,)`` texts, as :func:`rankscope.scores.tokenize.tokenized` returns them.
 
     Raises:
-        MissingTool: no Java or no jar, or the program failed.
+        MissingTool: if Java or the jar is not installed, or the program failed.
     """
     java = java or Java()
     archive = java.jar("tokenizer", "stanford-corenlp-3.4.1.jar")
@@ -155,13 +154,11 @@ def ptb_tokenized(captions: Sequence[str], java: Java | None = None) -> list[str
     text = "\n".join(one_line(caption) for caption in captions)
     printed = java.run("the PTB tokenizer", program, stdin=text, folder=archive.parent)
     lines = printed.split("\n")
-    lines += [""] * (len(captions) - len(lines))
-    if len(lines) > len(captions) and any(lines[len(captions) :]):
+    lines += [""] * (len(captions) - len(lines))  # it prints nothing for empty captions at the end
+    if any(lines[len(captions) :]):
         raise MissingTool(
             f"the PTB tokenizer answered {len(captions)} captions with {len(lines)} lines, so they cannot be matched; "
             "use tokenizer='builtin'"
         )
-    return [
-        " ".join(token for token in line.rstrip().split(" ") if token not in PUNCTUATION)
-        for line in lines[: len(captions)]
-    ]
+    words = [line.rstrip().split(" ") for line in lines[: len(captions)]]
+    return [" ".join(token for token in tokens if token not in PUNCTUATION) for tokens in words]

@@ -2,10 +2,10 @@ r"""ROUGE-L: the longest common subsequence of a caption and its references, as 
 
 .. math:: F = \frac{(1 + \beta^2) P R}{R + \beta^2 P}, \qquad \beta = 1.2
 
-with the greatest precision P and the greatest recall R over the references, which may be of different references.
+with the greatest precision P and the greatest recall R over the references, which may come from different references.
 
-Lin, "ROUGE", ACL workshop 2004, section 3; :math:`\beta` and the two maxima as in the COCO caption evaluation code, to
-which these values are equal (other packages mean something else by the name).
+Lin, "ROUGE", ACL workshop 2004, section 3; :math:`\beta` and the two maxima as in the COCO caption evaluation code, whose
+values these equal (other packages mean something else by the name).
 """
 
 from __future__ import annotations
@@ -14,17 +14,17 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from rankscope.scores.tally import Tally, mean_of
+from rankscope.scores.result import Tally, mean_of
 
 BETA = 1.2
-"""How much more recall weighs than precision."""
+"""How much more recall counts than precision."""
 
 
 def common_subsequence(a: Sequence[str], b: Sequence[str]) -> int:
-    """The length of the longest common subsequence of two sequences of tokens; symmetric, at most the shorter's."""
+    """The length of the longest common subsequence of two sequences of tokens; symmetric, at most the shorter length."""
     row = [0] * (len(b) + 1)
     for token in a:
-        corner = 0
+        corner = 0  # the entry above and to the left, which row[j] = … overwrites
         for j, other in enumerate(b, 1):
             corner, row[j] = row[j], corner + 1 if token == other else max(row[j], row[j - 1])
     return row[-1]
@@ -35,6 +35,7 @@ def rouge_l_of(candidate: str, references: Sequence[str]) -> float:
     words = candidate.split(" ")
     others = [reference.split(" ") for reference in references]
     common = [common_subsequence(other, words) for other in others]
+    # The formula of the module's docstring; P and R are each the best over the references.
     precision = max(common) / len(words)
     recall = max(length / len(other) for length, other in zip(common, others, strict=True))
     if precision == 0 or recall == 0:
@@ -47,7 +48,7 @@ def rouge_l(candidates: Sequence[str], references: Sequence[Sequence[str]]) -> T
 
     Args:
         candidates: ``(n,)`` captions, tokens separated by spaces.
-        references: for each its references; at least one each.
+        references: the references of each, at least one.
 
     Returns:
         A tally; values in [0, 1].

@@ -1,7 +1,7 @@
 """SPICE, by the official Java program: the F score of the objects, attributes and relations that two captions share.
 
-The captions are parsed to scene graphs by Stanford CoreNLP 3.6.0, whose models (0.5 GB) no package carries. Without them
-there is no score: nothing else is reported under this name.
+The captions are parsed to scene graphs by Stanford CoreNLP 3.6.0, whose models (0.5 GB) are not in any package. Without
+them there is no score: nothing else is reported under this name.
 
 Anderson, Fernando, Johnson & Gould, "SPICE", ECCV 2016, equations 3 to 5. Lies in [0, 1]; a mean over images.
 """
@@ -18,19 +18,19 @@ import numpy as np
 
 from rankscope.errors import MissingTool
 from rankscope.scores.java import Java
-from rankscope.scores.tally import Tally, mean_of
+from rankscope.scores.result import Tally, mean_of
 
 MODELS = ("stanford-corenlp-3.6.0.jar", "stanford-corenlp-3.6.0-models.jar")
-"""What the folder given as ``spice_home`` must hold."""
+"""The files that the folder given as ``spice_home`` must hold."""
 _OPENED = ("java.lang", "java.util", "java.util.concurrent", "java.math", "java.net", "java.text", "java.io")
-"""Packages that its serialiser reaches into, and that Java keeps closed since version 9."""
+"""Packages that SPICE's serialiser reaches into, and that Java has kept closed since version 9."""
 
 
 def find_models(spice_home: str | os.PathLike[str] | None) -> list[Path]:
     """The parser and its models.
 
     Raises:
-        MissingTool: no folder was given, or it lacks one of them; says where to get them.
+        MissingTool: if no folder was given, or it lacks one of them; the message says where to get them.
     """
     where = (
         "get stanford-corenlp-full-2015-12-09.zip from Stanford's CoreNLP history page, put "
@@ -56,7 +56,7 @@ def spice(
 
     Args:
         candidates: ``(n,)`` captions, tokens separated by spaces.
-        references: for each its references; at least one each.
+        references: the references of each, at least one.
         java: how Java is run.
         spice_home: the folder that holds :data:`MODELS`.
 
@@ -64,7 +64,7 @@ def spice(
         A tally; values in [0, 1].
 
     Raises:
-        MissingTool: no Java, no jar, no models, or the program failed or wrote something else.
+        MissingTool: if Java, the jar or the models are missing, or the program failed or wrote something else.
     """
     java = java or Java()
     archive = java.jar("spice", "spice-1.0.jar")

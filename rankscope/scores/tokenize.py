@@ -2,12 +2,12 @@ r"""Splitting captions into words as the Penn Treebank does, without Java.
 
 The COCO caption evaluation code tokenises with Stanford's ``PTBTokenizer`` (CoreNLP 3.4.1), lower-cases, and drops
 punctuation; scores move in the third digit if anything else is done. :func:`tokenize` describes the same language as a
-list of token classes: at each place the class with the longest match wins, trailing context counted, and of equals the
-first. It was written from the tokens that the Java program prints, and is held to them by a table of recorded captions
-in the tests; see :mod:`rankscope.scores.java` for the program itself.
+list of token classes: at each place the class with the longest match wins, including its trailing context, and the first
+of equal ones. It was written from the tokens that the Java program prints, and the tests hold it to a table of recorded
+captions; see :mod:`rankscope.scores.java` for the program itself.
 
 On the 202,654 captions of COCO's val2014 no token differs. Known to differ: words with combining marks outside
-U+0300–U+036F (Hindi, Arabic points), ``al.`` with a letter close behind, and entities in mixed case.
+U+0300–U+036F (Hindi, Arabic points), ``al.`` followed closely by a letter, and entities in mixed case.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _BREAKS = re.compile("[\r\n\v\f\x1c-\x1e\x85\u2028\u2029]")
 
 
 def one_line(text: str) -> str:
-    r"""The text with everything that some reader takes for the end of a line turned into a space.
+    r"""The text with everything that some reader takes for the end of a line made a space.
 
     Newlines, vertical tabs, form feeds, U+0085, U+2028 and U+2029 would shift all later captions of a file by one.
     """
@@ -185,7 +185,7 @@ _INSIDE_ANY = re.compile("|".join(map(re.escape, _INSIDE)))
 
 
 def _spell(token: str) -> str:
-    """A token as the treebank spells it, lower-cased; empty for a space."""
+    """A token in the treebank's spelling, lower-cased; empty for a space."""
     token = token.lower()
     if token in _WRITTEN:
         return _WRITTEN[token]
@@ -201,13 +201,14 @@ def _spell(token: str) -> str:
 
 
 def _split(text: str, stop: int) -> list[str]:
-    """The tokens that begin before ``stop``, as they stand in the text; characters of no class are left out."""
+    """The tokens that begin before ``stop``, as written in the text; characters of no class are left out."""
     tokens, start = [], 0
     while start < stop:
         if whole := _WHOLE_WORD.match(text, start):
             tokens.append(whole[1])
             start = whole.end()
             continue
+        # `reach` is where a match ends with its context, which decides between classes; `end` is where the token ends.
         reach, end = start, start + 1
         for rule in _RULES:
             found = rule.match(text, start)
@@ -220,7 +221,7 @@ def _split(text: str, stop: int) -> list[str]:
 
 
 def _plain(line: str) -> list[str] | None:
-    """The tokens of a line of mere words with or without a period, by a shorter way; None for any other line."""
+    """The tokens of a line of plain words with or without a period, by a quicker way; None for any other line."""
     body, period, _ = line.rstrip(" ").partition(".")
     last = body.rpartition(" ")[2].lower()
     if not _WORDS.fullmatch(body) or len(line.rstrip(" ")) > len(body) + len(period):
@@ -237,7 +238,7 @@ def tokenize(caption: str, *, following: str | None = "") -> list[str]:
     Args:
         caption: a text; anything that ends a line counts as a space.
         following: the next line of the file, None at its end. It matters where a caption ends in a single letter and
-            a period, which the treebank keeps together unless a new sentence follows.
+            a period, which the treebank keeps as one token unless a new sentence follows.
 
     Returns:
         ``(t,)`` tokens without spaces; some hold a no-break space, such as ``1\u00a01/2``. Empty for an empty caption.
@@ -252,9 +253,9 @@ def tokenize(caption: str, *, following: str | None = "") -> list[str]:
 
 
 def tokenized(captions: Sequence[str]) -> list[str]:
-    """Every caption as its tokens joined by single spaces: the form that the scores take.
+    """Every caption as its tokens joined by single spaces, the form that the metrics take.
 
-    The captions are read as the lines of one file, in their order, which is how the evaluation code reads them.
+    The captions are read as the lines of one file, in their order, as the evaluation code reads them.
     """
     lines = [*captions, None]
     return [" ".join(tokenize(line, following=after)) for line, after in zip(captions, lines[1:], strict=True)]

@@ -1,17 +1,18 @@
 r"""VQA accuracy: how far ten people agree with an answer.
 
-An answer that k of the other nine annotators gave counts :math:`\min(1, k / 3)`; the mean over the ten ways of leaving one
-annotator out is the accuracy of the question, times 100. So 0, 1, 2, 3 and 4 annotators make 0, 30, 60, 90 and 100.
+With one annotator left out, an answer that k of the other nine gave counts :math:`\min(1, k / 3)`; the accuracy of the
+question is the mean over the ten ways of leaving one out. So an answer of 0, 1, 2, 3 or 4 annotators scores 0, 0.3, 0.6,
+0.9 or 1.
 
 Antol et al., "VQA", ICCV 2015, section 4, and Goyal et al., CVPR 2017. The normalisation of answers is that of the
-official evaluation code (GT-Vision-Lab/VQA, ``vqaEval.py``) with its quirks, because published numbers hold them:
+official evaluation code (GT-Vision-Lab/VQA, ``vqaEval.py``) with its quirks, because published numbers contain them:
 
-* where all ten annotators agree letter for letter nothing is normalised, so ``Yes`` scores 0 against ten ``yes``;
+* where all ten annotators agree letter for letter, nothing is normalised, so ``Yes`` scores 0 against ten ``yes``;
 * a period is dropped unless a digit follows, whatever comes before it, and at most 32 of them are;
-* a punctuation mark is deleted if it stands beside a space anywhere in the answer, or if the answer has a comma
+* a punctuation mark is deleted if it is next to a space anywhere in the answer, or if the answer has a comma
   between digits; otherwise it becomes a space;
-* lower case comes with the numerals and articles, after the punctuation;
-* ``none`` is ``0``, ``ten`` is ``10``, ``eleven`` stays.
+* lower-casing comes with the numerals and articles, after the punctuation;
+* ``none`` becomes ``0`` and ``ten`` becomes ``10``; ``eleven`` stays.
 """
 
 from __future__ import annotations
@@ -24,11 +25,11 @@ from typing import Literal, get_args
 from rankscope.errors import UnknownName
 
 Rule = Literal["official", "lavis", "always"]
-"""``official``: as the evaluation server does since 2021. ``lavis``: as before that, and as LAVIS does; the prediction
-is always normalised, the annotators' answers lose punctuation only. ``always``: both are always normalised, as
-lmms-eval does."""
+"""How answers are normalised. ``official``: as the evaluation server has done since 2021. ``lavis``: as it did before, and
+LAVIS does; the prediction is always normalised, the annotators' answers lose only their punctuation. ``always``: both are
+always normalised, as in lmms-eval."""
 RULES: tuple[Rule, ...] = get_args(Rule)
-"""The rules by name, the default first."""
+"""The names of the rules, the default first."""
 
 _MARKS = ';/[]"{}()=+\\_-><@`,?!'
 _PERIOD = re.compile(r"\.(?!\d)")
@@ -67,7 +68,7 @@ _ODD = {
 
 
 def _contractions() -> dict[str, str]:
-    """Contractions by what they look like with an apostrophe left out."""
+    """Contractions by their spelling with one apostrophe left out."""
     once = {word.replace("'", ""): word for word in _ONE_APOSTROPHE.split()}
     parts = [(word, word.split("'")) for word in _TWO_APOSTROPHES.split()]
     twice = {key: word for word, (a, b, c) in parts for key in (f"{a}{b}'{c}", f"{a}'{b}{c}")}
@@ -78,29 +79,29 @@ _CONTRACTIONS = _contractions()
 
 
 def strip_answer(answer: str) -> str:
-    """An answer without line breaks, tabs and the space around it."""
+    """An answer with line breaks and tabs made spaces, and no space around it."""
     return answer.replace("\n", " ").replace("\t", " ").strip()
 
 
 def drop_punctuation(answer: str) -> str:
-    """The official treatment of punctuation; see the module's list of quirks."""
+    """An answer without punctuation, by the official code's rules; see the module's list of quirks."""
     number = _DIGITS_AND_COMMA.search(answer) is not None
     out = answer
-    for mark in _MARKS:
+    for mark in _MARKS:  # the tests look at the original answer, not at what earlier marks left of it
         beside_space = mark + " " in answer or " " + mark in answer
         out = out.replace(mark, "" if number or beside_space else " ")
     return _PERIOD.sub("", out, count=_MOST_PERIODS)
 
 
 def plain_words(answer: str) -> str:
-    """Lower case, numerals as digits, no articles, contractions with their apostrophe, single spaces."""
+    """An answer in lower case, with numerals as digits, without articles, and contractions with their apostrophe."""
     words = [_NUMERALS.get(word, word) for word in answer.lower().split()]
     return " ".join(_CONTRACTIONS.get(word, word) for word in words if word not in _ARTICLES)
 
 
 @lru_cache(maxsize=2**16)
 def normalise(answer: str) -> str:
-    """Punctuation first, words second, as the official code does where annotators differ."""
+    """An answer after both steps, punctuation first, as the official code treats it where annotators differ."""
     return plain_words(drop_punctuation(answer))
 
 
@@ -127,47 +128,29 @@ _NORMALISED: Mapping[str, Callable[[str, Sequence[str]], tuple[str, list[str]]]]
 }
 
 
-def _normalised(prediction: str, answers: Sequence[str], rule: str) -> tuple[str, list[str]]:
-    """The answer and the annotators' answers, as the rule writes them."""
-    if rule not in _NORMALISED:
-        raise UnknownName(f"there is no VQA rule {rule!r}; the rules are {', '.join(RULES)}")
-    return _NORMALISED[rule](prediction, answers)
-
-
-def vqa_accuracy(prediction: str, answers: Sequence[str], *, rule: str = "official") -> float:
+def vqa_accuracy(
+    prediction: str, answers: Sequence[str], *, rule: str = "official", scores: Sequence[float] | None = None
+) -> float:
     """The accuracy of one answer.
 
     Args:
         prediction: the answer to be scored.
-        answers: ``(m,)`` the annotators' answers, ten in VQAv2; at least one.
+        answers: ``(m,)`` the annotators' answers, ten in VQAv2; at least one. With ``scores``, different answers.
         rule: one of :data:`RULES`.
+        scores: ``(m,)`` the score of each answer, where the data give one and no annotators: 0.3, 0.6, 0.9 or 1 for one,
+            two, three, four or more of ten annotators. Any other answer scores 0.
 
     Returns:
         A number in [0, 1].
 
     Raises:
-        UnknownName: no such rule.
+        UnknownName: if there is no such rule.
     """
-    said, given = _normalised(prediction, answers, rule)
-    matches = given.count(said)
-    # leaving out one who agrees leaves matches - 1, any other leaves matches
-    return sum(min(1.0, (matches - (answer == said)) / 3) for answer in given) / len(given)
-
-
-def told_accuracy(prediction: str, answers: Sequence[str], scores: Sequence[float], *, rule: str = "official") -> float:
-    """The accuracy of one answer where the data tell a score for each answer, and no annotators; 0 for any other answer.
-
-    Args:
-        prediction: the answer to be scored.
-        answers: ``(m,)`` different answers.
-        scores: ``(m,)`` what each of them scores: 0.3, 0.6, 0.9 or 1 for one, two, three, four or more of ten annotators.
-        rule: one of :data:`RULES`.
-
-    Returns:
-        A number in [0, 1].
-
-    Raises:
-        UnknownName: no such rule.
-    """
-    said, given = _normalised(prediction, answers, rule)
-    return max((score for answer, score in zip(given, scores, strict=True) if answer == said), default=0.0)
+    if rule not in _NORMALISED:
+        raise UnknownName(f"there is no VQA rule {rule!r}; the rules are {', '.join(RULES)}")
+    predicted, given = _NORMALISED[rule](prediction, answers)
+    if scores is not None:
+        return max((score for answer, score in zip(given, scores, strict=True) if answer == predicted), default=0.0)
+    matches = given.count(predicted)
+    # Leaving out an annotator who agrees leaves matches - 1 others who do; leaving out any other leaves all of them.
+    return sum(min(1.0, (matches - (answer == predicted)) / 3) for answer in given) / len(given)

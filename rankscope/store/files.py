@@ -1,8 +1,8 @@
-"""Files that are written whole or not at all, and read as what they are.
+"""Files that are written whole or not at all, and read with every doubt about them checked.
 
 Every operation that changes a disk goes through this module, so that a test can stop, fail or record each one. A file
 appears under its name only after its bytes are on the disk: temporary file in the same folder, write, fsync, link (which
-refuses to overwrite) or rename, fsync of the folder.
+refuses to overwrite) or rename, fsync of the folder. These are the steps of ``FORMAT.md``, Writing, 4.
 """
 
 from __future__ import annotations
@@ -19,15 +19,20 @@ from pathlib import Path
 from rankscope.errors import StorageError, StoreCorrupt
 
 TEMPORARY = "tmp-"
-"""How the name of every temporary file begins; one that is found was left by a process that died."""
+"""The beginning of the name of every temporary file. One that is found was left by a process that died."""
 
 _BLOCK = 1 << 20
-_NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EXDEV)
+_NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EXDEV)  # how file systems without hard links refuse one
+
+
+def corrupt(what: str) -> StoreCorrupt:
+    """The error for bytes that are not those that were written. It says what is wrong, and what to do."""
+    return StoreCorrupt(f"{what}; restore it from a copy, or collect the run again with --overwrite")
 
 
 @contextmanager
 def storing(path: Path, needed: int = 0) -> Iterator[None]:
-    """Turns a failing disk into a :class:`StorageError` with the path, the bytes needed and the bytes free."""
+    """Turn a failing disk into a :class:`StorageError` with the path, the bytes needed and the bytes free."""
     try:
         yield
     except OSError as error:
@@ -51,7 +56,7 @@ def _remedy(error: OSError) -> str:
 
 
 def free_bytes(path: Path) -> int | None:
-    """The bytes free on the disk that holds ``path``, or would; None where that cannot be told."""
+    """The bytes free on the disk that holds ``path``, or would hold it; None if they cannot be determined."""
     for folder in (path, *path.parents):
         with suppress(OSError):
             return shutil.disk_usage(folder).free
@@ -59,49 +64,60 @@ def free_bytes(path: Path) -> int | None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Makes the names in a folder last, where the file system can."""
+    """Make the names in a folder survive a power failure, if the file system can.
+
+    The fsync of a file saves its bytes, not its name: that is saved by the fsync of its folder.
+    """
     fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(fd)
     except OSError as error:
-        if error.errno not in (errno.EINVAL, errno.ENOTSUP):
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # some network file systems cannot sync folders
             raise
     finally:
         os.close(fd)
 
 
 def write_all(fd: int, data: bytes | memoryview) -> None:
-    """Writes every byte, however few the system takes at a time."""
+    """Write every byte, however few the system takes at a time."""
     view = memoryview(data).cast("B")
     while len(view):
         view = view[os.write(fd, view) :]
 
 
 def make_folder(folder: Path) -> None:
-    """The folder and its parents, if they are not there yet."""
+    """Make a folder and its parents, where they are missing."""
     with storing(folder):
         missing = [p for p in (folder, *folder.parents) if not p.exists()]
         for path in reversed(missing):
-            with suppress(FileExistsError):
+            with suppress(FileExistsError):  # another process may have made it meanwhile
                 path.mkdir()
                 sync_folder(path.parent)
 
 
 def write_temporary(target: Path, chunks: Iterable[bytes | memoryview], *, needed: int = 0, tag: str = "") -> Path:
-    """A temporary file beside ``target`` with these bytes, all of them on the disk; removed again if that fails.
+    """A temporary file beside ``target`` with these bytes, all of them on the disk. It is removed if writing fails.
 
     The mode is 0666 less the umask, so that whoever may read the folder may read the file.
+
+    Args:
+        target: the file that it is to become.
+        chunks: the bytes, piece by piece.
+        needed: their number, for the message if the disk is full.
+        tag: keeps apart the temporary files of processes that write the same target.
 
     Raises:
         StorageError: if the disk is full, read-only or failing.
     """
     temporary = target.with_name(f"{TEMPORARY}{tag}{target.name}")
     with storing(target, needed):
+        # O_TRUNC, not O_EXCL: one of this name was left by a process that died. O_NOFOLLOW: it must not be a link that
+        # leads the bytes out of the store.
         fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o666)
         try:
             for chunk in chunks:
                 write_all(fd, chunk)
-            os.fsync(fd)
+            os.fsync(fd)  # before it gets its name, so that a name never leads to bytes that a power failure loses
         except BaseException:
             with suppress(OSError):
                 temporary.unlink()
@@ -112,7 +128,12 @@ def write_temporary(target: Path, chunks: Iterable[bytes | memoryview], *, neede
 
 
 def publish(temporary: Path, target: Path, *, replace: bool = False) -> bool:
-    """Gives the temporary file its name, in one step that lasts. Without ``replace`` an existing file is kept.
+    """Give the temporary file its name, in one step that survives a power failure. An existing file is kept by default.
+
+    Args:
+        temporary: the file, whole and on the disk.
+        target: its name.
+        replace: overwrite an existing file.
 
     Returns:
         Whether the name was given; False if the target exists already (then the temporary file is still there).
@@ -128,6 +149,7 @@ def publish(temporary: Path, target: Path, *, replace: bool = False) -> bool:
 
 
 def _link(temporary: Path, target: Path) -> bool:
+    """Give the name by a hard link, which fails if the name exists, where a rename would silently overwrite."""
     try:
         target.hardlink_to(temporary)
     except FileExistsError:
@@ -141,12 +163,12 @@ def _link(temporary: Path, target: Path) -> bool:
             raise
         temporary.rename(target)
         return True
-    temporary.unlink(missing_ok=True)  # another that completes the store may have tidied it away
+    temporary.unlink(missing_ok=True)  # another process that completes the store may have tidied it away
     return True
 
 
 def write_new(target: Path, data: bytes, *, replace: bool = False, tag: str = "") -> bool:
-    """Writes a small file atomically; False if it exists already and ``replace`` is not asked for."""
+    """Write a small file atomically. False if it exists already and ``replace`` is not asked for."""
     temporary = write_temporary(target, [data], needed=len(data), tag=tag)
     created = publish(temporary, target, replace=replace)
     if not created:
@@ -155,13 +177,13 @@ def write_new(target: Path, data: bytes, *, replace: bool = False, tag: str = ""
 
 
 def remove(path: Path) -> None:
-    """Removes a file, if it is there."""
+    """Remove a file, if it exists."""
     with storing(path), suppress(FileNotFoundError):
         path.unlink()
 
 
 def remove_folder(folder: Path) -> None:
-    """Removes an empty folder, if it is there; one that another process fills again is left to that."""
+    """Remove an empty folder, if it exists. One that another process has filled again is left to that process."""
     with storing(folder), suppress(FileNotFoundError):
         try:
             folder.rmdir()
@@ -171,7 +193,7 @@ def remove_folder(folder: Path) -> None:
 
 
 def append_line(fd: int, path: Path, line: bytes) -> None:
-    """Adds a line to a log and waits until it is on the disk; a line that fails half way is taken back."""
+    """Add a line to a log and wait until it is on the disk. A line that fails half way is taken back."""
     end = os.fstat(fd).st_size
     try:
         with storing(path, len(line)):
@@ -184,28 +206,24 @@ def append_line(fd: int, path: Path, line: bytes) -> None:
 
 
 def open_regular(path: Path) -> int:
-    """A file descriptor for reading a regular file that is no link, so that no name leads out of a store.
+    """A descriptor for reading a regular file that is not a link, so that no name leads out of a store.
 
     Raises:
         StoreCorrupt: if there is no such file, or it is a link, a folder or a device.
         StorageError: if it cannot be opened.
     """
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)  # O_NONBLOCK: opening a pipe must not hang
     except (FileNotFoundError, NotADirectoryError) as error:
-        raise StoreCorrupt(f"{path} is missing; {COLLECT_AGAIN}") from error
+        raise corrupt(f"{path} is missing") from error
     except OSError as error:
         if error.errno == errno.ELOOP:
-            raise StoreCorrupt(f"{path} is a link, and a store holds only regular files; {COLLECT_AGAIN}") from error
+            raise corrupt(f"{path} is a link, and a store holds only regular files") from error
         raise StorageError(f"cannot read {path}: {error.strerror}") from error
     if not stat.S_ISREG(os.fstat(fd).st_mode):
         os.close(fd)
-        raise StoreCorrupt(f"{path} is not a regular file; {COLLECT_AGAIN}")
+        raise corrupt(f"{path} is not a regular file")
     return fd
-
-
-COLLECT_AGAIN = "restore it from a copy, or collect the run again with --overwrite"
-"""What to do about a store whose bytes are not those that were written."""
 
 
 @contextmanager
@@ -223,17 +241,26 @@ def reading(path: Path) -> Iterator[int]:
 
 
 def read_into(fd: int, path: Path, buffer: memoryview, offset: int) -> None:
-    """Fills the buffer with the bytes from ``offset`` on.
+    """Fill the buffer with the bytes from ``offset`` on.
+
+    They are read, not mapped: a file that is cut short under a map kills the process (``FORMAT.md``, Reading).
 
     Raises:
-        StoreCorrupt: if the file ends before.
+        StoreCorrupt: if the file ends earlier.
     """
     view = buffer.cast("B")
     while len(view):
-        got = os.preadv(fd, [view[: 1 << 30]], offset)
+        got = os.preadv(fd, [view[: 1 << 30]], offset)  # Linux reads at most 2 GiB at a time
         if not got:
-            raise StoreCorrupt(f"{path} ends at byte {offset:,}, {len(view):,} bytes too early; {COLLECT_AGAIN}")
+            raise corrupt(f"{path} ends at byte {offset:,}, {len(view):,} bytes too early")
         view, offset = view[got:], offset + got
+
+
+def read_bytes(fd: int, path: Path, start: int, stop: int) -> bytes:
+    """The bytes from ``start`` to ``stop``. Raises as :func:`read_into` does."""
+    data = bytearray(stop - start)
+    read_into(fd, path, memoryview(data), start)
+    return bytes(data)
 
 
 def read_small(path: Path, limit: int) -> bytes:
@@ -241,25 +268,23 @@ def read_small(path: Path, limit: int) -> bytes:
     with reading(path) as fd:
         size = os.fstat(fd).st_size
         if size > limit:
-            raise StoreCorrupt(f"{path} has {size:,} bytes, and at most {limit:,} are plausible; {COLLECT_AGAIN}")
-        data = bytearray(size)
-        read_into(fd, path, memoryview(data), 0)
-    return bytes(data)
+            raise corrupt(f"{path} has {size:,} bytes, and at most {limit:,} are plausible")
+        return read_bytes(fd, path, 0, size)
 
 
-def blocks(fd: int, path: Path, start: int, stop: int) -> Iterator[memoryview]:
-    """The bytes from ``start`` to ``stop``, a mebibyte at a time in one buffer that is used again."""
-    buffer = memoryview(bytearray(min(_BLOCK, max(stop - start, 1))))
-    for offset in range(start, stop, _BLOCK):
-        part = buffer[: min(_BLOCK, stop - offset)]
-        read_into(fd, path, part, offset)
-        yield part
+def stamp(fd: int) -> tuple[int, int, int]:
+    """A mark that changes when a file is replaced or written: its inode, size and time."""
+    status = os.fstat(fd)
+    return status.st_ino, status.st_size, status.st_mtime_ns
 
 
 def digest_of(fd: int, path: Path, start: int, stop: int) -> str:
     """SHA-256 of the bytes from ``start`` to ``stop``, in hexadecimal."""
     sha = hashlib.sha256()
-    for block in blocks(fd, path, start, stop):
+    buffer = memoryview(bytearray(min(_BLOCK, max(stop - start, 1))))
+    for offset in range(start, stop, _BLOCK):
+        block = buffer[: min(_BLOCK, stop - offset)]
+        read_into(fd, path, block, offset)
         sha.update(block)
     return sha.hexdigest()
 
@@ -271,11 +296,27 @@ def digest_of_file(path: Path) -> tuple[int, str]:
         return size, digest_of(fd, path, 0, size)
 
 
+def files_below(path: Path) -> list[Path]:
+    """Every file below a folder, sorted; the path itself if it is a file."""
+    return sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
+
+
+def tree_digest(path: str | Path) -> str:
+    """SHA-256 over the relative path and the SHA-256 of every file below ``path``, sorted; of one file if it is one.
+
+    Two finished runs of the same plan and features have the same digest, however often their making was interrupted.
+    """
+    root, sha = Path(path), hashlib.sha256()
+    for file in files_below(root):
+        sha.update(f"{file.relative_to(root).as_posix()}\0{digest_of_file(file)[1]}\n".encode())
+    return sha.hexdigest()
+
+
 def names_in(folder: Path) -> list[str]:
-    """The names in a folder, sorted; none if there is no folder, or it goes away meanwhile.
+    """The names in a folder, sorted; none if there is no folder, or it disappears meanwhile.
 
     Raises:
-        StoreCorrupt: if the folder is a link or not a folder.
+        StoreCorrupt: if the folder is a link or is not a folder.
     """
     try:
         if folder.is_symlink():
@@ -284,8 +325,6 @@ def names_in(folder: Path) -> list[str]:
     except FileNotFoundError:
         return []
     except NotADirectoryError:
-        raise StoreCorrupt(
-            f"{folder} is a link or a file, and should be a folder of the store; {COLLECT_AGAIN}"
-        ) from None
+        raise corrupt(f"{folder} is a link or a file, and should be a folder of the store") from None
     except OSError as error:
         raise StorageError(f"cannot read {folder}: {error.strerror}") from error

@@ -19,13 +19,13 @@ def complete(
 
     Args:
         path: the folder.
-        manifest: what stands in its ``store.json``.
+        manifest: the content of its ``store.json``.
         batches: the ids of all batches of the plan.
         known: commits whose shards this process has written or checked; those of others are hashed here.
-        tag: what tells this process's temporary files from those of others that may complete it at the same time.
+        tag: keeps this process's temporary files apart from those of others that may complete it at the same time.
 
     Returns:
-        The number of batches that are missing, or whose shard is not what was committed.
+        Number of batches that are missing, or whose shard is not what was committed.
     """
     found = {b: c for b, c in layout.read_commits(path, manifest).items() if b in batches}
     commits = {**{b: c for b, c in found.items() if b not in known and layout.is_whole(path, c)}, **known}
@@ -33,16 +33,17 @@ def complete(
     if missing and (path / layout.INDEX).exists():  # another process has completed it meanwhile
         return 0
     if not missing:
+        # Written last of all, so that its presence means that the run is complete (FORMAT.md, Writing, 5).
         files.write_new(path / layout.INDEX, layout.index_bytes(manifest, commits), tag=tag)
         tidy(path, commits)
     return missing
 
 
 def finalize(path: str | Path) -> bool:
-    """Completes a store whose batches were committed by several processes, should the last of them have died.
+    """Complete a store whose batches were committed by several processes, if the last of them died.
 
     Returns:
-        Whether the store is complete.
+        True: the store is complete.
 
     Raises:
         StoreIncomplete: if batches are missing; the message counts them.
@@ -61,29 +62,32 @@ def finalize(path: str | Path) -> bool:
 
 
 def tidy(path: Path, batches: Collection[int]) -> None:
-    """Removes from a finished store all that only its making needed: afterwards the bytes tell nothing of it.
+    """Remove from a finished store everything that only its making needed: its bytes then depend on the run alone.
 
     The folder of the commit logs goes last, so that its absence means that tidying is done.
     """
+    sweep(path, batches)
+    files.remove(path / layout.LOCK)
+    _empty_folder(path / layout.COMMITS)
+
+
+def sweep(path: Path, batches: Collection[int]) -> None:
+    """Remove temporary files and the shards of all but these batches: what processes that died have left."""
     kept = {layout.shard_name(batch) for batch in batches}
     for folder in (path, path / layout.SHARDS):
         for name in files.names_in(folder):
             if name.startswith(files.TEMPORARY) or (folder != path and name not in kept):
                 files.remove(folder / name)
-    files.remove(path / layout.LOCK)
-    _empty_folder(path / layout.COMMITS)
 
 
 def empty(path: Path) -> None:
-    """Removes a store's files, all but its lock; ``index.json`` first, so that no half of it passes for a whole."""
+    """Remove a store's files except its lock; ``index.json`` first, so that no half of it passes for a whole."""
     files.remove(path / layout.INDEX)
     _empty_folder(path / layout.COMMITS)
     for name in (layout.MANIFEST, layout.PLAN):
         files.remove(path / name)
-    _empty_folder(path / layout.SHARDS)
-    for name in files.names_in(path):
-        if name.startswith(files.TEMPORARY):
-            files.remove(path / name)
+    sweep(path, ())
+    files.remove_folder(path / layout.SHARDS)
 
 
 def _empty_folder(folder: Path) -> None:
@@ -93,10 +97,10 @@ def _empty_folder(folder: Path) -> None:
 
 
 def discard(path: str | Path) -> None:
-    """Removes a store and its folder. Nothing happens where there is none.
+    """Remove a store and its folder. Nothing happens if there is none.
 
     Raises:
-        OutputExists: if something else than a store lies there.
+        OutputExists: if something other than a store is there.
         StoreLocked: if it is being written.
     """
     folder = Path(path)
@@ -110,16 +114,15 @@ def discard(path: str | Path) -> None:
 
 
 def refuse_foreign(path: Path) -> None:
-    """Refuses a path at which something else than a store or an empty folder lies: it is never written into.
+    """Refuse a path with something other than a store or an empty folder: such a folder is never written into.
 
     Raises:
-        OutputExists: saying what lies there.
+        OutputExists: if something else is there; the message says what.
     """
     if path.is_dir() and not (path / layout.MANIFEST).is_file():
         strange = [n for n in files.names_in(path.resolve()) if n not in _OURS and not n.startswith(files.TEMPORARY)]
         if strange:
-            raise OutputExists(
-                f"{path} is a folder with other things, such as {strange[0]!r}, and no store; choose another output"
-            )
+            found = f"a folder with other things, such as {strange[0]!r}, and no store"
+            raise OutputExists(f"{path} is {found}; choose another output")
     elif path.exists() and not path.is_dir():
         raise OutputExists(f"{path} is a file, and a store is a folder; choose another output")

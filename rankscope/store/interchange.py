@@ -1,4 +1,4 @@
-"""Runs out of other tools' features, and features for other tools out of runs."""
+"""Runs from other tools' features, and features for other tools from runs."""
 
 from __future__ import annotations
 
@@ -18,17 +18,13 @@ from rankscope.features import ROLES
 from rankscope.sites import Site
 from rankscope.store import files
 from rankscope.store.finish import discard
-from rankscope.store.foreign import read_foreign
+from rankscope.store.foreign import Foreign, Matrix, pyarrow, read_foreign, site_name
 from rankscope.store.manifest import DTYPES, Batch, Manifest
 from rankscope.store.opening import open_run
 from rankscope.store.pack import SUFFIXES, pack
 from rankscope.store.plain import Json
-from rankscope.store.run import Run
-from rankscope.store.shard import Places
-from rankscope.store.tables import Foreign, Table, site_name
+from rankscope.store.run import STRETCH, Places, Run
 from rankscope.store.writer import Writer
-
-_SHARD = 1 << 26
 
 
 def import_features(
@@ -41,23 +37,27 @@ def import_features(
     ids: Sequence[str] | None = None,
     overwrite: bool = False,
 ) -> Run:
-    """A run out of features that another tool has written.
+    """A run made from features that another tool has written.
 
-    An array of two dimensions has a row a sample, one of three (samples, tokens, width) a row a token. Whether such
-    rows include padding or special tokens is not to be known here; the manifest says where they come from.
+    An array of two dimensions has one row for each sample, one of three (samples, tokens, width) one row for each token.
+    Whether such rows include padding or special tokens cannot be known here; the manifest says where they come from.
 
     Args:
         path: what to import; see :func:`~rankscope.store.foreign.read_foreign`.
         out: the run to make: a folder, or a file ending in ``.pt`` or ``.safetensors``.
-        name: what the run is called; the name of ``path`` if None.
-        sites: the sites by the other tool's names, where :func:`~rankscope.store.tables.site_name` is not meant.
+        name: the name of the run; that of ``path`` if None.
+        sites: sites by the other tool's names, instead of those that :func:`~rankscope.store.foreign.site_name` gives.
         columns: the other tool's names to read; all that can be features if None.
         ids: the ids of the samples; those in the file, or 0, 1, 2, … if None.
-        overwrite: whether a run that is there is thrown away.
+        overwrite: whether an existing run is discarded.
+
+    Returns:
+        The new run.
 
     Raises:
-        DataError: if there are no features, the ids are not as many as the samples, or ``sites`` names what is not there.
-        OutputExists: if something is there already.
+        DataError: if there are no features, the number of ids is not that of the samples, or ``sites`` names what the
+            source does not have.
+        OutputExists: if something is at ``out`` already.
         NonFinite: if a value is NaN or infinite.
     """
     source, target = Path(path), Path(out)
@@ -65,108 +65,113 @@ def import_features(
     named = _named(found, sites or {}, source)
     manifest = _manifest(found, named, name or source.stem, source, ids)
     if target.suffix not in SUFFIXES:
-        return _written(target, manifest, named, overwrite)
+        return _write(target, manifest, named, overwrite)
     if target.exists() and not overwrite:
         raise OutputExists(f"{target} exists and is kept unless --overwrite is given")
     staging = target.with_name(f"{target.name}.parts")
-    _written(staging, manifest, named, True)
+    _write(staging, manifest, named, True)
     run = pack(staging, target, overwrite=overwrite)
     discard(staging)
     return run
 
 
-def _named(found: Foreign, sites: Mapping[str, str], path: Path) -> dict[str, Table]:
-    """The tables by site, the sites of a stack in the order of their numbers."""
-    absent = [name for name in sites if name not in found.tables]
+def _named(found: Foreign, sites: Mapping[str, str], path: Path) -> dict[str, Matrix]:
+    """The matrices by site, the sites of a stack in the order of their numbers."""
+    absent = [name for name in sites if name not in found.sites]
     if absent:
-        raise DataError(f"{path} has no {absent[0]!r} to name a site; it has {', '.join(found.tables)}")
-    named = {str(Site.parse(sites.get(name, site_name(name)))): table for name, table in found.tables.items()}
-    if len(named) != len(found.tables):
-        raise DataError(f"{path}: two of {', '.join(found.tables)} would be the same site; name them with sites")
-    stacks: dict[str, Table] = {}
-    for site, table in named.items():
-        first = stacks.setdefault(Site.parse(site).stack, table)
-        if not torch.equal(first.counts, table.counts) or first.tokens != table.tokens:
+        raise DataError(f"{path} has no {absent[0]!r} to name a site; it has {', '.join(found.sites)}")
+    named = {str(Site.parse(sites.get(name, site_name(name)))): matrix for name, matrix in found.sites.items()}
+    if len(named) != len(found.sites):
+        raise DataError(f"{path}: two of {', '.join(found.sites)} would be the same site; name them with sites")
+    stacks: dict[str, Matrix] = {}
+    for site, matrix in named.items():
+        first = stacks.setdefault(Site.parse(site).stack, matrix)
+        if not torch.equal(first.counts, matrix.counts) or first.tokens != matrix.tokens:
             raise DataError(f"{path}: {site} has other rows than another site of its stack; name them with sites")
-    order = {"embed": -1, "final": 1 << 30}
-    return dict(sorted(named.items(), key=lambda item: _rank(Site.parse(item[0]), list(stacks), order)))
+    order = list(stacks)
+    return dict(sorted(named.items(), key=lambda item: _rank(Site.parse(item[0]), order)))
 
 
-def _rank(site: Site, stacks: Sequence[str], order: Mapping[str, int]) -> tuple[int, int]:
-    return stacks.index(site.stack), site.index if site.index is not None else order.get(site.point, 0)
+def _rank(site: Site, stacks: Sequence[str]) -> tuple[int, int]:
+    """The position of a site in the network: by stack, then embeddings, numbered points and the final one."""
+    unnumbered = {"embed": -1, "final": 1 << 30}
+    return stacks.index(site.stack), site.index if site.index is not None else unnumbered.get(site.point, 0)
 
 
-def _manifest(found: Foreign, named: Mapping[str, Table], name: str, path: Path, ids: Sequence[str] | None) -> Manifest:
+def _manifest(
+    found: Foreign, named: Mapping[str, Matrix], name: str, path: Path, ids: Sequence[str] | None
+) -> Manifest:
     samples = len(next(iter(named.values())).counts)
-    told = [str(i) for i in (ids if ids is not None else found.ids or range(samples))]
-    if len(told) != samples or len(set(told)) != samples:
-        raise DataError(f"{path}: {len(told)} ids, {len(set(told))} of them different, for {samples} samples")
-    dtypes = {str(table.x.dtype).removeprefix("torch.") for table in named.values()}
+    listed: list[Json] = [str(i) for i in (ids if ids is not None else found.ids or range(samples))]
+    different = len(set(map(str, listed)))
+    if len(listed) != samples or different != samples:
+        raise DataError(f"{path}: {len(listed)} ids, {different} of them different, for {samples} samples")
+    dtypes = {str(matrix.x.dtype).removeprefix("torch.") for matrix in named.values()}
     dtype = dtypes.pop() if len(dtypes) == 1 else "float32"
-    digest = hashlib.sha256(json.dumps(told).encode())
-    for site, table in named.items():
-        digest.update(f"{site} {tuple(table.x.shape)}".encode())
-    listed: list[Json] = [*told]
-    notes: list[Json] = [f"imported from {found.form}, {path.name}", *found.notes]
+    # The inputs are not known here. Runs with the same ids and shapes pass as read on the same data.
+    digest = hashlib.sha256(json.dumps(listed).encode())
+    for site, matrix in named.items():
+        digest.update(f"{site} {tuple(matrix.x.shape)}".encode())
     return Manifest(
         name=name,
         checkpoint={"path": str(path), "form": found.form, "digest": _digest(path)},
         probe={"name": path.name, "fingerprint": digest.hexdigest(), "ids": listed},
-        rows={"kind": "tokens" if any(t.tokens for t in named.values()) else "pooled", "keep_special": True},
+        rows={"kind": "tokens" if any(m.tokens for m in named.values()) else "pooled", "keep_special": True},
         dtype=dtype if dtype in DTYPES else "float32",
-        sites={s: {"width": t.x.shape[1], "stack": Site.parse(s).stack} for s, t in named.items()},
-        notes=notes,
+        sites={s: {"width": m.x.shape[1], "stack": Site.parse(s).stack} for s, m in named.items()},
+        notes=[f"imported from {found.form}, {path.name}", *found.notes],
     )
 
 
 def _digest(path: Path) -> str:
-    found = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
-    return hashlib.sha256("".join(files.digest_of_file(p)[1] for p in found).encode()).hexdigest()
+    return hashlib.sha256("".join(files.digest_of_file(p)[1] for p in files.files_below(path)).encode()).hexdigest()
 
 
-def _written(path: Path, manifest: Manifest, named: Mapping[str, Table], overwrite: bool) -> Run:
-    first = next(iter(named.values()))
-    widest = max(int(t.counts.sum()) * t.x.shape[1] * t.x.dtype.itemsize for t in named.values())
-    samples = len(first.counts)
-    size = max(1, samples * _SHARD // max(widest * len(named), 1))
+def _write(path: Path, manifest: Manifest, named: Mapping[str, Matrix], overwrite: bool) -> Run:
+    samples = len(next(iter(named.values())).counts)
+    largest = max(int(m.counts.sum()) * m.x.shape[1] * m.x.dtype.itemsize for m in named.values())
+    # So many samples to a shard that it has about STRETCH bytes, if every site were as large as the largest.
+    size = max(1, samples * STRETCH // max(largest * len(named), 1))
     plan = [Batch(k, tuple(range(s, min(s + size, samples))), 0) for k, s in enumerate(range(0, samples, size))]
-    starts = {site: torch.cat([torch.zeros(1, dtype=torch.int64), t.counts.cumsum(0)]) for site, t in named.items()}
+    starts = {site: [0, *m.counts.cumsum(0).tolist()] for site, m in named.items()}
     with Writer.open(path, manifest, plan, overwrite=overwrite) as writer:
         for batch in writer.todo:
             low, high = batch.samples[0], batch.samples[-1] + 1
-            x = {site: t.x[int(starts[site][low]) : int(starts[site][high])] for site, t in named.items()}
-            rows = {Site.parse(site).stack: _places(t, low, high) for site, t in named.items()}
+            x = {site: m.x[starts[site][low] : starts[site][high]] for site, m in named.items()}
+            rows = {Site.parse(site).stack: _places(m, low, high) for site, m in named.items()}
             writer.write(batch.id, x, rows)
         writer.finish()
     return open_run(path)
 
 
-def _places(table: Table, low: int, high: int) -> Places:
-    counts = table.counts[low:high]
+def _places(matrix: Matrix, low: int, high: int) -> Places:
+    """Where the rows of samples ``low`` to ``high`` came from."""
+    counts = matrix.counts[low:high]
     sample = torch.arange(low, high).repeat_interleave(counts)
     starts = (counts.cumsum(0) - counts).repeat_interleave(counts)
-    position = torch.arange(len(sample)) - starts if table.tokens else torch.full_like(sample, -1)
-    role = ROLES.index("text" if table.tokens else "pooled")
+    # A token's position counts from the start of its sample; a row that is a whole sample has position -1.
+    position = torch.arange(len(sample)) - starts if matrix.tokens else torch.full_like(sample, -1)
+    role = ROLES.index("text" if matrix.tokens else "pooled")
     return sample, position, torch.full_like(sample, role, dtype=torch.uint8)
 
 
 def export_run(run: Run, out: str | Path, *, to: str = "npy") -> Path:
-    """Writes the features of a run for other tools, a site at a time, with the rows in the data's order.
+    """Write the features of a run for other tools, one site at a time, with the rows in the data's order.
 
     Args:
         run: the run.
         out: the folder to make; it appears when it is whole.
-        to: ``npy`` (``decoder.3.npy`` a site, the rows in ``<stack>.rows.npz``), ``parquet`` (``decoder.3.parquet`` a
-            site, with the columns ``sample``, ``position``, ``role`` and ``features``) or ``hf`` (the same columns as a
-            dictionary of data sets, a site each, for ``datasets.load_from_disk``). Arrow and NumPy have no bfloat16:
-            such features become float32, which changes no value.
+        to: ``npy`` (``decoder.3.npy`` for each site, the rows in ``<stack>.rows.npz``), ``parquet`` (``decoder.3.parquet``
+            for each site, with the columns ``sample``, ``position``, ``role`` and ``features``) or ``hf`` (the same columns
+            as a dictionary of data sets, one for each site, for ``datasets.load_from_disk``). Arrow and NumPy have no
+            bfloat16: such features become float32, which changes no value.
 
     Returns:
         The folder.
 
     Raises:
         UsageError: if ``to`` is none of these.
-        OutputExists: if the folder is there.
+        OutputExists: if the folder exists.
         MissingTool: if pyarrow or datasets is needed and not installed.
         StorageError: if the disk is full, read-only or failing.
     """
@@ -184,7 +189,7 @@ def export_run(run: Run, out: str | Path, *, to: str = "npy") -> Path:
 
 @contextmanager
 def _whole_folder(target: Path) -> Iterator[Path]:
-    """A folder beside ``target`` that gets its name when it is whole, and is gone if that fails."""
+    """A folder beside ``target`` that gets its name when it is whole, and is removed if that fails."""
     temporary = target.with_name(f"{files.TEMPORARY}{target.name}")
     files.make_folder(target.absolute().parent)
     with files.storing(target):
@@ -212,32 +217,20 @@ def _to_npy(run: Run, folder: Path) -> None:
 
 
 def _arrow_table(run: Run, site: Site) -> object:
-    try:
-        import pyarrow as arrow
-    except ImportError as error:
-        raise MissingTool("Arrow and Parquet are written by pyarrow: pip install 'rankscope[data]'") from error
-    x, rows = _values(run.features(site)), run.rows_at(site)
+    arrow, x, rows = pyarrow("pyarrow"), _values(run.features(site)), run.rows_at(site)
     features = arrow.FixedSizeListArray.from_arrays(arrow.array(x.reshape(-1)), x.shape[1])
-    columns = {
-        "sample": list(rows.sample_ids),
-        "position": rows.position.numpy(),
-        "role": list(rows.roles),
-        "features": features,
-    }
-    return arrow.table(columns)
+    columns = {"sample": list(rows.sample_ids), "position": rows.position.numpy(), "role": list(rows.roles)}
+    return arrow.table({**columns, "features": features})
 
 
 def _to_parquet(run: Run, folder: Path) -> None:
     for site in run.sites:
-        table = _arrow_table(run, site)
-        import pyarrow.parquet as parquet
-
-        parquet.write_table(table, folder / f"{site}.parquet")
+        pyarrow("pyarrow.parquet").write_table(_arrow_table(run, site), folder / f"{site}.parquet")
 
 
 def _to_hf(run: Run, folder: Path) -> None:
     try:
         from datasets import Dataset, DatasetDict
     except ImportError as error:
-        raise MissingTool("data sets are written by datasets: pip install 'rankscope[data]'") from error
+        raise MissingTool("data sets need the package datasets: pip install 'rankscope[data]'") from error
     DatasetDict({str(site): Dataset(_arrow_table(run, site)) for site in run.sites}).save_to_disk(folder)

@@ -1,4 +1,4 @@
-"""The folder of a store: the names in it, its lock, its commit logs and its index."""
+"""The folder of a store: the names in it, its lock, its commit logs and its index (``FORMAT.md``, The folder)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import torch
 
 from rankscope.errors import StorageError, StoreCorrupt, StoreLocked
 from rankscope.store import files
-from rankscope.store.files import COLLECT_AGAIN
+from rankscope.store.files import corrupt
 from rankscope.store.manifest import Manifest
 from rankscope.store.plain import Json, document, line, member, read_sealed, sealed, unsealed
 
@@ -25,7 +25,7 @@ VERSION = 1
 MANIFEST, PLAN, INDEX, LOCK, SHARDS, COMMITS = "store.json", "plan.jsonl", "index.json", "lock", "shards", "commits"
 
 PLACES = {"sample": torch.int64, "position": torch.int64, "role": torch.uint8}
-"""What is stored of each row of a stack, and as what: tensors named ``rows/<stack>/<key>``."""
+"""What is stored about each row of a stack, and its dtype: tensors named ``rows/<stack>/<key>``."""
 
 LOG_LIMIT = 1 << 30
 """The longest commit log that is read, in bytes."""
@@ -45,32 +45,24 @@ def log_name(rank: int) -> str:
 
 @dataclass(frozen=True)
 class Commit:
-    """A shard that is whole on the disk."""
+    """The record of a shard that is whole on the disk (``FORMAT.md``, Commit)."""
 
     batch: int
-    """The batch."""
+    """The id of its batch."""
     bytes: int
     """The size of its file."""
     sha256: str
     """The digest of its file."""
     rows: dict[str, int]
-    """The number of rows at each stack."""
+    """Number of rows at each stack."""
     nonfinite: dict[str, int] = field(default_factory=dict)
-    """The number of values that are not finite, at the sites that have some."""
+    """Number of values that are not finite, at the sites that have some."""
 
     def to_json(self) -> dict[str, Json]:
-        """The members of a line of the log, and of the index."""
-        rows: dict[str, Json] = {**self.rows}
-        bad: dict[str, Json] = {**self.nonfinite}
+        """The commit as it is written into a line of the log, and into the index."""
         file = f"{SHARDS}/{shard_name(self.batch)}"
-        return {
-            "batch": self.batch,
-            "file": file,
-            "bytes": self.bytes,
-            "sha256": self.sha256,
-            "rows": rows,
-            "nonfinite": bad,
-        }
+        counts: dict[str, Json] = {"rows": {**self.rows}, "nonfinite": {**self.nonfinite}}
+        return {"batch": self.batch, "file": file, "bytes": self.bytes, "sha256": self.sha256, **counts}
 
     @classmethod
     def from_json(cls, value: Mapping[str, Json], path: Path) -> Commit:
@@ -83,14 +75,14 @@ class Commit:
         rows, bad = (_counts(member(value, key, dict, path), path) for key in ("rows", "nonfinite"))
         commit = cls(batch, size, member(value, "sha256", str, path), rows, bad)
         if batch < 0 or size < 0 or commit.to_json() != value:
-            raise StoreCorrupt(f"{path}: no commit of a shard: {str(value)[:120]}; {COLLECT_AGAIN}")
+            raise corrupt(f"{path}: not a commit of a shard: {str(value)[:120]}")
         return commit
 
 
 def _counts(value: dict[str, Json], path: Path) -> dict[str, int]:
     counts = {k: v for k, v in value.items() if isinstance(v, int) and not isinstance(v, bool) and v >= 0}
     if len(counts) != len(value):
-        raise StoreCorrupt(f"{path}: a count of rows or values is not a whole number; {COLLECT_AGAIN}")
+        raise corrupt(f"{path}: a count of rows or values is not a whole number")
     return counts
 
 
@@ -103,7 +95,7 @@ def read_manifest(path: Path) -> Manifest:
     """The manifest in a ``store.json``.
 
     Raises:
-        StoreCorrupt: if it is not as it was written, or of a later version of the format.
+        StoreCorrupt: if it was altered, or belongs to a later version of the format.
     """
     value = read_sealed(path)
     _check_format(value, path)
@@ -113,11 +105,11 @@ def read_manifest(path: Path) -> Manifest:
 def _check_format(value: Mapping[str, Json], path: Path) -> None:
     if value.get("format") != FORMAT or value.get("version") != VERSION:
         found = f"{str(value.get('format'))[:40]!r} version {str(value.get('version'))[:20]}"
-        raise StoreCorrupt(f"{path}: this rankscope reads {FORMAT!r} version {VERSION}, and it is {found}")
+        raise StoreCorrupt(f"{path} is {found}; this rankscope reads {FORMAT!r} version {VERSION}")
 
 
 def index_bytes(manifest: Manifest, commits: Mapping[int, Commit]) -> bytes:
-    """The bytes of ``index.json``: every shard with its size, digest and rows, in the order of the batches."""
+    """The bytes of ``index.json``: every shard with its size, digest and rows, by batch id (``FORMAT.md``, Index)."""
     shards: list[Json] = [commits[batch].to_json() for batch in sorted(commits)]
     total = sum(commit.bytes for commit in commits.values())
     members: dict[str, Json] = {"format": FORMAT, "version": VERSION, "plan_sha256": manifest.plan_digest}
@@ -128,36 +120,36 @@ def read_index(path: Path, manifest: Manifest) -> dict[int, Commit]:
     """The shards that an ``index.json`` lists.
 
     Raises:
-        StoreCorrupt: if it is not as it was written, or belongs to another plan.
+        StoreCorrupt: if it was altered, or belongs to another plan.
     """
     value = read_sealed(path)
     _check_format(value, path)
     if member(value, "plan_sha256", str, path) != manifest.plan_digest:
-        raise StoreCorrupt(f"{path} belongs to another run than {MANIFEST} beside it; {COLLECT_AGAIN}")
-    listed = [_commit(item, path) for item in member(value, "shards", list, path)]
+        raise corrupt(f"{path} and the {MANIFEST} beside it belong to different runs")
+    shards = member(value, "shards", list, path)
+    if not all(isinstance(item, dict) for item in shards):
+        raise corrupt(f"{path} lists something other than shards")
+    listed = [Commit.from_json(item, path) for item in shards]
     commits = {commit.batch: commit for commit in listed}
     if member(value, "total_bytes", int, path) != sum(commit.bytes for commit in listed):
-        raise StoreCorrupt(f"{path}: its total_bytes are not the sum of its shards; {COLLECT_AGAIN}")
+        raise corrupt(f"{path}: its total_bytes is not the sum of its shards' sizes")
     if len(commits) != len(listed) or len(commits) != manifest.batches:
-        raise StoreCorrupt(f"{path} lists {len(listed)} shards, and the plan has {manifest.batches}; {COLLECT_AGAIN}")
+        raise corrupt(f"{path} lists {len(listed)} shards, and the plan has {manifest.batches}")
     return commits
 
 
-def _commit(item: Json, path: Path) -> Commit:
-    if not isinstance(item, dict):
-        raise StoreCorrupt(f"{path}: a shard is listed as a {type(item).__name__}; {COLLECT_AGAIN}")
-    return Commit.from_json(item, path)
-
-
 def read_commits(folder: Path, manifest: Manifest) -> dict[int, Commit]:
-    """The commits of all ranks of an unfinished store. Lines that are torn, altered or of another run do not count."""
+    """The commits of all ranks in an unfinished store, by batch.
+
+    Lines that are torn, altered or of another run do not count; of two lines for one batch the later counts.
+    """
     commits: dict[int, Commit] = {}
     for name in files.names_in(folder / COMMITS):
         if not _LOG.fullmatch(name):
             continue
         path = folder / COMMITS / name
         for text in _lines(path):
-            with suppress(StoreCorrupt):
+            with suppress(StoreCorrupt):  # a process may have died while it wrote the line
                 value = unsealed(text, path, written="line")
                 commit = Commit.from_json(member(value, "commit", dict, path), path)
                 if value.get("plan_sha256") == manifest.plan_digest:
@@ -166,7 +158,7 @@ def read_commits(folder: Path, manifest: Manifest) -> dict[int, Commit]:
 
 
 def _lines(path: Path) -> list[bytes]:
-    """The lines of a log; none if whoever completed the store has removed it meanwhile."""
+    """The lines of a log; none if the process that completed the store has removed it meanwhile."""
     try:
         return files.read_small(path, LOG_LIMIT).splitlines(keepends=True)
     except StoreCorrupt:
@@ -176,19 +168,19 @@ def _lines(path: Path) -> list[bytes]:
 
 
 def is_whole(folder: Path, commit: Commit) -> bool:
-    """Whether the shard of a commit lies there with the bytes that were committed."""
+    """Whether the shard of a commit is there with the bytes that were committed."""
     shard = folder / SHARDS / shard_name(commit.batch)
     return shard.exists() and files.digest_of_file(shard) == (commit.bytes, commit.sha256)
 
 
 def commit_line(commit: Commit, manifest: Manifest) -> bytes:
-    """The line of a commit log, with its own checksum."""
+    """The sealed line of a commit log."""
     return line(sealed({"commit": commit.to_json(), "plan_sha256": manifest.plan_digest}))
 
 
 @contextmanager
 def appending(path: Path) -> Iterator[int]:
-    """The commit log of a rank, open for adding lines; a torn last line is taken off first.
+    """The commit log of a rank, open for adding lines. A torn last line is cut off first.
 
     Raises:
         StoreLocked: if another process writes the same log.
@@ -198,12 +190,11 @@ def appending(path: Path) -> Iterator[int]:
     try:
         _hold(fd, path, fcntl.LOCK_EX)
         with files.storing(path):
-            data = bytearray(os.fstat(fd).st_size)
-            files.read_into(fd, path, memoryview(data), 0)
-            if not data.endswith(b"\n") and data:
+            data = files.read_bytes(fd, path, 0, os.fstat(fd).st_size)
+            if data and not data.endswith(b"\n"):  # or the next line would be appended to the torn one, and lost too
                 os.ftruncate(fd, data.rfind(b"\n") + 1)
                 os.fsync(fd)
-            files.sync_folder(path.parent)
+            files.sync_folder(path.parent)  # the log may be new, and its name must last
         yield fd
     finally:
         os.close(fd)
@@ -211,35 +202,29 @@ def appending(path: Path) -> Iterator[int]:
 
 @contextmanager
 def locked(path: Path, *, shared: bool = False) -> Iterator[int]:
-    """Holds the lock file; it is let go with its owner, however that ends.
+    """Hold the lock file. The system releases it when its owner ends, however that happens.
 
     Raises:
         StoreLocked: at once, if another process holds it.
         StorageError: if the file system has no locks.
     """
-    fd = _lock(path, fcntl.LOCK_SH if shared else fcntl.LOCK_EX)
-    try:
-        yield fd
-    finally:
-        os.close(fd)
-
-
-def _lock(path: Path, kind: int) -> int:
     while True:
         with files.storing(path):
             fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
         try:
-            _hold(fd, path, kind)
-        except (StoreLocked, StorageError):
+            _hold(fd, path, fcntl.LOCK_SH if shared else fcntl.LOCK_EX)
+            # Between opening and locking, the last owner may have removed the file. A lock on a file without a name
+            # would exclude nobody, so only one on the file that has the name now counts.
+            if _is_named(fd, path):
+                _sign(fd)
+                yield fd
+                return
+        finally:
             os.close(fd)
-            raise
-        if _is_named(fd, path):
-            _sign(fd)
-            return fd
-        os.close(fd)  # its last owner has removed it meanwhile
 
 
 def _hold(fd: int, path: Path, kind: int) -> None:
+    """Lock an open file, at once or not at all."""
     try:
         fcntl.flock(fd, kind | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -253,15 +238,16 @@ def _hold(fd: int, path: Path, kind: int) -> None:
 
 
 def _is_named(fd: int, path: Path) -> bool:
+    """Whether ``path`` is the name of the open file."""
     try:
-        there = path.stat()
+        return os.path.samestat(os.fstat(fd), path.stat())
     except FileNotFoundError:
         return False
-    return os.path.samestat(os.fstat(fd), there)
 
 
 def _sign(fd: int) -> None:
+    """Write into the lock who holds it, for the message that others get."""
     text = f"process {os.getpid()} on {socket.gethostname()}\n".encode()
-    with suppress(OSError):  # a full disk must not keep a lock from being taken; the text is a courtesy
+    with suppress(OSError):  # a full disk must not keep a lock from being taken: the text is only a courtesy
         os.ftruncate(fd, 0)
         os.pwrite(fd, text, 0)

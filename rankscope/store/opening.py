@@ -1,4 +1,4 @@
-"""Opening a run, and telling what a path is that is none."""
+"""Opening a run, and saying what a path is if it is not a run."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 from rankscope.errors import CheckpointError, RankscopeError, StoreError
 from rankscope.store import layout
 from rankscope.store.folder import Folder
-from rankscope.store.run import Run, Source
+from rankscope.store.run import Container, Run
 from rankscope.store.single import SingleFile
 
 _CHECKPOINT_FILES = ("config.json", "adapter_config.json", "rankscope.json", "model.safetensors")
@@ -19,21 +19,21 @@ def open_run(path: str | Path, *, verify: bool = True, partial: bool = False) ->
 
     Args:
         path: the folder or file.
-        verify: whether what is read is hashed on first reading; sizes and shapes are always checked.
+        verify: whether data are hashed when they are first read; sizes and shapes are always checked.
         partial: whether an unfinished collect may be read, with the batches that are there.
 
     Raises:
         StoreError: if there is no run; the message says what is there and what to do.
         CheckpointError: if it is a checkpoint, or the weights of one.
-        UnsafeError: if it is a pickle of other things than tensors and text.
+        UnsafeError: if it is a pickle of anything other than tensors and text.
         StoreCorrupt: if bytes are not those that were written.
         StoreIncomplete: if a collect has not finished.
     """
     found = Path(path)
-    return Run(found, _source(found, verify, partial))
+    return Run(found, _container(found, verify, partial))
 
 
-def _source(path: Path, verify: bool, partial: bool) -> Source:
+def _container(path: Path, verify: bool, partial: bool) -> Container:
     if not path.exists():
         raise StoreError(f"there is no run at {path}; 'rankscope collect CHECKPOINT --out {path}' makes one")
     if path.is_dir():
@@ -49,16 +49,12 @@ def _no_store(path: Path) -> RankscopeError:
             hint = f"collect it first: 'rankscope collect {path} --out run.pt'"
             return CheckpointError(f"{path} is a checkpoint (it has {name}), not a run of features; {hint}")
     if (path / layout.PLAN).exists() or (path / layout.LOCK).exists():
-        return StoreError(
-            f"{path} is a collect that stopped before its first batch; the same collect command continues it"
-        )
-    return StoreError(
-        f"{path} is a folder without {layout.MANIFEST}, so no run; give the folder or file that collect has made"
-    )
+        return StoreError(f"{path} is a collect that stopped before its first batch; the same command continues it")
+    return StoreError(f"{path} has no {layout.MANIFEST}, so it is not a run; give the folder or file that collect made")
 
 
 def is_run(path: str | Path) -> bool:
-    """Whether there is a run at ``path`` that can be opened: whole, and of this format."""
+    """Whether there is a run at ``path`` that can be opened: of this format, though perhaps unfinished."""
     try:
         open_run(path, partial=True)
     except RankscopeError:

@@ -1,4 +1,4 @@
-"""A run as one file, written a stretch of rows at a time."""
+"""Writing a run as one file, a stretch of rows at a time (``FORMAT.md``, One file)."""
 
 from __future__ import annotations
 
@@ -21,27 +21,28 @@ from rankscope.store.single import strings
 from rankscope.store.tensors import header, raw
 
 SUFFIXES = (".pt", ".safetensors")
-"""The file types of a run in one file."""
+"""The endings of a run in one file."""
 
 
 def pack(folder: str | Path, target: str | Path, *, overwrite: bool = False) -> Run:
-    """Writes a run as one file, with the rows in the data's order. Memory does not grow with their number.
+    """Write a run as one file, with the rows in the data's order. Memory does not grow with their number.
 
-    ``.pt`` is what ``torch.load(target, weights_only=True)`` reads: a dictionary with ``features`` (a tensor a site),
-    ``rows`` (tensors of each stack) and strings; ``.safetensors`` has the same tensors, and the strings as metadata.
+    ``torch.load(target, weights_only=True)`` reads a ``.pt`` file as a dictionary with ``features`` (a tensor for each
+    site), ``rows`` (tensors for each stack) and strings; a ``.safetensors`` file has the same tensors, and the strings as
+    metadata.
 
     Args:
         folder: a finished run, in any form.
-        target: the file; its ending says which of the two.
-        overwrite: whether a file that is there is replaced, in one step at the very end.
+        target: the file; its ending chooses between the two.
+        overwrite: whether an existing file is replaced, in one step at the very end.
 
     Returns:
         The run in its new file.
 
     Raises:
         UsageError: if the ending is neither.
-        OutputExists: if the file is there.
-        StorageError: if the disk is full, read-only or failing; nothing is left of the file then.
+        OutputExists: if the file exists.
+        StorageError: if the disk is full, read-only or failing; then nothing is left of the file.
     """
     run, path = open_run(folder), Path(target)
     if path.suffix not in SUFFIXES:
@@ -51,13 +52,12 @@ def pack(folder: str | Path, target: str | Path, *, overwrite: bool = False) -> 
     files.make_folder(path.absolute().parent)
     needed, free = _size(run), files.free_bytes(path)
     if free is not None and free < needed:
-        raise StorageError(
-            f"cannot write {path}: {needed:,} bytes are needed, and {free:,} are free; free some space first"
-        )
+        room = f"{needed:,} bytes are needed, and {free:,} are free"
+        raise StorageError(f"cannot write {path}: {room}; free some space first")
     with _temporary(path) as temporary, files.storing(path, needed):
         (_write_pt if path.suffix == ".pt" else _write_safetensors)(run, temporary)
         with files.reading(temporary) as fd:
-            os.fsync(fd)
+            os.fsync(fd)  # the bytes before the name, as for every file of a store
         if not files.publish(temporary, path, replace=overwrite):
             raise OutputExists(f"{path} was made meanwhile by another process and is kept")
     return open_run(path)
@@ -65,7 +65,7 @@ def pack(folder: str | Path, target: str | Path, *, overwrite: bool = False) -> 
 
 @contextmanager
 def _temporary(path: Path) -> Iterator[Path]:
-    """The name of a file beside ``path`` that only this process writes, and that is gone afterwards."""
+    """The name of a file beside ``path`` that only this process writes, and that is removed afterwards."""
     temporary = path.with_name(f"{files.TEMPORARY}{path.name}")
     with locked(temporary):
         try:
@@ -77,6 +77,7 @@ def _temporary(path: Path) -> Iterator[Path]:
 def _size(run: Run) -> int:
     m = run.manifest
     features = sum(run.n(site) * run.width(site) for site in run.sites) * m.torch_dtype.itemsize
+    # Of each row: sample and position (8 bytes each) and role (1).
     return features + 17 * sum(len(rows) for rows in _rows(run).values())
 
 
@@ -95,7 +96,7 @@ def _shapes(run: Run) -> dict[str, tuple[torch.dtype, tuple[int, ...]]]:
 
 
 def _tensors(run: Run) -> Iterator[tuple[str, Iterable[Tensor]]]:
-    """Every tensor by name in the order of :func:`_shapes`, as stretches of its rows that are read when they are asked for."""
+    """Every tensor by name in the order of :func:`_shapes`, as stretches of its rows, which are read when needed."""
     for site in run.sites:
         yield str(site), run.stretches(site)
     for stack, rows in _rows(run).items():
@@ -104,7 +105,7 @@ def _tensors(run: Run) -> Iterator[tuple[str, Iterable[Tensor]]]:
 
 
 def _hashed(stretches: Iterable[Tensor], sha: hashlib._Hash) -> Iterator[memoryview]:
-    """The bytes of a tensor, a stretch at a time, each counted into its digest."""
+    """The bytes of a tensor, a stretch at a time, each added to its digest."""
     for x in stretches:
         data = raw(x)
         sha.update(data)
@@ -112,8 +113,9 @@ def _hashed(stretches: Iterable[Tensor], sha: hashlib._Hash) -> Iterator[memoryv
 
 
 def _write_safetensors(run: Run, path: Path) -> None:
-    """The header is written last, into the place that was kept for it: only then are the digests known."""
+    """Write the tensors, then the header, into the place kept for it: only then are the digests known."""
     shapes = _shapes(run)
+    # Digests of zeros, as long as the true ones, so that the header keeps its length.
     digests = dict.fromkeys(shapes, "0" * 64)
     with path.open("r+b") as stream:
         stream.truncate(0)

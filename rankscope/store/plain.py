@@ -1,7 +1,7 @@
-"""JSON that means one thing: canonical bytes out, and strictly read back.
+"""JSON that has one spelling: written as canonical bytes, and strictly read back (``FORMAT.md``, JSON).
 
-A document is *sealed* by the SHA-256 of itself: its member ``sha256`` is the digest of the canonical bytes of all other
-members. Reading demands that the bytes are exactly those that writing would give, so every byte is checked.
+A document is *sealed* by the SHA-256 of itself: its member ``sha256`` is the digest of the canonical line of all other
+members. Reading demands exactly the bytes that writing would give, so that every byte is checked.
 """
 
 from __future__ import annotations
@@ -13,8 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NoReturn, TypeAlias, TypeVar
 
-from rankscope.errors import StoreCorrupt
-from rankscope.store.files import COLLECT_AGAIN, read_small
+from rankscope.store.files import corrupt, read_small
 
 Json: TypeAlias = "bool | int | float | str | list[Json] | dict[str, Json] | None"
 """A JSON value."""
@@ -22,7 +21,7 @@ Json: TypeAlias = "bool | int | float | str | list[Json] | dict[str, Json] | Non
 T = TypeVar("T")
 
 LIMIT = 1 << 28
-"""The largest JSON document that is read, in bytes: some two million sample ids."""
+"""The largest JSON document that is read, in bytes: about two million sample ids."""
 
 
 def document(value: Mapping[str, Json]) -> bytes:
@@ -31,7 +30,7 @@ def document(value: Mapping[str, Json]) -> bytes:
 
 
 def line(value: Mapping[str, Json]) -> bytes:
-    """The canonical bytes of a line of a log: sorted keys, no spaces, ASCII, a line break at the end."""
+    """The canonical bytes of a line: as a document, but without indent and spaces."""
     return (json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False) + "\n").encode("ascii")
 
 
@@ -41,7 +40,7 @@ def digest(value: Mapping[str, Json]) -> str:
 
 
 def sealed(value: Mapping[str, Json]) -> dict[str, Json]:
-    """The same with its seal, the member ``sha256``."""
+    """The same object with its seal, the member ``sha256``."""
     return {**value, "sha256": digest(value)}
 
 
@@ -57,16 +56,17 @@ def read_sealed(path: Path) -> dict[str, Json]:
 def unsealed(data: bytes, path: Path, *, written: str = "document") -> dict[str, Json]:
     """The members of a sealed document or ``line`` from its bytes, without the seal."""
     value = parse(data, path)
+    # The seal covers the value, not its spelling, so the spelling is compared too: then every byte counts.
     if (document if written == "document" else line)(value) != data:
-        raise StoreCorrupt(f"{path} was altered: its bytes are not as rankscope writes them; {COLLECT_AGAIN}")
+        raise corrupt(f"{path} was altered: its bytes are not as rankscope writes them")
     seal = value.pop("sha256", None)
     if seal != digest(value):
-        raise StoreCorrupt(f"{path} was altered: it does not match the SHA-256 that it carries; {COLLECT_AGAIN}")
+        raise corrupt(f"{path} was altered: it does not match the SHA-256 that it carries")
     return value
 
 
 def parse(data: bytes | str, path: Path) -> dict[str, Json]:
-    """The JSON object in ``data``; not-a-number, infinities and repeated keys are refused.
+    """The JSON object in ``data``. NaN, infinities and repeated keys are refused: numbers are finite, and no key occurs twice.
 
     Raises:
         StoreCorrupt: if it is anything else; the message names ``path``.
@@ -75,20 +75,16 @@ def parse(data: bytes | str, path: Path) -> dict[str, Json]:
         text = data.decode("utf-8") if isinstance(data, bytes) else data
         value = json.loads(text, object_pairs_hook=_unique, parse_constant=_refuse, parse_float=_finite)
     except (ValueError, RecursionError) as error:
-        raise StoreCorrupt(f"{path} is not the JSON that was written: {_short(error)}; {COLLECT_AGAIN}") from error
+        raise corrupt(f"{path} is not the JSON that was written: {str(error)[:200]}") from error
     if not isinstance(value, dict):
-        raise StoreCorrupt(f"{path} holds a JSON {type(value).__name__} where an object belongs; {COLLECT_AGAIN}")
+        raise corrupt(f"{path} holds a JSON {type(value).__name__} where an object belongs")
     return value
-
-
-def _short(error: Exception) -> str:
-    return str(error)[:200]
 
 
 def _unique(pairs: list[tuple[str, Json]]) -> dict[str, Json]:
     value = dict(pairs)
     if len(value) != len(pairs):
-        raise ValueError("a key stands twice in one object")
+        raise ValueError("a key occurs twice in one object")
     return value
 
 
@@ -104,7 +100,7 @@ def _finite(text: str) -> float:
 
 
 def member(value: Mapping[str, Json], key: str, kind: type[T], path: Path) -> T:
-    """The member ``key``, which must be a ``kind`` (a bool is no int).
+    """The member ``key``, which must be a ``kind`` (a bool is not an int).
 
     Raises:
         StoreCorrupt: if it is missing or of another type; the message names the file, the key and what is there.
@@ -112,5 +108,5 @@ def member(value: Mapping[str, Json], key: str, kind: type[T], path: Path) -> T:
     found = value.get(key)
     if not isinstance(found, kind) or (kind is int and isinstance(found, bool)):
         there = f"a {type(found).__name__}" if key in value else "nothing"
-        raise StoreCorrupt(f"{path}: {key!r} should be a {kind.__name__}, and there is {there}; {COLLECT_AGAIN}")
+        raise corrupt(f"{path}: {key!r} should be a {kind.__name__}, and there is {there}")
     return found

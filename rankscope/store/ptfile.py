@@ -1,8 +1,8 @@
-"""The ``.pt`` file of a run: what ``torch.save`` would write, but a tensor at a time, and with a seal.
+"""The ``.pt`` file of a run: as ``torch.save`` would write it, but one tensor at a time, and sealed (``FORMAT.md``, One file).
 
 Such a file is an archive of uncompressed records: ``data/0``, ``data/1``, … with the bytes of the tensors and ``data.pkl``,
 the pickle of a dictionary that refers to them. The comment of the archive is the SHA-256 of all bytes before the digest.
-Reading lets torch resolve the dictionary with ``weights_only=True`` and without data, and finds the bytes by itself.
+To read one, torch resolves the dictionary with ``weights_only=True`` and without data, and the bytes are located here.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from torch import Tensor
 
 from rankscope.errors import StoreCorrupt, StoreError, UnsafeError
 from rankscope.store import files
-from rankscope.store.files import COLLECT_AGAIN
+from rankscope.store.files import corrupt
 from rankscope.store.tensors import Entry
 
 SEAL = b"sha256:"
-"""How the comment of the archive begins; the digest of all bytes before it follows."""
+"""The beginning of the archive's comment; the digest of all bytes before it follows."""
 
 MAGIC = b"PK\x03\x04"
 """The first bytes of an archive."""
@@ -39,7 +39,7 @@ _TORCH_ERRORS = (RuntimeError, ValueError, EOFError, KeyError, AttributeError, T
 
 
 def read(path: Path) -> tuple[Mapping[object, object], dict[str, zipfile.ZipInfo]]:
-    """What a ``.pt`` file holds, with tensors that have shapes and no data, and the records of the archive.
+    """The dictionary in a ``.pt`` file, with tensors that have shapes but no data, and the records of the archive.
 
     Raises:
         StoreCorrupt: if the archive is torn.
@@ -52,26 +52,27 @@ def read(path: Path) -> tuple[Mapping[object, object], dict[str, zipfile.ZipInfo
 
 
 def load_values(path: Path) -> object:
-    """What a ``.pt`` file holds, data and all. Raises as :func:`read` does."""
+    """The value in a ``.pt`` file, data included. Raises as :func:`read` does."""
     return load(path, _records(path), "cpu")
 
 
 def load(path: Path, records: Mapping[str, zipfile.ZipInfo], device: str) -> object:
-    """What torch makes of the file, with ``weights_only=True`` and never otherwise. Raises as :func:`read` does."""
+    """The value in the file as torch loads it, always with ``weights_only=True``. Raises as :func:`read` does."""
     if "data.pkl" not in records:
         raise StoreError(
-            f"{path} is an archive, but not one of torch; arrays of other tools are read by 'rankscope import'"
+            f"{path} is an archive, but not one of torch; 'rankscope import' reads the arrays of other tools"
         )
     try:
         value: object = torch.load(path, map_location=device, weights_only=True)
     except pickle.UnpicklingError as error:
         named = re.search(r"GLOBAL (\S+)", str(error))
-        raise UnsafeError(
-            f"{path} holds more than tensors and text{f', {named[1]}' if named else ''}, and could run code if it were loaded; "
-            "where it was made, save its tensors alone, as a dictionary or as safetensors"
+        what = f"more than tensors and text{f', {named[1]}' if named else ''}"
+        raise UnsafeError(  # torch's own message advises weights_only=False, which would run that code
+            f"{path} holds {what}, and could run code if it were loaded; where it was made, save its tensors alone, as a "
+            "dictionary or as safetensors"
         ) from None
     except _TORCH_ERRORS as error:
-        raise StoreCorrupt(f"{path} cannot be read as a .pt file: {str(error)[:200]}; {COLLECT_AGAIN}") from error
+        raise corrupt(f"{path} cannot be read as a .pt file: {str(error)[:200]}") from error
     return value
 
 
@@ -81,18 +82,18 @@ def _records(path: Path) -> dict[str, zipfile.ZipInfo]:
             with zipfile.ZipFile(stream) as archive:
                 infos = archive.infolist()
         except (zipfile.BadZipFile, ValueError, NotImplementedError, struct.error, EOFError) as error:
-            raise StoreCorrupt(f"{path} is not a whole .pt file: {error}; {COLLECT_AGAIN}") from error
+            raise corrupt(f"{path} is not a whole .pt file: {error}") from error
         size = os.fstat(fd).st_size
     if any(r.compress_type != zipfile.ZIP_STORED or r.header_offset + r.file_size > size for r in infos):
-        raise StoreCorrupt(f"{path}: its records are compressed or reach beyond the file, and torch writes none such")
+        raise StoreCorrupt(f"{path}: its records are compressed or reach beyond the file, which torch never writes")
     records = {r.filename.split("/", 1)[-1]: r for r in infos}
     if len(records) != len(infos):
-        raise StoreCorrupt(f"{path}: a record stands in it twice; {COLLECT_AGAIN}")
+        raise corrupt(f"{path}: a record occurs in it twice")
     return records
 
 
 def flat(value: Mapping[object, object], path: Path) -> dict[str, Tensor]:
-    """The tensors of a run by the names that they have in the other formats, in the order in which their data lie.
+    """The tensors of a run by the names that they have in the other formats, in the order of their data.
 
     Raises:
         StoreCorrupt: if the dictionary has another form.
@@ -103,40 +104,38 @@ def flat(value: Mapping[object, object], path: Path) -> dict[str, Tensor]:
         or not isinstance(rows, dict)
         or not all(isinstance(v, dict) for v in rows.values())
     ):
-        raise StoreCorrupt(f"{path} has no dictionaries 'features' and 'rows'; {COLLECT_AGAIN}")
+        raise corrupt(f"{path} has no dictionaries 'features' and 'rows'")
     found = {**features, **{f"rows/{stack}/{key}": x for stack, places in rows.items() for key, x in places.items()}}
     if not all(isinstance(x, Tensor) and x.is_contiguous() and x.storage_offset() == 0 for x in found.values()):
-        raise StoreCorrupt(f"{path}: what it holds under 'features' and 'rows' are not whole tensors; {COLLECT_AGAIN}")
+        raise corrupt(f"{path}: what it holds under 'features' and 'rows' are not whole tensors")
     return {str(name): x for name, x in found.items()}
 
 
 def places(path: Path, tensors: Mapping[str, Tensor], records: Mapping[str, zipfile.ZipInfo]) -> dict[str, Entry]:
-    """Where the tensors lie: their records are numbered in the order of the dictionary.
+    """The locations of the tensors. Their records are numbered in the order of the dictionary.
 
     Raises:
-        StoreCorrupt: if a record is missing or has not the size of its tensor.
+        StoreCorrupt: if a record is missing or is not of the size of its tensor.
     """
     entries = {}
     with files.reading(path) as fd:
         for i, (name, x) in enumerate(tensors.items()):
             record, size = records.get(f"data/{i}"), x.numel() * x.dtype.itemsize
             if record is None or record.file_size != size:
-                raise StoreCorrupt(
-                    f"{path}: the record of {name[:60]} has not the {size:,} bytes it should; {COLLECT_AGAIN}"
-                )
-            local = bytearray(30)
-            files.read_into(fd, path, memoryview(local), record.header_offset)
+                raise corrupt(f"{path}: the record of {name[:60]} has not the {size:,} bytes it should")
+            # A local header of 30 bytes ends with the lengths of the name and the extra field, which precede the data.
+            local = files.read_bytes(fd, path, record.header_offset, record.header_offset + 30)
             name_length, extra_length = struct.unpack("<HH", local[26:30])
             entries[name] = Entry(x.dtype, tuple(x.shape), record.header_offset + 30 + name_length + extra_length)
     return entries
 
 
 def seal_holds(path: Path) -> bool:
-    """Whether the archive's comment is the digest of what stands before it. One that torch itself wrote has no comment."""
+    """Whether the archive's comment is the digest of all bytes before it. An archive of torch itself has no comment."""
     with files.reading(path) as fd:
         size, length = os.fstat(fd).st_size, len(SEAL) + 64
-        tail = bytearray(min(size, length + 22))
-        files.read_into(fd, path, memoryview(tail), size - len(tail))
+        # The end record of an archive is 22 bytes, the last two of them the length of the comment, and then the comment.
+        tail = files.read_bytes(fd, path, max(0, size - length - 22), size)
         if tail[-22:-18] == b"PK\x05\x06" and tail[-2:] == b"\0\0":
             return True
         if tail[:4] != b"PK\x05\x06" or tail[22 : 22 + len(SEAL)] != SEAL:
@@ -146,16 +145,19 @@ def seal_holds(path: Path) -> bool:
 
 @dataclass(frozen=True)
 class _Storage:
-    """Stands for the bytes of a tensor in the pickle."""
+    """The bytes of a tensor, as the pickle refers to them."""
 
     key: str
+    """The number of the record, as text."""
     kind: type
+    """The class of storage that torch makes of it."""
     numel: int
+    """Number of elements."""
 
 
 @dataclass(frozen=True)
 class Reference:
-    """A tensor whose bytes lie in a record of their own."""
+    """A tensor whose bytes are a record of their own."""
 
     record: int
     """The number of the record."""
@@ -191,10 +193,10 @@ _KINDS: dict[torch.dtype, type] = {
 
 @contextmanager
 def sealed_archive(path: Path) -> Iterator[zipfile.ZipFile]:
-    """A new archive at ``path`` that gets its seal when it is closed."""
+    """A new archive at ``path`` that is sealed when it is closed."""
     with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
         yield archive
-        archive.comment = SEAL + b"0" * 64
+        archive.comment = SEAL + b"0" * 64  # its place; the digest is known only when the rest is written
     with files.reading(path) as fd:
         size = os.fstat(fd).st_size
         found = files.digest_of(fd, path, 0, size - 64)
@@ -204,9 +206,10 @@ def sealed_archive(path: Path) -> Iterator[zipfile.ZipFile]:
 
 
 def add(archive: zipfile.ZipFile, name: str, chunks: Iterable[bytes | memoryview]) -> None:
-    """Adds a record whose data begin at a multiple of 64 bytes, as torch wants them for mapping into memory."""
+    """Add a record whose data begin at a multiple of 64 bytes, as torch needs it to map them into memory."""
     info = zipfile.ZipInfo(f"run/{name}")
     assert archive.fp is not None
+    # The data follow the header (30), the name, this padding field (4 and pad) and the zip64 field (20).
     pad = -(archive.fp.tell() + 30 + len(info.filename) + _ZIP64_EXTRA + 4) % 64
     info.extra = struct.pack("<HH", 0x4246, pad) + b"Z" * pad
     with archive.open(info, "w", force_zip64=True) as stream:
@@ -215,7 +218,7 @@ def add(archive: zipfile.ZipFile, name: str, chunks: Iterable[bytes | memoryview
 
 
 def add_dictionary(archive: zipfile.ZipFile, value: Mapping[str, object]) -> None:
-    """Adds what makes an archive of records a ``.pt`` file: the pickled dictionary, the byte order and the version."""
+    """Add what makes an archive of records a ``.pt`` file: the pickled dictionary, the byte order and the version."""
     buffer = BytesIO()
     _Pickler(buffer, protocol=2).dump(value)
     for record, content in (("data.pkl", buffer.getvalue()), ("byteorder", b"little"), ("version", b"3\n")):

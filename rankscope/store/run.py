@@ -1,4 +1,4 @@
-"""Reading a run: the same whether it is a folder of shards or one file."""
+"""Reading a run, in the same way from a folder of shards and from a single file."""
 
 from __future__ import annotations
 
@@ -6,48 +6,54 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, TypeAlias
 
 import torch
 from torch import Tensor
 
 from rankscope.errors import StoreCorrupt, UnknownName
 from rankscope.features import ROLES, Rows
-from rankscope.sites import Site, describe, select
+from rankscope.sites import Site, describe
+from rankscope.store.files import corrupt
 from rankscope.store.manifest import Manifest
 
 STRETCH = 1 << 26
-"""The bytes of features that are held at a time where a run is read in stretches; one row, or one sample, at least."""
+"""The bytes of features that are held at a time while a run is read in stretches; at least one row."""
+
+Places: TypeAlias = tuple[Tensor, Tensor, Tensor]
+"""Where rows came from: ``(n,)`` index of the sample in the probe set, ``(n,)`` token position, ``(n,)`` role."""
 
 
 class Problem(NamedTuple):
     """A file that is not as it was written."""
 
     path: str
+    """The file."""
     message: str
+    """What is wrong with it, and what to do."""
 
 
 @dataclass(frozen=True)
-class Report:
-    """What checking every byte of a run has found."""
+class Verification:
+    """The outcome of checking every byte of a run."""
 
     files: int
-    """The number of files that were read."""
+    """Number of files read."""
     bytes: int
-    """The number of bytes that were read."""
+    """Number of bytes read."""
     problems: tuple[Problem, ...]
-    """What is not as it was written; none where all is well."""
+    """What is not as it was written; empty if all is well."""
 
     @property
     def ok(self) -> bool:
         """Whether every byte is as it was written."""
         return not self.problems
 
-    def check(self) -> Report:
-        """The report itself, if all is well.
+    def check(self) -> Verification:
+        """This verification, if all is well.
 
         Raises:
-            StoreCorrupt: with the first problem, and how many there are.
+            StoreCorrupt: with the first problem, and the number of others.
         """
         if self.problems:
             more = f" (and {len(self.problems) - 1} more problems)" if len(self.problems) > 1 else ""
@@ -55,51 +61,51 @@ class Report:
         return self
 
 
-class Part(Protocol):
-    """A piece of a run that holds whole samples: a shard, or a stretch of a single file."""
+class Piece(Protocol):
+    """A file that holds rows of a run: a shard, or the whole run."""
 
     def count(self, stack: str) -> int:
-        """The number of rows at a stack."""
+        """Number of rows at a stack."""
 
-    def places(self, stack: str) -> tuple[Tensor, Tensor, Tensor]:
-        """Of each row, ``(n,)`` each: place of the sample, token position, role."""
+    def places(self, stack: str) -> Places:
+        """Where each row at a stack came from."""
 
-    def features(self, site: str, rows: Tensor | None = None) -> Tensor:
-        """``(n, d)`` features, or ``(m, d)`` those of some rows, by their places ``(m,)`` in the piece, ascending."""
+    def features(self, site: str, rows: Tensor) -> Tensor:
+        """``(m, d)`` features of some rows, by their indices ``(m,)`` in the file, ascending."""
 
 
-class Source(Protocol):
-    """Where a run lies."""
+class Container(Protocol):
+    """The folder or file that holds a run."""
 
     @property
     def manifest(self) -> Manifest:
         """What the run is."""
 
     @property
-    def parts(self) -> Sequence[Part]:
-        """The pieces of the run, each with whole samples."""
+    def pieces(self) -> Sequence[Piece]:
+        """The files that hold its rows."""
 
-    def verify(self) -> Report:
-        """Reads every byte and compares it with what was written."""
+    def verify(self) -> Verification:
+        """Read every byte and compare it with what was written."""
 
 
 class Run:
     """One checkpoint read on one probe set: for every site a matrix of rows, in the data's order. Made by ``open_run``."""
 
-    def __init__(self, path: Path, source: Source) -> None:
+    def __init__(self, path: Path, container: Container) -> None:
         self.path = path
         """The folder or the file."""
-        self._source = source
+        self._container = container
         self._order: dict[str, tuple[Rows, Tensor]] = {}
 
     @property
     def manifest(self) -> Manifest:
         """What the run is: checkpoint, probe set, rows, dtype, versions."""
-        return self._source.manifest
+        return self._container.manifest
 
     @property
     def name(self) -> str:
-        """What tables and figures call the run."""
+        """The name of the run in tables and figures."""
         return self.manifest.name
 
     @cached_property
@@ -109,21 +115,21 @@ class Run:
 
     @property
     def rows(self) -> Rows:
-        """Where each row came from, at the last stack: that of the last site. Other stacks may have other rows."""
+        """Where each row at the last site came from. Sites of other stacks may have other rows; see :meth:`rows_at`."""
         return self.rows_at(self.sites[-1])
 
     def rows_at(self, site: Site | str) -> Rows:
-        """Where each row at a site came from, in the data's order: samples in the probe set's, tokens by position."""
+        """Where each row at a site came from, in the data's order: by sample in the probe set, then by token position."""
         return self._ordered(self.manifest.stack(self.site(site)))[0]
 
     def width(self, site: Site | str) -> int:
-        """The number of features at a site."""
+        """Number of features at a site."""
         return self.manifest.width(self.site(site))
 
     def n(self, site: Site | str) -> int:
-        """The number of rows at a site."""
+        """Number of rows at a site."""
         stack = self.manifest.stack(self.site(site))
-        return sum(part.count(stack) for part in self._source.parts)
+        return sum(piece.count(stack) for piece in self._container.pieces)
 
     def features(self, site: Site | str) -> Tensor:
         """The features at a site, ``(n, d)`` in the stored dtype and the data's order.
@@ -133,53 +139,43 @@ class Run:
             StoreCorrupt: if bytes are not those that were written.
         """
         name = str(self.site(site))
-        return self._gathered(name, self._ordered(self.manifest.stack(name))[1])
+        return self._gather(name, self._ordered(self.manifest.stack(name))[1])
 
     def stretches(self, site: Site | str) -> Iterator[Tensor]:
-        """The rows of :meth:`features` one after the other, :data:`STRETCH` bytes at a time: memory does not grow with n.
+        """The rows of :meth:`features`, :data:`STRETCH` bytes at a time, so that memory does not grow with n.
 
         Yields:
-            ``(m, d)`` features.
+            ``(m, d)`` features, one stretch of rows after the other.
         """
         name = str(self.site(site))
-        step = max(1, STRETCH // (self.manifest.width(name) * self.manifest.torch_dtype.itemsize))
-        for stored in self._ordered(self.manifest.stack(name))[1].split(step):
-            yield self._gathered(name, stored)
+        for stored in self._ordered(self.manifest.stack(name))[1].split(self._step(name)):
+            yield self._gather(name, stored)
 
-    def _gathered(self, name: str, stored: Tensor) -> Tensor:
-        """``(m, d)`` features of the rows that are stored at ``(m,)`` places, counted through all pieces."""
+    def _step(self, name: str) -> int:
+        """Number of rows in a stretch."""
+        return max(1, STRETCH // (self.manifest.width(name) * self.manifest.torch_dtype.itemsize))
+
+    def _gather(self, name: str, stored: Tensor) -> Tensor:
+        """``(m, d)`` features of the rows stored at ``(m,)`` indices, which count through all pieces."""
         out = torch.empty((len(stored), self.manifest.width(name)), dtype=self.manifest.torch_dtype)
+        # Each piece is read once and in ascending order, and its rows are scattered to where they were asked for.
         ascending, place = stored.sort()
         first = start = 0
-        for part in self._source.parts:
-            last = first + part.count(self.manifest.stack(name))
+        for piece in self._container.pieces:
+            last = first + piece.count(self.manifest.stack(name))
             stop = int(torch.searchsorted(ascending, last))
-            if stop > start:
-                out[place[start:stop]] = part.features(name, ascending[start:stop] - first)
+            for low in range(start, stop, self._step(name)):
+                high = min(low + self._step(name), stop)
+                out[place[low:high]] = piece.features(name, ascending[low:high] - first)
             first, start = last, stop
         return out
 
-    def chunks(self, sites: str | Sequence[Site | str] = "all") -> Iterator[tuple[dict[Site, Tensor], dict[str, Rows]]]:
-        """The features piece by piece, so that memory does not grow with the number of rows.
-
-        Whole samples are together in one piece; the pieces come in the order of the plan, not of the data.
-
-        Yields:
-            of each chosen site its ``(rows, d)`` features, and of each of their stacks where the rows came from.
-        """
-        chosen = [self.site(s) for s in (select(sites, self.sites) if isinstance(sites, str) else sites)]
-        ids = self.manifest.ids
-        for part in self._source.parts:
-            stacks = {self.manifest.stack(site) for site in chosen}
-            rows = {stack: Rows(*part.places(stack), ids) for stack in self.manifest.stacks if stack in stacks}
-            yield {site: part.features(str(site)) for site in chosen}, rows
-
-    def verify(self) -> Report:
-        """Reads every byte of the run and compares it with what was written."""
-        return self._source.verify()
+    def verify(self) -> Verification:
+        """Read every byte of the run and compare it with what was written."""
+        return self._container.verify()
 
     def site(self, site: Site | str) -> Site:
-        """The site of this run that is so spelled; a module of no stack by its name alone too.
+        """The site of this run with this spelling. A module outside any stack may be given by its name alone.
 
         Raises:
             UnknownName: if the run has no such site.
@@ -190,10 +186,11 @@ class Run:
         raise UnknownName(f"the run {self.path} has no site {str(site)!r}; it has {describe(self.sites)}")
 
     def _ordered(self, stack: str) -> tuple[Rows, Tensor]:
-        """The rows of a stack in the data's order, and at which place each is stored, counted through all pieces."""
+        """The rows of a stack in the data's order, and the index at which each is stored, counted through all pieces."""
         if stack not in self._order:
-            columns = zip(*(part.places(stack) for part in self._source.parts), strict=True)
+            columns = zip(*(piece.places(stack) for piece in self._container.pieces), strict=True)
             sample, position, role = (torch.cat(list(column)) for column in columns)
+            # By sample, then position (FORMAT.md, Reading): a stable sort by the second key, then one by the first.
             order = torch.argsort(position, stable=True)
             order = order[torch.argsort(sample[order], stable=True)]
             self._order[stack] = (Rows(sample[order], position[order], role[order], self.manifest.ids), order)
@@ -203,22 +200,15 @@ class Run:
         return f"Run({self.name!r}, {describe(self.sites)}, n={self.n(self.sites[-1])}, {self.manifest.dtype})"
 
 
-def checked_places(
-    places: Mapping[str, Tensor], manifest: Manifest, path: Path, samples: frozenset[int] | None = None
-) -> tuple[Tensor, Tensor, Tensor]:
-    """The columns ``sample``, ``position`` and ``role``, if every value can be meant.
+def checked_places(columns: Mapping[str, Tensor], manifest: Manifest, path: Path) -> Places:
+    """The columns ``sample``, ``position`` and ``role``, after checking that their values exist.
 
     Raises:
-        StoreCorrupt: if a sample or a role does not exist, or a sample belongs to another batch.
+        StoreCorrupt: if a sample or a role does not exist.
     """
-    sample, position, role = places["sample"], places["position"], places["role"]
-    if len(sample):
-        if not 0 <= int(sample.min()) <= int(sample.max()) < len(manifest.ids) or int(role.max()) >= len(ROLES):
-            raise StoreCorrupt(
-                f"{path} names a sample or a role that does not exist; collect the run again with --overwrite"
-            )
-        if samples is not None and not samples.issuperset(sample.tolist()):
-            raise StoreCorrupt(
-                f"{path} holds samples that the plan puts elsewhere; collect the run again with --overwrite"
-            )
+    sample, position, role = columns["sample"], columns["position"], columns["role"]
+    if len(sample) and (
+        not 0 <= int(sample.min()) <= int(sample.max()) < len(manifest.ids) or int(role.max()) >= len(ROLES)
+    ):
+        raise corrupt(f"{path} names a sample or a role that does not exist")
     return sample, position, role

@@ -1,21 +1,23 @@
-"""One batch as one file: its tensors, checked before they are written."""
+"""One batch in a file of its own: checked before it is written, and hashed when it is first read (``FORMAT.md``, Shard)."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from rankscope.errors import NonFinite, UsageError
+from rankscope.store import files
+from rankscope.store.files import corrupt
 from rankscope.store.layout import PLACES, SHARD_FORMAT, VERSION, Commit
 from rankscope.store.manifest import Batch, Manifest
-from rankscope.store.tensors import header, raw
-
-Places = tuple[Tensor, Tensor, Tensor]
-"""Of each row: ``(n,)`` place of its sample in the probe set, ``(n,)`` token position, ``(n,)`` role."""
+from rankscope.store.run import Places, checked_places
+from rankscope.store.tensors import Entry, header, raw, read_header, read_rows, read_tensor
 
 
 @dataclass(frozen=True)
@@ -36,21 +38,19 @@ class Contents:
         """The contents of the shard of a batch, in the dtypes in which they are stored.
 
         Raises:
-            UsageError: if they are not the sites, widths, stacks or samples that the manifest and the plan tell.
+            UsageError: if they are not the sites, widths, stacks or samples of the manifest and the plan.
         """
         m, named = manifest, {str(site): x.detach() for site, x in features.items()}
         if set(named) != set(m.sites) or set(rows) != set(m.stacks):
             got = f"features at {', '.join(named)} and rows at {', '.join(rows)}"
             raise UsageError(
-                f"batch {batch.id} has {got}; the manifest tells {', '.join(m.sites)} and {', '.join(m.stacks)}"
+                f"batch {batch.id} has {got}; the manifest has {', '.join(m.sites)} and {', '.join(m.stacks)}"
             )
         tensors = {}
         for site in m.sites:
-            expected = (len(rows[m.stack(site)][0]), m.width(site))
-            if named[site].shape != expected:
-                raise UsageError(
-                    f"batch {batch.id}: features at {site} have shape {tuple(named[site].shape)}, expected {expected}"
-                )
+            expected, shape = (len(rows[m.stack(site)][0]), m.width(site)), tuple(named[site].shape)
+            if shape != expected:
+                raise UsageError(f"batch {batch.id}: features at {site} have shape {shape}, expected {expected}")
             tensors[site] = named[site].to("cpu", m.torch_dtype)
         for stack in m.stacks:
             _check_places(batch, stack, rows[stack])
@@ -59,21 +59,21 @@ class Contents:
         return cls(batch, m, tensors)
 
     def nonfinite(self) -> dict[str, int]:
-        """The number of values that are NaN or infinite, at the sites that have some."""
+        """Number of values that are NaN or infinite, at the sites that have some."""
         bad = {site: int((~torch.isfinite(self.tensors[site])).sum()) for site in self.manifest.sites}
         return {site: count for site, count in bad.items() if count}
 
-    def refuse(self, bad: Mapping[str, int]) -> NonFinite:
+    def nonfinite_error(self, bad: Mapping[str, int]) -> NonFinite:
         """The error that names the first site, sample and token with a value that is not finite."""
         site = next(iter(bad))
         stack = self.manifest.stack(site)
-        lines = (~torch.isfinite(self.tensors[site])).any(dim=1).nonzero().flatten().tolist()
-        sample = self.manifest.ids[int(self.tensors[f"rows/{stack}/sample"][lines[0]])]
-        token = int(self.tensors[f"rows/{stack}/position"][lines[0]])
+        rows = (~torch.isfinite(self.tensors[site])).any(dim=1).nonzero().flatten().tolist()
+        sample = self.manifest.ids[int(self.tensors[f"rows/{stack}/sample"][rows[0]])]
+        token = int(self.tensors[f"rows/{stack}/position"][rows[0]])
         others = f"; so are features at {len(bad) - 1} other sites" if len(bad) > 1 else ""
         return NonFinite(
-            f"features at {site} are not finite in {self.manifest.dtype}: {bad[site]} values in {len(lines)} rows of batch "
-            f"{self.batch.id}, first in row {lines[0]}: sample {sample!r}, token {token}{others}. Nothing of this batch was "
+            f"features at {site} are not finite in {self.manifest.dtype}: {bad[site]} values in {len(rows)} rows of batch "
+            f"{self.batch.id}, first in row {rows[0]}: sample {sample!r}, token {token}{others}. Nothing of this batch was "
             "written. Collect in float32 or bfloat16, leave the sample out, or keep such values with nonfinite='keep'"
         )
 
@@ -102,3 +102,66 @@ def _check_places(batch: Batch, stack: str, places: Places) -> None:
     strange = set(places[0].tolist()) - set(batch.samples)
     if strange:
         raise UsageError(f"batch {batch.id}: rows of {stack} name samples that are not in it: {sorted(strange)[:5]}")
+
+
+@dataclass
+class Shard:
+    """One batch of a run in its file."""
+
+    path: Path
+    """The file."""
+    commit: Commit
+    """Its size, digest and rows, as committed."""
+    batch: Batch
+    """Its samples, as planned."""
+    manifest: Manifest
+    """The run it belongs to."""
+    check: bool
+    """Whether it is hashed when it is first read, and again when it has changed since."""
+    _seen: tuple[int, int, int] | None = None
+    _entries: dict[str, Entry] = field(default_factory=dict)
+
+    def count(self, stack: str) -> int:
+        """Number of rows at a stack."""
+        return self.commit.rows[stack]
+
+    def places(self, stack: str) -> Places:
+        """Where each row at a stack came from."""
+        with self._open() as (fd, entries):
+            columns = {name: read_tensor(fd, self.path, entries[f"rows/{stack}/{name}"]) for name in PLACES}
+        places = checked_places(columns, self.manifest, self.path)
+        if not set(self.batch.samples).issuperset(places[0].tolist()):
+            raise corrupt(f"{self.path} holds samples that the plan puts elsewhere")
+        return places
+
+    def features(self, site: str, rows: Tensor) -> Tensor:
+        """``(m, d)`` features of some rows, by their indices ``(m,)`` in the shard, ascending."""
+        with self._open() as (fd, entries):
+            return read_rows(fd, self.path, entries[site], rows)
+
+    @contextmanager
+    def _open(self) -> Iterator[tuple[int, dict[str, Entry]]]:
+        with files.reading(self.path) as fd:
+            seen = files.stamp(fd)
+            if seen != self._seen:
+                self._compare(fd, seen[1])
+                self._seen = seen
+            yield fd, self._entries
+
+    def _compare(self, fd: int, size: int) -> None:
+        """Compare the file with its commit, when it is first read and whenever it has changed since."""
+        if size != self.commit.bytes:
+            raise corrupt(f"{self.path} has {size:,} bytes, and {self.commit.bytes:,} were written")
+        if self.check and files.digest_of(fd, self.path, 0, size) != self.commit.sha256:
+            raise corrupt(f"{self.path} was altered: its SHA-256 is not the one that was committed")
+        metadata, self._entries = read_header(fd, self.path)
+        if metadata.get("plan_sha256") != self.manifest.plan_digest or metadata.get("batch") != str(self.batch.id):
+            raise corrupt(f"{self.path} is a shard of another run or batch")
+        if {name: (e.dtype, e.shape) for name, e in self._entries.items()} != self._expected():
+            raise corrupt(f"{self.path} does not hold the tensors that its commit describes")
+
+    def _expected(self) -> dict[str, tuple[torch.dtype, tuple[int, ...]]]:
+        m, rows = self.manifest, self.commit.rows
+        tensors = {site: (m.torch_dtype, (rows[m.stack(site)], m.width(site))) for site in m.sites}
+        places = {f"rows/{s}/{name}": (dtype, (rows[s],)) for s in m.stacks for name, dtype in PLACES.items()}
+        return {**tensors, **places}

@@ -1,8 +1,8 @@
-"""The safetensors format, written to a fixed byte and read with every claim checked.
+"""The safetensors format, written the same to the byte and read with every claim checked (``FORMAT.md``, Shard).
 
-Eight bytes give the length of a JSON header, little-endian; the header names each tensor's dtype, shape and place; the
-data follow without gaps. Here the header is canonical — ``__metadata__`` first, then the tensors in the order of their
-data, padded with spaces to a multiple of eight bytes — so that the same tensors give the same file.
+Eight bytes give the length of a JSON header, little-endian; the header names each tensor's dtype, shape and location; the
+data follow without gaps. Here the header is canonical: ``__metadata__`` first, then the tensors in the order of their
+data, padded with spaces to a multiple of eight bytes. So the same tensors give the same file.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from rankscope.errors import StoreCorrupt
-from rankscope.store.files import COLLECT_AGAIN, read_into
+from rankscope.store.files import corrupt, read_bytes, read_into
 from rankscope.store.plain import Json, member, parse
 
 CODES = {
@@ -43,23 +43,23 @@ HEADER_LIMIT = 100_000_000
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """Where a tensor lies in a file."""
+    """The location of a tensor in a file."""
 
     dtype: torch.dtype
     """Its dtype."""
     shape: tuple[int, ...]
     """Its shape."""
     start: int
-    """The first byte, counted from the beginning of the file."""
+    """Its first byte, counted from the beginning of the file."""
 
     @property
     def stop(self) -> int:
-        """The first byte behind it."""
+        """The first byte after it."""
         return self.start + math.prod(self.shape) * self.dtype.itemsize
 
 
 def raw(x: Tensor) -> memoryview:
-    """The bytes of a tensor in row-major order, without a copy where it lies so on the CPU already."""
+    """The bytes of a tensor in row-major order, without a copy if it is stored so on the CPU already."""
     flat = x.detach().to("cpu").contiguous().reshape(-1)
     return flat.view(torch.uint8).numpy().data if flat.numel() else memoryview(b"")
 
@@ -73,37 +73,33 @@ def header(shapes: Mapping[str, tuple[torch.dtype, Sequence[int]]], metadata: Ma
         value[name] = {"dtype": _NAMES[dtype], "shape": list(shape), "data_offsets": [offset, stop]}
         offset = stop
     text = json.dumps(value, separators=(",", ":"), allow_nan=False).encode("ascii")
-    text += b" " * (-len(text) % 8)
+    text += b" " * (-len(text) % 8)  # so that the data begin at a multiple of eight
     return struct.pack("<Q", len(text)) + text
 
 
 def read_header(fd: int, path: Path) -> tuple[dict[str, str], dict[str, Entry]]:
-    """The metadata and the places of the tensors, each claim checked against the file.
+    """The metadata and the locations of the tensors, with each claim checked against the file.
 
     Raises:
-        StoreCorrupt: if the header is torn, is no header, or its tensors leave gaps, overlap or reach beyond the file.
+        StoreCorrupt: if the header is torn or is not a header, or its tensors leave gaps, overlap or reach beyond the file.
     """
     size = os.fstat(fd).st_size
-    prefix = bytearray(8)
     if size < 8:
         raise _broken(path, f"{size} bytes are too few for a safetensors file")
-    read_into(fd, path, memoryview(prefix), 0)
-    length = struct.unpack("<Q", prefix)[0]
+    length = struct.unpack("<Q", read_bytes(fd, path, 0, 8))[0]
     if not 2 <= length <= min(size - 8, HEADER_LIMIT):
         raise _broken(path, f"its header claims {length:,} bytes, in a file of {size:,}")
-    text = bytearray(length)
-    read_into(fd, path, memoryview(text), 8)
-    value = parse(bytes(text), path)
+    value = parse(read_bytes(fd, path, 8, 8 + length), path)
     metadata = value.pop("__metadata__", {})
     if not isinstance(metadata, dict) or not all(isinstance(v, str) for v in metadata.values()):
         raise _broken(path, "the metadata of its header are not strings")
     entries = {name: _entry(name, item, 8 + length, path) for name, item in value.items()}
-    _check_places(entries, 8 + length, size, path)
+    _check_extents(entries, 8 + length, size, path)
     return {k: str(v) for k, v in metadata.items()}, entries
 
 
 def _broken(path: Path, why: str) -> StoreCorrupt:
-    return StoreCorrupt(f"{path} is not a whole safetensors file: {why}; {COLLECT_AGAIN}")
+    return corrupt(f"{path} is not a whole safetensors file: {why}")
 
 
 def _entry(name: str, item: Json, base: int, path: Path) -> Entry:
@@ -129,8 +125,8 @@ def _whole(value: Json) -> list[int] | None:
     return numbers if len(numbers) == len(value) else None
 
 
-def _check_places(entries: Mapping[str, Entry], base: int, size: int, path: Path) -> None:
-    end = base
+def _check_extents(entries: Mapping[str, Entry], base: int, size: int, path: Path) -> None:
+    end = base  # sorted by start, and of equal starts the empty tensors first, each must begin where the last one ended
     for name, entry in sorted(entries.items(), key=lambda item: (item[1].start, item[1].stop)):
         if entry.start != end:
             raise _broken(path, f"tensor {name[:60]!r} leaves a gap or overlaps another")
@@ -139,34 +135,36 @@ def _check_places(entries: Mapping[str, Entry], base: int, size: int, path: Path
         raise _broken(path, f"its tensors end at byte {end:,}, and the file has {size:,}")
 
 
-def read_tensor(fd: int, path: Path, entry: Entry, rows: slice | None = None) -> Tensor:
-    """A tensor, or some of its rows, read into memory of its own.
+def read_tensor(fd: int, path: Path, entry: Entry) -> Tensor:
+    """A whole tensor, read into memory of its own.
 
     Raises:
         StoreCorrupt: if the file ends before the tensor does.
     """
-    start, stop = (0, entry.shape[0]) if rows is None else (rows.start, rows.stop)
-    out = torch.empty((stop - start, *entry.shape[1:]), dtype=entry.dtype)
+    out = torch.empty(entry.shape, dtype=entry.dtype)
     if out.numel():
-        stride = math.prod(entry.shape[1:]) * entry.dtype.itemsize
-        read_into(fd, path, raw(out), entry.start + start * stride)
+        read_into(fd, path, raw(out), entry.start)
     return out
 
 
 def read_rows(fd: int, path: Path, entry: Entry, rows: Tensor) -> Tensor:
-    """Some rows of a tensor; those that lie beside each other are read at once.
+    """Some rows of a tensor. Adjacent rows are read at once.
 
     Args:
         fd: the file.
         path: its name, for errors.
         entry: the tensor.
-        rows: ``(m,)`` int64 places of the rows, ascending.
+        rows: ``(m,)`` int64 indices of the rows, ascending.
+
+    Returns:
+        ``(m, *)`` rows.
 
     Raises:
         StoreCorrupt: if the file ends before the last of them.
     """
     out = torch.empty((len(rows), *entry.shape[1:]), dtype=entry.dtype)
     stride = math.prod(entry.shape[1:]) * entry.dtype.itemsize
+    # A run of adjacent rows ends where the next index is not one more.
     ends = [*((rows.diff() != 1).nonzero().flatten() + 1).tolist(), len(rows)]
     for start, stop in zip([0, *ends], ends, strict=False):
         if stride and stop > start:

@@ -1,7 +1,7 @@
-"""Writing a run: a shard a batch, each whole on the disk before it counts.
+"""Writing a run: one shard for each batch, whole on the disk before it counts (``FORMAT.md``, Writing).
 
 A collect that is killed continues from the batches that were committed, and the finished folder holds the same bytes as
-if it had never stopped: names and contents are functions of the plan and of the features alone.
+if it had never stopped, because names and contents depend on the plan and the features alone.
 """
 
 from __future__ import annotations
@@ -17,23 +17,26 @@ from torch import Tensor
 
 from rankscope.errors import OutputExists, StorageError, StoreCorrupt, StoreIncomplete, StoreMismatch, UsageError
 from rankscope.store import files, layout
-from rankscope.store.finish import complete, empty, refuse_foreign, tidy
+from rankscope.store.finish import complete, empty, refuse_foreign, sweep, tidy
 from rankscope.store.manifest import Batch, Manifest, plan_bytes
-from rankscope.store.shard import Contents, Places
+from rankscope.store.run import Places
+from rankscope.store.shard import Contents
 
-TOLD = 4
-"""The most differences of two plans that a message tells."""
+SHOWN = 4
+"""Number of differences between two plans that a message names."""
 
 
 class Share(NamedTuple):
     """Which of several processes this is."""
 
     rank: int = 0
+    """The number of this process."""
     world: int = 1
+    """The number of processes."""
 
 
 class Writer:
-    """Writes one run into a folder. Made by :meth:`open`; a context manager that lets the lock go at the end."""
+    """Writes one run into a folder. Made by :meth:`open`; a context manager that releases the lock at the end."""
 
     def __init__(
         self, path: Path, manifest: Manifest, plan: Sequence[Batch], share: Share, nonfinite: str, reuse: bool
@@ -41,7 +44,7 @@ class Writer:
         self.path = path
         """The folder."""
         self.manifest = manifest
-        """The manifest as it stands in the store, plan included."""
+        """The manifest in the store, including the plan."""
         self._batches = {batch.id: batch for batch in plan}
         self._share = share
         self._keep_nonfinite = nonfinite == "keep"
@@ -66,22 +69,23 @@ class Writer:
         nonfinite: Literal["refuse", "keep"] = "refuse",
         reuse: bool = False,
     ) -> Writer:
-        """Makes the folder, or continues the unfinished collect in it.
+        """Make the folder, or continue the unfinished collect in it.
 
         Args:
             path: the folder of the store.
             manifest: what is collected; ``batches`` and ``plan`` are filled in here.
             plan: the batches, fixed before the first forward pass.
-            overwrite: whether a run that lies there, finished or of another plan, is thrown away first; an unfinished one
-                of the same plan is continued all the same.
+            overwrite: whether an existing run, finished or of another plan, is discarded first; an unfinished one of the
+                same plan is continued all the same.
             rank: the number of this process among those that write the same store.
-            world: how many processes write the same store.
-            nonfinite: what happens to features that are NaN or infinite.
-            reuse: whether a finished run of the same plan is taken as it is, with nothing left to do.
+            world: number of processes that write the same store.
+            nonfinite: whether features that are NaN or infinite are refused or kept.
+            reuse: whether a finished run of the same plan is accepted, with nothing left to do.
 
         Raises:
-            OutputExists: if a finished run or something else lies there.
-            StoreMismatch: if an unfinished run of another plan lies there; the message names what differs.
+            UsageError: if ``nonfinite`` or ``rank`` make no sense, or several processes are to overwrite.
+            OutputExists: if a finished run or something else is there.
+            StoreMismatch: if an unfinished run of another plan is there; the message names what differs.
             StoreLocked: if another process writes there.
             StorageError: if the disk is full, read-only or failing.
         """
@@ -98,7 +102,9 @@ class Writer:
         return writer
 
     def _begin(self, overwrite: bool) -> None:
+        """Join the writing of the store. Other processes may begin, end or die at every line of this."""
         refuse_foreign(self.path)
+        # A finished and tidy store is only read, without a lock: it may be on a disk that this user cannot write.
         if not overwrite and not (self.path / layout.COMMITS).exists() and self._is_finished():
             return
         files.make_folder(self.path)
@@ -119,7 +125,7 @@ class Writer:
             self._resume()
 
     def _is_finished(self) -> bool:
-        """Whether this very run is there complete: by another process, by one that died while tidying up, or for reuse."""
+        """Whether this very run is there and complete: by another process, by one that died while tidying up, or for reuse."""
         if not (self.path / layout.INDEX).exists():
             return False
         there = layout.read_manifest(self.path / layout.MANIFEST)
@@ -144,10 +150,10 @@ class Writer:
             return False
 
     def _claim(self) -> None:
-        """Writes the plan and the manifest, or finds them there and the same."""
+        """Write the plan and the manifest, or check that those that are there are the same."""
         target, plan = self.path / layout.MANIFEST, self.path / layout.PLAN
         lines = plan_bytes(tuple(self._batches.values()))
-        if not target.exists():
+        if not target.exists():  # the plan first: a store.json means that its plan is there (FORMAT.md, Writing, 2)
             files.write_new(plan, lines, replace=True, tag=self._tag)
             files.write_new(target, layout.manifest_bytes(self.manifest), tag=self._tag)
         there = layout.read_manifest(target)
@@ -162,23 +168,18 @@ class Writer:
 
     def _differences(self, there: Manifest) -> str:
         found = there.differences(self.manifest)
-        more = f"; and {len(found) - TOLD} more" if len(found) > TOLD else ""
-        return f"{'; '.join(found[:TOLD])}{more}"
+        more = f"; and {len(found) - SHOWN} more" if len(found) > SHOWN else ""
+        return f"{'; '.join(found[:SHOWN])}{more}"
 
     def _resume(self) -> None:
-        """Counts as done what is committed and whole; drops what a process that died has left."""
+        """Count as done what is committed and whole, and remove what a process that died has left."""
         self._commits = {
             b: c
             for b, c in layout.read_commits(self.path, self.manifest).items()
             if b in self._batches and layout.is_whole(self.path, c)
         }
-        if self._share.world > 1:
-            return
-        kept = {layout.shard_name(batch) for batch in self._commits}
-        for folder in (self.path, self.path / layout.SHARDS):
-            for name in files.names_in(folder):
-                if name.startswith(files.TEMPORARY) or (folder != self.path and name not in kept):
-                    files.remove(folder / name)
+        if self._share.world == 1:  # with others at work, a temporary file or an uncommitted shard may be theirs
+            sweep(self.path, self._commits)
 
     @property
     def done(self) -> frozenset[int]:
@@ -187,20 +188,20 @@ class Writer:
 
     @property
     def todo(self) -> tuple[Batch, ...]:
-        """The batches that this process has still to write, in the order of the plan: every ``world``-th."""
+        """The batches that this process still has to write, in the order of the plan: its share is every ``world``-th."""
         mine = list(self._batches.values())[self._share.rank :: self._share.world]
         return tuple(batch for batch in mine if batch.id not in self._commits)
 
     def write(self, batch: int, features: Mapping[str, Tensor], rows: Mapping[str, Places]) -> None:
-        """Commits a batch: when this returns, its features are on the disk.
+        """Commit a batch: when this returns, its features are on the disk.
 
         Args:
             batch: the id of the batch in the plan.
-            features: of every site, by name, ``(rows, d)``; converted to the dtype of the manifest.
-            rows: of every stack, where the rows came from: ``(rows,)`` samples, positions and roles.
+            features: ``(rows, d)`` for every site, by name; converted to the dtype of the manifest.
+            rows: for every stack, where the rows came from: ``(rows,)`` samples, positions and roles.
 
         Raises:
-            UsageError: if they are not the sites, widths or samples that were planned, or the batch is committed.
+            UsageError: if they are not the sites, widths or samples that were planned, or the batch is committed already.
             NonFinite: if a value is NaN or infinite in the stored dtype; nothing of the batch is written.
             StorageError: if the disk is full, read-only or failing; what was committed is kept.
         """
@@ -209,15 +210,20 @@ class Writer:
         contents = Contents.of(self._batches[batch], self.manifest, features, rows)
         bad = contents.nonfinite()
         if bad and not self._keep_nonfinite:
-            raise contents.refuse(bad)
+            raise contents.nonfinite_error(bad)
         commit, chunks = contents.encode(bad)
         target = self.path / layout.SHARDS / layout.shard_name(batch)
         self._settle(files.write_temporary(target, chunks, needed=commit.bytes, tag=self._tag), target, commit)
+        # The line comes after the shard is on the disk under its name: a commit vouches for bytes that are there.
         files.append_line(self._log, self._log_path, layout.commit_line(commit, self.manifest))
         self._commits[batch] = commit
 
     def _settle(self, temporary: Path, target: Path, commit: layout.Commit) -> None:
-        """Gives the shard its name. One that is there already is the same, or uncommitted and replaced, or an error."""
+        """Give the shard its name. If the name is taken, the same bytes are kept and uncommitted other ones replaced.
+
+        Raises:
+            StoreMismatch: if another process has committed other bytes under the name.
+        """
         if files.publish(temporary, target):
             return
         there = files.digest_of_file(target)
@@ -227,19 +233,19 @@ class Writer:
         elif other is not None and there == (other.bytes, other.sha256):
             files.remove(temporary)
             raise StoreMismatch(
-                f"{target} was committed by another process with other bytes: the two do not compute the same"
+                f"{target} was committed by another process with other bytes: the two do not compute the same features"
             )
         else:
             files.publish(temporary, target, replace=True)
 
     def finish(self) -> bool:
-        """Completes the store if every batch is committed: checks the shards, then writes ``index.json``, last of all.
+        """Complete the store if every batch is committed: check the shards, then write ``index.json``, last of all.
 
         Returns:
-            Whether the store is complete. With several processes it may not be: whichever finishes last completes it.
+            Whether the store is complete. Of several processes, the last one to finish completes it.
 
         Raises:
-            StoreIncomplete: if batches are missing and no other process is to write them.
+            StoreIncomplete: if batches are missing and there is no other process to write them.
         """
         if self._complete:
             return True
@@ -252,7 +258,7 @@ class Writer:
         return self._complete
 
     def close(self) -> None:
-        """Lets the lock go. An unfinished store stays and is continued by the same command."""
+        """Release the lock. An unfinished store stays, and the same command continues it."""
         self._held.close()
 
     def _leave(self) -> None:

@@ -71,18 +71,18 @@ FAULTS: list[tuple[Callable[[Path], Path], Damage, str]] = [
     # JSON of COCO
     (make.coco, beside(IMAGE, lose), "1 × image missing .*COCO_val2014_000000522418.jpg"),
     (make.coco, cut, "is not JSON: .* at line 1, column"),
-    (make.coco, value(lambda v: v["images"].append(v["images"][0])), r"1 × id stands more than once \(391895\)"),
-    (make.coco, value(lambda v: v["annotations"].append(v["annotations"][0])), "1 × annotation id stands twice"),
+    (make.coco, value(lambda v: v["images"].append(v["images"][0])), r"1 × id occurs more than once \(391895\)"),
+    (make.coco, value(lambda v: v["annotations"].append(v["annotations"][0])), "1 × annotation id occurs twice"),
     (make.coco, value(lambda v: v["annotations"][3].update(caption=" ")), r"1 × caption or answer is empty \(image 391895\)"),
-    (make.coco, value(lambda v: v["annotations"][3].update(caption=7)), "1 × caption or answer is no text"),
+    (make.coco, value(lambda v: v["annotations"][3].update(caption=7)), "1 × caption or answer is not text"),
     (make.coco, value(lambda v: v["annotations"][3].update(image_id=99)), r"1 × caption of an image that is not listed \(image 99\)"),
     (make.coco, value(lambda v: v["images"][0].pop("file_name")), r"1 × image has no id or no file_name \(image 0\)"),
     (make.coco, value(lambda v: v["images"][0].update(file_name="../../secret.png")), "1 × image name leaves the folder"),
     (make.coco, value(lambda v: v["images"][0].update(file_name="/etc/passwd")), "1 × image name leaves the folder"),
-    (make.coco, value(lambda v: v["images"].append("x")), "1 × entry of images is no object"),
+    (make.coco, value(lambda v: v["images"].append("x")), "1 × entry of images is not an object"),
     (make.coco, value(lambda v: v.update(annotations={})), "annotations should be a list of objects; it is dict"),
     (make.coco, value(lambda v: v.pop("images")), "holds annotations without their questions or images"),
-    (make.coco, lambda p: p.write_text('{"a": NaN}'), "NaN is no JSON number"),
+    (make.coco, lambda p: p.write_text('{"a": NaN}'), "NaN is not a JSON number"),
     (make.coco, lambda p: p.write_text("[" * 100_000), "is not JSON"),
     (make.coco, lambda p: p.write_bytes("{}".encode("utf-16")), "is not UTF-8"),
     (make.coco, lambda p: p.write_text('{"a": 1}'), "is JSON of no known kind; its keys are a"),
@@ -93,10 +93,10 @@ FAULTS: list[tuple[Callable[[Path], Path], Damage, str]] = [
     (make.karpathy, value(lambda v: v["images"][0].update(filepath="../..")), "1 × image name leaves the folder"),
     # Flickr30k
     (make.flickr_token, text(lambda t: t.replace("#1\t", " 1 ", 1)), "1 × line is not NAME#NUMBER<TAB>CAPTION"),
-    (make.flickr_token, text(lambda t: t + t.split("\n")[0] + "\n"), "1 × caption number stands twice"),
+    (make.flickr_token, text(lambda t: t + t.split("\n")[0] + "\n"), "1 × caption number occurs twice"),
     (make.flickr_token, lambda p: p.write_bytes(p.read_bytes() + b"x.jpg#0\t\xff\n"), r"1 × line is not UTF-8 \(line 21\)"),
     (make.flickr_results, text(lambda t: t.replace("| 1|", "| one|", 1)), "1 × row is not NAME| NUMBER| CAPTION"),
-    (make.flickr_annotations, text(lambda t: t.replace('"[""', '"[', 1)), "1 × captions are no JSON list"),
+    (make.flickr_annotations, text(lambda t: t.replace('"[""', '"[', 1)), "1 × captions are not a JSON list"),
     (make.flickr_annotations, text(lambda t: t + "a,b\n"), "1 × row has not 5 cells"),
     # VQAv2
     (make.vqa, beside(ANNOTATIONS, value(lambda v: v["annotations"][0]["answers"].pop())), r"has not 10 answers \(question 391895000 has 9\)"),
@@ -110,31 +110,31 @@ FAULTS: list[tuple[Callable[[Path], Path], Damage, str]] = [
     (make.vqa, beside(IMAGE, lose), "1 × image missing"),
     # JSON lines
     (make.jsonl, text(lambda t: t + "{oops\n"), "1 × line is not JSON"),
-    (make.jsonl, text(lambda t: t + "[1]\n"), r"1 × line is no JSON object \(line 5\)"),
-    (make.jsonl, text(lambda t: t + t.split("\n")[0] + "\n"), r"1 × id stands more than once \(q0\)"),
+    (make.jsonl, text(lambda t: t + "[1]\n"), r"1 × line is not a JSON object \(line 5\)"),
+    (make.jsonl, text(lambda t: t + t.split("\n")[0] + "\n"), r"1 × id occurs more than once \(q0\)"),
     (make.jsonl, text(lambda t: t.replace('"id": "q1"', '"id": null')), r"1 × record has no id \(record 2\)"),
     (make.jsonl, text(lambda t: t.replace("pictures/1.png", "../1.png")), "1 × image name leaves the folder"),
-    (make.jsonl, text(lambda t: t.replace('"pictures/1.png"', "null")), r"1 × image is missing or no file name \(record 2\)"),
+    (make.jsonl, text(lambda t: t.replace('"pictures/1.png"', "null")), r"1 × image is missing or not a file name \(record 2\)"),
     (make.jsonl, beside("pictures/2.png", lose), "1 × image missing"),
     (make.jsonl, lambda p: p.write_text(""), "holds no examples"),
-    (make.jsonl, lambda p: p.write_text('{"label": "x", "text": "a"}\n'), "1 × label is no whole number"),
+    (make.jsonl, lambda p: p.write_text('{"label": "x", "text": "a"}\n'), "1 × label is not a whole number"),
     (make.jsonl, lambda p: p.write_text('{"speech": "x"}\n'), "has neither text nor image; its columns are speech"),
     # image folders
     (make.image_folder, lambda p: lose(p / "test" / "0002.png"), "1 × image missing .*0002.png"),
-    (make.image_folder, lambda p: text(lambda t: t + t.split("\n")[0] + "\n")(p / "test" / "metadata.jsonl"), "1 × id stands more than once .*0002.png"),
+    (make.image_folder, lambda p: text(lambda t: t + t.split("\n")[0] + "\n")(p / "test" / "metadata.jsonl"), "1 × id occurs more than once .*0002.png"),
     (make.image_folder, lambda p: text(lambda t: t.replace("file_name", "name"))(p / "test" / "metadata.jsonl"), "2 × row has not exactly one file_name"),
     # OFA
     (make.ofa_captions, text(lambda t: t.replace("\t", " ", 1)), "line 1, has 4 columns; OFA's files have 5"),
     (make.ofa_captions, text(lambda t: t + "1\t2\t3\n"), r"1 × line has not 5 columns \(line 5 has 3\)"),
-    (make.ofa_captions, text(lambda t: t + t.split("\n")[0] + "\n"), "1 × id stands more than once"),
+    (make.ofa_captions, text(lambda t: t + t.split("\n")[0] + "\n"), "1 × id occurs more than once"),
     (make.ofa_questions, text(lambda t: t.replace("0.6|!+no", "no", 1)), r"1 × answer is not CONFIDENCE\|!\+ANSWER \(line 1"),
     (make.ofa_questions, text(lambda t: t.replace("is it so?", " ", 1)), r"1 × question is empty \(line 1\)"),
     # Oscar
     (make.oscar, beside("val.feature.lineidx", text(lambda t: t.replace("0\n", "1\n", 1))), "1 × offset in .lineidx is not the start of a line"),
     (make.oscar, beside("val.feature.lineidx", text(lambda t: t + "99999999\n")), "1 × offset in .lineidx is not the start of a line"),
-    (make.oscar, beside("val.feature.lineidx", text(lambda t: "zero" + t)), r"1 × .lineidx holds something else than offsets .* line 1: 'zero0'"),
+    (make.oscar, beside("val.feature.lineidx", text(lambda t: "zero" + t)), r"1 × .lineidx holds something other than offsets .* line 1: 'zero0'"),
     (make.oscar, beside("val.feature.lineidx", text(lambda t: "0\n")), "1 × .lineidx ends before the file does; make it anew .* has 1 lines"),
-    (make.oscar, beside("val.feature.tsv", text(lambda t: t.replace("522418\t", "391895\t"))), "1 × key of regions stands twice"),
+    (make.oscar, beside("val.feature.tsv", text(lambda t: t.replace("522418\t", "391895\t"))), "1 × key of regions occurs twice"),
     (make.oscar, beside("val.label.tsv", text(lambda t: t.replace("[", "", 1))), "1 × label line is not KEY<TAB>LIST"),
     (make.oscar, beside("val.label.tsv", text(lambda t: t.replace("class", "name", 1))), r"1 × label line is not .* with a class \(val.label.tsv line 1"),
     (make.oscar, beside("val.label.tsv", lose), "names files that are not there: .*val.label.tsv"),
@@ -200,7 +200,7 @@ def test_all_faults_are_told_at_once_with_the_first_five_places(tmp_path: Path) 
         open_data(path)
     for part in (
         "10 × caption or answer is empty",
-        "8 × id stands more than once (0; 1; 2; 3; 4; …)",
+        "8 × id occurs more than once (0; 1; 2; 3; 4; …)",
         "20 × image missing",
     ):
         assert part in str(caught.value)
@@ -281,7 +281,7 @@ def test_regions_that_cannot_be_read_say_why(tmp_path: Path) -> None:
         ArrayRegions(tmp_path / "a.npz", "two").open()
     with pytest.raises(DataError, match=r"cannot be read from .*evil.npz"):
         ArrayRegions(tmp_path / "evil.npz", "one").open()
-    with pytest.raises(DataError, match="is no safetensors file"):
+    with pytest.raises(DataError, match=r"region features cannot be read from .*b.safetensors"):
         open_data(tmp_path / "b.safetensors")
     with pytest.raises(DataError, match="holds no region features"):
         open_data(make.vqa(tmp_path), regions=tmp_path / "none.txt")

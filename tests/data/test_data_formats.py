@@ -77,7 +77,7 @@ def test_restval_counts_as_train_and_says_so(tmp_path: Path) -> None:
     assert data.name.endswith("dataset_coco.json:train")
     alone = open_data(data.name, restval=False)
     assert alone.ids == ("391895",)
-    assert "restval is no part of train" in alone.notices[0]
+    assert "restval is not part of train" in alone.notices[0]
     assert open_data(make.karpathy(tmp_path), split="restval", restval=False).ids == ("522418",)
 
 
@@ -145,7 +145,7 @@ def test_metadata_in_parquet_is_that_in_json(tmp_path: Path) -> None:
         (folder / split / "metadata.jsonl").unlink()
     assert open_data(folder, split="train").fingerprint == before.fingerprint
     (folder / "train" / "metadata.parquet").write_bytes(b"PAR1 nothing")
-    with pytest.raises(DataError, match=r"metadata.parquet is no Parquet file: "):
+    with pytest.raises(DataError, match=r"metadata.parquet is not a Parquet file: "):
         open_data(folder, split="train")
 
 

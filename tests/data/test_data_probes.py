@@ -12,10 +12,9 @@ import pytest
 from PIL import Image
 
 from rankscope.data import Example, ProbeSet, grammar, open_data
-from rankscope.data.digits import SPLITS, digits, drawings
 from rankscope.data.grammar import Digit
 from rankscope.data.regions import ArrayRegions
-from rankscope.data.scenes import TASKS, example, scenes
+from rankscope.data.scenes import SPLITS, TASKS, digits, drawings, example, scenes
 from rankscope.errors import DataError, UnknownName
 
 
@@ -24,7 +23,7 @@ def picture(value: int = 7) -> Image.Image:
 
 
 def test_ids_must_be_unique() -> None:
-    with pytest.raises(DataError, match=r"texts has 1 ids that stand more than once \(first 'a'\); ids must be unique"):
+    with pytest.raises(DataError, match=r"texts has 1 ids that occur more than once \(first 'a'\); ids must be unique"):
         ProbeSet("texts", [Example("a", "x"), Example("b", "x"), Example("a", "y")])
     with pytest.raises(DataError, match="texts holds no examples"):
         ProbeSet("texts", [])

@@ -375,7 +375,9 @@ def test_a_base_that_is_no_model_is_refused(folder: Callable[..., Path], tmp_pat
     path = adapter(lora(), folder("opt"), tmp_path / "adapter")
     with pytest.raises(CheckpointError, match=r"adapter' of .*adapter is an adapter, not a full model; give it with"):
         load_model(path, base_model=path)
-    with pytest.raises(CheckpointError, match=r"the base model '.*' of .*adapter is none: .* holds several adapters"):
+    with pytest.raises(
+        CheckpointError, match=r"the base model '.*' of .*adapter is not one: .* holds several adapters"
+    ):
         load_model(path, base_model=tmp_path / "adapter" / "..")
 
 

@@ -91,7 +91,7 @@ def test_a_folder_of_stages_stands_alone_or_after_its_base(folder: Folder, other
     found = Checkpoint.read([other, stages])
     assert (found.base, [t.kind for t in found.tunings]) == (other, ["prefix_tuning", "lora"])
     for paths in ([stages, folder("gpt2", "lora")], [folder("gpt2"), other, stages], [stages, stages]):
-        with pytest.raises(CheckpointError, match="a folder of stages stands alone, or after its base"):
+        with pytest.raises(CheckpointError, match="a folder of stages comes alone, or after its base"):
             Checkpoint.read(paths)
 
 

@@ -296,8 +296,8 @@ def test_code_that_is_not_needed_is_left_alone(folder: Callable[..., Path], tmp_
     ("make", "told"),
     [
         (lambda p: None, "there is no folder"),
-        (lambda p: p.mkdir(), "is no checkpoint.*it has nothing"),
-        (lambda p: (p.mkdir(), (p / "notes.txt").write_text("x")), "is no checkpoint.*notes.txt"),
+        (lambda p: p.mkdir(), "is not a checkpoint.*it has nothing"),
+        (lambda p: (p.mkdir(), (p / "notes.txt").write_text("x")), "is not a checkpoint.*notes.txt"),
         (lambda p: (p.mkdir(), (p / "checkpoint-20").mkdir()), "output of a Trainer.*checkpoint-20"),
         (
             lambda p: tuple((p / n).mkdir(parents=True) for n in ("checkpoint-9", "checkpoint-10")),

@@ -11,7 +11,7 @@ import pytest
 from rankscope.data.open import open_data
 from rankscope.data.probes import Example
 from rankscope.errors import DataError, OutputExists, UnknownName, UsageError
-from rankscope.scores.scoring import guessed, score, write_submission
+from rankscope.scores.join import guess_kind, score, write_submission
 
 METRICS = ["BLEU-1", "CIDEr"]
 SAID = ("a red five", "two digits", "nothing at all", "a seven")
@@ -50,7 +50,7 @@ def test_rows_of_one_image_score_as_the_image(rows: Path, tmp_path: Path) -> Non
 
 def test_rows_of_one_image_cannot_be_told_apart(rows: Path) -> None:
     said = {example.id: f"caption {i}" for i, example in enumerate(open_data(rows))}
-    with pytest.raises(DataError, match="4 of 4 images stand as several examples that were told different captions"):
+    with pytest.raises(DataError, match="4 of 4 images occur in several examples with different captions"):
         score(said, rows, metrics=METRICS)
     with pytest.raises(DataError, match=r"19 of 20 ids have no prediction \(391895-1, "):
         score({"391895-0": "a"}, rows, metrics=METRICS)
@@ -63,7 +63,7 @@ def test_prompts_about_one_image_are_samples_of_their_own() -> None:
     assert found.ids == ("ashort", "along", "bshort", "blong")
 
 
-def test_told_scores_of_answers_are_their_accuracy(tmp_path: Path) -> None:
+def test_given_scores_of_answers_are_their_accuracy(tmp_path: Path) -> None:
     data = fixtures_data.ofa_questions(tmp_path)  # 0.6|!+no&&1.0|!+yes
     ids = open_data(data).ids
     said = dict(zip(ids, ("yes", "no", "maybe", " Yes. "), strict=True))
@@ -88,18 +88,18 @@ def test_few_annotators_are_refused() -> None:
 
 def test_the_kind_is_told_by_the_data(tmp_path: Path) -> None:
     bare = [Example("1", "tell me", about={"task": "question"})]
-    assert guessed(bare) == "answers"
-    assert guessed([Example("1", "Where is it? ")]) == "answers"
-    assert guessed(list(open_data(fixtures_data.coco(tmp_path)))) == "captions"
+    assert guess_kind(bare) == "answers"
+    assert guess_kind([Example("1", "Where is it? ")]) == "answers"
+    assert guess_kind(list(open_data(fixtures_data.coco(tmp_path)))) == "captions"
     with pytest.raises(UnknownName, match="scored as captions, answers or labels; got 'words'"):
         score({"1": "a"}, bare, kind="words")
-    with pytest.raises(DataError, match="1 examples have no reference to score against, the first is '1'"):
+    with pytest.raises(DataError, match="1 examples have no reference to score against; the first is '1'"):
         score({"1": "a"}, bare)
 
 
 def test_labels_are_scored_by_number() -> None:
     data = [Example(str(i), text="a text", label=label) for i, label in enumerate((0, 2, 1, 2))]
-    assert guessed(data) == "labels"
+    assert guess_kind(data) == "labels"
     found = score({"0": "0", "1": "2", "2": "2", "3": "1"}, data, per_sample=True)
     assert (found.values, found.unit, found.images) == ({"accuracy": 50.0}, "%", 4)
     assert found.samples is not None
@@ -110,7 +110,9 @@ def test_labels_are_scored_by_number() -> None:
 
 def test_labels_that_cannot_be_scored_are_refused(tmp_path: Path) -> None:
     data = [Example(str(i), text="a text", label=i) for i in range(2)]
-    with pytest.raises(DataError, match=r"1 of 2 predictions are no number of a label \(the first is 'bad' of '1'\)"):
+    with pytest.raises(
+        DataError, match=r"1 of 2 predictions are not the number of a label \(the first is 'bad' for '1'\)"
+    ):
         score({"0": "0", "1": "bad"}, data)
     with pytest.raises(DataError, match="1 of 2 ids have no prediction"):
         score({"0": "0"}, data)
@@ -148,5 +150,5 @@ def test_a_submission_of_captions_is_by_image(rows: Path, tmp_path: Path) -> Non
     wanted = [{"image_id": name, "caption": "a five"} for name in fixtures_data.IDS]
     assert json.loads((tmp_path / "out.json").read_text()) == wanted
     named = fixtures_data.flickr_token(tmp_path / "flickr")
-    with pytest.raises(DataError, match=r"'1000092795.jpg' is no whole number, as the official format wants"):
+    with pytest.raises(DataError, match=r"'1000092795.jpg' is not a whole number, which the official format requires"):
         write_submission(dict.fromkeys(fixtures_data.FLICKR, "a"), named, tmp_path / "flickr.json")

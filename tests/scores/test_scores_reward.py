@@ -81,7 +81,7 @@ def test_what_cannot_be_rewarded_is_named(reward: CiderReward) -> None:
         reward(["1", "2"], ["a"])
     with pytest.raises(DataError, match="1 ids have no references among 60: 999"):
         reward(["1", "999"], ["a", "b"])
-    with pytest.raises(DataError, match=r"1 image\(s\) to count document frequencies over and needs at least 2"):
+    with pytest.raises(DataError, match=r"1 image\(s\) to count document frequencies over, and needs at least 2"):
         CiderReward({"1": ["a"]})
     with pytest.raises(DataError, match=r"1 of 2 images have no list of references: \['2'\]"):
         CiderReward({"1": ["a"], "2": []})

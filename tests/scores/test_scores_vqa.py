@@ -302,7 +302,7 @@ def test_two_runs_differ_with_a_paired_interval() -> None:
     [
         ({1: "a"}, {1: ["a"] * 10, 2: ["b"] * 10}, r"1 of 2 ids have no prediction \(2\)"),
         ({1: "a", 2: "b"}, {1: ["a"] * 10}, r"1 of 2 predictions have no annotations \(2\)"),
-        ({1: 5}, {1: ["5"] * 10}, "1 of 1 answers are no text, such as 5 of 1"),
+        ({1: 5}, {1: ["5"] * 10}, "1 of 1 answers are not text, such as 5 for 1"),
         ({1: "a"}, {1: []}, "1 of 1 questions have no answers: 1"),
         ({1: "a"}, {1: "aaaaaaaaaa"}, "question 1 has 'aaaaaaaaaa' where a list of answers was expected"),
         ({}, {}, "nothing to score"),

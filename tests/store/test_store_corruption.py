@@ -351,7 +351,7 @@ def test_a_hostile_name_in_the_index_is_never_followed(runs: Path, tmp_path: Pat
     value = unseal(index)
     for name in NAMES:
         index.write_bytes(document(sealed(hostile(value, name))))  # type: ignore[arg-type]
-        with pytest.raises(StoreCorrupt, match=r"index\.json: no commit of a shard"):
+        with pytest.raises(StoreCorrupt, match=r"index\.json: not a commit of a shard"):
             open_run(tmp_path / "run")
     assert len(NAMES) == 13
 

@@ -16,7 +16,7 @@ from store_tools import PLAN, SITES, collect, contents, expected, manifest
 
 from rankscope.errors import DataError, MissingTool, NonFinite, OutputExists, StoreCorrupt, UnsafeError, UsageError
 from rankscope.store import Writer, export_run, import_features, open_run, tree_digest
-from rankscope.store.tables import site_name
+from rankscope.store.foreign import site_name
 
 TORCHLENS = Path(__file__).parent / "torchlens"
 """Saved by TorchLens 2.7.0: a linear map, a ReLU and a linear map on five samples; without its ``metadata.pkl``."""
@@ -94,7 +94,7 @@ def test_columns_of_vectors_become_a_run(tmp_path: Path) -> None:
         assert run.rows_at("embedding.output").keys() == [(i, -1, "pooled") for i in "abc"]
         assert run.rows_at("tokens.output").keys() == [("a", 0, "text"), ("b", 0, "text"), ("b", 1, "text")]
         assert run.features("tokens.output")[:, 0].tolist() == [1, 2, 3]
-        assert "count was left out: it is no column of vectors" in run.manifest.notes
+        assert "count was left out: it is not a column of vectors" in run.manifest.notes
 
 
 def test_activations_cached_by_saelens_become_a_run(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ def test_a_check_is_printed_and_its_status_tells(rankscope_: Callable, tmp_path:
     done = rankscope_("data", "check", f"{data}:train", "--no-restval")
     assert done.code == 0, done.err
     assert "1 examples (train 1); 1 images, 5 targets" in done.out
-    assert "notice  1 × restval is no part of train" in done.out
+    assert "notice  1 × restval is not part of train" in done.out
     (tmp_path / "val2014" / fixtures_data.coco_name(0)).unlink()
     done = rankscope_("data", "check", data, "--json")
     told = json.loads(done.out)

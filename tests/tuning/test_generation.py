@@ -19,7 +19,7 @@ from rankscope.models.load import load_model
 from rankscope.models.prefix_live import attach_prefix, new_prefix
 from rankscope.models.reader import reader
 from rankscope.models.stacks import sites
-from rankscope.scores.scoring import score
+from rankscope.scores.join import score
 from rankscope.tuning import SpectrumCallback, generate, read_spectra, train
 from rankscope.tuning.generation import continuations, prompt_inputs, prompt_reader
 from rankscope.tuning.scst import PLAIN, ScstTrainer, caption_log_probability

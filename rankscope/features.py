@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -171,15 +170,3 @@ def samples_in_groups(rows: Rows, groups: int) -> Tensor:
     present, place = torch.unique(rows.sample, return_inverse=True)
     count = min(groups, len(present))
     return place * count // len(present)
-
-
-def concatenate(parts: Sequence[Rows]) -> Rows:
-    """Rows one after another; all must name the same samples."""
-    if any(part.ids != parts[0].ids for part in parts):
-        raise UsageError("rows of different probe sets cannot be joined")
-    return Rows(
-        torch.cat([p.sample for p in parts]),
-        torch.cat([p.position for p in parts]),
-        torch.cat([p.role for p in parts]),
-        parts[0].ids,
-    )

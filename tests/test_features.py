@@ -9,7 +9,6 @@ from rankscope.features import (
     Grid,
     Rows,
     common,
-    concatenate,
     first_difference,
     samples_in_groups,
 )
@@ -73,12 +72,6 @@ def test_features_are_taken_with_their_rows() -> None:
     taken = Features(torch.arange(6.0).view(3, 2), rows([0, 1, 2]), Site("decoder", "0")).take(torch.tensor([2, 0]))
     assert taken.x.tolist() == [[4.0, 5.0], [0.0, 1.0]]
     assert taken.rows.sample_ids == ("c", "a")
-
-
-def test_rows_of_different_probe_sets_are_not_joined() -> None:
-    with pytest.raises(UsageError, match="different probe sets"):
-        concatenate([rows([0]), rows([0], ids=("x",))])
-    assert len(concatenate([rows([0]), rows([1])])) == 2
 
 
 def test_a_grid_counts_positions_over_real_columns_only() -> None:

@@ -48,29 +48,6 @@ def leading_subspace(moments: Moments, k: int) -> Tensor:
     return leading_axes_of(moments, k).vectors
 
 
-def spectral_gap(moments: Moments, *, k: int | None = None) -> Tensor:
-    r"""The gap :math:`\lambda_k/\lambda_{k+1}` at the cut, to be printed beside any angle between subspaces.
-
-    One or more; near 1 the cut runs through a degenerate block and the subspace is not determined (Davis & Kahan 1970:
-    :math:`\sin\theta \le \|E\|/\mathrm{gap}`). Infinite where the rank is ``k``.
-
-    Args:
-        moments: moments of one run, leading dimensions ``*``.
-        k: dimensions; :func:`subspace_size` of the width by default.
-
-    Returns:
-        ``(*,)`` ratios without unit.
-
-    Raises:
-        UsageError: if k is not between 1 and d - 1.
-    """
-    width = moments.width
-    k = subspace_size(width) if k is None else k
-    require_subspace(k, width - 1, moments.rows)
-    values = torch.linalg.eigvalsh(moments.scatter).flip(-1).clamp(min=0)
-    return values[..., k - 1] / values[..., k]
-
-
 def overlap_between(a: Moments, b: Moments, *, k: int | None = None) -> Tensor:
     r"""Overlap of two leading subspaces; the rows need not align.
 
@@ -160,24 +137,6 @@ def variance_captured(fit: PairMoments, evaluate: PairMoments, *, k: int | None 
     basis = leading_subspace(fit.a, subspace_size(width) if k is None else k)
     inside = trace(basis.mT @ evaluate.b.scatter @ basis) / variation(evaluate.b)
     return inside.where(variation(fit.a) > 0, torch.nan)
-
-
-def chance_of_variance_captured(tuned: Moments, k: int) -> tuple[float, Tensor]:
-    r"""Mean and standard deviation of the variance captured by a random subspace.
-
-    The mean is ``k/d``; the standard deviation
-    :math:`\sqrt{2k(d-k)(d\sum_i p_i^2 - 1) / (d^2(d-1)(d+2))}` with :math:`p` the tuned run's normalised eigenvalues.
-
-    Args:
-        tuned: moments of the tuned run, leading dimensions ``*``.
-        k: dimensions.
-
-    Returns:
-        The mean, and ``(*,)`` standard deviations, both without unit.
-    """
-    d = tuned.width
-    purity = tuned.scatter.square().sum((-2, -1)) / variation(tuned).square()
-    return k / d, (2 * k * (d - k) * (d * purity - 1) / (d**2 * (d - 1) * (d + 2))).clamp(min=0).sqrt()
 
 
 COMPARISONS = (

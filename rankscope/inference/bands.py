@@ -9,10 +9,9 @@ large difference, which flips alike everywhere, would make them too narrow.
 from __future__ import annotations
 
 from itertools import product
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
-from scipy import stats
 from torch import Tensor
 
 from rankscope.errors import NotComparable, UsageError
@@ -93,29 +92,3 @@ def _signs(groups: int, flips: int, generator: torch.Generator | None) -> Tensor
         return torch.tensor([(1.0, *rest) for rest in product((1.0, -1.0), repeat=groups - 1)])
     drawn = torch.randint(0, 2, (flips, groups), generator=generator) * 2.0 - 1.0
     return torch.cat([torch.ones(1, groups), drawn])
-
-
-def false_discoveries(p: Tensor, *, method: Literal["bh", "by"] = "by") -> Tensor:
-    """p-values adjusted so that a threshold bounds the expected share of false discoveries.
-
-    Benjamini & Hochberg 1995 (``bh``, for independent or positively dependent tests), Benjamini & Yekutieli 2001
-    (``by``, for any dependence).
-
-    Args:
-        p: ``(s,)`` p-values; NaN, an untested site, stays NaN and does not count.
-        method: which.
-
-    Returns:
-        ``(s,)`` adjusted p-values.
-
-    Raises:
-        UsageError: for another method, or p-values outside 0…1.
-    """
-    tested = p.isfinite()
-    if method not in ("bh", "by") or ((p[tested] < 0) | (p[tested] > 1)).any():
-        raise UsageError(f"false discoveries are controlled by bh or by, from p-values in 0..1; got {method!r}")
-    adjusted = torch.full_like(p, torch.nan, dtype=torch.float64)
-    if tested.any():
-        controlled = stats.false_discovery_control(p[tested].cpu().numpy(), method=method)
-        adjusted[tested] = torch.as_tensor(controlled, dtype=torch.float64, device=p.device)
-    return adjusted

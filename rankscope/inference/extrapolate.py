@@ -25,11 +25,6 @@ class Curve(NamedTuple):
     values: tuple[Tensor, ...]
     """For each level the values of its disjoint parts, ``(parts,)``."""
 
-    @property
-    def means(self) -> Tensor:
-        """``(m,)`` mean value at each level."""
-        return torch.stack([v.mean() for v in self.values])
-
 
 class Law(NamedTuple):
     """How a measure goes to its limit."""

@@ -53,13 +53,6 @@ class Decomposition:
     """Whether the mean over rows was taken away."""
     norm: Tensor
     """``(*,)`` Frobenius norm of the features as they are stored, before centring; their rounding scales with it."""
-    clipped: int = 0
-    """How many eigenvalues came out negative and were set to zero."""
-
-    @property
-    def route(self) -> str:
-        """The route; where matrices of the batch took several, each of them, joined by ``+``."""
-        return "+".join(sorted(set(self.routes)))
 
 
 class Axes(NamedTuple):
@@ -97,19 +90,17 @@ def singular_values(x: Tensor, *, centre: bool = False) -> Decomposition:
             f"features must be finite; matrix {int((~torch.isfinite(norm)).nonzero()[0])} of the batch is not"
         )
     if max(n, d) * r * r <= _DIRECT:
-        values, routes, clipped = _direct(flat, centre=centre), ["direct"] * len(flat), torch.zeros(len(flat))
+        values, routes = _direct(flat, centre=centre), ["direct"] * len(flat)
     else:
         gram = _gram(flat, centre=centre)
-        values, clipped, _ = _roots(gram)
+        values, _ = _roots(gram)
         routes = ["kernel" if n < d else "gram"] * len(flat)
         known = r - 1 if centre and n <= d else r  # the centred rows sum to zero: the last value is zero by algebra
         for i in _unresolved(values[:, :known], max(n, d), _TOLERANCE.get(x.dtype, _NARROW)):
-            values[i], routes[i], clipped[i] = _direct(flat[i : i + 1], centre=centre)[0], "direct", 0
+            values[i], routes[i] = _direct(flat[i : i + 1], centre=centre)[0], "direct"
     if centre and n <= d:
         values[:, r - 1 :] = 0
-    return Decomposition(
-        values.reshape(*batch, r), tuple(routes), x.dtype, n, d, centre, norm.reshape(batch), int(clipped.sum())
-    )
+    return Decomposition(values.reshape(*batch, r), tuple(routes), x.dtype, n, d, centre, norm.reshape(batch))
 
 
 def singular_values_of(moments: Moments, *, centre: bool = True, dtype: torch.dtype = torch.float32) -> Decomposition:
@@ -130,7 +121,7 @@ def singular_values_of(moments: Moments, *, centre: bool = True, dtype: torch.dt
     batch, d = gram.shape[:-2], moments.width
     counts = moments.rows.reshape(-1)
     n = int(counts.max()) if len(counts) else 0
-    values, clipped, beyond = _roots(gram.reshape(-1, d, d))
+    values, beyond = _roots(gram.reshape(-1, d, d))
     if (beyond > 20 * UNIT * math.sqrt(max(n, d, 1))).any():
         warnings.warn("negative eigenvalues beyond rounding: the precision of the moments is spent", RuntimeWarning, 2)
     possible = torch.arange(d, device=values.device) < (counts - int(centre))[:, None]
@@ -138,7 +129,7 @@ def singular_values_of(moments: Moments, *, centre: bool = True, dtype: torch.dt
     values = torch.where(possible, values, 0)[:, :r]
     norm = moments.gram.diagonal(dim1=-2, dim2=-1).sum(-1).clamp(min=0).sqrt()
     routes = ("moments",) * len(values)
-    return Decomposition(values.reshape(*batch, r), routes, dtype, n, d, centre, norm, int(clipped.sum()))
+    return Decomposition(values.reshape(*batch, r), routes, dtype, n, d, centre, norm)
 
 
 def leading_axes_of(moments: Moments, k: int, *, centre: bool = True) -> Axes:
@@ -194,12 +185,12 @@ def _gram(flat: Tensor, *, centre: bool) -> Tensor:
     return gram
 
 
-def _roots(gram: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def _roots(gram: Tensor) -> tuple[Tensor, Tensor]:
     """Roots of the eigenvalues of each matrix of a batch ``(b, r, r)``, each solve checked.
 
     Returns:
-        the roots ``(b, r)``, descending, 0 for a negative eigenvalue; how many those were ``(b,)``; and the worst of
-        them, ``(b,)``, as a share of the largest eigenvalue.
+        the roots ``(b, r)``, descending, 0 for a negative eigenvalue; and the most negative eigenvalue, ``(b,)``, as a
+        share of the largest.
     """
     device = gram.device
     solved = torch.linalg.eigvalsh(gram.cpu() if gram.shape[-1] <= _ON_CPU else gram).to(device)
@@ -210,7 +201,7 @@ def _roots(gram: Tensor) -> tuple[Tensor, Tensor, Tensor]:
             raise RankscopeError("the eigenvalues of a Gram matrix do not add up to its trace, on the CPU neither")
     negative = solved.clamp(max=0)
     worst = -negative[:, 0] / solved[:, -1].clamp(min=torch.finfo(torch.float64).tiny) if solved.numel() else negative
-    return solved.flip(-1).clamp(min=0).sqrt(), (solved < 0).sum(-1), worst
+    return solved.flip(-1).clamp(min=0).sqrt(), worst
 
 
 def _disagrees(solved: Tensor, gram: Tensor) -> Tensor:

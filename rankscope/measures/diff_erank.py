@@ -52,19 +52,6 @@ def erank_of_samples(x: Tensor, sample: Tensor) -> Tensor:
     return torch.stack(logs).mean().exp() if logs else x.new_zeros((), dtype=torch.float64)
 
 
-def erank_diff(untrained: Tensor, trained: Tensor, sample: Tensor) -> Tensor:
-    """Diff-eRank: the effective rank of the untrained model less that of the trained one, on the same rows: a scalar.
-
-    Training lowers the rank, and in the paper a larger difference goes with a better model; so lower is not worse.
-
-    Args:
-        untrained: ``(n, d)`` features of the randomly initialised model.
-        trained: ``(n, d)`` features of the trained one.
-        sample: ``(n,)`` sample of each row.
-    """
-    return erank_of_samples(untrained, sample) - erank_of_samples(trained, sample)
-
-
 DEFINITION = Definition(
     name="diff-erank",
     function=erank_of_samples,

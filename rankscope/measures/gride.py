@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import torch
 from torch import Tensor
 
@@ -14,17 +12,6 @@ from rankscope.measures.neighbours import nearest
 
 _STEPS = 200
 """Halvings of the bracket of the dimension: more than float64 has digits."""
-
-
-class Scale(NamedTuple):
-    """The dimension that the data show at one scale."""
-
-    n1: int
-    """The nearer of the two neighbours; the further is its double."""
-    distance: float
-    """The mean distance to the two."""
-    dimension: float
-    """The estimate at that scale."""
 
 
 @each_matrix
@@ -58,7 +45,7 @@ def gride(x: Tensor, sample: Tensor | None = None, *, n1: int = 2, n2: int | Non
     n2 = 2 * n1 if n2 is None else n2
     if not 1 <= n1 < n2:
         raise UsageError(f"GRIDE takes neighbours 1 <= n1 < n2; got {n1} and {n2}")
-    distances = nearest(x, n2, sample=sample).distances
+    distances = nearest(x, n2, sample=sample)
     return _root((distances[:, n2 - 1] / distances[:, n1 - 1]).log(), n1, n2)
 
 
@@ -73,18 +60,6 @@ def _root(logs: Tensor, n1: int, n2: int) -> Tensor:
             score = score + (n2 - n1 - 1) * (logs / -torch.expm1(-d * logs)).sum()
         low, high = torch.where(score > 0, d, low), torch.where(score > 0, high, d)
     return (low * high).sqrt()
-
-
-def gride_scales(x: Tensor, sample: Tensor | None = None, *, largest: int = 64) -> tuple[Scale, ...]:
-    """:func:`gride` at n1 = 1, 2, 4, … up to ``largest``: the dimension against the scale at which it is seen.
-
-    Raises:
-        DataError: if a row has fewer than twice ``largest`` others.
-    """
-    powers = [2**i for i in range(largest.bit_length())]
-    distances = nearest(x, 2 * powers[-1], sample=sample).distances
-    pairs = [(n, distances[:, n - 1], distances[:, 2 * n - 1]) for n in powers]
-    return tuple(Scale(n, float((a + b).mean() / 2), float(_root((b / a).log(), n, 2 * n))) for n, a, b in pairs)
 
 
 DEFINITION = Definition(

@@ -37,7 +37,7 @@ def levina_bickel(x: Tensor, sample: Tensor | None = None, *, k: int = 20) -> Te
     """
     if k < 2:
         raise UsageError(f"the estimate takes at least 2 neighbours; got {k}")
-    distances = nearest(x, k, sample=sample).distances
+    distances = nearest(x, k, sample=sample)
     inverse = (distances[:, -1:] / distances[:, :-1]).log().mean(-1)
     return 1 / inverse.mean()
 

@@ -36,7 +36,7 @@ def aspect(rows: int, columns: int) -> float:
 
 
 @lru_cache(maxsize=64)
-def _law(beta: float) -> tuple[Tensor, Tensor]:
+def law(beta: float) -> tuple[Tensor, Tensor]:
     """Midpoints x, descending, and the probability of each: two ``(_NODES,)`` tensors."""
     theta = (torch.arange(_NODES, dtype=torch.float64) + 0.5) * (math.pi / _NODES)
     x = 1 + beta + 2 * math.sqrt(beta) * theta.cos()
@@ -44,66 +44,14 @@ def _law(beta: float) -> tuple[Tensor, Tensor]:
     return x, mass / mass.sum()
 
 
-def expectation(function: Callable[[Tensor], Tensor], beta: float) -> float:
-    """The mean of a function of the squared singular value x under the law with ratio β."""
-    x, mass = _law(beta)
-    return float((function(x) * mass).sum())
-
-
-def upper_share(function: Callable[[Tensor], Tensor], share: float, beta: float) -> float:
-    """The fraction of the values, the largest first, that holds a share of the total of a function of x."""
-    x, mass = _law(beta)
-    total = (function(x) * mass).cumsum(0)
-    below = torch.searchsorted(total, share * total[-1]).clamp(max=_NODES - 1)
-    before = total[below - 1] if below > 0 else torch.zeros_like(total[0])
-    part = (share * total[-1] - before) / (total[below] - before)
-    return float(mass[:below].sum() + part * mass[below])
-
-
 def median(beta: float) -> float:
     """The median of the squared singular value under the law with ratio β."""
-    x, mass = _law(beta)
+    x, mass = law(beta)
     total = mass.cumsum(0)
     i = int(torch.searchsorted(total, torch.tensor(0.5, dtype=torch.float64)))
     part = float((0.5 - (total[i] - mass[i])) / mass[i])
     step = float(x[i] - x[min(i + 1, _NODES - 1)])
     return float(x[i]) + (0.5 - part) * step
-
-
-def edges(rows: int, columns: int, *, variance: float = 1.0) -> tuple[float, float]:
-    r"""The ends of the spectrum of noise: σ²(1 ∓ √γ)² with γ = d/n, of eigenvalues of XᵀX/n.
-
-    Marchenko & Pastur, "Distribution of eigenvalues for some sets of random matrices", 1967.
-
-    Raises:
-        UsageError: if there is no row or no column.
-    """
-    aspect(rows, columns)
-    root = math.sqrt(columns / rows)
-    return variance * (1 - root) ** 2, variance * (1 + root) ** 2
-
-
-def spike_eigenvalue(spike: float, rows: int, columns: int) -> float:
-    """Where a population eigenvalue ℓ above noise of variance one shows in a sample of n rows: ℓ(1 + γ/(ℓ - 1)), or the
-    upper edge where ℓ ≤ 1 + √γ hides in the noise.
-
-    Baik, Ben Arous & Péché, Ann. Probab. 33 (2005), arXiv math/0403022.
-    """
-    gamma = columns / rows
-    if spike <= 1 + math.sqrt(gamma):
-        return edges(rows, columns)[1]
-    return spike * (1 + gamma / (spike - 1))
-
-
-def spike_overlap(spike: float, rows: int, columns: int) -> float:
-    """The squared cosine between a population direction of eigenvalue ℓ and its sample eigenvector; 0 below the edge.
-
-    Benaych-Georges & Nadakuditi, Adv. Math. 227 (2011), arXiv 0910.2120.
-    """
-    gamma = columns / rows
-    if spike <= 1 + math.sqrt(gamma):
-        return 0.0
-    return (1 - gamma / (spike - 1) ** 2) / (1 + gamma / (spike - 1))
 
 
 def noise_variance(s: Tensor, rows: int, columns: int) -> Tensor:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import torch
 from torch import Tensor
 
@@ -16,16 +14,7 @@ _SPARE = 4
 """Further candidates, of which exact distances choose: the first search is by inner products and rounds."""
 
 
-class Neighbours(NamedTuple):
-    """What lies nearest to each different row."""
-
-    distances: Tensor
-    """``(m, k)`` float64 distances, ascending, none zero."""
-    duplicates: int
-    """How many rows were the same as an earlier one and were left out."""
-
-
-def nearest(x: Tensor, k: int, *, sample: Tensor | None = None) -> Neighbours:
+def nearest(x: Tensor, k: int, *, sample: Tensor | None = None) -> Tensor:
     """Distances from each row to its k nearest, duplicates removed and, if told, one of each other sample at most.
 
     A row that stands twice has a neighbour at distance zero, which sends the estimators to zero or infinity; so of equal
@@ -56,7 +45,7 @@ def nearest(x: Tensor, k: int, *, sample: Tensor | None = None) -> Neighbours:
     owner = owner if choices < m else None
     z = z - z.mean(0)
     blocks = [_block(z, rows, k, owner) for rows in torch.arange(m, device=z.device).split(max(1, _BLOCK // m))]
-    return Neighbours(torch.cat(blocks), len(x) - m)
+    return torch.cat(blocks)
 
 
 def _block(z: Tensor, rows: Tensor, k: int, owner: Tensor | None) -> Tensor:

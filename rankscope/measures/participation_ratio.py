@@ -104,11 +104,6 @@ def clustered_participation_ratio(moments: ClusterMoments) -> Tensor:
     return torch.where(trace > 0, above / below, 0.0)
 
 
-def participation_ratio_of_rows(x: Tensor, sample: Tensor) -> Tensor:
-    """:func:`clustered_participation_ratio` of ``(n, d)`` features whose row i is of sample ``sample[i]``."""
-    return clustered_participation_ratio(ClusterMoments.of(x, sample, shift=x.double().mean(0)))[0]
-
-
 def naive_participation_ratio(moments: Moments) -> Tensor:
     """:func:`participation_ratio` from moments with leading dimensions ``*``, without an eigenvalue: ``(*,)``."""
     trace = moments.trace

@@ -9,48 +9,28 @@ not known, so here that is a named choice. The number depends on L and d (on Gau
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import partial
-from typing import Literal, NamedTuple, get_args
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from rankscope.definition import Definition
-from rankscope.errors import DataError, UsageError
 from rankscope.linalg.svd import singular_values
 from rankscope.measures.energy import crossing, first_reaching
-from rankscope.measures.gaussian import gaussian_ratio
 from rankscope.measures.hill import weights
 
 SHARE = 0.9
 """The share of the sum of singular values that the paper asks for."""
 
-Length = Literal["relative", "pad", "truncate", "ratio", "equal"]
+Length = Literal["relative", "pad", "truncate", "ratio"]
 """How samples of different length are averaged. ``relative``: their cumulative curves at the same fraction of their
 length. ``pad``: zeros after the shorter ones, over the longest length. ``truncate``: only the positions that all have, over
-the shortest. ``ratio``: the mean of the ratios of the samples. ``equal``: refuse. On equal lengths the first three and the
+the shortest. ``ratio``: the mean of the ratios of the samples. On equal lengths the first three and the
 last are the same number, the paper's."""
 
 _BLOCK = 1 << 22
 """Numbers of samples of equal length that are decomposed together."""
-
-
-class PaperRatio(NamedTuple):
-    """The ratio with what is needed to read it."""
-
-    value: Tensor
-    """The percentage, a float64 scalar."""
-    step: float
-    """The grid step 100 / min(L, d) of the length that was averaged over."""
-    reference: float
-    """What independent Gaussian numbers of the samples' shapes score, in per cent, before rounding up to the grid."""
-    curve: Tensor
-    """``(r,)`` the averaged cumulative curve."""
-    samples: int
-    """How many samples entered."""
-    lengths: tuple[int, int]
-    """The least and greatest L."""
 
 
 def spectrum_ratio(s: Tensor, share: float = SHARE) -> Tensor:
@@ -108,39 +88,6 @@ def _rows_by_sample(sample: Tensor) -> tuple[Tensor, Tensor]:
     return counts, torch.argsort(place, stable=True)
 
 
-def average_curve(spectra: Sequence[Tensor], *, length: Length = "relative") -> Tensor:
-    """The cumulative curve of the paper, averaged over samples; samples that are all zero have none and are left out.
-
-    Args:
-        spectra: the singular values of each sample, descending.
-        length: how samples of different length are averaged (:data:`Length`; for ``ratio`` the curve is that of
-            ``relative``).
-
-    Returns:
-        ``(r,)`` float64, which ends at 1; empty where there is no sample.
-
-    Raises:
-        DataError: if the lengths must be equal and are not.
-        UsageError: if the choice is unknown.
-    """
-    if length not in get_args(Length):
-        raise UsageError(f"lengths are averaged by one of {', '.join(get_args(Length))}; got {length!r}")
-    shares = [weights(s, base="sigma") for s in spectra if s.numel() and s.max() > 0]
-    if not shares:
-        return torch.zeros(0, dtype=torch.float64)
-    sizes = [len(p) for p in shares]
-    if length == "equal" and min(sizes) != max(sizes):
-        raise DataError(
-            f"samples have spectra of {min(sizes)} to {max(sizes)} values; choose how to average their lengths"
-        )
-    r = min(sizes) if length == "truncate" else max(sizes)
-    total = shares[0].new_zeros(r)
-    for p in shares:
-        curve = p.cumsum(0)
-        total += _stretched(curve, r) if length in ("relative", "ratio") else _cut(curve, r)
-    return total / total[-1]
-
-
 def _cut(curve: Tensor, r: int) -> Tensor:
     return torch.cat([curve[:r], curve[-1:].expand(max(0, r - len(curve)))])
 
@@ -153,45 +100,6 @@ def _stretched(curve: Tensor, r: int) -> Tensor:
     low = at.floor().long().clamp(max=len(curve) - 1)
     padded = torch.cat([curve.new_zeros(1), curve])
     return padded[low] + (at - low) * (padded[low + 1] - padded[low])
-
-
-def paper_ratio(x: Tensor, sample: Tensor, *, length: Length = "relative", share: float = SHARE) -> PaperRatio:
-    """The ratio per sample, averaged over samples, with its step and its Gaussian reference.
-
-    The value lies between the step and 100; it does not change when all features are scaled or turned. Where every
-    sample is zero it is 0.
-
-    Kim, Lee, Shim & Shim, Findings of EMNLP 2024 (arXiv 2411.00029), section 2.3, as reconstructed by others.
-
-    Args:
-        x: ``(n, d)`` features.
-        sample: ``(n,)`` sample of each row.
-        length: how samples of different length are averaged (:data:`Length`).
-        share: the share of the sum of singular values to reach.
-
-    Raises:
-        DataError: if no sample has more than one row, or the lengths must be equal and are not.
-        NonFinite: if a feature is NaN or infinite.
-        UsageError: if the choice of lengths is unknown.
-    """
-    counts, _ = _rows_by_sample(sample)
-    if not len(counts) or int(counts.max()) < 2:
-        raise DataError(
-            "the ratio per sample needs samples of several rows; every sample here has one (collect tokens)"
-        )
-    spectra = sample_spectra(x, sample)
-    curve = average_curve(spectra, length=length)
-    if length == "ratio":
-        value = torch.stack([spectrum_ratio(s, share) for s in spectra]).mean()
-    else:
-        steps = torch.diff(curve, prepend=curve.new_zeros(1)) if len(curve) else curve
-        value = spectrum_ratio(steps.clamp(min=0), share)
-    sizes, times = torch.unique(counts, return_counts=True)
-    references = [gaussian_ratio(n, x.shape[1], share=share) for n in sizes.tolist()]
-    reference = sum(r * m for r, m in zip(references, times.tolist(), strict=True)) / len(counts)
-    return PaperRatio(
-        value, 100 / max(len(curve), 1), 100 * reference, curve, len(counts), (int(counts.min()), int(counts.max()))
-    )
 
 
 def curves_of_samples(x: Tensor, sample: Tensor, *, length: Length = "relative") -> Tensor:
@@ -233,11 +141,6 @@ def crossing_of_curve(curve: Tensor) -> Tensor:
 def spectrum_crossing(s: Tensor, share: float = SHARE) -> Tensor:
     """What :func:`spectrum_ratio` rounds up to the grid of 100 / r, in per cent: ``(*,)`` float64."""
     return 100 * crossing(s, share) / max(s.shape[-1], 1)
-
-
-def ratio_of_samples(x: Tensor, sample: Tensor, *, length: Length = "relative") -> Tensor:
-    """The value of :func:`paper_ratio`: a scalar in per cent."""
-    return paper_ratio(x, sample, length=length).value
 
 
 _CITATION = "Kim, Lee, Shim & Shim, Findings of EMNLP 2024 (arXiv 2411.00029), section 2.3, as reconstructed by others"

@@ -30,11 +30,6 @@ def stable_rank(s: Tensor) -> Tensor:
     return hill(s, math.inf, base="lambda")
 
 
-def nesum(s: Tensor) -> Tensor:
-    """NESum, Σλ/λ₁ of the covariance: :func:`stable_rank` of the centred features (He & Ozay, ICML 2022)."""
-    return stable_rank(s)
-
-
 _BIAS = "falls mildly with few rows; nearly none where one direction dominates (isotropic: nd / (sqrt n + sqrt d)^2)"
 
 DEFINITIONS = (
@@ -51,7 +46,7 @@ DEFINITIONS = (
     ),
     Definition(
         name="nesum",
-        function=nesum,
+        function=stable_rank,
         reads="spectrum",
         scale="log",
         formula="sum lambda / lambda_1 of the covariance: the same as stable-rank",

@@ -45,7 +45,7 @@ def two_nn(x: Tensor, sample: Tensor | None = None, *, method: Literal["mle", "l
         NonFinite: if a feature is NaN or infinite.
         UsageError: if the method is neither.
     """
-    distances = nearest(x, 2, sample=sample).distances
+    distances = nearest(x, 2, sample=sample)
     logs = (distances[:, 1] / distances[:, 0]).log().sort().values
     n = len(logs)
     if method == "mle":

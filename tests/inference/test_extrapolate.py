@@ -39,7 +39,7 @@ def test_participation_ratio_from_half_as_many_rows_as_features() -> None:
     found = [curve(256, "participation-ratio-naive", seed) for seed in range(6)]
     limits = torch.stack([extrapolate(c, "participation-ratio-naive", width=D) for c in found])
     assert_close(limits.mean().item(), TRUE["participation-ratio-naive"], rtol=0.06, atol=0)
-    naive = torch.stack([c.means[0] for c in found]).mean()
+    naive = torch.stack([c.values[0].mean() for c in found]).mean()
     assert_close(1 / naive, torch.tensor(1 / 28.2808 + 1 / 256).double(), rtol=0.05, atol=0)
     assert naive < 0.95 * TRUE["participation-ratio-naive"]
 
@@ -48,7 +48,7 @@ def test_participation_ratio_from_half_as_many_rows_as_features() -> None:
 def test_entropy_of_eigenvalues_is_quadratic(n: int) -> None:
     found = curve(n, "entropy-rank")
     assert_close(extrapolate(found, "entropy-rank", width=D).item(), TRUE["entropy-rank"], rtol=0.04, atol=0)
-    assert found.means[0] < 0.93 * TRUE["entropy-rank"]
+    assert found.values[0].mean() < 0.93 * TRUE["entropy-rank"]
 
 
 def test_entropy_of_singular_values_needs_two_rows_a_feature_in_the_smallest_part() -> None:

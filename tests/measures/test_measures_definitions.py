@@ -21,8 +21,8 @@ from rankscope.linalg.svd import singular_values
 from rankscope.measures.hill import hill
 
 MODULES = [m.name for m in pkgutil.iter_modules(rankscope.measures.__path__)]
-WITHOUT = {"gaussian", "neighbours"}
-"""Modules that hold a reference or a search, and no number."""
+WITHOUT = {"neighbours"}
+"""Modules that define no number: the search that the estimators of intrinsic dimension share."""
 
 
 def definitions(module: str) -> tuple[Definition | WeightDefinition, ...]:

@@ -28,7 +28,6 @@ from rankscope.errors import (
     UnsafeError,
     UsageError,
 )
-from rankscope.features import concatenate
 from rankscope.sites import Site
 from rankscope.store import Batch, Manifest, Writer, discard, is_run, open_run, pack
 
@@ -76,8 +75,8 @@ def test_chunks_hold_whole_samples_and_together_everything(
     seen = [set(rows["decoder"].sample_ids) for _, rows in pieces]
     assert sum(len(s) for s in seen) == 10 == len(set.union(*seen))
     assert all(set(rows["decoder"].sample_ids) == set(rows["vision"].sample_ids) for _, rows in pieces)
-    rows = concatenate([rows["decoder"] for _, rows in pieces])
-    order = torch.argsort(rows.sample * 100 + rows.position)
+    place = torch.cat([rows["decoder"].sample * 100 + rows["decoder"].position for _, rows in pieces])
+    order = torch.argsort(place)
     assert torch.equal(torch.cat([x[Site.parse("decoder.1")] for x, _ in pieces])[order], expected("decoder.1"))
     only, places = next(run.chunks("vision"))
     assert list(only) == [Site.parse("vision.0")]

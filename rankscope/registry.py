@@ -205,7 +205,6 @@ def _custom(function: Callable[[Tensor], Tensor]) -> Definition:
     return Definition(
         name=name.replace("_", "-"),
         function=checked,
-        reads="spectrum",
         formula=text[0] if text else f"{name}(sigma)",
         citation="the caller's own",
         low="?",

@@ -125,7 +125,6 @@ COMPARISONS = (
     Comparison(
         name="cka",
         function=cka,
-        reads="moments",
         formula="HSIC1(X, Y) / sqrt(HSIC1(X, X) HSIC1(Y, Y)), linear kernels, diagonals left out",
         citation="Kornblith et al., ICML 2019, eq. 4; estimator of Song et al., JMLR 13, 2012, eq. 4",
         low="about 0 (may be slightly negative)",
@@ -136,10 +135,8 @@ COMPARISONS = (
     Comparison(
         name="cka-biased",
         function=cka_biased,
-        reads="moments",
         formula="|Xc' Yc|_F^2 / (|Xc' Xc|_F |Yc' Yc|_F)",
         citation="Kornblith et al., ICML 2019, eq. 5",
-        low="0",
         high="1",
         enough=4,
         bias="upwards with d/n; cka is the same quantity debiased",

@@ -83,7 +83,6 @@ COMPARISON = Comparison(
     reads="rows",
     formula="mean over rows of |Nk(x) & Nk(y)| / k, cosine neighbours of other samples, k = 10",
     citation="Huh et al., ICML 2024, arXiv 2405.07987, appendix A",
-    low="0",
     high="1",
     bias="downwards with n (neighbours come closer together): compare at equal n only",
     noise="k/(n - 1)",

@@ -221,7 +221,6 @@ COMPARISONS = (
         reads="folds",
         formula="#{i: R2_i > 1/2}, R2_i = held-out ridge R2 of the base's i-th principal score",
         citation=_SOURCE,
-        low="0",
         high="d",
         bias=_BIAS,
         noise="0",

@@ -91,7 +91,6 @@ def of_direction(direction: int, *, relative: bool = False) -> Comparison:
         reads="folds",
         formula=f"u1 / u0, u = {share}; u0 that of the base itself" if relative else share,
         citation="Jolliffe, Principal Component Analysis, 2002, cross-fitted, a direction at a time",
-        low="0",
         high="unbounded" if relative else "1",
         bias="none in S1 (cross-fitted); towards 1/d while the direction is uncertain, which the base itself shows; "
         f"every direction has a name: {'relative-' * relative}usage-2",

@@ -57,7 +57,6 @@ DEFINITION = Definition(
     reads="rows",
     formula="mean angle between x_(t+1) - x_t and x_(t+2) - x_(t+1)",
     citation="Hosseini & Fedorenko, NeurIPS 2023 (arXiv 2311.04930), equation 2",
-    low="0",
     high="180",
     bias="hardly any; independent rows give 120",
     unit="degrees",

@@ -71,7 +71,6 @@ DEFINITIONS = (
         reads="rows",
         formula="#{sigma < 0.4247 u |X|_F (1/sqrt d + 1/sqrt n)}, u the rounding unit of the stored dtype",
         citation=_CITATION,
-        low="0",
         high="min(n, d)",
         bias="massive dimensions raise the floor for all",
     ),

@@ -43,7 +43,6 @@ DEFINITION = Definition(
     reads="rows",
     formula="#{i: x_i = x_j for some j < i} / n",
     citation="a check, not a measure: what padding and repeated inputs leave behind",
-    low="0",
     high="1 - 1 / n",
     bias="none",
     unit="share of rows",

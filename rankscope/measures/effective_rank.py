@@ -51,7 +51,6 @@ DEFINITIONS = (
     Definition(
         name="roy-vetterli",
         function=effective_rank,
-        reads="spectrum",
         scale="log",
         resolved=True,
         formula="exp(-sum p ln p), p = sigma / sum sigma, of the centred features",
@@ -64,7 +63,6 @@ DEFINITIONS = (
     Definition(
         name="entropy-rank",
         function=entropy_rank,
-        reads="spectrum",
         scale="log",
         resolved=True,
         formula="exp(-sum p ln p), p = sigma^2 / sum sigma^2, of the centred features",

@@ -62,7 +62,6 @@ DEFINITIONS = (
     Definition(
         name="spectral-gap",
         function=spectral_gap,
-        reads="spectrum",
         formula="argmax_i lambda_i / lambda_(i+1)",
         citation="folklore; Davis & Kahan 1970 for why a gap matters",
         low="1",
@@ -72,20 +71,16 @@ DEFINITIONS = (
     Definition(
         name="broken-stick",
         function=broken_stick,
-        reads="spectrum",
         formula="leading lambda_i / sum lambda > (1/r) sum_(j>=i) 1/j",
         citation="Frontier 1976",
-        low="0",
         high="r",
         bias=_BIAS,
     ),
     Definition(
         name="kaiser",
         function=kaiser,
-        reads="spectrum",
         formula="#{lambda_i > mean lambda}",
         citation="Guttman 1954; Kaiser 1960",
-        low="0",
         high="r - 1",
         bias=_BIAS,
     ),

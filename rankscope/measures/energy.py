@@ -95,7 +95,6 @@ DEFINITIONS = tuple(
     Definition(
         name=f"energy-{percent}",
         function=partial(energy_rank, share=percent / 100),
-        reads="spectrum",
         scale="log",
         smooth=partial(energy_crossing, share=percent / 100),
         formula=f"least k with sum_(i<=k) sigma^2 >= {percent / 100:g} sum sigma^2, of the centred features",

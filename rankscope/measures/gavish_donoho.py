@@ -78,7 +78,6 @@ DEFINITION = Definition(
     takes=("width",),
     formula="#{sigma > omega(beta) median(sigma)}",
     citation="Gavish & Donoho 2014 (arXiv 1305.5870), equations 10 and 11",
-    low="0",
     high="r / 2",
     bias="assumes white noise; stricter than detection",
 )

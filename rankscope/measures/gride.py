@@ -69,7 +69,6 @@ DEFINITION = Definition(
     scale="log",
     formula="root of the likelihood of r_4 / r_2, duplicates removed, other samples by their nearest row",
     citation="Denti et al. 2022 (arXiv 2104.13832), equation 8",
-    low="0",
     high="infinity",
     bias="under-estimates high dimensions; depends on the scale: compare at equal n and n1",
 )

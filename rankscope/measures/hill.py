@@ -103,7 +103,6 @@ def of_order(q: float, base: Base = "lambda") -> Definition:
     return Definition(
         name=f"hill-{'sigma-' if base == 'sigma' else ''}{q:g}",
         function=partial(hill, q=q, base=base),
-        reads="spectrum",
         scale="log",
         resolved=True,
         formula=f"{general}, p = {p}, of the centred features{f': the same as {alias}' if alias else ''}",

@@ -54,7 +54,6 @@ DEFINITIONS = (
         takes=("width",),
         formula="(PR - 1) / (d - 1), PR the naive participation ratio",
         citation=_CITATION,
-        low="0",
         high="1",
         enough=4,
         bias="falls with few rows, as the naive participation ratio",

@@ -49,7 +49,6 @@ DEFINITION = Definition(
     scale="log",
     formula="1 / mean_i mean_(j<k) ln(T_k / T_j), k = 20, duplicates removed, other samples by their nearest row",
     citation="Levina & Bickel, NIPS 2004, equation 8; MacKay & Ghahramani 2005",
-    low="0",
     high="infinity",
     bias="under-estimates high dimensions; compare at equal n",
 )

@@ -115,7 +115,6 @@ DEFINITION = Definition(
     takes=("width",),
     formula="#{sigma^2 > s^2 N (1 + sqrt beta)^2}, s^2 from the median sigma^2",
     citation="Marchenko & Pastur 1967; Gavish & Donoho 2014 (arXiv 1305.5870) for s^2",
-    low="0",
     high="r / 2",
     bias="assumes independent noise of one variance; a reference, not a rank",
 )

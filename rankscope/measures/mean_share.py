@@ -34,7 +34,6 @@ DEFINITION = Definition(
     reads="moments",
     formula="|mean|^2 / (|mean|^2 + tr S)",
     citation="Mu & Viswanath, All-but-the-top, ICLR 2018 (arXiv 1702.01417), for why it matters",
-    low="0",
     high="1",
     bias="rises by tr S / n with few rows",
     unit="share of energy",

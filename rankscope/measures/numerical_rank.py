@@ -73,7 +73,6 @@ DEFINITION = Definition(
     reads="rows",
     formula="#{sigma > 0.4247 u (longest row + longest column) + |X|_F max(n, d) eps}, of the centred features",
     citation="Golub & Van Loan, Matrix Computations, 2013, section 5.5.8; threshold: Bandeira & van Handel 2016",
-    low="0",
     high="min(n, d)",
     bias="at most n - 1; the floor of the dtype hides what is below it",
 )

@@ -71,7 +71,6 @@ DEFINITION = Definition(
     reads="rows",
     formula="components above the 95 % quantile of those with every column permuted, up to the first that is not",
     citation="Horn 1965; Buja & Eyuboglu 1992",
-    low="0",
     high="min(n, d)",
     bias="sees only components that n rows can detect; a strong one hides weak ones behind it",
 )

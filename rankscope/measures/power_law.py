@@ -107,11 +107,9 @@ def _slope(name: str, function: Callable[[Tensor], Tensor], window: str, citatio
     return Definition(
         name=name,
         function=function,
-        reads="spectrum",
         resolved=True,
         formula=f"-slope of ln lambda_i on ln i, {window}",
         citation=citation,
-        low="0",
         high="infinity",
         bias=_BIAS,
         unit="exponent",
@@ -122,11 +120,9 @@ def _share(name: str, function: Callable[[Tensor], Tensor], window: str, citatio
     return Definition(
         name=name,
         function=function,
-        reads="spectrum",
         resolved=True,
         formula=f"R2 of the line through ln lambda_i on ln i, {window}",
         citation=citation,
-        low="0",
         high="1",
         bias="high for any smooth decay: a line in a narrow window is no proof of a power law",
         unit="share of variance",

@@ -173,7 +173,6 @@ DEFINITIONS = (
     Definition(
         name="pt-peft-pooled",
         function=spectrum_ratio,
-        reads="spectrum",
         scale="log",
         smooth=spectrum_crossing,
         formula="100 k / r, least k with sum_(i<=k) sigma >= 0.9 sum sigma, of all rows together, uncentred",

@@ -37,7 +37,6 @@ def rankme(s: Tensor) -> Tensor:
 DEFINITION = Definition(
     name="rankme",
     function=rankme,
-    reads="spectrum",
     scale="log",
     formula="exp(-sum p ln p), p = sigma / sum sigma + 1e-7, of the uncentred features",
     citation="Garrido et al., RankMe, ICML 2023 (arXiv 2210.02885), equation 1",

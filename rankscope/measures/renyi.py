@@ -41,11 +41,9 @@ def of_order(order: float) -> Definition:
     return Definition(
         name=f"renyi-{order:g}",
         function=partial(renyi_entropy, order=order),
-        reads="spectrum",
         resolved=True,
         formula=f"{general.get(order, f'ln(sum p^{order:g}) / (1 - {order:g})')}, p = sigma^2 / sum sigma^2",
         citation="Giraldo, Rao & Principe 2012 (arXiv 1211.2459)",
-        low="0",
         high="ln rank",
         bias="falls with few rows; every order has a name: renyi-0.5",
         unit="nats",

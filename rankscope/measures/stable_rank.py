@@ -36,7 +36,6 @@ DEFINITIONS = (
     Definition(
         name="stable-rank",
         function=stable_rank,
-        reads="spectrum",
         scale="log",
         formula="sum sigma^2 / max sigma^2, of the centred features",
         citation="Rudelson & Vershynin 2007 (arXiv math/0503442)",
@@ -47,7 +46,6 @@ DEFINITIONS = (
     Definition(
         name="nesum",
         function=stable_rank,
-        reads="spectrum",
         scale="log",
         formula="sum lambda / lambda_1 of the covariance: the same as stable-rank",
         citation="He & Ozay, ICML 2022",

@@ -65,7 +65,6 @@ DEFINITION = Definition(
     scale="log",
     formula="(N - 1) / sum ln(r_2 / r_1), duplicates removed, other samples by their nearest row",
     citation="Facco et al. 2017 (arXiv 1803.06992)",
-    low="0",
     high="infinity",
     bias="under-estimates high dimensions (50 as 31 at n = 2000); compare at equal n",
 )

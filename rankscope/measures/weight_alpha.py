@@ -70,8 +70,6 @@ def weight_alpha(s: Tensor) -> Tail:
 
 DEFINITION = WeightDefinition(
     name="weight-alpha",
-    function=weight_alpha,
-    reads="weights",
     formula="1 + m / sum_i ln(lambda_i / x_min) over the m eigenvalues lambda = sigma^2 from x_min on, x_min of least "
     "Kolmogorov-Smirnov distance",
     citation="Martin & Mahoney, JMLR 22 (2021), arXiv 1810.01075; Clauset, Shalizi & Newman, SIAM Review 51 (2009)",

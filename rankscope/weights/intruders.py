@@ -135,11 +135,8 @@ def intruder_null(
 
 DEFINITION = WeightDefinition(
     name="intruders",
-    function=intruders,
-    reads="weights",
     formula="#{j <= k: max_i |<y_j, x_i>| < 0.5}, y the left singular vectors of the tuned, x of the pre-trained weights, k = 10",
     citation="Shuttleworth et al. 2024 (arXiv 2410.21228)",
-    low="0",
     high="k",
     bias="any change turns vectors whose singular values lie close together: read with the gap and with those of noise",
     noise="told beside it: full-rank noise of the same norm as the change",

@@ -53,8 +53,6 @@ def prefix_spectrum(prefix: Tensor) -> PrefixSpectrum:
 
 DEFINITION = WeightDefinition(
     name="prefix-effective",
-    function=prefix_spectrum,
-    reads="weights",
     formula="exp(-sum p ln p), p = sigma / sum sigma of the rows of a prefix, uncentred",
     citation="Roy & Vetterli, EUSIPCO 2007, definition 1, on the rows of a prefix",
     low="1",

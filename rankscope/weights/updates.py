@@ -70,8 +70,6 @@ def full_update(w0: Tensor, w1: Tensor) -> Update:
 
 DEFINITION = WeightDefinition(
     name="update-effective",
-    function=full_update,
-    reads="weights",
     formula="exp(-sum p ln p), p = sigma / sum sigma of W1 - W0; of a LoRA exactly, from QR of its factors",
     citation="Roy & Vetterli, EUSIPCO 2007, definition 1; Hu et al., LoRA, ICLR 2022, equation 3",
     low="1",

@@ -46,7 +46,6 @@ MEASURES = (
     "sinks",
     "stable_rank",
     "two_nn",
-    "weight_alpha",
 )
 """The files of ``rankscope/measures`` that define numbers of one run."""
 COMPARES = (
@@ -64,7 +63,7 @@ COMPARES = (
     "usage",
 )
 """The files of ``rankscope/comparisons`` that define numbers of two runs."""
-WEIGHS = ("intruders", "prefixes", "updates")
+WEIGHS = ("intruders", "prefixes", "updates", "weight_alpha")
 """The files of ``rankscope/weights`` that define numbers of weights."""
 
 

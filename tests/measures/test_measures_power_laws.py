@@ -19,7 +19,7 @@ from rankscope.linalg.svd import singular_values
 from rankscope.measures.elbow import broken_stick, kaiser, spectral_gap
 from rankscope.measures.energy import energy_rank
 from rankscope.measures.power_law import DEFINITIONS, alpha_req, fit_power_law
-from rankscope.measures.weight_alpha import weight_alpha
+from rankscope.weights.weight_alpha import weight_alpha
 
 
 def power_law(d: int, alpha: float) -> Tensor:

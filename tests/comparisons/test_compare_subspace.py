@@ -156,7 +156,7 @@ def test_a_rank_one_collapse_uses_half_of_the_basis(moments_of) -> None:
 def test_refusals_and_edges(moments_of) -> None:
     x = draw(20, 16)
     pair = moments_of(x, x)
-    with pytest.raises(NotComparable, match="overlap of leading subspaces takes both runs to have the same features"):
+    with pytest.raises(NotComparable, match="overlap of leading subspaces needs two runs with the same features"):
         overlap(moments_of(x, x[:, :8]))
     with pytest.raises(NotComparable, match="a subspace of 8 dimensions needs at least 9 rows; there are 5"):
         overlap(moments_of(x[:5], x[:5]), k=8)

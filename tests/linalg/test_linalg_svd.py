@@ -114,7 +114,7 @@ def test_a_batch_is_its_matrices(device: torch.device) -> None:
 def test_blocks_of_rows_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     x = geometric(1000, 100, 1)[0].float() + 3
     whole = singular_values(x, centre=True)
-    monkeypatch.setattr(svd, "_BLOCK", 100 * 64)
+    monkeypatch.setattr(svd, "BLOCK", 100 * 64)
     parts = singular_values(x, centre=True)
     assert_close(parts.values, whole.values, rtol=1e-12, atol=0)
     assert_close(parts.norm, whole.norm, rtol=1e-13, atol=0)
@@ -221,11 +221,9 @@ def test_moments_whose_precision_is_spent_warn() -> None:
 
 def test_axes_are_right_singular_vectors(device: torch.device) -> None:
     x = geometric(60, 20, 2, device=device)[0] + 1
-    axes = leading_axes_of(Moments.of(x, shift=x[0]), 4)
-    values, vectors = axes.values[0], axes.vectors[0]
+    vectors = leading_axes_of(Moments.of(x, shift=x[0]), 4)[0]
     exact = torch.linalg.svd(x - x.mean(0), full_matrices=False)
     eye = torch.eye(4, dtype=x.dtype, device=device)
-    assert_close(values, exact.S[:5], rtol=1e-9, atol=1e-12)
     assert_close((vectors.mT @ exact.Vh[:4].mT).abs(), eye, rtol=0, atol=1e-7)
     assert_close(vectors.mT @ vectors, eye, rtol=0, atol=1e-12)
     assert (vectors.gather(0, vectors.abs().argmax(0, keepdim=True)) > 0).all()

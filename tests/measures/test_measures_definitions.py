@@ -81,7 +81,7 @@ def test_it_computes_from_what_it_reads(definition: Definition, device: torch.de
         assert torch.equal(value, torch.stack([definition.function(matrix, sample) for matrix in batch]))
         assert definition.function(batch[:0], sample).shape == (0,)
         assert definition.function(batch[None], sample).shape == (1, 2)
-        with pytest.raises(UsageError, match=r"features are \(\*, n, d\), a row an observation; got \(24,\)"):
+        with pytest.raises(UsageError, match=r"features are \(\*, n, d\), one row per observation; got shape \(24,\)"):
             definition.function(x[0], sample)
     assert value.shape == shape
     assert value.dtype == torch.float64

@@ -139,7 +139,7 @@ def test_what_cannot_be_estimated_is_refused() -> None:
     with pytest.raises(DataError, match="20 neighbours are asked for"):
         levina_bickel(z[:20])
     with pytest.raises(
-        DataError, match="2 neighbours are asked for; 400 of 400 rows differ, and a row has 1 other samples"
+        DataError, match="2 neighbours are asked for, but 400 of 400 rows differ, and a row has 1 other samples"
     ):
         two_nn(z, torch.arange(400) % 2)
     with pytest.raises(NonFinite, match="must be finite"):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 from torch import Tensor
@@ -65,6 +66,10 @@ class Definition(Described):
     smooth: Callable[..., Tensor] | None = None
     """For a function that moves in steps: the continuous quantity that ``function`` rounds up to its grid. Leaving out
     samples gives this quantity an interval, which is then centred on the value."""
+
+
+rank_definition = partial(Definition, scale="log", low="1", high="rank")
+"""The definition of a rank, which lies between 1 and the rank of the matrix."""
 
 
 @dataclass(frozen=True, kw_only=True)

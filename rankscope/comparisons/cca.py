@@ -8,6 +8,7 @@ correlation is 1.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -202,65 +203,61 @@ def pwcca(pair: PairMoments) -> Tensor:
     return (found.weights * found.correlations).sum(-1) / found.weights.sum(-1)
 
 
+_canonical = partial(Comparison, enough=10)
+
 COMPARISONS = (
-    Comparison(
+    _canonical(
         name="cca",
         function=cca,
         formula="sum_i rho_i^2 / min(p, q), rho = singular values of Saa^(-1/2) Sab Sbb^(-1/2)",
         citation="Hotelling 1936; Kornblith et al., ICML 2019, table 1 (R2_CCA)",
-        enough=10,
         bias="upwards by about d/(n - 1), which cca-adjusted removes; needs n of at least 10 d",
         noise="max(p, q)/(n - 1), exactly",
         high="1",
     ),
-    Comparison(
+    _canonical(
         name="cca-adjusted",
         function=cca_adjusted,
         formula="(m - v)/(1 - v), m = mean squared canonical correlation, v = max(p, q)/(n - 1)",
         citation="Hotelling 1936, with the exact mean under independence",
         low="-1/(n - 1) or less (slightly negative by chance)",
         high="1",
-        enough=10,
         bias="none under independence; slightly upwards for values between 0 and 1",
         noise="0",
     ),
-    Comparison(
+    _canonical(
         name="cca-mean",
         function=cca_mean,
         formula="sum_i rho_i / min(p, q), rho the canonical correlations",
         citation="Hotelling 1936; Raghu et al., NeurIPS 2017, without its truncation",
-        enough=10,
         bias="upwards by chance, about sqrt(d/(n - 1)); needs n of at least 10 d",
         noise="at most sqrt(max(p, q)/(n - 1)), the root of cca",
         high="1",
     ),
-    Comparison(
+    _canonical(
         name="cca-angle",
         function=cca_angle,
         formula="arccos(sum_i rho_i / min(p, q)), rho the canonical correlations",
         citation="Williams et al., NeurIPS 2021",
-        enough=10,
         bias="downwards by chance; needs n of at least 10 d",
         noise="at least arccos sqrt(max(p, q)/(n - 1))",
         high="pi/2",
         unit="radians",
     ),
-    Comparison(
+    _canonical(
         name="svcca",
         function=svcca,
         formula="mean canonical correlation of the components that hold 99 % of the variance of each side",
         citation="Raghu et al., NeurIPS 2017, section 2.1",
-        enough=10,
         bias="upwards by chance, about sqrt(k/(n - 1)) for k components kept; jumps when a component crosses the cut",
         noise="about sqrt(k/(n - 1))",
         high="1",
     ),
-    Comparison(
+    _canonical(
         name="pwcca",
         function=pwcca,
         formula="sum_i a_i rho_i / sum_i a_i, a_i = sum_j |<h_i, x_j>| over the reference's features x_j",
         citation="Morcos et al., NeurIPS 2018, eq. 3",
-        enough=10,
         bias="upwards by chance, about sqrt(d/(n - 1)); needs n of at least 10 d",
         noise="about sqrt(d/(n - 1)), more if the reference is anisotropic",
         high="1",

@@ -6,6 +6,8 @@ one side is rotated, by design: a rotated base is a different cloud.
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 from torch import Tensor
 
@@ -106,45 +108,38 @@ def affine_distance(pair: PairMoments, *, dtype: torch.dtype = torch.float32, wi
     return generalised_eigenvalues(pair, dtype=dtype, width=width).log().square().sum(-1).sqrt()
 
 
+_of_clouds = partial(Comparison, aligned=False, high="unbounded", same_width=True)
+
 COMPARISONS = (
-    Comparison(
+    _of_clouds(
         name="bures",
         function=bures,
-        aligned=False,
         formula="tr S0 + tr S1 - 2 tr (S0^(1/2) S1 S0^(1/2))^(1/2)",
         citation="Bures 1969; Bhatia, Jain & Lim, Expo. Math. 37, 2019",
-        high="unbounded",
         enough=4,
         bias="upwards with d/n; at equal n both runs share it",
         noise="for two independent sets of the same covariance, about tr S d/(4 n) from each side",
         unit="squared features",
-        same_width=True,
     ),
-    Comparison(
+    _of_clouds(
         name="frechet",
         function=frechet,
-        aligned=False,
         formula="|m1 - m0|^2 + tr S0 + tr S1 - 2 tr (S0^(1/2) S1 S0^(1/2))^(1/2)",
         citation="Dowson & Landau, J. Multivariate Anal. 12, 1982; Heusel et al., NeurIPS 2017",
-        high="unbounded",
         enough=4,
         bias="upwards with d/n; at equal n both runs share it",
         noise="that of bures, plus (tr S0 + tr S1)/n",
         unit="squared features",
-        same_width=True,
     ),
-    Comparison(
+    _of_clouds(
         name="affine-distance",
         function=affine_distance,
-        aligned=False,
         takes=("dtype", "width"),
         formula="sqrt(sum_i ln^2 g_i), g_i the eigenvalues of (S1 + e I, S0 + e I), e the rounding noise of the stored dtype",
         citation="Pennec, Fillard & Ayache, IJCV 66, 2006",
-        high="unbounded",
         enough=10,
         bias="upwards with d/n, strongly for n below 10 d",
         noise="of order sqrt(2/n) d for independent sets of the same covariance",
         unit="nats",
-        same_width=True,
     ),
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from rankscope.definition import Definition
+from rankscope.definition import rank_definition
 from rankscope.measures.hill import hill
 
 
@@ -49,27 +49,21 @@ def entropy_rank(s: Tensor) -> Tensor:
 
 
 DEFINITIONS = (
-    Definition(
+    rank_definition(
         name="roy-vetterli",
         function=effective_rank,
-        scale="log",
         resolved=True,
         formula="exp(-sum p ln p), p = sigma / sum sigma, of the centred features",
         citation="Roy & Vetterli, The effective rank, EUSIPCO 2007, definition 1",
-        low="1",
-        high="rank",
         bias="falls strongly with few rows (-20 % at n = d, -8 % at n = 2d, -2 % at n = 8d for variances 1/i); "
         "no unbiased form is known: compare at equal n, and plot it against n",
     ),
-    Definition(
+    rank_definition(
         name="entropy-rank",
         function=entropy_rank,
-        scale="log",
         resolved=True,
         formula="exp(-sum p ln p), p = sigma^2 / sum sigma^2, of the centred features",
         citation="Giraldo, Rao & Principe 2012 (arXiv 1211.2459), alpha -> 1; Skean et al. 2025 (arXiv 2502.02013)",
-        low="1",
-        high="rank",
         bias="falls with few rows (isotropic: ln k - k / 2N for k = min, N = max of n, d); quadratic in 1/n",
     ),
 )

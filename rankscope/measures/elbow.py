@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 from torch import Tensor
 
@@ -70,30 +72,29 @@ def kaiser(s: Tensor) -> Tensor:
 
 _BIAS = "fragile; an annotation, not a finding"
 
+_rule_of_thumb = partial(Definition, bias=_BIAS)
+
 DEFINITIONS = (
-    Definition(
+    _rule_of_thumb(
         name="spectral-gap",
         function=spectral_gap,
         formula="argmax_i lambda_i / lambda_(i+1)",
         citation="folklore; Davis & Kahan 1970 on why a gap matters",
         low="1",
         high="r - 1",
-        bias=_BIAS,
     ),
-    Definition(
+    _rule_of_thumb(
         name="broken-stick",
         function=broken_stick,
         formula="leading lambda_i / sum lambda > (1/r) sum_(j>=i) 1/j",
         citation="Frontier 1976",
         high="r",
-        bias=_BIAS,
     ),
-    Definition(
+    _rule_of_thumb(
         name="kaiser",
         function=kaiser,
         formula="#{lambda_i > mean lambda}",
         citation="Guttman 1954; Kaiser 1960",
         high="r - 1",
-        bias=_BIAS,
     ),
 )

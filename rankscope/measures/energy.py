@@ -7,7 +7,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from rankscope.definition import Definition
+from rankscope.definition import rank_definition
 from rankscope.errors import UsageError
 
 
@@ -97,15 +97,12 @@ def _energies(s: Tensor) -> Tensor:
 
 
 DEFINITIONS = tuple(
-    Definition(
+    rank_definition(
         name=f"energy-{percent}",
         function=partial(energy_rank, share=percent / 100),
-        scale="log",
         smooth=partial(energy_crossing, share=percent / 100),
         formula=f"least k with sum_(i<=k) sigma^2 >= {percent / 100:g} sum sigma^2, of the centred features",
         citation="Jolliffe, Principal Component Analysis, 2002, section 6.1.1",
-        low="1",
-        high="rank",
         bias="not monotone in the number of rows, and largest when n is near d; moves in whole steps",
     )
     for percent in (90, 95, 99)

@@ -15,7 +15,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from rankscope.definition import Definition
+from rankscope.definition import Definition, rank_definition
 from rankscope.errors import UsageError
 
 Base = Literal["sigma", "lambda"]
@@ -105,15 +105,12 @@ def of_order(q: float, base: Base = "lambda") -> Definition:
     alias = _ALIASES.get((base, q))
     p = "sigma^2 / sum sigma^2" if base == "lambda" else "sigma / sum sigma"
     general = {0: "#{p > 0}", 1: "exp(-sum p ln p)", math.inf: "1 / max p"}.get(q, f"(sum p^{q:g})^(1 / (1 - {q:g}))")
-    return Definition(
+    return rank_definition(
         name=f"hill-{'sigma-' if base == 'sigma' else ''}{q:g}",
         function=partial(hill, q=q, base=base),
-        scale="log",
         resolved=True,
         formula=f"{general}, p = {p}, of the centred features{f': the same as {alias}' if alias else ''}",
         citation="Hill, Ecology 54 (1973), equation 2",
-        low="1",
-        high="rank",
         bias="falls with few rows, more so at low orders; any order can be named: hill-0.5, hill-sigma-3",
     )
 

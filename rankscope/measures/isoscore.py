@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 from torch import Tensor
 
@@ -46,29 +48,25 @@ def unbiased_isoscore(moments: Moments, *, width: int | None = None) -> Tensor:
 
 _CITATION = "Rudman et al. 2022 (arXiv 2108.07344)"
 
+_score = partial(Definition, reads="moments", takes=("width",), unit="share of isotropy")
+
 DEFINITIONS = (
-    Definition(
+    _score(
         name="isoscore",
         function=isoscore,
-        reads="moments",
-        takes=("width",),
         formula="(PR - 1) / (d - 1), PR the naive participation ratio",
         citation=_CITATION,
         high="1",
         enough=4,
         bias="falls with few rows, like the naive participation ratio",
-        unit="share of isotropy",
     ),
-    Definition(
+    _score(
         name="isoscore-unbiased",
         function=unbiased_isoscore,
-        reads="moments",
-        takes=("width",),
         formula="(PR - 1) / (d - 1), PR the unbiased participation ratio",
         citation=f"{_CITATION}; Chun et al. 2026 (arXiv 2509.26560)",
         low="0 (in expectation)",
         high="1 (in expectation)",
         bias="negligible for independent rows",
-        unit="share of isotropy",
     ),
 )

@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from rankscope.definition import Definition
+from rankscope.definition import Definition, rank_definition
 from rankscope.errors import DataError
 from rankscope.linalg.clusters import ClusterMoments
 from rankscope.linalg.forms import squared_norm
@@ -137,15 +137,12 @@ DEFINITIONS = (
         high="d (in expectation)",
         bias="not affected by dependence within samples; centring leaves O(1 / samples)",
     ),
-    Definition(
+    rank_definition(
         name="participation-ratio-naive",
         function=naive_participation_ratio,
         reads="moments",
-        scale="log",
         formula="(tr S)^2 / tr S^2 of the sample covariance",
         citation="Gao et al. 2017 (bioRxiv 214262)",
-        low="1",
-        high="rank",
         enough=4,
         bias="falls with few rows: 1/E = 1/PR + 1/n",
     ),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from rankscope.definition import Definition
+from rankscope.definition import rank_definition
 
 EPSILON = 1e-7
 """The constant that the paper adds to every share, inside and outside the logarithm, without renormalising."""
@@ -34,14 +34,11 @@ def rankme(s: Tensor) -> Tensor:
     return torch.where(total[..., 0] == 0, 0.0, torch.special.entr(p).sum(-1).exp())
 
 
-DEFINITION = Definition(
+DEFINITION = rank_definition(
     name="rankme",
     function=rankme,
-    scale="log",
     formula="exp(-sum p ln p), p = sigma / sum sigma + 1e-7, of the uncentred features",
     citation="Garrido et al., RankMe, ICML 2023 (arXiv 2210.02885), equation 1",
-    low="1",
-    high="rank",
     bias="falls strongly with few rows, like roy-vetterli; a mean direction lowers it; compare runs of one method only",
     centred=False,
 )

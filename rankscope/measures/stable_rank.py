@@ -6,7 +6,7 @@ import math
 
 from torch import Tensor
 
-from rankscope.definition import Definition
+from rankscope.definition import rank_definition
 from rankscope.measures.hill import hill
 
 
@@ -33,24 +33,18 @@ def stable_rank(s: Tensor) -> Tensor:
 _BIAS = "falls mildly with few rows; negligible if one direction dominates (isotropic: nd / (sqrt n + sqrt d)^2)"
 
 DEFINITIONS = (
-    Definition(
+    rank_definition(
         name="stable-rank",
         function=stable_rank,
-        scale="log",
         formula="sum sigma^2 / max sigma^2, of the centred features",
         citation="Rudelson & Vershynin 2007 (arXiv math/0503442)",
-        low="1",
-        high="rank",
         bias=_BIAS,
     ),
-    Definition(
+    rank_definition(
         name="nesum",
         function=stable_rank,
-        scale="log",
         formula="sum lambda / lambda_1 of the covariance: the same as stable-rank",
         citation="He & Ozay, ICML 2022",
-        low="1",
-        high="rank",
         bias=_BIAS,
     ),
 )

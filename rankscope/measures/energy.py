@@ -9,6 +9,7 @@ from torch import Tensor
 
 from rankscope.definition import rank_definition
 from rankscope.errors import UsageError
+from rankscope.measures.hill import weights
 
 
 def first_reaching(w: Tensor, share: float) -> Tensor:
@@ -81,19 +82,12 @@ def energy_rank(s: Tensor, share: float = 0.9) -> Tensor:
     Raises:
         UsageError: if the share is not in (0, 1].
     """
-    return torch.where(s.isnan().any(-1), torch.nan, first_reaching(_energies(s), share).double())
+    return torch.where(s.isnan().any(-1), torch.nan, first_reaching(weights(s, base="lambda"), share).double())
 
 
 def energy_crossing(s: Tensor, share: float = 0.9) -> Tensor:
     """The continuous quantity that :func:`energy_rank` rounds up to a whole number: ``(*,)`` float64."""
-    return crossing(_energies(s), share)
-
-
-def _energies(s: Tensor) -> Tensor:
-    """Squares of ``(*, r)`` singular values over the largest, which keeps extreme values in range."""
-    s = s.double()
-    largest = s.amax(-1, keepdim=True) if s.shape[-1] else s
-    return (s / torch.where(largest > 0, largest, 1)).square()
+    return crossing(weights(s, base="lambda"), share)
 
 
 DEFINITIONS = tuple(

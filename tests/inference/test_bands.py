@@ -94,7 +94,7 @@ def test_sites_where_nothing_varies_or_nothing_is_known() -> None:
 def test_refusals() -> None:
     with pytest.raises(NotComparable, match="sign flips need at least 6 groups of samples; there are 5"):
         max_t(draw(5, 3))
-    with pytest.raises(UsageError, match=r"max-T takes \(G, s\) pseudo-values"):
+    with pytest.raises(UsageError, match=r"max-T needs \(G, s\) pseudo-values"):
         max_t(draw(9))
     with pytest.raises(UsageError, match=r"a level in 0..1; got"):
         max_t(draw(9, 2), level=95)

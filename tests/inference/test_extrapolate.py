@@ -55,7 +55,7 @@ def test_entropy_of_singular_values_needs_two_rows_a_feature_in_the_smallest_par
     found = curve(4096, "roy-vetterli")
     assert_close(extrapolate(found, "roy-vetterli", width=D).item(), TRUE["roy-vetterli"], rtol=0.01, atol=0)
     few = curve(512, "roy-vetterli")
-    with pytest.raises(NotComparable, match="when the smallest part has 2 rows a feature, 1024; it has 128"):
+    with pytest.raises(NotComparable, match="if the smallest part has 2 rows per feature, 1024; it has 128"):
         extrapolate(few, "roy-vetterli", width=D)
     line = torch.stack([v.log().mean() for v in few.values])
     overshoot = float((line[0] + (line[0] - line[2]) / 3).exp())
@@ -97,5 +97,5 @@ def test_refusals() -> None:
         UnknownName, match="no law in n is known for 'alpha-req'; there is one for participation-ratio-naive"
     ):
         extrapolate(flat, "alpha-req", width=4)
-    with pytest.raises(UsageError, match="quadratic in 1/n: that takes at least 3 levels, and the curve has 2"):
+    with pytest.raises(UsageError, match="quadratic in 1/n: that needs at least 3 levels, and the curve has 2"):
         extrapolate(flat, "entropy-rank", width=4)

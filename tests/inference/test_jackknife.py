@@ -78,9 +78,9 @@ def test_a_log_of_what_is_not_positive_is_no_interval() -> None:
 def test_refusals() -> None:
     with pytest.raises(NotComparable, match="an interval needs at least 2 groups of samples; there are 1"):
         interval(torch.tensor(1.0), torch.tensor([1.0]))
-    with pytest.raises(UsageError, match="made on the scale identity or log; got 'sqrt'"):
+    with pytest.raises(UsageError, match="computed on the scale identity or log; got 'sqrt'"):
         interval(torch.tensor(1.0), torch.ones(3), scale="sqrt")
-    with pytest.raises(UsageError, match="a confidence level is between 0 and 1; got 95"):
+    with pytest.raises(UsageError, match=r"as in 0\.95; got 95"):
         critical_t(4, 95)
 
 

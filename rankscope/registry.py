@@ -16,7 +16,7 @@ from pathlib import Path
 from torch import Tensor
 
 from rankscope.comparisons import drift, recoverability, usage
-from rankscope.definition import Comparison, Definition, Described, WeightDefinition
+from rankscope.definition import Comparison, Definition, WeightDefinition
 from rankscope.errors import RankscopeError, UnknownName, UsageError
 from rankscope.measures import hill, renyi
 
@@ -65,22 +65,17 @@ FILES = {
         "subspace",
         "usage",
     ),
-    "weights": (
-        "intruders",
-        "prefixes",
-        "updates",
-        "weight_alpha",
-    ),
+    "weights": ("intruders", "prefixes", "updates", "weight_alpha"),
 }
 """The files that define numbers of one run, of two runs and of weights, by package."""
 
 
-def _defined() -> Iterator[Described]:
+def _defined() -> Iterator[Definition | Comparison | WeightDefinition]:
     """Every record in the files listed, alone or in a tuple."""
     for module in (f"rankscope.{package}.{file}" for package, files in FILES.items() for file in files):
         for value in vars(importlib.import_module(module)).values():
             for one in value if isinstance(value, tuple) else (value,):
-                if isinstance(one, Described):
+                if isinstance(one, Definition | Comparison | WeightDefinition):
                     yield one
 
 

@@ -36,7 +36,7 @@ def principal_angles(u: Tensor, v: Tensor) -> Tensor:
     cosines = q_u.mT @ q_v
     sines = torch.linalg.svdvals(q_v - q_u @ cosines).flip(-1)
     cosines = torch.linalg.svdvals(cosines)
-    small = cosines.square() >= 0.5  # below 45°, where the sine is the better conditioned of the two
+    small = cosines.square() >= 0.5  # below 45° the sine is the better conditioned of the two
     return torch.where(small, sines.clamp(0, 1).asin(), cosines.clamp(0, 1).acos())
 
 

@@ -56,7 +56,7 @@ def samples_by_size(sample: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
 
 
 def squared_distances(x: Tensor) -> Tensor:
-    """Squared euclidean distances of all pairs of rows of ``(*, n, d)`` features: ``(*, n, n)`` float64, none negative."""
+    """Squared euclidean distances of all pairs of rows of ``(*, n, d)`` features: ``(*, n, n)`` float64, non-negative."""
     z = centred(x)  # distances do not change, and the products below lose fewer digits
     norms = z.square().sum(-1)
     # ‖x - y‖² = ‖x‖² + ‖y‖² - 2 x·y; rounding can make the distance of two equal rows negative

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from torch import Tensor
 
 from rankscope.definition import Definition
@@ -40,7 +42,7 @@ def cosine_contributions(x: Tensor, *, standardise: bool = False) -> Tensor:
 
 
 @each_matrix
-def mean_cosine(x: Tensor, sample: Tensor | None = None) -> Tensor:
+def mean_cosine(x: Tensor, sample: Tensor | None = None, *, standardise: bool = False) -> Tensor:
     r"""Mean cosine between different rows.
 
     .. math:: \bar c = \frac{\lVert \sum_i \hat x_i \rVert^2 - n}{n (n - 1)}
@@ -49,11 +51,13 @@ def mean_cosine(x: Tensor, sample: Tensor | None = None) -> Tensor:
     rather than the spread: isotropic noise of length one about a mean of length m gives m²/(1 + m²), centred rows about 0.
     Rows of zeros are left out.
 
-    Ethayarajh, "How contextual are contextualized word representations?", EMNLP 2019 (arXiv 1909.00512).
+    Ethayarajh, "How contextual are contextualized word representations?", EMNLP 2019 (arXiv 1909.00512); standardised,
+    Timkey & van Schijndel, EMNLP 2021 (arXiv 2109.04404).
 
     Args:
         x: ``(*, n, d)`` features.
         sample: not used.
+        standardise: standardise every dimension first, so that none can dominate the mean.
 
     Returns:
         ``(*,)`` values, float64.
@@ -61,16 +65,7 @@ def mean_cosine(x: Tensor, sample: Tensor | None = None) -> Tensor:
     Raises:
         DataError: if fewer than two rows are not zero.
     """
-    return cosine_contributions(x).sum()
-
-
-@each_matrix
-def mean_cosine_standardised(x: Tensor, sample: Tensor | None = None) -> Tensor:
-    """:func:`mean_cosine` of standardised dimensions, none of which can dominate it: ``(*,)`` float64.
-
-    Timkey & van Schijndel, EMNLP 2021 (arXiv 2109.04404).
-    """
-    return cosine_contributions(x, standardise=True).sum()
+    return cosine_contributions(x, standardise=standardise).sum()
 
 
 DEFINITIONS = (
@@ -87,7 +82,7 @@ DEFINITIONS = (
     ),
     Definition(
         name="anisotropy-standardised",
-        function=mean_cosine_standardised,
+        function=partial(mean_cosine, standardise=True),
         reads="rows",
         formula="(|sum x / |x||^2 - n) / (n (n - 1)) of standardised dimensions",
         citation="Timkey & van Schijndel, EMNLP 2021 (arXiv 2109.04404)",

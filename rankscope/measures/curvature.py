@@ -47,7 +47,7 @@ def curvature(x: Tensor, sample: Tensor) -> Tensor:
             "curvature needs a sample with at least three different successive rows; there is none: collect tokens"
         )
     a, b = unit[:-1][pairs], unit[1:][pairs]
-    # For unit vectors the angle is 2 atan2(‖a - b‖, ‖a + b‖), exact also near 0° and 180° where the arc cosine is not
+    # For unit vectors the angle is 2 atan2(‖a - b‖, ‖a + b‖), accurate near 0° and 180° too, unlike the arc cosine
     angles = 2 * torch.atan2(torch.linalg.vector_norm(a - b, dim=-1), torch.linalg.vector_norm(a + b, dim=-1))
     return sample_means(angles[:, None], owner[1:][pairs]).mean().rad2deg()
 

@@ -25,7 +25,8 @@ def isoscore(moments: Moments, *, unbiased: bool = False, width: int | None = No
 
     Args:
         moments: sums over rows with leading dimensions ``*``.
-        unbiased: use the unbiased participation ratio; the published score uses the naive one.
+        unbiased: use the unbiased participation ratio, with which the score can fall outside 0…1 for few rows; the published
+            score uses the naive one.
         width: d, if the sums are over fewer coordinates in which all rows lie.
 
     Returns:
@@ -39,11 +40,6 @@ def isoscore(moments: Moments, *, unbiased: bool = False, width: int | None = No
     if width == 1:  # one dimension is isotropic; the formula would be 0/0
         return (ratio > 0).double()
     return torch.where(ratio == 0, 0.0, (ratio - 1) / (width - 1))
-
-
-def unbiased_isoscore(moments: Moments, *, width: int | None = None) -> Tensor:
-    """:func:`isoscore` with the unbiased participation ratio; with few rows it can fall outside 0…1."""
-    return isoscore(moments, unbiased=True, width=width)
 
 
 _CITATION = "Rudman et al. 2022 (arXiv 2108.07344)"
@@ -62,7 +58,7 @@ DEFINITIONS = (
     ),
     _score(
         name="isoscore-unbiased",
-        function=unbiased_isoscore,
+        function=partial(isoscore, unbiased=True),
         formula="(PR - 1) / (d - 1), PR the unbiased participation ratio",
         citation=f"{_CITATION}; Chun et al. 2026 (arXiv 2509.26560)",
         low="0 (in expectation)",

@@ -77,32 +77,25 @@ _BIAS = (
 )
 
 
-def _fitted(
-    name: str, first: int, last: int, weighting: Weighting, weights: str, citation: str
-) -> tuple[Definition, ...]:
+def _fitted(name: str, first: int, last: int, weighting: Weighting, citation: str) -> tuple[Definition, ...]:
     """The exponent over a window of ranks, and the share of variance that its line explains."""
-
-    def read(field: Literal["exponent", "r_squared"], s: Tensor) -> Tensor:
-        return getattr(fit_power_law(s, first=first, last=last, weighting=weighting), field)
-
+    fit = partial(fit_power_law, first=first, last=last, weighting=weighting)
+    weights = {"equal": "equal weights", "rank": "weights 1 / i"}[weighting]
     window = f"ln lambda_i on ln i, ranks {first} to {last} (or to the last), {weights}"
+    fitted = partial(Definition, resolved=True, citation=citation)
     return (
-        Definition(
+        fitted(
             name=name,
-            function=partial(read, "exponent"),
-            resolved=True,
+            function=lambda s: fit(s).exponent,
             formula=f"-slope of {window}",
-            citation=citation,
             high="infinity",
             bias=_BIAS,
             unit="exponent",
         ),
-        Definition(
+        fitted(
             name=f"{name}-r2",
-            function=partial(read, "r_squared"),
-            resolved=True,
+            function=lambda s: fit(s).r_squared,
             formula=f"R2 of the line through {window}",
-            citation=citation,
             high="1",
             bias="high for any smooth decay: a line in a narrow window does not prove a power law",
             unit="share of variance",
@@ -111,13 +104,6 @@ def _fitted(
 
 
 DEFINITIONS = (
-    *_fitted(
-        "alpha-req",
-        4,
-        100,
-        "rank",
-        "weights 1 / i",
-        "Agrawal et al., alpha-ReQ, NeurIPS 2022 (authors' code for the window)",
-    ),
-    *_fitted("power-law-11-100", 11, 100, "equal", "equal weights", "Stringer et al., Nature 571 (2019)"),
+    *_fitted("alpha-req", 4, 100, "rank", "Agrawal et al., alpha-ReQ, NeurIPS 2022 (authors' code for the window)"),
+    *_fitted("power-law-11-100", 11, 100, "equal", "Stringer et al., Nature 571 (2019)"),
 )

@@ -130,7 +130,7 @@ def crossing_of_curve(curve: Tensor) -> Tensor:
 
 
 def _steps(curve: Tensor) -> Tensor:
-    """The weights of which ``(*, r)`` is the cumulative sum; rounding can leave none negative."""
+    """The weights whose cumulative sum is the ``(*, r)`` curve; those that rounding made negative are 0."""
     return torch.diff(curve, prepend=torch.zeros_like(curve[..., :1])).clamp(min=0)
 
 

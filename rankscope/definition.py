@@ -1,8 +1,8 @@
 """What a named number is: its function, what the function reads, and the facts needed to interpret its value.
 
 A measure's file creates a :class:`Definition` (a number of one run), a :class:`Comparison` (a number of two runs) or a
-:class:`WeightDefinition` (a number of weights) beside its function, and :mod:`rankscope.registry` lists the file. Nothing
-else needs to know about a new measure.
+:class:`WeightDefinition` (a number of weights) beside its function, and :mod:`rankscope.registry` lists the file.
+Nothing else needs to know about a new measure.
 """
 
 from __future__ import annotations
@@ -94,7 +94,8 @@ class Comparison(Described):
     """Whether it pairs the runs row by row; if not, a run can be compared with itself on other rows."""
     takes: tuple[Literal["k", "dtype", "width"], ...] = ()
     """Further keyword arguments of the function: ``k``, the size of the leading subspace for the features' width;
-    ``dtype``, in which the features were stored, where rounding matters; ``width``, the number of features of the second
+    ``dtype``, in which the features were stored, where rounding matters; ``width``, the number of features of the
+    second
     run, as for :class:`Definition`."""
     centred: bool = True
     """Whether the mean over rows is subtracted from the features first (``reads="spectra"`` only)."""

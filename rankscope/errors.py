@@ -1,7 +1,7 @@
 """Every error that rankscope raises on purpose.
 
-Each is a :class:`RankscopeError` and also the builtin that a caller would expect. Its message says what was asked, what is
-there and what to do, and it carries the exit code of the command line.
+Each is a :class:`RankscopeError` and also the builtin that a caller would expect. Its message says what was asked, what
+is there and what to do, and it carries the exit code of the command line.
 """
 
 from __future__ import annotations

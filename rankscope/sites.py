@@ -1,7 +1,8 @@
 """Sites: the reading points of a base network, with the same names under every tuning.
 
-A site is a *stack* and a *point*. The points of a stack of L blocks are ``embed`` (the input of block 0), ``0`` … ``L-1``
-(the output of each block) and ``final`` (the output of the norm after the last block): ``decoder.3``, ``vision.final``.
+A site is a *stack* and a *point*. The points of a stack of L blocks are ``embed`` (the input of block 0), ``0`` …
+``L-1`` (the output of each block) and ``final`` (the output of the norm after the last block): ``decoder.3``,
+``vision.final``.
 """
 
 from __future__ import annotations

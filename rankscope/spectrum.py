@@ -23,9 +23,9 @@ def rounding_rms(dtype: torch.dtype) -> float:
 def rounding_floor(norm: float, rows: int, columns: int, dtype: torch.dtype) -> float:
     r"""Largest singular value that rounding features to a dtype can produce by itself.
 
-    The rounding error behaves like n × d noise, whose singular values lie in
-    :math:`0.4247\,u\,\lVert X \rVert_F\,(1/\sqrt d \pm 1/\sqrt n)` with the rounding unit u of the dtype. This is the upper
-    edge of that band: a singular value below it cannot be distinguished from rounding.
+    The rounding error behaves like n × d noise, whose singular values lie in :math:`0.4247\,u\,\lVert X
+    \rVert_F\,(1/\sqrt d \pm 1/\sqrt n)` with the rounding unit u of the dtype. This is the upper edge of that band: a
+    singular value below it cannot be distinguished from rounding.
 
     Args:
         norm: Frobenius norm of the features as stored, mean included.
@@ -85,7 +85,7 @@ class Spectrum:
         )
 
     def p(self, *, power: float = 1.0) -> Tensor:
-        """``(r,)`` shares σᵖ/Σσᵖ, which sum to 1; all 0 for a zero matrix. The PT-PEFT paper uses power 1; power 2 gives energy."""
+        """``(r,)`` shares σᵖ/Σσᵖ, which sum to 1; all 0 for a zero matrix. Power 1 is the PT-PEFT paper's, 2 is energy."""
         largest = self.values[:1]
         if not (largest > 0).all():
             return torch.zeros_like(self.values)

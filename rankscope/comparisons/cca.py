@@ -1,9 +1,8 @@
 r"""Canonical correlations and their summaries: mean CCA with its exact null, SVCCA and PWCCA, from moments.
 
-The canonical correlations :math:`\rho_i` of two feature sets are the singular values of
-:math:`S_{aa}^{-1/2} S_{ab} S_{bb}^{-1/2}`. They do not change under *any* invertible map of either side, and so are large by
-chance alone: for independent features :math:`\mathbf{E}\sum_i\rho_i^2 = pq/(n-1)` exactly, and with ``n - 1 ≤ d`` every
-correlation is 1.
+The canonical correlations :math:`\rho_i` of two feature sets are the singular values of :math:`S_{aa}^{-1/2} S_{ab}
+S_{bb}^{-1/2}`. They do not change under *any* invertible map of either side, and so are large by chance alone: for
+independent features :math:`\mathbf{E}\sum_i\rho_i^2 = pq/(n-1)` exactly, and with ``n - 1 ≤ d`` every correlation is 1.
 """
 
 from __future__ import annotations
@@ -50,8 +49,8 @@ class Canonical(NamedTuple):
 def canonical(pair: PairMoments, *, energy: float | None = None) -> Canonical:
     """Canonical correlations of two runs.
 
-    Directions whose variance float64 moments cannot distinguish from zero, below ``d ε λ₁``, are left out. With ``energy``,
-    so are the trailing components of each side beyond that share of its variance.
+    Directions whose variance float64 moments cannot distinguish from zero, below ``d ε λ₁``, are left out. With
+    ``energy``, so are the trailing components of each side beyond that share of its variance.
 
     Hotelling, "Relations between two sets of variates", Biometrika 28, 1936; Björck & Golub 1973.
 
@@ -183,9 +182,9 @@ def pwcca(pair: PairMoments) -> Tensor:
 
     .. math:: \sum_i \alpha_i\rho_i / \sum_i\alpha_i, \qquad \alpha_i = \sum_j |\langle h_i, x_j\rangle|
 
-    where :math:`h_i` are the canonical variates and :math:`x_j` the features of the reference. It lies between 0 and 1. It is
-    not symmetric, as the reference determines the weights, which are sums along its own axes: an invertible map of the tuned
-    run changes nothing, a rotation of the reference does.
+    where :math:`h_i` are the canonical variates and :math:`x_j` the features of the reference. It lies between 0 and 1.
+    It is not symmetric, as the reference determines the weights, which are sums along its own axes: an invertible map
+    of the tuned run changes nothing, a rotation of the reference does.
 
     Morcos, Raghu & Bengio, "Insights on representational similarity in neural networks with canonical correlation",
     NeurIPS 2018, equation 3.

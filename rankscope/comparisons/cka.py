@@ -1,9 +1,9 @@
 r"""Linear centred kernel alignment, biased and debiased, from moments.
 
 Both are ratios of Hilbert–Schmidt independence criteria, :math:`h(X, Y) / \sqrt{h(X, X)\, h(Y, Y)}`. With the plain
-criterion :math:`\|X_c^\top Y_c\|_F^2` independent features score :math:`\sqrt{pq/((n+p)(n+q))}`, close to one for few rows.
-The U-statistic of Song et al. uses only products of different rows. Written in sums over rows it requires no ``n × n``
-matrix, merges, and can leave out a group by subtraction.
+criterion :math:`\|X_c^\top Y_c\|_F^2` independent features score :math:`\sqrt{pq/((n+p)(n+q))}`, close to one for few
+rows. The U-statistic of Song et al. uses only products of different rows. Written in sums over rows it requires no ``n
+× n`` matrix, merges, and can leave out a group by subtraction.
 """
 
 from __future__ import annotations
@@ -86,8 +86,8 @@ def cka(pair: PairMoments) -> Tensor:
     r"""Debiased linear CKA, :math:`\mathrm{HSIC}_1(X,Y)/\sqrt{\mathrm{HSIC}_1(X,X)\,\mathrm{HSIC}_1(Y,Y)}`.
 
     It is near 0 for independent features at any number of rows, and 1 for features that agree up to rotation, scale and
-    translation. It may be slightly negative or slightly above 1, and is not clipped. NaN if one side does not vary or its
-    own criterion is not positive.
+    translation. It may be slightly negative or slightly above 1, and is not clipped. NaN if one side does not vary or
+    its own criterion is not positive.
 
     Kornblith, Norouzi, Lee & Hinton, "Similarity of neural network representations revisited", ICML 2019, equation 4,
     with the estimator of Song et al. 2012; Murphy, Zylberberg & Fyshe, arXiv 2405.01012.
@@ -108,8 +108,8 @@ def cka(pair: PairMoments) -> Tensor:
 def cka_biased(pair: PairMoments) -> Tensor:
     r"""Linear CKA as first published, :math:`\|X_c^\top Y_c\|_F^2/(\|X_c^\top X_c\|_F\,\|Y_c^\top Y_c\|_F)`.
 
-    It lies between 0 and 1 and does not change under rotation, scaling and translation of either side. NaN if one side does
-    not vary.
+    It lies between 0 and 1 and does not change under rotation, scaling and translation of either side. NaN if one side
+    does not vary.
 
     Kornblith, Norouzi, Lee & Hinton, ICML 2019, equation 5.
 

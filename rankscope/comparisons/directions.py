@@ -23,13 +23,14 @@ def at_direction(values: PerDirection, direction: int) -> Callable[..., Tensor]:
         direction: which one to take.
 
     Returns:
-        A function of the same arguments to ``(*,)`` values. It raises :class:`NotComparable` if the features, or the rows
-        that determine the basis, have fewer directions.
+        A function of the same arguments to ``(*,)`` values. It raises :class:`NotComparable` if the features, or the
+        rows that determine the basis, have fewer directions.
     """
     return partial(_entry, values=values, direction=direction)
 
 
 def _entry(fit: PairMoments, *others: PairMoments, values: PerDirection, direction: int, **given: object) -> Tensor:
+    """The entry of ``values(fit, *others, **given)`` at the direction, if the rows of ``fit`` determine it."""
     require_rows(fit.a.rows, direction + 1, f"the base's principal direction {direction}")
     found = values(fit, *others, **given)
     if direction > found.shape[-1]:

@@ -40,6 +40,7 @@ class _Drift(NamedTuple):
 
 
 def _drift(pair: PairMoments) -> _Drift:
+    """The moments of Δ = X¹ - X⁰, from those of both sides and of their products."""
     require_pairs("drift", pair, same_width=True)
     n, cross, eps = pair.a.rows, pair.cross_scatter, torch.finfo(pair.cross.dtype).eps
     # cov Δ = (S_aa + S_bb - S_ab - S_ba) / n, and the mean of Δ is that of b minus that of a, shifts included
@@ -61,8 +62,8 @@ def _share(part: Tensor, total: Tensor) -> Tensor:
 def drift(pair: PairMoments) -> Tensor:
     r"""Relative drift :math:`\mathbf{E}\|\Delta\|^2 / \operatorname{tr} S_0`, including the shift of the mean.
 
-    It is zero or more, and exactly 0 if the difference is below the resolution of float64 sums. It does not change when both
-    sides are rotated, scaled or translated alike. NaN if the base does not vary.
+    It is zero or more, and exactly 0 if the difference is below the resolution of float64 sums. It does not change when
+    both sides are rotated, scaled or translated alike. NaN if the base does not vary.
 
     Kumar et al., "Fine-tuning can distort pretrained features", ICLR 2022 (feature distortion).
 
@@ -98,8 +99,8 @@ def drift_per_component(pair: PairMoments) -> Tensor:
     Args and errors as :func:`drift`.
 
     Returns:
-        ``(*, d)`` values in units of the component's variance, the leading one first; infinite if the base has no variance
-        there and the tuned run moved.
+        ``(*, d)`` values in units of the component's variance, the leading one first; infinite if the base has no
+        variance there and the tuned run moved.
     """
     mean, covariance, *_ = _drift(pair)
     values, vectors = torch.linalg.eigh(pair.a.covariance)

@@ -1,7 +1,7 @@
 r"""Distances between two clouds as Gaussians in one basis: Bures, Fréchet, and the affine-invariant distance.
 
-The rows need not correspond, but their number should be equal, since it biases each covariance. All of them change when only
-one side is rotated, by design: a rotated base is a different cloud.
+The rows need not correspond, but their number should be equal, since it biases each covariance. All of them change when
+only one side is rotated, by design: a rotated base is a different cloud.
 """
 
 from __future__ import annotations
@@ -64,8 +64,8 @@ def generalised_eigenvalues(
 ) -> Tensor:
     r"""Amplification of each direction, the eigenvalues of :math:`(S_1 + \epsilon I, S_0 + \epsilon I)`.
 
-    They are 1 where nothing changed, above 1 along amplified and below 1 along suppressed directions. Apart from the ridge,
-    they do not change when one invertible map is applied to both sides.
+    They are 1 where nothing changed, above 1 along amplified and below 1 along suppressed directions. Apart from the
+    ridge, they do not change when one invertible map is applied to both sides.
 
     Args:
         pair: moments of two runs, leading dimensions ``*``.

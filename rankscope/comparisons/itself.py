@@ -10,8 +10,8 @@ from rankscope.linalg.moments import Moments, PairMoments
 def itself(moments: Moments) -> PairMoments:
     """Moments of a run paired with itself, row by row.
 
-    A comparison that reads folds returns its split-half ceiling for ``itself(fit.a)`` and ``itself(evaluate.a)``: the value
-    of a run that did not change at all, at this number of rows.
+    A comparison that reads folds returns its split-half ceiling for ``itself(fit.a)`` and ``itself(evaluate.a)``: the
+    value of a run that did not change at all, at this number of rows.
 
     Args:
         moments: moments of one run.

@@ -28,7 +28,9 @@ def gaussian_kernel(x: Tensor, *, bandwidth: float = 1.0) -> Tensor:
 
 
 def kernel_hsic(k: Tensor, m: Tensor) -> Tensor:
-    """Unbiased Hilbert–Schmidt independence criterion of two kernel matrices (:func:`rankscope.comparisons.cka.unbiased_hsic`).
+    """Unbiased Hilbert–Schmidt independence criterion of two kernel matrices.
+
+    From sums over both without their diagonals; see :func:`rankscope.comparisons.cka.unbiased_hsic`.
 
     Args:
         k: ``(*, n, n)`` symmetric kernel of the reference.

@@ -20,9 +20,9 @@ def mutual_neighbours(
 ) -> Tensor:
     r"""Share of a row's ``k`` nearest neighbours that both runs have in common, averaged over rows.
 
-    Neighbours are the rows of *other* samples with the largest cosine similarity, since tokens of one prompt are close in
-    any model. Ties, frequent in half precision, are resolved in the order of the rows. It lies between 0 and 1 and does not
-    change under rotation and scaling of either side.
+    Neighbours are the rows of *other* samples with the largest cosine similarity, since tokens of one prompt are close
+    in any model. Ties, frequent in half precision, are resolved in the order of the rows. It lies between 0 and 1 and
+    does not change under rotation and scaling of either side.
 
     Huh, Cheung, Wang & Isola, "The platonic representation hypothesis", ICML 2024, appendix A.
 

@@ -20,8 +20,8 @@ from rankscope.linalg.moments import PairMoments
 def procrustes(pair: PairMoments) -> Tensor:
     r"""Procrustes similarity :math:`s = \|X_c^\top Y_c\|_* / (\|X_c\|_F\,\|Y_c\|_F)`.
 
-    It lies between 0 and 1, does not change under rotation, scaling and translation of either side, and is 1 for features
-    that agree up to those. NaN if one side does not vary.
+    It lies between 0 and 1, does not change under rotation, scaling and translation of either side, and is 1 for
+    features that agree up to those. NaN if one side does not vary.
 
     Schönemann, "A generalized solution of the orthogonal Procrustes problem", Psychometrika 31, 1966.
 
@@ -42,7 +42,8 @@ def procrustes(pair: PairMoments) -> Tensor:
 def procrustes_angle(pair: PairMoments) -> Tensor:
     r"""Procrustes angle :math:`\arccos s`, a metric on shapes.
 
-    It lies between 0 and π/2 radians. Values below about 1e-8 are rounding, as the arc cosine keeps half the digits near 1.
+    It lies between 0 and π/2 radians. Values below about 1e-8 are rounding, as the arc cosine keeps half the digits
+    near 1.
 
     Williams, Kunz, Kornblith & Linderman, "Generalized shape metrics on neural representations", NeurIPS 2021.
 
@@ -64,10 +65,10 @@ def procrustes_disparity(pair: PairMoments) -> Tensor:
 def procrustes_held_out(fit: PairMoments, evaluate: PairMoments) -> Tensor:
     r"""Procrustes similarity on rows other than those that determined the rotation.
 
-    The rotation :math:`Q` is fitted on the rows of ``fit``; the value is
-    :math:`\operatorname{tr}(Q^\top X_c^\top Y_c)/(\|X_c\|_F\,\|Y_c\|_F)` on those of ``evaluate``. It is about 0 for
-    independent features, for which the in-sample value is :math:`(8/3\pi)\sqrt{d/n}`, and may be negative. Directions that
-    the rows of ``fit`` do not span are not rotated, and count as not aligned.
+    The rotation :math:`Q` is fitted on the rows of ``fit``; the value is :math:`\operatorname{tr}(Q^\top X_c^\top
+    Y_c)/(\|X_c\|_F\,\|Y_c\|_F)` on those of ``evaluate``. It is about 0 for independent features, for which the
+    in-sample value is :math:`(8/3\pi)\sqrt{d/n}`, and may be negative. Directions that the rows of ``fit`` do not span
+    are not rotated, and count as not aligned.
 
     Args:
         fit: moments of the rows that determine the rotation, leading dimensions ``*``.

@@ -5,8 +5,8 @@ leaves it intact, a projection destroys it. Scores :math:`z_i = v_i^\top(x^0 - \
 the tuned features by ridge regression fitted on other samples; in-sample, independent features would reach
 :math:`R^2 = d/(n-1)`.
 
-The ridge is the rounding noise of the stored features (:mod:`rankscope.comparisons.rounding`): a direction below it cannot be
-read, even if the map is invertible in exact arithmetic.
+The ridge is the rounding noise of the stored features (:mod:`rankscope.comparisons.rounding`): a direction below it
+cannot be read, even if the map is invertible in exact arithmetic.
 """
 
 from __future__ import annotations
@@ -48,9 +48,9 @@ def recoverability(
 ) -> Recoverability:
     """How much of the base's principal scores can be predicted from the tuned features, cross-fitted.
 
-    Each of ``folds`` sets of samples is predicted by a ridge regression fitted on the others, and R² is averaged over the
-    sets. It is at most 1, and changes neither under invertible maps of ``y`` (up to rounding) nor under rotation, scaling
-    and translation of ``x``.
+    Each of ``folds`` sets of samples is predicted by a ridge regression fitted on the others, and R² is averaged over
+    the sets. It is at most 1, and changes neither under invertible maps of ``y`` (up to rounding) nor under rotation,
+    scaling and translation of ``x``.
 
     Args:
         x: ``(n, d_a)`` features of the base, a tensor or an array.
@@ -83,6 +83,7 @@ def recoverability(
 
 
 def _features(x: Any) -> Tensor:
+    """A tensor or an array as an ``(n, d)`` tensor of a floating dtype."""
     x = torch.as_tensor(x)
     if x.ndim != 2 or not x.is_floating_point():
         raise UsageError(f"recoverability needs (n, d) features of a floating dtype; got {tuple(x.shape)} of {x.dtype}")
@@ -96,9 +97,9 @@ def recovered(
 
     .. math:: R_i^2 = 1 - \sum_{\text{evaluate}}(z_i - \hat z_i)^2 \Big/ \sum_{\text{evaluate}}(z_i - \bar z_i)^2
 
-    The directions are those of the base on the rows of both parts; the regression, including its intercept, is fitted on
-    ``fit``. R² is at most 1, and negative if the prediction is worse than the mean: about :math:`-d/(n-d)` for independent
-    features.
+    The directions are those of the base on the rows of both parts; the regression, including its intercept, is fitted
+    on ``fit``. R² is at most 1, and negative if the prediction is worse than the mean: about :math:`-d/(n-d)` for
+    independent features.
 
     Args:
         fit: moments of the rows on which the regression is fitted, leading dimensions ``*``.
@@ -147,8 +148,8 @@ def recovered_share(
 
     .. math:: 1 - \sum\|x^0 - \hat x^0\|^2 \Big/ \sum\|x^0 - \bar x^0\|^2
 
-    It is the mean of :func:`recovered` weighted by held-out variance, and needs no basis. It is at most 1, and negative for
-    uninformative features. NaN if the base does not vary.
+    It is the mean of :func:`recovered` weighted by held-out variance, and needs no basis. It is at most 1, and negative
+    for uninformative features. NaN if the base does not vary.
 
     Args and errors as :func:`recovered`.
 

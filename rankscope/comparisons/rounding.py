@@ -2,8 +2,8 @@ r"""Noise added by storing features in a dtype and by summing in float64.
 
 The relative rounding error of a number is roughly uniform within its last bit, with a root mean square of 0.4247 u for
 log-uniform mantissas (:func:`rankscope.spectrum.rounding_rms`; u is the rounding unit of the dtype). Stored features
-therefore carry independent noise of variance :math:`(0.4247\,u)^2\|X\|_F^2/(nd)` in every entry. No direction below it can
-be read.
+therefore carry independent noise of variance :math:`(0.4247\,u)^2\|X\|_F^2/(nd)` in every entry. No direction below it
+can be read.
 """
 
 from __future__ import annotations

@@ -56,8 +56,8 @@ def rsa(
 ) -> Tensor:
     """Correlation of the dissimilarities of all pairs of samples in two runs.
 
-    Rows of one sample are first averaged. It lies between -1 and 1 and does not change under rotation, scaling and (for the
-    euclidean distance) translation of either side. NaN if all pairs of one run are equally far apart.
+    Rows of one sample are first averaged. It lies between -1 and 1 and does not change under rotation, scaling and (for
+    the euclidean distance) translation of either side. NaN if all pairs of one run are equally far apart.
 
     Kriegeskorte, Mur & Bandettini, "Representational similarity analysis", Front. Syst. Neurosci. 2, 2008.
 

@@ -32,8 +32,8 @@ def log_wasserstein(a: Tensor, b: Tensor, *, dtype: torch.dtype = torch.float32)
     r"""Wasserstein-1 distance of the log spectra, :math:`\tfrac1r\sum_i|\ln p_i - \ln q_i|`.
 
     It is the mean factor, in nats, by which an eigenvalue's share changed. It is zero or more, symmetric, and does not
-    change when a side is scaled or rotated. Shares below the largest that rounding to the stored dtype alone can produce are
-    raised to it.
+    change when a side is scaled or rotated. Shares below the largest that rounding to the stored dtype alone can
+    produce are raised to it.
 
     Args:
         a: ``(*, r)`` non-negative singular values of the reference, in any order.
@@ -88,8 +88,8 @@ def atom_wasserstein(a: Tensor, b: Tensor) -> Tensor:
 def kl(a: Tensor, b: Tensor) -> Tensor:
     r"""Kullback–Leibler divergence of the tuned spectrum from the reference, :math:`\sum_i q_i\ln(q_i/p_i)`.
 
-    The tuned run comes first in the divergence: it is the cost of coding its variance by the base's spectrum. It is zero or
-    more, not symmetric, and infinite if the tuned run has variance at a rank at which the reference has none.
+    The tuned run comes first in the divergence: it is the cost of coding its variance by the base's spectrum. It is
+    zero or more, not symmetric, and infinite if the tuned run has variance at a rank at which the reference has none.
 
     Kullback & Leibler, Ann. Math. Stat. 22, 1951.
 

@@ -2,9 +2,9 @@ r"""Subspaces: whether the base's leading directions are still the ones in use.
 
 The leading subspace of a run is spanned by the ``k`` leading eigenvectors of its covariance. Its default size,
 ``min(32, d // 8)``, is a function of the width alone. A cut at a share of the energy would move by an integer between
-jackknife replicates, folds and runs, and no interval would be valid. A cut at a fixed share of the *width* limits the value
-expected by chance, ``k/d``, to an eighth, which leaves room above it. And 32 leading directions can be estimated from a few
-hundred rows, whereas hundreds of directions cannot.
+jackknife replicates, folds and runs, and no interval would be valid. A cut at a fixed share of the *width* limits the
+value expected by chance, ``k/d``, to an eighth, which leaves room above it. And 32 leading directions can be estimated
+from a few hundred rows, whereas hundreds of directions cannot.
 """
 
 from __future__ import annotations
@@ -57,9 +57,9 @@ def overlap_between(a: Moments, b: Moments, *, k: int | None = None) -> Tensor:
 
     .. math:: \|U_k^\top V_k\|_F^2 / k = \tfrac1k\sum_i\cos^2\theta_i
 
-    where :math:`\theta_i` are the principal angles. It lies between 0 and 1, is symmetric, and does not change when both
-    sides are rotated alike. On two halves of one run it is the ceiling that a tuned run can reach. NaN if one side does not
-    vary.
+    where :math:`\theta_i` are the principal angles. It lies between 0 and 1, is symmetric, and does not change when
+    both sides are rotated alike. On two halves of one run it is the ceiling that a tuned run can reach. NaN if one side
+    does not vary.
 
     Björck & Golub, "Numerical methods for computing angles between linear subspaces", Math. Comp. 27, 1973.
 
@@ -93,8 +93,8 @@ def overlap(pair: PairMoments, *, k: int | None = None) -> Tensor:
 def subspace_distance(pair: PairMoments, *, k: int | None = None) -> Tensor:
     r"""Arc length between the leading subspaces of two runs, :math:`(\sum_i\theta_i^2)^{1/2}`.
 
-    It is the geodesic distance on the Grassmann manifold, lies between 0 and :math:`\tfrac\pi2\sqrt k`, and is accurate for
-    small angles too. It does not change when both sides are rotated alike.
+    It is the geodesic distance on the Grassmann manifold, lies between 0 and :math:`\tfrac\pi2\sqrt k`, and is accurate
+    for small angles too. It does not change when both sides are rotated alike.
 
     Edelman, Arias & Smith, "The geometry of algorithms with orthogonality constraints", SIMAX 20, 1998, table 4.2.
 
@@ -119,10 +119,10 @@ def variance_captured(fit: PairMoments, evaluate: PairMoments, *, k: int | None 
 
     .. math:: EV_k = \operatorname{tr}(V_k^\top S_1 V_k) / \operatorname{tr} S_1
 
-    where :math:`V_k` comes from the base on the rows of ``fit`` and :math:`S_1` from the tuned run on those of ``evaluate``.
-    In-sample, the base would look better than it is by construction: a basis captures more of the rows that determined it.
-    The share lies between 0 and 1, and a random rotation gives ``k/d``. The ceiling is the value of the base's own held-out
-    rows, ``(itself(fit.a), itself(evaluate.a))``. NaN if a side does not vary.
+    where :math:`V_k` comes from the base on the rows of ``fit`` and :math:`S_1` from the tuned run on those of
+    ``evaluate``. In-sample, the base would look better than it is by construction: a basis captures more of the rows
+    that determined it. The share lies between 0 and 1, and a random rotation gives ``k/d``. The ceiling is the value of
+    the base's own held-out rows, ``(itself(fit.a), itself(evaluate.a))``. NaN if a side does not vary.
 
     Args:
         fit: moments of the rows that determine the basis, leading dimensions ``*``.

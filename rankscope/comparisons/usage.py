@@ -25,8 +25,8 @@ def usage_spectrum(fit: PairMoments, evaluate: PairMoments) -> Tensor:
 
     .. math:: u_i = v_i^\top S_1 v_i / \operatorname{tr} S_1
 
-    where :math:`v_i` comes from the base on the rows of ``fit``, the leading one first, and :math:`S_1` from the tuned run
-    on those of ``evaluate``. The shares sum to 1. NaN if the tuned run does not vary.
+    where :math:`v_i` comes from the base on the rows of ``fit``, the leading one first, and :math:`S_1` from the tuned
+    run on those of ``evaluate``. The shares sum to 1. NaN if the tuned run does not vary.
 
     Args:
         fit: moments of the rows that determine the basis, leading dimensions ``*``.
@@ -59,8 +59,8 @@ def usage_entropy(fit: PairMoments, evaluate: PairMoments, *, width: int | None 
     r"""Effective number of the base's directions in use, :math:`\exp(-\sum_i u_i\ln u_i)`.
 
     It lies between the effective rank of the tuned run and d. If the rows of ``fit`` span fewer than d directions, the
-    remaining ones have no order, and the variance outside the span counts as spread over them evenly. NaN if the tuned run
-    does not vary.
+    remaining ones have no order, and the variance outside the span counts as spread over them evenly. NaN if the tuned
+    run does not vary.
 
     Args:
         fit: moments of the rows that determine the basis, leading dimensions ``*``.

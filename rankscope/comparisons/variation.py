@@ -12,8 +12,8 @@ from rankscope.linalg.moments import Moments
 def variation(moments: Moments) -> Tensor:
     r"""Total variation of the rows about their mean, :math:`\sum_i\|x_i-\bar x\|^2`; NaN if there is none.
 
-    A float64 sum of n terms is uncertain by up to n ε of its size, so a scatter below ``n ε`` times the second moment about
-    the shift cannot be distinguished from that of constant rows. Quantities that divide by it are then undefined.
+    A float64 sum of n terms is uncertain by up to n ε of its size, so a scatter below ``n ε`` times the second moment
+    about the shift cannot be distinguished from that of constant rows. Quantities that divide by it are then undefined.
 
     Args:
         moments: moments of one run, leading dimensions ``*``.

@@ -1,9 +1,9 @@
 r"""Many sites at once when both samples and trainings vary: simultaneous bands.
 
-As in :mod:`rankscope.inference.bands`, the largest :math:`|t|` over sites gives one level for all. A few trainings cannot be
-shuffled, so its distribution is simulated: the samples' part with the dependence between sites over groups of samples, and
-the trainings' part independently at each site. Three trainings do not reveal the dependence between sites, and independence
-gives the widest bands.
+As in :mod:`rankscope.inference.bands`, the largest :math:`|t|` over sites gives one level for all. A few trainings
+cannot be shuffled, so its distribution is simulated: the samples' part with the dependence between sites over groups of
+samples, and the trainings' part independently at each site. Three trainings do not reveal the dependence between sites,
+and independence gives the widest bands.
 """
 
 from __future__ import annotations

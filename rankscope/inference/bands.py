@@ -1,9 +1,9 @@
 r"""Many sites at once: which differences remain significant when all sites are tested together.
 
 The sites of one network are tested on the same samples and are strongly dependent. Flipping the sign of a whole group's
-pseudo-values, at all sites alike, preserves that dependence under the hypothesis of no difference; the largest :math:`|t|`
-over sites in each flip gives p-values adjusted for all sites. Bands flip the residuals after subtracting each site's mean,
-because a large difference, which flips alike everywhere, would make them too narrow.
+pseudo-values, at all sites alike, preserves that dependence under the hypothesis of no difference; the largest
+:math:`|t|` over sites in each flip gives p-values adjusted for all sites. Bands flip the residuals after subtracting
+each site's mean, because a large difference, which flips alike everywhere, would make them too narrow.
 """
 
 from __future__ import annotations

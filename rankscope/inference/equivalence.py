@@ -1,11 +1,11 @@
 r"""Seeds as a separate level of variation, and equivalence as a positive finding.
 
-Rows determine how precisely a number of *this* checkpoint is known; only several trainings show what a *method* does. An arm
-is several runs of one recipe on the same samples: a table of pseudo-values with one row per run and one column per group of
-samples. A two-way analysis of variance separates the variation between runs from that between samples.
+Rows determine how precisely a number of *this* checkpoint is known; only several trainings show what a *method* does.
+An arm is several runs of one recipe on the same samples: a table of pseudo-values with one row per run and one column
+per group of samples. A two-way analysis of variance separates the variation between runs from that between samples.
 
-"Preserves" never means the absence of a significant difference: two one-sided tests against a margin can establish it, and
-the margin is the *retraining floor*, the distance between two trainings of one recipe.
+"Preserves" never means the absence of a significant difference: two one-sided tests against a margin can establish it,
+and the margin is the *retraining floor*, the distance between two trainings of one recipe.
 """
 
 from __future__ import annotations
@@ -146,7 +146,7 @@ def arm_difference(a: Tensor, b: Tensor, *, level: float = 0.95) -> ArmDifferenc
     by_samples = paired.var(0) / groups
     seeds = twice = torch.zeros_like(by_samples)
     denominator = by_samples.square() / (groups - 1)
-    # The two arms have independent trainings, so their variances add; Satterthwaite sums each part's square over its degrees
+    # The arms have independent trainings, so their variances add; Satterthwaite sums their squares over their degrees
     for x, runs in ((a, runs_a), (b, runs_b)):
         if runs > 1:
             part = x.mean(1).var(0) / runs

@@ -1,8 +1,8 @@
 r"""A measure as a function of the number of rows, and its limit for infinitely many rows if its law in n is known.
 
-A rank of n rows is biased by n. Computed on the whole, on two halves and on four quarters of the samples, it traces a curve
-in 1/n. For three measures the shape of the curve near 1/n = 0 is known, and its intercept is the limit. For others, or with
-too few rows, extrapolation would invent a number and is refused.
+A rank of n rows is biased by n. Computed on the whole, on two halves and on four quarters of the samples, it traces a
+curve in 1/n. For three measures the shape of the curve near 1/n = 0 is known, and its intercept is the limit. For
+others, or with too few rows, extrapolation would invent a number and is refused.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 r"""Delete-a-group jackknife: intervals from leaving out each of G groups of samples in turn.
 
-With sums that subtract, it costs one evaluation per group. A bootstrap of rows would be wrong for ranks: rows drawn twice
-are copies of each other, and a copy adds no direction.
+With sums that subtract, it costs one evaluation per group. A bootstrap of rows would be wrong for ranks: rows drawn
+twice are copies of each other, and a copy adds no direction.
 """
 
 from __future__ import annotations

@@ -11,9 +11,9 @@ from rankscope.errors import NotComparable
 def shuffles(sample: Tensor, *, count: int, generator: torch.Generator | None = None) -> Tensor:
     """Shuffles of the samples that keep the rows of a sample together and in order.
 
-    The rows of all samples are laid out sample by sample in a random order of samples, and paired with the rows in their own
-    order. If all samples have equally many rows, this exchanges whole samples. If not, neighbouring rows still stay
-    neighbours, so the null is as wide as the similarity of rows within a sample makes it.
+    The rows of all samples are laid out sample by sample in a random order of samples, and paired with the rows in
+    their own order. If all samples have equally many rows, this exchanges whole samples. If not, neighbouring rows
+    still stay neighbours, so the null is as wide as the similarity of rows within a sample makes it.
 
     Args:
         sample: ``(n,)`` int64 sample of each row.

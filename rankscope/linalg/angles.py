@@ -12,8 +12,8 @@ def principal_angles(u: Tensor, v: Tensor) -> Tensor:
     r"""Principal angles between the spans of the columns of two matrices, ascending.
 
     The cosines are the singular values of :math:`Q_u^\top Q_v`; an angle below 45° is computed from its sine instead, a
-    singular value of :math:`Q_v - Q_u Q_u^\top Q_v`, because the arc cosine loses half the digits near 1. The angles lie
-    between 0 and π/2, and depend neither on the bases chosen nor on a rotation of both subspaces together.
+    singular value of :math:`Q_v - Q_u Q_u^\top Q_v`, because the arc cosine loses half the digits near 1. The angles
+    lie between 0 and π/2, and depend neither on the bases chosen nor on a rotation of both subspaces together.
 
     Björck & Golub, "Numerical methods for computing angles between linear subspaces", Math. Comp. 27 (1973); the
     choice of branch follows Knyazev & Argentati, SIAM J. Sci. Comput. 23 (2002), algorithm 3.1.

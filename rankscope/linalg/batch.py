@@ -17,8 +17,8 @@ P = ParamSpec("P")
 def each_matrix(function: Callable[Concatenate[Tensor, P], Tensor]) -> Callable[Concatenate[Tensor, P], Tensor]:
     """Extend a function from ``(n, d)`` features to a scalar to one from ``(*, n, d)`` to ``(*,)``, matrix by matrix.
 
-    For functions without a batched form, because each matrix keeps other rows or has other neighbours. All matrices share
-    the further arguments. Without leading dimensions the function itself is called.
+    For functions without a batched form, because each matrix keeps other rows or has other neighbours. All matrices
+    share the further arguments. Without leading dimensions the function itself is called.
 
     Raises:
         UsageError: if the features have fewer than two dimensions.

@@ -2,8 +2,8 @@ r"""Sums over samples of several rows each, from which products of two rows of o
 
 Tokens of one text are not independent, so a rank that multiplies rows should multiply rows of *different* samples. With
 :math:`G_c = \sum_{i \in c} (x_i - \bar x)(x_i - \bar x)^\top` over the rows of sample c, excluding the other products
-requires :math:`\sum_c (\operatorname{tr} G_c)^2` and :math:`\sum_c \lVert G_c \rVert_F^2`. Both are polynomials of degree
-four in the mean, which is known only at the end and differs between jackknife replicates. The sums here are the
+requires :math:`\sum_c (\operatorname{tr} G_c)^2` and :math:`\sum_c \lVert G_c \rVert_F^2`. Both are polynomials of
+degree four in the mean, which is known only at the end and differs between jackknife replicates. The sums here are the
 coefficients of these polynomials about a fixed shift, so they too add, subtract and centre exactly, at the price of two
 more ``(d, d)`` matrices.
 """

@@ -139,7 +139,9 @@ def squared_traces_about(
     sized_firsts: Tensor,
     outer: Tensor,
 ) -> Tensor:
-    r"""Sum over samples of the squared trace of their scatter about a mean, :math:`\sum_c (\sum_{i \in c} \lVert z_i - m \rVert^2)^2`.
+    r"""Sum over samples of the squared trace of their scatter about a mean.
+
+    .. math:: \sum_c \Bigl(\sum_{i \in c} \lVert z_i - m \rVert^2\Bigr)^2
 
     A sample has n rows z with sum s and t = Σ ‖z‖². With every row its own sample this is the sum of fourth powers.
 

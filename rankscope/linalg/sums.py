@@ -26,6 +26,7 @@ class Sums:
         return self._joined(other, torch.sub)
 
     def _joined(self, other: Self, operation: Callable[[Tensor, Tensor], Tensor]) -> Self:
+        """The operation field by field, within nested sums too; the shifts must agree, and stay."""
         changed: dict[str, object] = {}
         for name in (f.name for f in fields(self)):
             mine, theirs = getattr(self, name), getattr(other, name)
@@ -40,6 +41,7 @@ class Sums:
         return replace(self, **changed)
 
     def _mapped(self, function: Callable[[Tensor], Tensor], *, shift: bool = False) -> Self:
+        """The function of every field, within nested sums too; of the shift only if ``shift``."""
         changed: dict[str, object] = {}
         for name in (f.name for f in fields(self)):
             value = getattr(self, name)

@@ -1,11 +1,11 @@
 r"""Singular values of features, by the cheapest route that preserves the digits of their dtype.
 
 The Gram matrix in float64 (of the columns, or of the rows if there are fewer) costs a fraction of a singular value
-decomposition, and gives :math:`\sigma_i` with a relative error of about :math:`u (\sigma_1 / \sigma_i)^2`, where u is the
-rounding unit of float64. That is less than a float32 decomposition would lose as long as
-:math:`\sigma_1 / \sigma_i < 5 \cdot 10^8`. Every matrix is tried this way first; if the error bound does not cover its
-smallest value (float64 features with a tail, rank-deficient features), it is solved again directly, after a QR step if it
-is long. Small matrices are solved directly at once. The route is recorded with the values.
+decomposition, and gives :math:`\sigma_i` with a relative error of about :math:`u (\sigma_1 / \sigma_i)^2`, where u is
+the rounding unit of float64. That is less than a float32 decomposition would lose as long as :math:`\sigma_1 / \sigma_i
+< 5 \cdot 10^8`. Every matrix is tried this way first; if the error bound does not cover its smallest value (float64
+features with a tail, rank-deficient features), it is solved again directly, after a QR step if it is long. Small
+matrices are solved directly at once. The route is recorded with the values.
 """
 
 from __future__ import annotations
@@ -58,9 +58,9 @@ class Decomposition:
 def singular_values(x: Tensor, *, centre: bool = False) -> Decomposition:
     """The singular values of each matrix of a batch, in float64.
 
-    For float64 features they agree with a float64 decomposition to 1e-10 relative; for narrower dtypes to ``u (σ₁/σᵢ)²``,
-    where u is the rounding unit of float64 (at most 1e-2 in the smallest value). They do not depend on whether TF32 is
-    allowed, as no product is computed below float64.
+    For float64 features they agree with a float64 decomposition to 1e-10 relative; for narrower dtypes to ``u
+    (σ₁/σᵢ)²``, where u is the rounding unit of float64 (at most 1e-2 in the smallest value). They do not depend on
+    whether TF32 is allowed, as no product is computed below float64.
 
     Args:
         x: ``(*, n, d)`` features of any floating dtype, on any device.
@@ -148,12 +148,14 @@ def leading_axes_of(moments: Moments, k: int) -> Tensor:
 
 
 def _checked(x: Tensor) -> Tensor:
+    """The features without their gradient, if they are ``(*, n, d)`` of a floating dtype."""
     if x.ndim < 2 or not x.is_floating_point():
         raise UsageError(f"features are (*, n, d) of a floating dtype; got shape {tuple(x.shape)}, {x.dtype}")
     return x.detach()
 
 
 def _norms(flat: Tensor) -> Tensor:
+    """``(b,)`` Frobenius norms of ``(b, n, d)`` features, block by block."""
     total = torch.zeros(len(flat), dtype=torch.float64, device=flat.device)
     for block in _row_blocks(flat):
         total += block.double().square().sum((-2, -1))
@@ -161,6 +163,7 @@ def _norms(flat: Tensor) -> Tensor:
 
 
 def _row_blocks(flat: Tensor) -> tuple[Tensor, ...]:
+    """``(b, n, d)`` features in blocks of rows of at most ``BLOCK`` numbers; no block without rows."""
     per_row = max(1, len(flat) * flat.shape[-1])
     return flat.split(max(1, BLOCK // per_row), dim=-2) if flat.shape[-2] else ()
 

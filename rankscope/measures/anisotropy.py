@@ -18,8 +18,8 @@ def cosine_contributions(x: Tensor, *, standardise: bool = False) -> Tensor:
 
     .. math:: \frac{(\sum_i \hat x_{ij})^2 - \sum_i \hat x_{ij}^2}{n (n - 1)}, \qquad \hat x_i = x_i / \lVert x_i \rVert
 
-    The contributions sum to :func:`mean_cosine`. One to three dimensions often account for nearly all of it. Rows of zeros
-    have no direction and are left out.
+    The contributions sum to :func:`mean_cosine`. One to three dimensions often account for nearly all of it. Rows of
+    zeros have no direction and are left out.
 
     Timkey & van Schijndel, "All bark and no bite", EMNLP 2021 (arXiv 2109.04404), equation 3.
 
@@ -48,8 +48,8 @@ def mean_cosine(x: Tensor, sample: Tensor | None = None, *, standardise: bool = 
     .. math:: \bar c = \frac{\lVert \sum_i \hat x_i \rVert^2 - n}{n (n - 1)}
 
     It lies between -1/(n - 1) and 1 and does not change when the features are scaled or rotated. It measures the mean
-    rather than the spread: isotropic noise of length one about a mean of length m gives m²/(1 + m²), centred rows about 0.
-    Rows of zeros are left out.
+    rather than the spread: isotropic noise of length one about a mean of length m gives m²/(1 + m²), centred rows about
+    0. Rows of zeros are left out.
 
     Ethayarajh, "How contextual are contextualized word representations?", EMNLP 2019 (arXiv 1909.00512); standardised,
     Timkey & van Schijndel, EMNLP 2021 (arXiv 2109.04404).

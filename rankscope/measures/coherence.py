@@ -16,12 +16,12 @@ def coherence(x: Tensor, sample: Tensor | None = None) -> Tensor:
 
     .. math:: \frac{n}{k} \max_i \lVert u_i \rVert^2
 
-    where :math:`u_i` are the rows of U and k is the rank of the features (d if they have full column rank). It lies between
-    1, when all rows contribute equally, and n/k, when a single row, an outlier, accounts for a direction. It does not change
-    under any invertible linear map of the features.
+    where :math:`u_i` are the rows of U and k is the rank of the features (d if they have full column rank). It lies
+    between 1, when all rows contribute equally, and n/k, when a single row, an outlier, accounts for a direction. It
+    does not change under any invertible linear map of the features.
 
-    Candès & Recht, Found. Comput. Math. 9 (2009), definition 1.2; as a measure of embeddings, Tsitsulin et al. 2023 (arXiv
-    2305.16562).
+    Candès & Recht, Found. Comput. Math. 9 (2009), definition 1.2; as a measure of embeddings, Tsitsulin et al. 2023
+    (arXiv 2305.16562).
 
     Args:
         x: ``(*, n, d)`` features.

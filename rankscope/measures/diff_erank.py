@@ -1,7 +1,7 @@
 """Diff-eRank: the effective rank of centred, normalised tokens.
 
-The published number is the value of an untrained model minus that of the trained one on the same rows. Training lowers the
-rank, and in the paper a larger difference goes with a better model, so lower is not worse here.
+The published number is the value of an untrained model minus that of the trained one on the same rows. Training lowers
+the rank, and in the paper a larger difference goes with a better model, so lower is not worse here.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ def normalised_erank(x: Tensor, *, normalise: bool = True) -> Tensor:
     .. math:: \exp\Bigl(-\sum_i p_i \ln p_i\Bigr), \qquad p = \operatorname{eig}(\Sigma) / \operatorname{tr} \Sigma,
               \qquad \Sigma = Z^\top Z / n
 
-    where the rows of Z are centred over the tokens and then divided by their length (a row equal to the mean stays zero).
-    It lies between 1 and min(n, d), and does not change when the features are scaled, rotated or translated. A single row,
-    or rows that are all equal, give 0.
+    where the rows of Z are centred over the tokens and then divided by their length (a row equal to the mean stays
+    zero). It lies between 1 and min(n, d), and does not change when the features are scaled, rotated or translated. A
+    single row, or rows that are all equal, give 0.
 
     Wei, Tan, Li, Wang & Huang, "Diff-eRank", NeurIPS 2024 (arXiv 2401.17139), definition 3.
 

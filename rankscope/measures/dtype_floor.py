@@ -39,8 +39,8 @@ def condition_number(s: Tensor, *, floor: Tensor | float = 0.0) -> Tensor:
 def values_below_floor(x: Tensor, sample: Tensor | None = None) -> Tensor:
     """Number of singular values of the centred features below the rounding floor of their dtype.
 
-    The floor is the largest singular value that rounding alone can produce (:func:`rankscope.spectrum.rounding_floor`). A
-    value that is zero by algebra (the last one of centred features with n ≤ d) counts as well.
+    The floor is the largest singular value that rounding alone can produce (:func:`rankscope.spectrum.rounding_floor`).
+    A value that is zero by algebra (the last one of centred features with n ≤ d) counts as well.
 
     Args:
         x: ``(*, n, d)`` features in the dtype in which they were stored.
@@ -61,6 +61,7 @@ def resolved_condition(x: Tensor, sample: Tensor | None = None) -> Tensor:
 
 
 def _values_and_floor(x: Tensor) -> tuple[Tensor, float]:
+    """``(r,)`` singular values of the centred ``(n, d)`` features, and the rounding floor of their dtype."""
     found = singular_values(x, centre=True)
     return found.values, rounding_floor(float(found.norm), found.rows, found.columns, found.dtype)
 

@@ -31,7 +31,8 @@ def duplicate_share(x: Tensor, sample: Tensor | None = None) -> Tensor:
     """Share of rows that equal an earlier row.
 
     It lies between 0 and 1 - 1/n. Any duplicates send estimates of intrinsic dimension to zero or infinity, and half a
-    per cent of them suggests padding: with 30 % of rows zero, an effective rank of 113 falls to 61. Without rows it is 0.
+    per cent of them suggests padding: with 30 % of rows zero, an effective rank of 113 falls to 61. Without rows it is
+    0.
 
     Args:
         x: ``(*, n, d)`` features.

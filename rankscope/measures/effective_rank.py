@@ -33,8 +33,8 @@ def entropy_rank(s: Tensor) -> Tensor:
     .. math:: \exp\Bigl(-\sum_i p_i \log p_i\Bigr), \qquad p_i = s_i^2 / \sum_j s_j^2
 
     It lies between 1, for a matrix of rank one, and ``r``, when all singular values are equal, does not exceed
-    :func:`effective_rank`, and does not change when the matrix is scaled. XᵀX and XXᵀ give the same number. A zero matrix
-    has effective rank 0.
+    :func:`effective_rank`, and does not change when the matrix is scaled. XᵀX and XXᵀ give the same number. A zero
+    matrix has effective rank 0.
 
     Giraldo, Rao & Príncipe, "Measures of entropy from data using infinitely divisible kernels", 2012 (arXiv
     1211.2459), in the limit α → 1; as a rank of representations, Skean et al. 2025 (arXiv 2502.02013).

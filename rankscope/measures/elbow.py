@@ -13,8 +13,8 @@ from rankscope.definition import Definition
 def spectral_gap(s: Tensor) -> Tensor:
     r"""Rank after which the spectrum drops by the largest factor, :math:`\arg\max_i \lambda_i / \lambda_{i+1}`.
 
-    It lies between 1 and r - 1, and is 0 if fewer than two values are above zero. A drop to zero has no ratio and does not
-    count.
+    It lies between 1 and r - 1, and is 0 if fewer than two values are above zero. A drop to zero has no ratio and does
+    not count.
 
     Args:
         s: ``(*, r)`` singular values, descending.

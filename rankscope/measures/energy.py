@@ -67,8 +67,8 @@ def energy_rank(s: Tensor, share: float = 0.9) -> Tensor:
 
     .. math:: \min \Bigl\{ k : \sum_{i \le k} s_i^2 \ge t \sum_i s_i^2 \Bigr\}
 
-    It is an integer between 1 and ``r``, so its resolution is 1. It does not change when the matrix is scaled or rotated. A
-    zero matrix gives 0.
+    It is an integer between 1 and ``r``, so its resolution is 1. It does not change when the matrix is scaled or
+    rotated. A zero matrix gives 0.
 
     Jolliffe, "Principal Component Analysis", 2nd edition 2002, section 6.1.1.
 

@@ -50,10 +50,10 @@ def optimal_threshold(s: Tensor, rows: int, columns: int, *, noise: float | None
 def gavish_donoho_rank(s: Tensor, rows: int, columns: int, *, noise: float | None = None) -> Tensor:
     r"""Number of singular values above the optimal hard threshold.
 
-    :math:`\#\{\sigma_i > \lambda^*(\beta) \sqrt N s\}` for noise of known standard deviation s,
-    :math:`\#\{\sigma_i > \omega(\beta)\, \mathrm{median}(\sigma)\}` otherwise. The threshold is optimal for denoising, which
-    demands more than detection, so it counts fewer values than the edge of Marchenko and Pastur. It assumes white noise. The
-    count lies between 0 and r, and between 0 and r/2 if the noise is not known.
+    :math:`\#\{\sigma_i > \lambda^*(\beta) \sqrt N s\}` for noise of known standard deviation s, :math:`\#\{\sigma_i >
+    \omega(\beta)\, \mathrm{median}(\sigma)\}` otherwise. The threshold is optimal for denoising, which demands more
+    than detection, so it counts fewer values than the edge of Marchenko and Pastur. It assumes white noise. The count
+    lies between 0 and r, and between 0 and r/2 if the noise is not known.
 
     Gavish & Donoho, "The optimal hard threshold for singular values is 4/√3", IEEE Trans. Inf. Theory 60 (2014), arXiv
     1305.5870, equations 10 and 11.

@@ -22,9 +22,9 @@ def gride(x: Tensor, sample: Tensor | None = None, *, n1: int = 2, n2: int | Non
 
     .. math:: \frac{N}{d} + (n_2 - n_1 - 1) \sum_i \frac{\ln \mu_i}{1 - \mu_i^{-d}} - (n_2 - 1) \sum_i \ln \mu_i = 0.
 
-    A larger n1 probes a larger scale, beyond the noise. The estimate is above 0 and does not change when the features are
-    scaled, rotated or translated. With n1 = 1 and n2 = 2 it is TwoNN with N instead of N - 1. Duplicate rows are removed
-    first; with ``sample``, the neighbours of a row are other samples, each represented by its nearest row.
+    A larger n1 probes a larger scale, beyond the noise. The estimate is above 0 and does not change when the features
+    are scaled, rotated or translated. With n1 = 1 and n2 = 2 it is TwoNN with N instead of N - 1. Duplicate rows are
+    removed first; with ``sample``, the neighbours of a row are other samples, each represented by its nearest row.
 
     Denti, Doimo, Laio & Mira, Sci. Rep. 12 (2022), arXiv 2104.13832, equation 8.
 

@@ -1,8 +1,8 @@
 r"""Hill numbers: a family of ranks that includes most published ranks.
 
 With weights :math:`p_i \propto \sigma_i` or :math:`p_i \propto \lambda_i = \sigma_i^2` that sum to one, the Hill number
-of order q is :math:`D_q = (\sum_i p_i^q)^{1/(1-q)}`, the number of equally weighted directions with the same diversity. It
-decreases with q: order 0 counts the directions, order 1 is the exponential of the entropy, order 2 the participation
+of order q is :math:`D_q = (\sum_i p_i^q)^{1/(1-q)}`, the number of equally weighted directions with the same diversity.
+It decreases with q: order 0 counts the directions, order 1 is the exponential of the entropy, order 2 the participation
 ratio, and order ∞ the reciprocal of the largest weight.
 """
 

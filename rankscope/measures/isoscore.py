@@ -25,8 +25,8 @@ def isoscore(moments: Moments, *, unbiased: bool = False, width: int | None = No
 
     Args:
         moments: sums over rows with leading dimensions ``*``.
-        unbiased: use the unbiased participation ratio, with which the score can fall outside 0…1 for few rows; the published
-            score uses the naive one.
+        unbiased: use the unbiased participation ratio, with which few rows can give a score outside 0…1; as
+            published it is the naive one.
         width: d, if the sums are over fewer coordinates in which all rows lie.
 
     Returns:

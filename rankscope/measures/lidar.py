@@ -23,10 +23,10 @@ def lidar(x: Tensor, sample: Tensor, *, delta: float = DELTA, subtract_noise: bo
     .. math:: \exp\Bigl(-\sum_i p_i \ln p_i\Bigr), \quad p_i = \lambda_i / \lVert \lambda \rVert_1 + \epsilon, \quad
               \lambda = \operatorname{eig}\bigl(\Sigma_w^{-1/2} \Sigma_b \Sigma_w^{-1/2}\bigr)
 
-    Σ_b is the covariance of the objects' means, Σ_w the mean scatter within an object plus δI. It lies between 1 and d, and
-    apart from δ it does not change under any invertible linear map. With q views, noise adds Σ_w/q to Σ_b, which raises the
-    number in every uninformative direction; ``subtract_noise`` removes it. The paper uses q of 10 to 50 and more objects than
-    dimensions. Objects with equal means give 0.
+    Σ_b is the covariance of the objects' means, Σ_w the mean scatter within an object plus δI. It lies between 1 and d,
+    and apart from δ it does not change under any invertible linear map. With q views, noise adds Σ_w/q to Σ_b, which
+    raises the number in every uninformative direction; ``subtract_noise`` removes it. The paper uses q of 10 to 50 and
+    more objects than dimensions. Objects with equal means give 0.
 
     Thilak et al., "LiDAR: sensing linear probing performance in joint embedding SSL architectures", ICLR 2024 (arXiv
     2312.04000), equations 1 to 4.

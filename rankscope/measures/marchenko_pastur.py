@@ -71,9 +71,9 @@ def noise_variance(s: Tensor, rows: int, columns: int) -> Tensor:
 def values_above_edge(s: Tensor, rows: int, columns: int) -> Tensor:
     r"""Number of singular values above the upper edge of noise with the same median.
 
-    :math:`\#\{\sigma_i^2 > \hat s^2 N (1 + \sqrt\beta)^2\}` with ŝ² from the median. It assumes independent noise of equal
-    variance, which does not hold for features with a power-law spectrum: it is a reference, not "the rank". It lies between
-    0 and r/2, and does not change when the features are scaled or rotated.
+    :math:`\#\{\sigma_i^2 > \hat s^2 N (1 + \sqrt\beta)^2\}` with ŝ² from the median. It assumes independent noise of
+    equal variance, which does not hold for features with a power-law spectrum: it is a reference, not "the rank". It
+    lies between 0 and r/2, and does not change when the features are scaled or rotated.
 
     Marchenko & Pastur 1967; the median rule follows Gavish & Donoho 2014 (arXiv 1305.5870).
 

@@ -14,8 +14,9 @@ def mean_share(moments: Moments) -> Tensor:
 
     .. math:: \frac{\lVert \bar x \rVert^2}{\lVert \bar x \rVert^2 + \operatorname{tr} S}
 
-    where S is the sample covariance. It lies between 0 and 1 and does not change when the features are scaled or rotated.
-    When it is near 1, an uncentred rank is about 1 whatever the other directions do. Features that are all zero give 0.
+    where S is the sample covariance. It lies between 0 and 1 and does not change when the features are scaled or
+    rotated. When it is near 1, an uncentred rank is about 1 whatever the other directions do. Features that are all
+    zero give 0.
 
     Args:
         moments: sums over rows with leading dimensions ``*``.

@@ -17,9 +17,9 @@ _SPARE = 4
 def nearest(x: Tensor, k: int, *, sample: Tensor | None = None) -> Tensor:
     """Distances from each different row to its k nearest neighbours.
 
-    A row that occurs twice has a neighbour at distance zero, which sends the estimators to zero or infinity, so only the
-    first of equal rows is kept. Tokens of one sample are close merely because they share it: with ``sample``, and if any
-    sample has several rows, the neighbours of a row are other samples, each represented by its nearest row.
+    A row that occurs twice has a neighbour at distance zero, which sends the estimators to zero or infinity, so only
+    the first of equal rows is kept. Tokens of one sample are close merely because they share it: with ``sample``, and
+    if any sample has several rows, the neighbours of a row are other samples, each represented by its nearest row.
 
     Args:
         x: ``(n, d)`` features.

@@ -14,9 +14,9 @@ from rankscope.spectrum import rounding_rms
 def numerical_rank(s: Tensor, *, threshold: Tensor | float | None = None) -> Tensor:
     r"""Numerical rank: the number of singular values above a threshold.
 
-    The default threshold is :math:`s_1\, r\, \varepsilon` with ε of float64, as in LAPACK and numpy for a square matrix.
-    For features stored in a narrower dtype pass :func:`storage_threshold`, or their rounding error counts as rank. The rank
-    lies between 0, for a zero matrix, and ``r``.
+    The default threshold is :math:`s_1\, r\, \varepsilon` with ε of float64, as in LAPACK and numpy for a square
+    matrix. For features stored in a narrower dtype pass :func:`storage_threshold`, or their rounding error counts as
+    rank. The rank lies between 0, for a zero matrix, and ``r``.
 
     Args:
         s: ``(*, r)`` non-negative singular values, in any order.
@@ -40,8 +40,8 @@ def storage_threshold(x: Tensor) -> float:
 
     .. math:: 0.4247\,u\,\bigl(\max_i \lVert x_{i \cdot} \rVert + \max_j \lVert x_{\cdot j} \rVert\bigr);
 
-    if all rows and all columns have equal length, that is :func:`rankscope.spectrum.rounding_floor`. LAPACK's error bound
-    σ₁·max(n, d)·ε, with ε of float64 in which singular values are computed, is added; ‖X‖_F bounds σ₁.
+    if all rows and all columns have equal length, that is :func:`rankscope.spectrum.rounding_floor`. LAPACK's error
+    bound σ₁·max(n, d)·ε, with ε of float64 in which singular values are computed, is added; ‖X‖_F bounds σ₁.
 
     Bandeira & van Handel, Ann. Probab. 44 (2016), arXiv 1408.6185, theorem 1.1.
 

@@ -18,8 +18,8 @@ def parallel_analysis(
     """Number of leading components that exceed those of the same data with every column permuted independently.
 
     Counting stops at the first component that does not exceed its null quantile. Permuting keeps the values of every
-    column, so a massive dimension is part of the null as well and does not count. The number lies between 0 and min(n, d),
-    and does not change when all features are scaled or each is translated.
+    column, so a massive dimension is part of the null as well and does not count. The number lies between 0 and min(n,
+    d), and does not change when all features are scaled or each is translated.
 
     Horn, Psychometrika 30 (1965); Buja & Eyuboglu, Multivariate Behavioral Research 27 (1992), for permutations.
 

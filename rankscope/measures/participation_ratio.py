@@ -1,7 +1,7 @@
 r"""Participation ratios: naive, unbiased in the number of rows, and from products of different samples only.
 
-All three estimate :math:`(\operatorname{tr} \Sigma)^2 / \operatorname{tr} \Sigma^2` of the covariance Σ, the Hill number
-of order two. None requires eigenvalues.
+All three estimate :math:`(\operatorname{tr} \Sigma)^2 / \operatorname{tr} \Sigma^2` of the covariance Σ, the Hill
+number of order two. None requires eigenvalues.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ def participation_ratio(s: Tensor) -> Tensor:
 
     .. math:: \bigl(\textstyle\sum_i \lambda_i\bigr)^2 / \sum_i \lambda_i^2, \qquad \lambda_i = s_i^2
 
-    It lies between 1, for a matrix of rank one, and ``r``, when all singular values are equal, and does not change
-    when the matrix is scaled or rotated. A zero matrix gives 0. Few rows bias it downwards: 1/PR grows by about 1/n. If the
+    It lies between 1, for a matrix of rank one, and ``r``, when all singular values are equal, and does not change when
+    the matrix is scaled or rotated. A zero matrix gives 0. Few rows bias it downwards: 1/PR grows by about 1/n. If the
     rows are available, prefer :func:`unbiased_participation_ratio`.
 
     Gao et al., "A theory of multineuronal dimensionality, dynamics and measurement", bioRxiv 214262 (2017).
@@ -40,14 +40,16 @@ def participation_ratio(s: Tensor) -> Tensor:
 def unbiased_participation_ratio(moments: Moments) -> Tensor:
     r"""Participation ratio with unbiased numerator and denominator.
 
-    It is A/B, with the U-statistics A of :math:`(\operatorname{tr}\Sigma)^2` and B of :math:`\operatorname{tr}\Sigma^2`. With :math:`t_1 = \operatorname{tr} S`, :math:`t_2 = \operatorname{tr} S^2` of the sample covariance,
-    :math:`Q = \sum_i \lVert x_i - \bar x \rVert^4 / (n-1)` and :math:`a = (n-1) / (n(n-2)(n-3))`,
+    It is A/B, with the U-statistics A of :math:`(\operatorname{tr}\Sigma)^2` and B of
+    :math:`\operatorname{tr}\Sigma^2`. With :math:`t_1 = \operatorname{tr} S`, :math:`t_2 = \operatorname{tr} S^2` of
+    the sample covariance, :math:`Q = \sum_i \lVert x_i - \bar x \rVert^4 / (n-1)` and :math:`a = (n-1) /
+    (n(n-2)(n-3))`,
 
     .. math:: B = a \bigl[(n-1)(n-2) t_2 + t_1^2 - nQ\bigr], \qquad
               A = a \bigl[2 t_2 + (n^2 - 3n + 1) t_1^2 - nQ\bigr].
 
-    A and B are unbiased for any distribution of independent rows with four moments, so the ratio hardly depends on
-    n. With few rows it can fall outside 1…d, and is not clipped. It does not change when the features are scaled, rotated
+    A and B are unbiased for any distribution of independent rows with four moments, so the ratio hardly depends on n.
+    With few rows it can fall outside 1…d, and is not clipped. It does not change when the features are scaled, rotated
     or translated. Rows that are all equal give 0.
 
     Chun, Canatar, Chung & Lee, ICLR 2026 (arXiv 2509.26560); the statistics are those of Chen, Zhang & Zhong, JASA 105
@@ -82,9 +84,9 @@ def clustered_participation_ratio(moments: ClusterMoments) -> Tensor:
     .. math:: \frac{(\operatorname{tr} G)^2 - \sum_c (\operatorname{tr} G_c)^2}
                    {\lVert G \rVert_F^2 - \sum_c \lVert G_c \rVert_F^2}, \qquad G = \sum_c G_c,
 
-    where :math:`G_c` is the scatter of the rows of sample c about the overall mean. Rows of one sample may depend on each
-    other in any way. Centring leaves a bias of the order of one over the number of samples. It does not change when the
-    features are scaled, rotated or translated. Rows that are all equal give 0.
+    where :math:`G_c` is the scatter of the rows of sample c about the overall mean. Rows of one sample may depend on
+    each other in any way. Centring leaves a bias of the order of one over the number of samples. It does not change
+    when the features are scaled, rotated or translated. Rows that are all equal give 0.
 
     The cross-cluster form of :func:`unbiased_participation_ratio` (Chun et al., arXiv 2509.26560), as derived in
     :mod:`rankscope.linalg.clusters`.

@@ -1,7 +1,7 @@
 r"""Power laws of the spectrum: the exponent α of λᵢ ∝ i^{-α}, with the window of ranks it was fitted on.
 
-The window is part of the result: one matrix gives 1.05 on ranks 4 to 100 and 1.14 on ranks 11 to 100. A fit over all ranks
-is meaningless when n is near d.
+The window is part of the result: one matrix gives 1.05 on ranks 4 to 100 and 1.14 on ranks 11 to 100. A fit over all
+ranks is meaningless when n is near d.
 """
 
 from __future__ import annotations
@@ -35,12 +35,13 @@ class PowerLaw(NamedTuple):
 def fit_power_law(s: Tensor, *, first: int = 11, last: int = 100, weighting: Weighting = "equal") -> PowerLaw:
     r"""Least squares of :math:`\ln \lambda_i = c - \alpha \ln i` over a window of ranks, :math:`\lambda_i = s_i^2`.
 
-    A spectrum i^{-α} gives exactly α in any window. α does not change when the matrix is scaled or rotated; below 1 the tail
-    is heavy, above 1 smooth. Values of zero are left out.
+    A spectrum i^{-α} gives exactly α in any window. α does not change when the matrix is scaled or rotated; below 1 the
+    tail is heavy, above 1 smooth. Values of zero are left out.
 
-    Ranks 11 to 100 with equal weights are the fit of Stringer et al., Nature 571 (2019). Ranks 4 to 100 with weights 1/i are
-    α-ReQ as its authors' code fits it, their paper stating no window: Agrawal, Mondal, Ghosh & Richards, "α-ReQ: assessing
-    representation quality in self-supervised learning by measuring eigenspectrum decay", NeurIPS 2022.
+    Ranks 11 to 100 with equal weights are the fit of Stringer et al., Nature 571 (2019). Ranks 4 to 100 with weights
+    1/i are α-ReQ as its authors' code fits it, their paper stating no window: Agrawal, Mondal, Ghosh & Richards,
+    "α-ReQ: assessing representation quality in self-supervised learning by measuring eigenspectrum decay", NeurIPS
+    2022.
 
     Args:
         s: ``(*, r)`` singular values, descending.

@@ -2,9 +2,10 @@
 
 As far as is known, the paper takes the last hidden states of one sample (L tokens by d features, neither centred nor
 scaled), divides their singular values (not squared) by their sum, averages the result over samples element by element,
-accumulates it, and reports 100 k / min(L, d) for the first k at which the sum reaches 0.9. How samples of different length
-are averaged is not known, so that is a named choice here. The number depends on L and d even for Gaussian noise, moves in
-steps of 100 / min(L, d), and hardly reacts to a collapse of the data set as a whole: read it together with the pooled ratio.
+accumulates it, and reports 100 k / min(L, d) for the first k at which the sum reaches 0.9. How samples of different
+length are averaged is not known, so that is a named choice here. The number depends on L and d even for Gaussian noise,
+moves in steps of 100 / min(L, d), and hardly reacts to a collapse of the data set as a whole: read it together with the
+pooled ratio.
 """
 
 from __future__ import annotations
@@ -26,8 +27,9 @@ SHARE = 0.9
 
 Length = Literal["relative", "pad", "truncate", "ratio"]
 """How samples of different length are averaged. ``relative``: their cumulative curves, at equal fractions of their length.
-``pad``: their spectra, the shorter ones filled with zeros to the longest length. ``truncate``: their spectra, cut to the
-shortest length. ``ratio``: the ratios of the individual samples. For samples of equal length the first three give the same
+``pad``: their spectra, the shorter ones filled with zeros to the longest length. ``truncate``: their spectra, cut to
+the shortest length. ``ratio``: the ratios of the individual samples. For samples of equal length the first three give
+the same
 number, the paper's."""
 
 _BLOCK = 1 << 22
@@ -39,8 +41,9 @@ def spectrum_ratio(s: Tensor, share: float = SHARE) -> Tensor:
 
     .. math:: \frac{100}{r} \min \Bigl\{ k : \sum_{i \le k} s_i \ge 0.9 \sum_i s_i \Bigr\}
 
-    It uses singular values, not their squares, lies between 100/r, its step, and 100, and does not change when the matrix is
-    scaled or rotated. It is not monotone in n when rows are pooled, and most biased when n is near d. A zero matrix gives 0.
+    It uses singular values, not their squares, lies between 100/r, its step, and 100, and does not change when the
+    matrix is scaled or rotated. It is not monotone in n when rows are pooled, and most biased when n is near d. A zero
+    matrix gives 0.
 
     Kim, Lee, Shim & Shim, Findings of EMNLP 2024 (arXiv 2411.00029), section 2.3, as reconstructed by others.
 

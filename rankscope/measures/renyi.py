@@ -16,9 +16,9 @@ def renyi_entropy(s: Tensor, order: float, *, base: Base = "lambda") -> Tensor:
 
     .. math:: H_\alpha = \frac{1}{1 - \alpha} \ln \sum_i p_i^\alpha, \qquad p_i = s_i^2 / \sum_j s_j^2
 
-    It is the logarithm of the Hill number of the same order: order 0 counts directions, order 1 is the von Neumann entropy,
-    order 2 is -ln tr K² for the Gram matrix K of trace one. It lies between 0 and ln r, and does not change when the matrix
-    is scaled or rotated. A zero matrix gives -∞.
+    It is the logarithm of the Hill number of the same order: order 0 counts directions, order 1 is the von Neumann
+    entropy, order 2 is -ln tr K² for the Gram matrix K of trace one. It lies between 0 and ln r, and does not change
+    when the matrix is scaled or rotated. A zero matrix gives -∞.
 
     Giraldo, Rao & Príncipe, "Measures of entropy from data using infinitely divisible kernels", 2012 (arXiv 1211.2459).
 

@@ -17,9 +17,9 @@ def self_cluster(x: Tensor, sample: Tensor | None = None) -> Tensor:
 
     .. math:: \frac{\lVert \hat X \hat X^\top \rVert_F^2 - n - n(n-1)/d}{n^2 - n - n(n-1)/d}
 
-    It is 1 when all rows point in one direction and about 0 when their directions are uniform, and does not change when the
-    features are scaled or rotated. It is an affine function of 1/PR of the normalised, uncentred matrix. Rows of zeros are
-    left out.
+    It is 1 when all rows point in one direction and about 0 when their directions are uniform, and does not change when
+    the features are scaled or rotated. It is an affine function of 1/PR of the normalised, uncentred matrix. Rows of
+    zeros are left out.
 
     Tsitsulin, Munkhoeva & Perozzi, "Unsupervised embedding quality evaluation", 2023 (arXiv 2305.16562), section 3.
 

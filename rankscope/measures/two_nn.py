@@ -25,10 +25,11 @@ def two_nn(x: Tensor, sample: Tensor | None = None, *, method: Literal["mle", "l
 
     .. math:: \hat d = \frac{N - 1}{\sum_i \ln \mu_i}
 
-    or, as published, the slope through the origin of :math:`-\ln(1 - i/N)` on the i-th smallest :math:`\ln \mu`, i up to 0.9 N.
-    The estimate is above 0 and does not change when the features are scaled, rotated or translated. High dimensions are
-    underestimated (50 as 31 with 2000 rows): read it as a lower bound, and compare it at equal n. Duplicate rows are removed
-    first; with ``sample``, the neighbours of a row are other samples, each represented by its nearest row.
+    or, as published, the slope through the origin of :math:`-\ln(1 - i/N)` on the i-th smallest :math:`\ln \mu`, i up
+    to 0.9 N. The estimate is above 0 and does not change when the features are scaled, rotated or translated. High
+    dimensions are underestimated (50 as 31 with 2000 rows): read it as a lower bound, and compare it at equal n.
+    Duplicate rows are removed first; with ``sample``, the neighbours of a row are other samples, each represented by
+    its nearest row.
 
     Facco, d'Errico, Rodriguez & Laio, Sci. Rep. 7 (2017), arXiv 1803.06992.
 

@@ -1,8 +1,8 @@
 r"""Intruder dimensions: leading singular vectors of the tuned weights that the pre-trained weights lack.
 
-Their number means little by itself: if pre-trained singular values lie close together, *any* change rotates their vectors.
-It is therefore reported with the number that full-rank noise of the same size produces, and with the local gap. A prefix
-leaves the weights unchanged and has no intruders by construction, which is no evidence.
+Their number means little by itself: if pre-trained singular values lie close together, *any* change rotates their
+vectors. It is therefore reported with the number that full-rank noise of the same size produces, and with the local
+gap. A prefix leaves the weights unchanged and has no intruders by construction, which is no evidence.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Learned prefixes: the effective number of rows of a prefix.
 
-A prefix of 16 rows need not span 16 directions: rows that start alike stay alike, because nothing distinguishes them. The
-effective number of rows follows from the prefix's own spectrum.
+A prefix of 16 rows need not span 16 directions: rows that start alike stay alike, because nothing distinguishes them.
+The effective number of rows follows from the prefix's own spectrum.
 """
 
 from __future__ import annotations
@@ -28,8 +28,9 @@ class PrefixSpectrum(NamedTuple):
 def prefix_spectrum(prefix: Tensor) -> PrefixSpectrum:
     r"""Singular values of the rows of a prefix and their effective number, :math:`\exp(-\sum_i p_i\ln p_i)`.
 
-    Here :math:`p_i = \sigma_i/\sum_j\sigma_j`, not centred, since a prefix of equal rows has one direction, not zero. The
-    number lies between 1 and r, is 0 for a prefix of zeros, and does not change when all rows are rotated or scaled together.
+    Here :math:`p_i = \sigma_i/\sum_j\sigma_j`, not centred, since a prefix of equal rows has one direction, not zero.
+    The number lies between 1 and r, is 0 for a prefix of zeros, and does not change when all rows are rotated or scaled
+    together.
 
     Roy & Vetterli, "The effective rank", EUSIPCO 2007, definition 1, on the rows of a prefix.
 

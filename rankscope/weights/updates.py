@@ -25,8 +25,8 @@ class Update(NamedTuple):
 def low_rank_update(b: Tensor, a: Tensor, *, scale: float = 1.0) -> Update:
     r"""Decomposition of :math:`\Delta W = s\,BA` from its factors, as in LoRA.
 
-    Thin QR decompositions of :math:`B` and :math:`A^\top` leave an r × r matrix to decompose. The result is exact and costs
-    O((m + n) r²), whereas the full matrix would cost O(m n min(m, n)).
+    Thin QR decompositions of :math:`B` and :math:`A^\top` leave an r × r matrix to decompose. The result is exact and
+    costs O((m + n) r²), whereas the full matrix would cost O(m n min(m, n)).
 
     Hu et al., "LoRA", ICLR 2022, equation 3.
 

@@ -23,7 +23,7 @@ def itself(moments: Moments) -> PairMoments:
     return PairMoments(a=m, b=m, cross=m.second, a_weighted=m.third, b_weighted=m.third, norms=m.fourth)
 
 
-def apart(a: Moments, b: Moments) -> PairMoments:
+def unpaired(a: Moments, b: Moments) -> PairMoments:
     """Two sets of moments whose rows are not paired, for comparisons that do not need pairs.
 
     For two halves of one run such a comparison returns its split-half ceiling. The sums over pairs of rows are NaN.

@@ -20,7 +20,7 @@ from rankscope.linalg.forms import column_forms
 from rankscope.linalg.moments import PairMoments
 
 
-def usage_spectrum(fit: PairMoments, evaluate: PairMoments) -> Tensor:
+def usage_shares(fit: PairMoments, evaluate: PairMoments) -> Tensor:
     r"""Share of the tuned run's variance along each principal direction of the base, cross-fitted.
 
     .. math:: u_i = v_i^\top S_1 v_i / \operatorname{tr} S_1
@@ -47,12 +47,12 @@ def usage_spectrum(fit: PairMoments, evaluate: PairMoments) -> Tensor:
 def relative_usage(fit: PairMoments, evaluate: PairMoments) -> Tensor:
     """Usage of the tuned run over that of the base on the same held-out rows; 1 where nothing changed.
 
-    Args and errors as :func:`usage_spectrum`.
+    Args and errors as :func:`usage_shares`.
 
     Returns:
         ``(*, d)`` ratios; infinite if the base has no variance along a direction and the tuned run has some.
     """
-    return usage_spectrum(fit, evaluate) / usage_spectrum(fit, replace(evaluate, b=evaluate.a))
+    return usage_shares(fit, evaluate) / usage_shares(fit, replace(evaluate, b=evaluate.a))
 
 
 def usage_entropy(fit: PairMoments, evaluate: PairMoments, *, width: int | None = None) -> Tensor:
@@ -74,7 +74,7 @@ def usage_entropy(fit: PairMoments, evaluate: PairMoments, *, width: int | None 
         NotComparable: for runs of different width, or with fewer than 4 rows on either side.
     """
     d = fit.a.width if width is None else width
-    used = usage_spectrum(fit, evaluate)
+    used = usage_shares(fit, evaluate)
     values = torch.linalg.eigvalsh(fit.a.scatter).flip(-1)
     spanned = values > fit.a.width * torch.finfo(values.dtype).eps * values[..., :1]
     others = d - spanned.sum(-1)
@@ -89,7 +89,7 @@ def of_direction(direction: int, *, relative: bool = False) -> Comparison:
     share = f"v' S1 v / tr S1, v the base's principal direction {direction} on other samples"
     return Comparison(
         name=f"{'relative-' * relative}usage-{direction}",
-        function=at_direction(relative_usage if relative else usage_spectrum, direction),
+        function=at_direction(relative_usage if relative else usage_shares, direction),
         reads="folds",
         formula=f"u1 / u0, u = {share}; u0 that of the base itself" if relative else share,
         citation="Jolliffe, Principal Component Analysis, 2002, cross-fitted, a direction at a time",
@@ -108,7 +108,7 @@ ENTROPY = Comparison(
     takes=("width",),
     reads="folds",
     formula="exp(-sum_i u_i ln u_i), u_i = vi' S1 vi / tr S1, vi the base's principal directions on other samples",
-    citation="Shannon entropy of a usage spectrum; the lower bound is Schur's (1923)",
+    citation="Shannon entropy of the usage shares; the lower bound is Schur's (1923)",
     low="the effective rank of the tuned run",
     high="d",
     bias="downwards with 1/n, like any entropy of a spectrum",

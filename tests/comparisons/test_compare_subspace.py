@@ -20,7 +20,7 @@ from rankscope.comparisons.subspace import (
     subspace_size,
     variance_captured,
 )
-from rankscope.comparisons.usage import relative_usage, usage_entropy, usage_spectrum
+from rankscope.comparisons.usage import relative_usage, usage_entropy, usage_shares
 from rankscope.errors import NotComparable, UsageError
 from rankscope.linalg.moments import Moments
 
@@ -136,7 +136,7 @@ def test_usage_equals_the_definition_and_bounds_the_rank(moments_of) -> None:
     v = components(x[::2], 16)
     held = y[1::2] - y[1::2].mean(0)
     expected = (held @ v).square().sum(0) / held.square().sum()
-    assert_close(usage_spectrum(fit, evaluate), expected, rtol=1e-8, atol=1e-12)
+    assert_close(usage_shares(fit, evaluate), expected, rtol=1e-8, atol=1e-12)
     values = torch.linalg.eigvalsh(evaluate.b.scatter)
     rank = torch.special.entr(values / values.sum()).sum().exp()
     assert usage_entropy(fit, evaluate) >= rank

@@ -38,7 +38,7 @@ from matplotlib.axes import Axes
 from position_shift import BOUND, untrained
 
 import rankscope
-from rankscope.measures.pt_peft import paper_ratio
+from rankscope.measures.pt_peft import curves_of_samples
 from rankscope.plots.along import Line, along
 from rankscope.plots.style import look, new_figure, panel_title, save, styled
 from rankscope.tuning import held_out_loss
@@ -158,7 +158,7 @@ def last_rank(run: Path) -> float:
 def mean_curve(runs: Sequence[Path]) -> list[float]:
     """The cumulative curve that the paper draws: the mean over samples, at equal fractions of their length."""
     opened = [rankscope.load(run) for run in runs]
-    curves = [paper_ratio(run.features(LAST), run.rows_at(LAST).sample).curve for run in opened]
+    curves = [curves_of_samples(run.features(LAST), run.rows_at(LAST).sample).mean(0) for run in opened]
     return torch.stack(curves).mean(0).tolist()
 
 

@@ -68,7 +68,7 @@ def measured(shape: tuple[int, int, int], device: torch.device) -> dict[str, obj
     errors = {name: worst(rivals[name](), reference, x) for name in ("rankscope", "torch, float32")}
     return {
         "shape": shape,
-        "route": singular_values(x, centre=True).route,
+        "route": "+".join(sorted(set(singular_values(x, centre=True).routes))),
         "times": side_by_side(rivals),
         "errors": errors,
     }

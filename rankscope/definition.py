@@ -1,132 +1,120 @@
-"""What a named number is: the function, what it reads, and all that must be said beside its value.
+"""What a named number is: its function, what the function reads, and the facts needed to interpret its value.
 
-A measure's file makes one :class:`Definition` (a number of one run), :class:`Comparison` (a number of two runs) or
-:class:`WeightDefinition` (a number of weights) beside its function; :mod:`rankscope.registry` lists them. Nothing else has
-to know of a new measure.
+A measure's file creates a :class:`Definition` (a number of one run), a :class:`Comparison` (a number of two runs) or a
+:class:`WeightDefinition` (a number of weights) beside its function, and :mod:`rankscope.registry` lists the file.
+Nothing else needs to know about a new measure.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 from torch import Tensor
 
 
-@dataclass(frozen=True)
-class Definition:
+@dataclass(frozen=True, kw_only=True)
+class Described:
+    """What every named number states about itself."""
+
+    name: str
+    """The name in tables and on the command line: ``roy-vetterli``, ``cka``, ``intruders``."""
+    formula: str
+    """The formula in one line of plain text."""
+    citation: str
+    """Author, title, venue, with the equation."""
+    low: str = "0"
+    """The smallest possible value."""
+    high: str
+    """The largest possible value."""
+    bias: str
+    """How a finite number of rows (for weights, the size of the matrix) biases it, and what is done about that."""
+    unit: str = "dimensions"
+    """The unit, as written on an axis."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Definition(Described):
     """A named, cited way from the features at one site to a number."""
 
-    name: str
-    """The name in tables and on the command line: ``roy-vetterli``."""
     function: Callable[..., Tensor]
-    """Batched over leading dimensions; what it is given is told by ``reads``."""
-    reads: Literal["spectrum", "moments", "clusters", "samples", "rows"]
+    """Batched over leading dimensions; ``reads`` says what it takes."""
+    reads: Literal["spectrum", "moments", "clusters", "samples", "rows"] = "spectrum"
     """``spectrum``: ``(*, r)`` singular values, r = min(n, d), descending. ``moments``: a
     :class:`~rankscope.linalg.moments.Moments`. ``clusters``: a :class:`~rankscope.linalg.clusters.ClusterMoments`.
-    ``samples``: the ``(*, m)`` mean over samples of what ``prepare`` makes of each. ``rows``: the ``(*, n, d)`` features
-    and the ``(n,)`` sample of each row."""
-    formula: str
-    """The formula in one line of plain text."""
-    citation: str
-    """Author, title, where, with the equation."""
-    low: str
-    """The least value it can take."""
-    high: str
-    """The greatest value it can take."""
-    bias: str
-    """What a finite number of rows does to it, and what is done about that."""
-    unit: str = "dimensions"
-    """The unit on an axis."""
+    ``samples``: the ``(*, m)`` mean over samples of what ``prepare`` returns. ``rows``: the ``(*, n, d)`` features and
+    the ``(n,)`` sample of each row."""
     scale: Literal["identity", "log"] = "identity"
-    """Where its interval is made: ``log`` for a positive number such as a rank, whose interval then is positive too. A
-    difference of two is laid out on the number itself."""
+    """The scale on which its interval is computed: ``log`` for a positive number such as a rank, which keeps the interval
+    positive. The interval of a difference is always computed on the number itself."""
     centred: bool = True
-    """Whether it reads features from which the mean over rows was taken away (``reads="spectrum"`` only)."""
+    """Whether the mean over rows is subtracted from the features first (``reads="spectrum"`` only)."""
     resolved: bool = False
-    """Whether values that the stored dtype does not resolve are set to zero first (``reads="spectrum"`` only)."""
+    """Whether singular values below the resolution of the stored dtype are first set to zero (``reads="spectrum"`` only)."""
     takes: tuple[Literal["width"], ...] = ()
-    """What else the function is given by keyword: ``width``, the number of features, which the sums do not tell where few
-    rows were first turned into the space that they span (``reads="moments"`` only)."""
+    """Further keyword arguments of the function: ``width``, the number of features d, which the moments do not show when few
+    rows were first rotated into the space they span (``reads="moments"`` only)."""
     enough: int = 0
-    """Rows a feature below which the value also measures their number, where :func:`rows_enough` takes no more."""
+    """Rows per feature below which the value partly measures the number of rows; see :func:`rows_enough`."""
     needs_tokens: bool = False
-    """Whether it has a meaning only where a sample has several rows."""
+    """Whether it is defined only for samples with several rows."""
     prepare: Callable[[Tensor, Tensor], Tensor] | None = None
-    """From the ``(n, d)`` features and the ``(n,)`` sample of each row to an ``(S, m)`` row a sample, in the order of their
-    numbers (``reads="samples"`` only)."""
+    """From the ``(n, d)`` features and the ``(n,)`` sample of each row to ``(S, m)``, one row per sample in ascending order
+    (``reads="samples"`` only)."""
     smooth: Callable[..., Tensor] | None = None
-    """What ``function`` rounds up to its grid, where it moves in steps: continuous in the data, so that leaving samples
-    out gives it an interval, which is then laid around the value."""
+    """For a function that moves in steps: the continuous quantity that ``function`` rounds up to its grid. Leaving out
+    samples gives this quantity an interval, which is then centred on the value."""
 
 
-@dataclass(frozen=True)
-class Comparison:
+rank_definition = partial(Definition, scale="log", low="1", high="rank")
+"""The definition of a rank, which lies between 1 and the rank of the matrix."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison(Described):
     """A named, cited way from the features of two runs at one site to a number. The first run is the reference."""
 
-    name: str
-    """The name in tables and on the command line: ``cka``."""
     function: Callable[..., Tensor]
-    """Batched over leading dimensions; what it is given is told by ``reads``."""
-    reads: Literal["spectra", "moments", "folds", "rows"]
+    """Batched over leading dimensions; ``reads`` says what it takes."""
+    reads: Literal["spectra", "moments", "folds", "rows"] = "moments"
     """``spectra``: two ``(*, r)`` tensors of singular values. ``moments``: a
-    :class:`~rankscope.linalg.moments.PairMoments`. ``folds``: two of them, of disjoint samples: fit on the first,
+    :class:`~rankscope.linalg.moments.PairMoments`. ``folds``: two of them, from disjoint samples: fit on the first,
     evaluate on the second. ``rows``: two ``(*, n, d)`` features and the ``(n,)`` sample of each row."""
-    formula: str
-    """The formula in one line of plain text."""
-    citation: str
-    """Author, title, where, with the equation."""
-    low: str
-    """The least value it can take."""
-    high: str
-    """The greatest value it can take."""
-    bias: str
-    """What a finite number of rows does to it, and what is done about that."""
     noise: str
-    """What independent features of the same shape score, in words or as a formula of n, d and k."""
+    """The value for independent features of the same shape, in words or as a formula in n, d and k."""
     unit: str = ""
-    """The unit on an axis."""
+    """The unit, as written on an axis."""
     same_width: bool = False
-    """Whether both runs must have the same number of features, because they are taken to share a basis."""
+    """Whether both runs must have the same number of features, because the number assumes a shared basis."""
     enough: int = 0
-    """Rows a feature below which the value also measures their number, where :func:`rows_enough` takes no more."""
+    """Rows per feature below which the value partly measures the number of rows; see :func:`rows_enough`."""
     aligned: bool = True
-    """Whether it relates the runs row by row; otherwise a run can be compared with itself on other rows."""
+    """Whether it pairs the runs row by row; if not, a run can be compared with itself on other rows."""
     takes: tuple[Literal["k", "dtype", "width"], ...] = ()
-    """What else the function is given by keyword: ``k``, the size of the leading subspace that belongs to the features'
-    width, ``dtype``, in which they were stored, where their rounding matters, and ``width``, the number of features of the
-    second run, as for :class:`Definition`."""
+    """Further keyword arguments of the function: ``k``, the size of the leading subspace for the features' width;
+    ``dtype``, in which the features were stored, where rounding matters; ``width``, the number of features of the
+    second
+    run, as for :class:`Definition`."""
     centred: bool = True
-    """Whether it reads spectra from which the mean over rows was taken away (``reads="spectra"`` only)."""
+    """Whether the mean over rows is subtracted from the features first (``reads="spectra"`` only)."""
 
 
 def rows_enough(what: Definition | Comparison) -> int:
-    """Rows a feature below which a number also measures how many there are; 0 where any number will do."""
+    """Rows per feature below which a value partly measures the number of rows; 0 if any number of rows is enough."""
     return max(what.enough, 4 if what.reads in ("spectrum", "spectra", "folds") else 0)
 
 
-@dataclass(frozen=True)
-class WeightDefinition:
-    """A named, cited way from the weights of a checkpoint to a number of each matrix: what ``rankscope weights`` tells."""
+@dataclass(frozen=True, kw_only=True)
+class WeightDefinition(Described):
+    """A named, cited way from the weights of a checkpoint to a number of each matrix, as ``rankscope weights`` prints it.
 
-    name: str
-    """The name of its column, or of its kind of matrix and its column: ``intruders``, ``update-effective``."""
-    function: Callable[..., object]
-    """From one weight matrix, or the pre-trained and the tuned one."""
-    reads: Literal["weights"]
-    """Always ``weights``."""
-    formula: str
-    """The formula in one line of plain text."""
-    citation: str
-    """Author, title, where, with the equation."""
-    low: str
-    """The least value it can take."""
-    high: str
-    """The greatest value it can take."""
-    bias: str
-    """What the size of the matrix and chance do to it, and what is done about that."""
+    The name is that of the number's column (``intruders``), preceded where needed by the kind of matrix
+    (``update-effective``).
+    """
+
     noise: str
-    """What a matrix of noise of the same shape and size makes, in words."""
-    unit: str = "dimensions"
-    """The unit on an axis."""
+    """The value for a matrix of noise of the same shape and size, in words."""
+    reads: Literal["weights"] = "weights"
+    """Always ``weights``."""

@@ -1,4 +1,4 @@
-"""Where tensors are computed."""
+"""Devices on which tensors are computed."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ import torch
 from rankscope.errors import UsageError
 
 SPREADS = ("auto", "balanced", "balanced_low_0", "sequential")
-"""Ways to spread a model over the devices that there are."""
+"""Ways to spread a model over the available devices."""
 
 
 def check_spread(device_map: str | Mapping[str, Any]) -> None:
-    """See that a model can be spread so: in one of :data:`SPREADS`, on one device, or by a map from parts to devices.
+    """Check that a model can be spread as asked: in one of :data:`SPREADS`, on one device, or by a map from parts to devices.
 
     Raises:
         UsageError: if this machine has no such device.
@@ -25,7 +25,7 @@ def check_spread(device_map: str | Mapping[str, Any]) -> None:
 
 
 def where(device: str | int | torch.device | None) -> torch.device:
-    """The device asked for, or the GPU where there is one.
+    """The device asked for; by default the GPU if there is one, else the CPU.
 
     Raises:
         UsageError: if this machine has no such device.
@@ -35,8 +35,8 @@ def where(device: str | int | torch.device | None) -> torch.device:
         found = torch.device(wanted)
         torch.empty(1, device=found).item()
     except (RuntimeError, AssertionError, NotImplementedError) as error:
-        told = " ".join(str(error).split())[:100]
+        reason = " ".join(str(error).split())[:100]
         raise UsageError(
-            f"this machine has no device {str(wanted)!r} for torch ({told}); leave it out, or say cpu"
+            f"this machine has no device {str(wanted)!r} for torch ({reason}); leave it out, or use cpu"
         ) from error
     return found

@@ -1,7 +1,7 @@
 """Every error that rankscope raises on purpose.
 
-Each is a :class:`RankscopeError` and also the builtin that a caller would expect, says what was asked, what is there
-and what to do, and carries the exit code with which the command line ends.
+Each is a :class:`RankscopeError` and also the builtin that a caller would expect. Its message says what was asked, what
+is there and what to do, and it carries the exit code of the command line.
 """
 
 from __future__ import annotations
@@ -10,18 +10,18 @@ from typing import ClassVar
 
 
 class RankscopeError(Exception):
-    """The root of the tree: ``except RankscopeError`` catches whatever this package refuses on purpose."""
+    """The root of all errors: ``except RankscopeError`` catches everything that this package refuses on purpose."""
 
     exit_code: ClassVar[int] = 1
-    """The status with which the command line ends."""
+    """The exit status of the command line."""
 
     def __str__(self) -> str:
-        """The message itself; ``KeyError`` among the parents would otherwise print its ``repr``."""
+        """The message itself; the parent ``KeyError`` would otherwise print its ``repr``."""
         return " ".join(str(part) for part in self.args)
 
 
 class UsageError(RankscopeError, ValueError):
-    """An argument that cannot be meant: an unknown row kind, an option that excludes another."""
+    """An invalid argument: an unknown kind of rows, two options that exclude each other."""
 
     exit_code = 2
 
@@ -31,39 +31,39 @@ class UnknownName(UsageError, KeyError):
 
 
 class OutputExists(UsageError, FileExistsError):
-    """The output is already there and is kept unless overwriting was asked for."""
+    """The output already exists, and is kept unless overwriting was requested."""
 
 
 class CheckpointError(RankscopeError, ValueError):
-    """A folder that is no checkpoint, a base that is missing, an adapter that does not land."""
+    """A folder that is not a checkpoint, a missing base, an adapter that does not fit its base."""
 
     exit_code = 3
 
 
 class DataError(RankscopeError, ValueError):
-    """A data set that cannot be read, or does not hold what was asked of it."""
+    """A data set that cannot be read, or does not contain what was asked for."""
 
     exit_code = 3
 
 
 class UnsafeError(RankscopeError, ValueError):
-    """Something that would run code of unknown origin, or leave the folder it was given."""
+    """Input that would run code of unknown origin, or write outside the given folder."""
 
     exit_code = 3
 
 
 class StoreError(RankscopeError):
-    """A store of features that cannot be used as it stands."""
+    """A store of features that cannot be used in its present state."""
 
     exit_code = 4
 
 
 class StoreCorrupt(StoreError, ValueError):
-    """Bytes that are not those that were written: truncated, altered, or of another kind of file."""
+    """Bytes other than those that were written: truncated, altered, or of another kind of file."""
 
 
 class StoreIncomplete(StoreError, RuntimeError):
-    """A collect that has not finished; the same command continues it."""
+    """A run whose collection has not finished; the same command continues it."""
 
 
 class StoreMismatch(StoreError, ValueError):
@@ -71,13 +71,13 @@ class StoreMismatch(StoreError, ValueError):
 
 
 class NotComparable(RankscopeError, ValueError):
-    """Two runs between which the asked-for number has no meaning: other rows, other widths, too few rows."""
+    """Two runs for which the requested number has no meaning: different rows, different widths, too few rows."""
 
     exit_code = 5
 
 
 class MissingTool(RankscopeError, ImportError):
-    """An optional package or program that this needs is not installed."""
+    """A required optional package or program is not installed."""
 
     exit_code = 6
 
@@ -89,7 +89,7 @@ class StoreLocked(StoreError, BlockingIOError):
 
 
 class StorageError(RankscopeError, OSError):
-    """The disk is full, read-only or failing; what was committed is kept."""
+    """The disk is full, read-only or failing; everything committed so far is kept."""
 
     exit_code = 8
 

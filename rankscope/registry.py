@@ -1,5 +1,7 @@
-"""Every measure that has a name. A new one is a file in ``measures/``, ``comparisons/`` or ``weights/``, its test, and its
-line here."""
+"""Every measure by name.
+
+A new measure is a file in ``measures/``, ``comparisons/`` or ``weights/``, its test, and its line here.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +10,7 @@ import importlib.util
 import re
 from collections.abc import Callable, Iterator
 from difflib import get_close_matches
+from functools import partial
 from pathlib import Path
 
 from torch import Tensor
@@ -17,64 +20,63 @@ from rankscope.definition import Comparison, Definition, WeightDefinition
 from rankscope.errors import RankscopeError, UnknownName, UsageError
 from rankscope.measures import hill, renyi
 
-MEASURES = (
-    "anisotropy",
-    "coherence",
-    "curvature",
-    "diff_erank",
-    "dtype_floor",
-    "duplicates",
-    "effective_rank",
-    "elbow",
-    "energy",
-    "gavish_donoho",
-    "gride",
-    "hill",
-    "isoscore",
-    "levina_bickel",
-    "lidar",
-    "marchenko_pastur",
-    "mean_share",
-    "numerical_rank",
-    "parallel_analysis",
-    "participation_ratio",
-    "power_law",
-    "pt_peft",
-    "rankme",
-    "renyi",
-    "self_cluster",
-    "sinks",
-    "stable_rank",
-    "two_nn",
-    "weight_alpha",
-)
-"""The files of ``rankscope/measures`` that define numbers of one run."""
-COMPARES = (
-    "cca",
-    "cka",
-    "drift",
-    "gaussian",
-    "kernel_cka",
-    "neighbours",
-    "procrustes",
-    "recoverability",
-    "rsa",
-    "spectra",
-    "subspace",
-    "usage",
-)
-"""The files of ``rankscope/comparisons`` that define numbers of two runs."""
-WEIGHS = ("intruders", "prefixes", "updates")
-"""The files of ``rankscope/weights`` that define numbers of weights."""
+FILES = {
+    "measures": (
+        "anisotropy",
+        "coherence",
+        "curvature",
+        "diff_erank",
+        "dtype_floor",
+        "duplicates",
+        "effective_rank",
+        "elbow",
+        "energy",
+        "gavish_donoho",
+        "gride",
+        "hill",
+        "isoscore",
+        "levina_bickel",
+        "lidar",
+        "marchenko_pastur",
+        "mean_share",
+        "numerical_rank",
+        "parallel_analysis",
+        "participation_ratio",
+        "power_law",
+        "pt_peft",
+        "rankme",
+        "renyi",
+        "self_cluster",
+        "sinks",
+        "stable_rank",
+        "two_nn",
+    ),
+    "comparisons": (
+        "cca",
+        "cka",
+        "drift",
+        "gaussian",
+        "kernel_cka",
+        "neighbours",
+        "procrustes",
+        "recoverability",
+        "rsa",
+        "spectra",
+        "subspace",
+        "usage",
+    ),
+    "weights": ("intruders", "prefixes", "updates", "weight_alpha"),
+}
+"""The files that define numbers of one run, of two runs and of weights, by package."""
 
 
 def _defined() -> Iterator[Definition | Comparison | WeightDefinition]:
-    for package, files in (("measures", MEASURES), ("comparisons", COMPARES), ("weights", WEIGHS)):
-        for file in files:
-            for value in vars(importlib.import_module(f"rankscope.{package}.{file}")).values():
-                for one in value if isinstance(value, tuple) else (value,):
-                    if isinstance(one, Definition | Comparison | WeightDefinition):
-                        yield one
+    """Every record in the files listed, alone or in a tuple."""
+    for module in (f"rankscope.{package}.{file}" for package, files in FILES.items() for file in files):
+        for value in vars(importlib.import_module(module)).values():
+            for one in value if isinstance(value, tuple) else (value,):
+                if isinstance(one, Definition | Comparison | WeightDefinition):
+                    yield one
 
 
 _ALL = {one.name: one for one in _defined()}
@@ -94,7 +96,7 @@ DEFAULT_DEFINITIONS = (
     "pt-peft",
     "pt-peft-pooled",
 )
-"""What ``measure`` measures where nothing is asked for."""
+"""What ``measure`` measures by default."""
 DEFAULT_COMPARED = (
     *DEFAULT_DEFINITIONS,
     "cka",
@@ -104,7 +106,7 @@ DEFAULT_COMPARED = (
     "drift",
     "cumulative-distance",
 )
-"""What ``compare`` compares where nothing is asked for."""
+"""What ``compare`` compares by default."""
 
 Measure = str | Definition | Comparison | Callable[[Tensor], Tensor]
 """A name, a definition, a comparison, or a function from ``(*, r)`` singular values to ``(*,)``."""
@@ -113,9 +115,12 @@ Measure = str | Definition | Comparison | Callable[[Tensor], Tensor]
 def known(what: Measure) -> Definition | Comparison:
     """The measure that is meant. A plain function becomes a definition on centred singular values.
 
+    Args:
+        what: a name, ``file.py:function``, a definition, a comparison, or a function on singular values.
+
     Raises:
-        UnknownName: if there is none of that name; the message lists those there are.
-        UsageError: if ``what`` is none of the things a measure can be, or a number of weights.
+        UnknownName: if no measure has that name; the message lists all names.
+        UsageError: if ``what`` is of another kind, or names a number of weights.
     """
     if isinstance(what, Definition | Comparison):
         return what
@@ -127,7 +132,7 @@ def known(what: Measure) -> Definition | Comparison:
         )
     if ".py:" in what:
         return _custom(_from_file(what))
-    found = _ALL.get(what) or _of_order(what) or _of_direction(what)
+    found = _ALL.get(what) or _member(what)
     if isinstance(found, WeightDefinition):
         raise UsageError(f"{what} is a number of weights, not of features; ask 'rankscope weights' for it")
     if found is None:
@@ -138,33 +143,36 @@ def known(what: Measure) -> Definition | Comparison:
     return found
 
 
-def _of_direction(name: str) -> Comparison | None:
-    """What is asked of one principal direction of the base: ``usage-3``, ``recoverability-12``, ``drift-1``."""
-    parts = re.fullmatch(r"(usage|relative-usage|recoverability|drift)-([1-9]\d*)", name)
-    if parts is None:
-        return None
-    family, direction = parts[1], int(parts[2])
-    if family in ("usage", "relative-usage"):
-        return usage.of_direction(direction, relative=family == "relative-usage")
-    return (recoverability if family == "recoverability" else drift).of_direction(direction)
+_ORDERS: dict[str, Callable[[float], Definition]] = {
+    "hill": hill.of_order,
+    "hill-sigma": partial(hill.of_order, base="sigma"),
+    "renyi": renyi.of_order,
+}
+"""Families with a member for every order, as in ``hill-0.5``, ``hill-sigma-3`` and ``renyi-inf``."""
+_DIRECTIONS: dict[str, Callable[[int], Comparison]] = {
+    "usage": usage.of_direction,
+    "relative-usage": partial(usage.of_direction, relative=True),
+    "recoverability": recoverability.of_direction,
+    "drift": drift.of_direction,
+}
+"""Families with a member for every principal direction of the base, as in ``usage-3`` and ``drift-1``."""
 
 
-def _of_order(name: str) -> Definition | None:
-    """The member of a family that has a member for every order: ``hill-0.5``, ``hill-sigma-3``, ``renyi-inf``."""
-    parts = re.fullmatch(r"(hill|hill-sigma|renyi)-(\d+(?:\.\d+)?|inf)", name)
-    if parts is None:
-        return None
-    family, order = parts[1], float(parts[2])
-    return (
-        renyi.of_order(order) if family == "renyi" else hill.of_order(order, "sigma" if "sigma" in family else "lambda")
-    )
+def _member(name: str) -> Definition | Comparison | None:
+    """The member of a family that ``name`` asks for, if it does."""
+    family, _, which = name.rpartition("-")
+    if family in _ORDERS and re.fullmatch(r"\d+(\.\d+)?|inf", which):
+        return _ORDERS[family](float(which))
+    if family in _DIRECTIONS and re.fullmatch(r"[1-9]\d*", which):
+        return _DIRECTIONS[family](int(which))
+    return None
 
 
 def definition(what: Measure) -> Definition:
-    """The number of one run that is meant.
+    """The number of one run that is meant; as :func:`known`, and refusing numbers of two runs.
 
     Raises:
-        UnknownName: if there is none of that name.
+        UnknownName: if no measure has that name.
         UsageError: if it is a number of two runs.
     """
     found = known(what)
@@ -174,17 +182,19 @@ def definition(what: Measure) -> Definition:
 
 
 def named(text: str) -> tuple[Definition | Comparison, ...]:
-    """The measures in a comma-separated list of names and ``file.py:function``; ``usage-1..8`` are eight of them."""
+    """The measures in a comma-separated list of names and ``file.py:function``; ``usage-1..8`` names eight of them."""
     return tuple(known(name) for part in text.split(",") for name in _counted(part.strip()))
 
 
 def _counted(name: str) -> list[str]:
-    parts = re.fullmatch(r"(.+-)(\d+)\.\.(\d+)", name)
-    counted = range(int(parts[2]), int(parts[3]) + 1) if parts else ()
-    return [f"{parts[1]}{i}" for i in counted] if parts and counted else [name]
+    """The names that ``usage-1..8`` abbreviates; a name without such a range is itself the only one."""
+    if parts := re.fullmatch(r"(.+-)(\d+)\.\.(\d+)", name):
+        return [f"{parts[1]}{i}" for i in range(int(parts[2]), int(parts[3]) + 1)] or [name]
+    return [name]
 
 
 def _custom(function: Callable[[Tensor], Tensor]) -> Definition:
+    """The caller's function as a definition, its results checked."""
     name = getattr(function, "__name__", type(function).__name__)
 
     def checked(s: Tensor) -> Tensor:
@@ -197,7 +207,7 @@ def _custom(function: Callable[[Tensor], Tensor]) -> Definition:
         if not isinstance(values, Tensor) or values.shape != s.shape[:-1]:
             given = tuple(values.shape) if isinstance(values, Tensor) else type(values).__name__
             raise UsageError(
-                f"a measure makes (*,) values of (*, r) singular values; {name} makes {given} of {tuple(s.shape)}"
+                f"a measure must return (*,) values for (*, r) singular values; {name} returned {given} for {tuple(s.shape)}"
             )
         return values.double()
 
@@ -205,7 +215,6 @@ def _custom(function: Callable[[Tensor], Tensor]) -> Definition:
     return Definition(
         name=name.replace("_", "-"),
         function=checked,
-        reads="spectrum",
         formula=text[0] if text else f"{name}(sigma)",
         citation="the caller's own",
         low="?",
@@ -220,7 +229,7 @@ def _from_file(text: str) -> Callable[[Tensor], Tensor]:
     path, _, name = text.rpartition(":")
     spec = importlib.util.spec_from_file_location(Path(path).stem, path) if Path(path).is_file() else None
     if spec is None or spec.loader is None:
-        raise UnknownName(f"there is no file {path!r} to take the measure {name!r} from")
+        raise UnknownName(f"there is no file {path!r} that could define the measure {name!r}")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     function = getattr(module, name, None)

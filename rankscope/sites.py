@@ -1,7 +1,8 @@
-"""Sites: the reading points of a base network, spelled the same under every tuning.
+"""Sites: the reading points of a base network, with the same names under every tuning.
 
-A site is a *stack* and a *point*. The points of a stack of L blocks are ``embed`` (what enters block 0), ``0`` … ``L-1``
-(what each block returns) and ``final`` (what the norm after the last block returns): ``decoder.3``, ``vision.final``.
+A site is a *stack* and a *point*. The points of a stack of L blocks are ``embed`` (the input of block 0), ``0`` …
+``L-1`` (the output of each block) and ``final`` (the output of the norm after the last block): ``decoder.3``,
+``vision.final``.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ class Site:
     """One reading point."""
 
     stack: str
-    """The stack of blocks: ``decoder``, ``vision``. A module of no stack is its own stack, with the point ``output``."""
+    """The stack of blocks: ``decoder``, ``vision``. A module outside any stack is its own stack, with the point ``output``."""
     point: str
     """``embed``, the number of a block, ``final``, or ``output``."""
 
@@ -59,7 +60,7 @@ def points(blocks: int, *, embed: bool = True, final: bool = True) -> tuple[str,
 
 
 def describe(sites: Sequence[Site]) -> str:
-    """The sites in words, a stack at a time: ``decoder (embed, 0-11, final)``."""
+    """The sites in words, stack by stack: ``decoder (embed, 0-11, final)``."""
     stacks: dict[str, list[Site]] = {}
     for site in sites:
         stacks.setdefault(site.stack, []).append(site)
@@ -75,18 +76,19 @@ def _points_in_words(sites: Sequence[Site]) -> str:
 
 
 def select(spec: str | Sequence[str | Site], available: Sequence[Site]) -> tuple[Site, ...]:
-    """The available sites that a specification names, in the network's order and each once.
+    """The available sites that a specification names, each once and in the network's order.
 
     A specification is ``all``, or a comma-separated list (or a sequence) of: a site (``decoder.3``), a stack
-    (``decoder``), a range (``decoder.3-5``), a slice (``0:12:2``), a glob (``vision.*``), or a point that every
-    stack has (``final``, ``embed``, ``last`` for the last block, ``0``, ``-1``).
+    (``decoder``), a range (``decoder.3-5``), a slice (``0:12:2``), a glob (``vision.*``), or a point of every
+    stack (``final``, ``embed``, ``last`` for the last block, ``0``, ``-1``).
 
     Args:
-        spec: what was asked for.
+        spec: the specification.
         available: every site of the network, in order.
 
     Raises:
-        UnknownName: if a part names no site; the message lists the sites there are.
+        UnknownName: if a part names no site; the message lists the available sites.
+        UsageError: if a slice has a step of 0.
     """
     parts = [p.strip() for p in spec.split(",")] if isinstance(spec, str) else [str(p) for p in spec]
     chosen: set[Site] = set()
@@ -130,6 +132,6 @@ def _from_the_end(index: int, available: Sequence[Site]) -> list[Site]:
 def _sliced(match: re.Match[str], available: Sequence[Site]) -> list[Site]:
     bounds = [int(match[k]) if match[k] else None for k in ("start", "stop", "step")]
     if bounds[2] == 0:
-        raise UsageError(f"a slice of sites cannot step by 0: {match[0]!r}")
+        raise UsageError(f"a slice of sites cannot step by 0; got {match[0]!r}")
     stacks = _blocks(available).items()
     return [s for stack, blocks in stacks if match["stack"] in (None, stack) for s in blocks[slice(*bounds)]]

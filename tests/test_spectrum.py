@@ -48,7 +48,9 @@ def test_a_decomposition_gives_one_spectrum_a_matrix() -> None:
 
 
 def test_a_wrong_number_of_values_is_refused() -> None:
-    with pytest.raises(UsageError, match=r"4 × 3 features at decoder.3 do not have \(4,\) singular values"):
+    with pytest.raises(
+        UsageError, match=r"4 × 3 features at decoder.3 have min\(n, d\) singular values; got shape \(4,\)"
+    ):
         spectrum([1.0, 1.0, 1.0, 1.0], columns=3)
 
 

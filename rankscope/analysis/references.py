@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from rankscope.analysis.view import View
-from rankscope.comparisons.itself import apart
+from rankscope.comparisons.itself import unpaired
 from rankscope.definition import Comparison, Definition
 from rankscope.errors import DataError, NotComparable, UsageError
 from rankscope.inference.nulls import shuffles
@@ -118,7 +118,7 @@ def _of_halves(view: View, comparison: Comparison, run: int) -> Tensor:
         r = min(s.shape[-1] for s in spectra)
         return f(*(s[..., :r] for s in spectra))
     if not comparison.aligned:
-        return f(apart(first, second))
+        return f(unpaired(first, second))
     twice = view.once(
         ("itself", run),
         lambda: View([view.features[run]] * 2, view.rows, groups=view.groups, device=view.device, replicated=False),

@@ -16,7 +16,6 @@ from rankscope.errors import DataError, NotComparable, UnknownName
 from rankscope.measures.effective_rank import effective_rank
 from rankscope.measures.numerical_rank import numerical_rank
 from rankscope.measures.stable_rank import stable_rank
-from rankscope.measures.weight_alpha import weight_alpha
 from rankscope.models.changed import Change, Learnt, weight_changes
 from rankscope.progress import Progress, silent
 from rankscope.results.record import NOTHING
@@ -24,6 +23,7 @@ from rankscope.results.weights import Weighed, WeightReport
 from rankscope.weights.intruders import LEADING, THRESHOLD, Left, intruder_null, intruders_between, left_vectors
 from rankscope.weights.prefixes import prefix_spectrum
 from rankscope.weights.updates import Update, full_update, low_rank_update
+from rankscope.weights.weight_alpha import weight_alpha
 
 DRAWS = 4
 """Noises beside each count of intruders."""

@@ -1,4 +1,4 @@
-r"""Debiased linear CKA between every site of one run and every site of another, at once."""
+"""Debiased linear CKA between every site of one run and every site of another, in one product."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from rankscope.errors import NotComparable
+from rankscope.comparisons.requirements import require_rows
+from rankscope.linalg.rows import centred
 
 
 def u_centred(x: Tensor) -> Tensor:
-    r"""The U-centred linear Gram matrix, whose inner products are unbiased.
+    r"""U-centred linear Gram matrix, whose inner products are unbiased.
 
     With :math:`K = XX^\top` and zero diagonal, :math:`K_{ij} - \frac{K_{i\cdot}}{n-2} - \frac{K_{\cdot j}}{n-2} +
     \frac{K_{\cdot\cdot}}{(n-1)(n-2)}` off the diagonal and 0 on it; then
@@ -29,9 +30,8 @@ def u_centred(x: Tensor) -> Tensor:
         NotComparable: with fewer than 4 rows.
     """
     n = len(x)
-    if n < 4:
-        raise NotComparable(f"debiased CKA needs at least 4 rows; there are {n}")
-    z = x.double() - x.double().mean(0)
+    require_rows(n, 4, "debiased CKA")
+    z = centred(x)
     k = (z @ z.mT).fill_diagonal_(0)
     rows = k.sum(0) / (n - 2)
     level = k.sum() / ((n - 1) * (n - 2))
@@ -39,18 +39,19 @@ def u_centred(x: Tensor) -> Tensor:
 
 
 def cka_map(a: Sequence[Tensor], b: Sequence[Tensor]) -> Tensor:
-    """Debiased linear CKA of every matrix of ``a`` with every matrix of ``b``; NaN where one does not vary.
+    """Debiased linear CKA of every matrix of ``a`` with every matrix of ``b``.
 
     Args:
         a: ``(n, d)`` features of each site of one run; the widths may differ.
         b: the same of another run, on the same n rows.
 
     Returns:
-        ``(len(a), len(b))`` float64.
+        ``(len(a), len(b))`` float64; NaN for a matrix that does not vary.
 
     Raises:
         NotComparable: with fewer than 4 rows.
     """
+    # HSIC₁ is ⟨K̃, L̃⟩ / (n (n - 3)), a factor that cancels in the ratio, so one product of flattened matrices gives all
     left, right = (torch.stack([_varying(x, u_centred(x)).flatten() for x in side]) for side in (a, b))
     norms = [torch.linalg.vector_norm(side, dim=1).square() for side in (left, right)]
     product = left @ right.mT
@@ -58,8 +59,8 @@ def cka_map(a: Sequence[Tensor], b: Sequence[Tensor]) -> Tensor:
     return torch.where(scale > 0, product / scale, torch.nan)
 
 
-def _varying(x: Tensor, centred: Tensor) -> Tensor:
-    """The U-centred Gram matrix, and zero where the rows differ by no more than float64 sums over them can tell."""
+def _varying(x: Tensor, gram: Tensor) -> Tensor:
+    """The U-centred Gram matrix, or zeros if the rows differ by no more than the rounding of float64 sums over them."""
     x = x.double()
-    told = len(x) * torch.finfo(torch.float64).eps * x.abs().amax()
-    return centred if (x - x[0]).abs().amax() > told else torch.zeros_like(centred)
+    rounding = len(x) * torch.finfo(torch.float64).eps * x.abs().amax()
+    return gram if (x - x[0]).abs().amax() > rounding else torch.zeros_like(gram)

@@ -1,4 +1,4 @@
-"""One principal direction of the base at a time: an entry of a quantity that every direction has, as a number of its own."""
+"""A single principal direction of the base: one entry of a quantity that every direction has, as a number of its own."""
 
 from __future__ import annotations
 
@@ -11,27 +11,28 @@ from rankscope.comparisons.requirements import require_rows
 from rankscope.errors import NotComparable
 from rankscope.linalg.moments import PairMoments
 
-Spectrum = Callable[..., Tensor]
-"""From moments of two runs to ``(*, d)`` values, that of the base's leading direction first."""
+PerDirection = Callable[..., Tensor]
+"""From moments of two runs to ``(*, d)`` values, one per principal direction of the base, the leading one first."""
 
 
-def along(spectrum: Spectrum, direction: int) -> Callable[..., Tensor]:
-    """The entry of a spectrum that belongs to the base's ``direction``-th principal direction, counted from 1.
+def at_direction(values: PerDirection, direction: int) -> Callable[..., Tensor]:
+    """The value at the base's ``direction``-th principal direction, counted from 1.
 
     Args:
-        spectrum: a value for every direction.
-        direction: which.
+        values: a quantity that has a value for every direction.
+        direction: which one to take.
 
     Returns:
-        a function of the same arguments to ``(*,)`` values; it raises :class:`NotComparable` where the features or the rows
-        that give the basis do not have that many directions.
+        A function of the same arguments to ``(*,)`` values. It raises :class:`NotComparable` if the features, or the
+        rows that determine the basis, have fewer directions.
     """
-    return partial(_entry, spectrum=spectrum, direction=direction)
+    return partial(_entry, values=values, direction=direction)
 
 
-def _entry(fit: PairMoments, *others: PairMoments, spectrum: Spectrum, direction: int, **told: object) -> Tensor:
+def _entry(fit: PairMoments, *others: PairMoments, values: PerDirection, direction: int, **given: object) -> Tensor:
+    """The entry of ``values(fit, *others, **given)`` at the direction, if the rows of ``fit`` determine it."""
     require_rows(fit.a.rows, direction + 1, f"the base's principal direction {direction}")
-    values = spectrum(fit, *others, **told)
-    if direction > values.shape[-1]:
-        raise NotComparable(f"there is no principal direction {direction} of {values.shape[-1]} features")
-    return values[..., direction - 1]
+    found = values(fit, *others, **given)
+    if direction > found.shape[-1]:
+        raise NotComparable(f"there is no principal direction {direction} of {found.shape[-1]} features")
+    return found[..., direction - 1]

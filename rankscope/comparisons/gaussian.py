@@ -1,27 +1,30 @@
 r"""Distances between two clouds as Gaussians in one basis: Bures, Fréchet, and the affine-invariant distance.
 
-The rows need not align; the number of rows should be equal, as each covariance is biased by its own. Neither is
-unchanged when only one side is rotated, by design: a rotated base is a different cloud.
+The rows need not correspond, but their number should be equal, since it biases each covariance. All of them change when
+only one side is rotated, by design: a rotated base is a different cloud.
 """
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 from torch import Tensor
 
-from rankscope.comparisons.requirements import require_rows, require_same_width
+from rankscope.comparisons.requirements import require_pairs
 from rankscope.comparisons.rounding import rounding_scatter
-from rankscope.comparisons.variation import trace, variation
+from rankscope.comparisons.variation import variation
 from rankscope.definition import Comparison
+from rankscope.linalg.forms import trace
 from rankscope.linalg.moments import PairMoments
 
 
 def bures(pair: PairMoments) -> Tensor:
-    r"""Bures distance of the covariances, squared.
+    r"""Squared Bures distance of the covariances.
 
     .. math:: \operatorname{tr} S_0 + \operatorname{tr} S_1 - 2\operatorname{tr}(S_0^{1/2} S_1 S_0^{1/2})^{1/2}
 
-    Zero or more; scales with the square of the features; unchanged when both sides are rotated alike.
+    It is zero or more, scales with the square of the features, and does not change when both sides are rotated alike.
 
     Bures 1969; Bhatia, Jain & Lim, "On the Bures–Wasserstein distance", Expo. Math. 37, 2019.
 
@@ -34,14 +37,14 @@ def bures(pair: PairMoments) -> Tensor:
     Raises:
         NotComparable: with fewer than 4 rows, or runs of different width.
     """
-    require_rows(torch.minimum(pair.a.rows, pair.b.rows), 4, "the Bures distance")
-    require_same_width(pair.a.width, pair.b.width, "the Bures distance")
+    require_pairs("the Bures distance", pair, same_width=True)
+    # tr (S₀^½ S₁ S₀^½)^½ is the nuclear norm of S₀^½ S₁^½, whose singular values are computed without another root
     fidelity = torch.linalg.svdvals(_root(pair.a.covariance) @ _root(pair.b.covariance)).sum(-1)
     return (trace(pair.a.covariance) + trace(pair.b.covariance) - 2 * fidelity).clamp(min=0)
 
 
 def frechet(pair: PairMoments) -> Tensor:
-    r"""Fréchet distance of the clouds as Gaussians, squared: :func:`bures` plus :math:`\|\bar x_1 - \bar x_0\|^2`.
+    r"""Squared Fréchet distance of the clouds as Gaussians: :func:`bures` plus :math:`\|\bar x_1 - \bar x_0\|^2`.
 
     Dowson & Landau, J. Multivariate Anal. 12, 1982; Heusel et al., NeurIPS 2017 (FID).
 
@@ -51,6 +54,7 @@ def frechet(pair: PairMoments) -> Tensor:
 
 
 def _root(covariance: Tensor) -> Tensor:
+    """Symmetric square root of ``(*, d, d)`` covariances."""
     values, vectors = torch.linalg.eigh(covariance)
     return vectors @ (values.clamp(min=0).sqrt()[..., None] * vectors.mT)
 
@@ -60,29 +64,31 @@ def generalised_eigenvalues(
 ) -> Tensor:
     r"""Amplification of each direction, the eigenvalues of :math:`(S_1 + \epsilon I, S_0 + \epsilon I)`.
 
-    They are 1 where nothing changed, above 1 along amplified and below along suppressed directions; unchanged when one
-    invertible map is applied to both sides, down to the ridge.
+    They are 1 where nothing changed, above 1 along amplified and below 1 along suppressed directions. Apart from the
+    ridge, they do not change when one invertible map is applied to both sides.
 
     Args:
         pair: moments of two runs, leading dimensions ``*``.
-        dtype: the dtype that the features were stored in; :math:`\epsilon` is the variance that its rounding puts into
-            every direction of the base, so that directions below it in both runs count as unchanged.
-        width: d, where the moments are of fewer coordinates that hold all rows; in the others nothing changes.
+        dtype: the dtype in which the features were stored; :math:`\epsilon` is the variance that its rounding adds to every
+            direction of the base, so directions below it in both runs count as unchanged.
+        width: d, if the moments are over fewer coordinates in which all rows lie; the other coordinates do not change.
 
     Returns:
-        ``(*, d)`` ratios of variances, descending; NaN where the base does not vary.
+        ``(*, d)`` ratios of variances, descending; NaN if the base does not vary.
 
     Raises:
         NotComparable: with fewer than 4 rows, or runs of different width.
     """
-    require_rows(torch.minimum(pair.a.rows, pair.b.rows), 4, "generalised eigenvalues")
-    require_same_width(pair.a.width, pair.b.width, "generalised eigenvalues")
+    require_pairs("generalised eigenvalues", pair, same_width=True)
     values, vectors = torch.linalg.eigh(pair.a.covariance)
     defined = variation(pair.a) > 0
     floor = (rounding_scatter(pair.a, dtype, width=width) / (pair.a.rows - 1)).where(defined, 1)[..., None]
+    # With W Wᵀ = (S₀ + εI)⁻¹ the generalised eigenvalues are those of Wᵀ (S₁ + εI) W
     white = vectors / (values.clamp(min=0) + floor).sqrt()[..., None, :]
     ridged = pair.b.covariance + floor[..., None] * torch.eye(pair.a.width, dtype=values.dtype, device=values.device)
-    least = floor / (values[..., -1:].clamp(min=0) + floor)  # what no ratio is below; rounding can be
+    least = floor / (
+        values[..., -1:].clamp(min=0) + floor
+    )  # ε/(λ₁ + ε), a lower bound of every ratio that rounding could undercut
     found = torch.maximum(torch.linalg.eigvalsh(white.mT @ ridged @ white).flip(-1), least)
     return found.where(defined[..., None], torch.nan)
 
@@ -90,7 +96,7 @@ def generalised_eigenvalues(
 def affine_distance(pair: PairMoments, *, dtype: torch.dtype = torch.float32, width: int | None = None) -> Tensor:
     r"""Affine-invariant distance of the covariances, :math:`(\sum_i\ln^2\gamma_i)^{1/2}`.
 
-    With :math:`\gamma_i` the :func:`generalised_eigenvalues`. Zero or more; NaN where the base does not vary.
+    The :math:`\gamma_i` are the :func:`generalised_eigenvalues`. It is zero or more; NaN if the base does not vary.
 
     Pennec, Fillard & Ayache, "A Riemannian framework for tensor computing", IJCV 66, 2006.
 
@@ -102,51 +108,38 @@ def affine_distance(pair: PairMoments, *, dtype: torch.dtype = torch.float32, wi
     return generalised_eigenvalues(pair, dtype=dtype, width=width).log().square().sum(-1).sqrt()
 
 
+_of_clouds = partial(Comparison, aligned=False, high="unbounded", same_width=True)
+
 COMPARISONS = (
-    Comparison(
+    _of_clouds(
         name="bures",
         function=bures,
-        aligned=False,
-        reads="moments",
         formula="tr S0 + tr S1 - 2 tr (S0^(1/2) S1 S0^(1/2))^(1/2)",
         citation="Bures 1969; Bhatia, Jain & Lim, Expo. Math. 37, 2019",
-        low="0",
-        high="unbounded",
         enough=4,
-        bias="upwards with d/n; at equal n it is shared",
-        noise="two independent sets of the same covariance: about tr S d/(4 n) each side",
+        bias="upwards with d/n; at equal n both runs share it",
+        noise="for two independent sets of the same covariance, about tr S d/(4 n) from each side",
         unit="squared features",
-        same_width=True,
     ),
-    Comparison(
+    _of_clouds(
         name="frechet",
         function=frechet,
-        aligned=False,
-        reads="moments",
         formula="|m1 - m0|^2 + tr S0 + tr S1 - 2 tr (S0^(1/2) S1 S0^(1/2))^(1/2)",
         citation="Dowson & Landau, J. Multivariate Anal. 12, 1982; Heusel et al., NeurIPS 2017",
-        low="0",
-        high="unbounded",
         enough=4,
-        bias="upwards with d/n; at equal n it is shared",
-        noise="as bures, plus (tr S0 + tr S1)/n",
+        bias="upwards with d/n; at equal n both runs share it",
+        noise="that of bures, plus (tr S0 + tr S1)/n",
         unit="squared features",
-        same_width=True,
     ),
-    Comparison(
+    _of_clouds(
         name="affine-distance",
         function=affine_distance,
-        aligned=False,
         takes=("dtype", "width"),
-        reads="moments",
         formula="sqrt(sum_i ln^2 g_i), g_i the eigenvalues of (S1 + e I, S0 + e I), e the rounding noise of the stored dtype",
         citation="Pennec, Fillard & Ayache, IJCV 66, 2006",
-        low="0",
-        high="unbounded",
         enough=10,
-        bias="upwards with d/n and strongly so at n below 10 d",
+        bias="upwards with d/n, strongly for n below 10 d",
         noise="of order sqrt(2/n) d for independent sets of the same covariance",
         unit="nats",
-        same_width=True,
     ),
 )

@@ -1,4 +1,4 @@
-"""A run compared with itself, on the same rows or on its two halves: what the best possible tuned run would score."""
+"""A run compared with itself, on the same rows or on its two halves: the score of the best possible tuned run."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from rankscope.linalg.moments import Moments, PairMoments
 
 
 def itself(moments: Moments) -> PairMoments:
-    """The moments of a run paired with the very same rows of the same run.
+    """Moments of a run paired with itself, row by row.
 
-    Any comparison that reads folds, given ``itself(fit.a)`` and ``itself(evaluate.a)``, returns its split-half ceiling:
-    the value of a run that did not change at all, at this number of rows.
+    A comparison that reads folds returns its split-half ceiling for ``itself(fit.a)`` and ``itself(evaluate.a)``: the
+    value of a run that did not change at all, at this number of rows.
 
     Args:
         moments: moments of one run.
@@ -23,10 +23,10 @@ def itself(moments: Moments) -> PairMoments:
     return PairMoments(a=m, b=m, cross=m.second, a_weighted=m.third, b_weighted=m.third, norms=m.fourth)
 
 
-def apart(a: Moments, b: Moments) -> PairMoments:
-    """Two sets of moments whose rows are not paired, for comparisons that do not relate runs row by row.
+def unpaired(a: Moments, b: Moments) -> PairMoments:
+    """Two sets of moments whose rows are not paired, for comparisons that do not need pairs.
 
-    Given two halves of one run they return its split-half ceiling. What would need pairs is NaN.
+    For two halves of one run such a comparison returns its split-half ceiling. The sums over pairs of rows are NaN.
 
     Args:
         a: moments of some rows of a run.

@@ -1,8 +1,8 @@
-r"""Orthogonal Procrustes: how alike two runs are when rotations do not count, and when they do.
+r"""Orthogonal Procrustes: the similarity of two runs up to rotation, and without rotation.
 
-With centred features of unit Frobenius norm, the best rotation leaves the similarity :math:`s = \|X^\top Y\|_*`; every
-variant is a function of it. Fine-tuned models share the base's residual basis, so the distance *without* a rotation has
-a meaning too, and the gap between the two is what is purely rotation.
+For centred features of unit Frobenius norm, the best rotation achieves the similarity :math:`s = \|X^\top Y\|_*`; every
+variant is a function of it. Fine-tuned models share the base's residual basis, so the distance *without* a rotation is
+meaningful too, and the gap between the two distances is pure rotation.
 """
 
 from __future__ import annotations
@@ -10,17 +10,18 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from rankscope.comparisons.requirements import require_rows, require_same_width
-from rankscope.comparisons.variation import trace, variation
+from rankscope.comparisons.requirements import require_pairs
+from rankscope.comparisons.variation import variation
 from rankscope.definition import Comparison
+from rankscope.linalg.forms import trace
 from rankscope.linalg.moments import PairMoments
 
 
 def procrustes(pair: PairMoments) -> Tensor:
     r"""Procrustes similarity :math:`s = \|X_c^\top Y_c\|_* / (\|X_c\|_F\,\|Y_c\|_F)`.
 
-    Between 0 and 1; does not change under rotation, scaling and translation of either side; 1 for features that agree
-    up to those. NaN where one side does not vary.
+    It lies between 0 and 1, does not change under rotation, scaling and translation of either side, and is 1 for
+    features that agree up to those. NaN if one side does not vary.
 
     Schönemann, "A generalized solution of the orthogonal Procrustes problem", Psychometrika 31, 1966.
 
@@ -33,7 +34,7 @@ def procrustes(pair: PairMoments) -> Tensor:
     Raises:
         NotComparable: with fewer than 4 rows.
     """
-    require_rows(pair.a.rows, 4, "the Procrustes similarity")
+    require_pairs("the Procrustes similarity", pair)
     nuclear = torch.linalg.svdvals(pair.cross_scatter).sum(-1)
     return (nuclear / (variation(pair.a).sqrt() * variation(pair.b).sqrt())).clamp(max=1)
 
@@ -41,7 +42,8 @@ def procrustes(pair: PairMoments) -> Tensor:
 def procrustes_angle(pair: PairMoments) -> Tensor:
     r"""Procrustes angle :math:`\arccos s`, a metric on shapes.
 
-    Between 0 and π/2 radians. Below about 1e-8 it is rounding: the arc cosine keeps half the digits near 1.
+    It lies between 0 and π/2 radians. Values below about 1e-8 are rounding, as the arc cosine keeps half the digits
+    near 1.
 
     Williams, Kunz, Kornblith & Linderman, "Generalized shape metrics on neural representations", NeurIPS 2021.
 
@@ -53,7 +55,7 @@ def procrustes_angle(pair: PairMoments) -> Tensor:
 def procrustes_disparity(pair: PairMoments) -> Tensor:
     r"""Procrustes disparity :math:`1 - s^2`, the share of variance that no rotation and scaling explains.
 
-    Between 0 and 1.
+    It lies between 0 and 1.
 
     Args, invariances and errors as :func:`procrustes`.
     """
@@ -61,15 +63,15 @@ def procrustes_disparity(pair: PairMoments) -> Tensor:
 
 
 def procrustes_held_out(fit: PairMoments, evaluate: PairMoments) -> Tensor:
-    r"""Procrustes similarity of rows that did not choose the rotation.
+    r"""Procrustes similarity on rows other than those that determined the rotation.
 
-    The rotation :math:`Q` comes from the rows of ``fit``; the value is
-    :math:`\operatorname{tr}(Q^\top X_c^\top Y_c)/(\|X_c\|_F\,\|Y_c\|_F)` on the others. About 0 for independent
-    features, where the in-sample value is :math:`(8/3\pi)\sqrt{d/n}`; may be negative. Directions that those rows do not
-    span are not rotated, and count as not aligned.
+    The rotation :math:`Q` is fitted on the rows of ``fit``; the value is :math:`\operatorname{tr}(Q^\top X_c^\top
+    Y_c)/(\|X_c\|_F\,\|Y_c\|_F)` on those of ``evaluate``. It is about 0 for independent features, for which the
+    in-sample value is :math:`(8/3\pi)\sqrt{d/n}`, and may be negative. Directions that the rows of ``fit`` do not span
+    are not rotated, and count as not aligned.
 
     Args:
-        fit: moments of the rows that choose the rotation, leading dimensions ``*``.
+        fit: moments of the rows that determine the rotation, leading dimensions ``*``.
         evaluate: moments of other samples.
 
     Returns:
@@ -78,8 +80,8 @@ def procrustes_held_out(fit: PairMoments, evaluate: PairMoments) -> Tensor:
     Raises:
         NotComparable: with fewer than 4 rows on either side.
     """
-    for part in (fit, evaluate):
-        require_rows(part.a.rows, 4, "the held-out Procrustes similarity")
+    require_pairs("the held-out Procrustes similarity", fit, evaluate)
+    # Schönemann 1966: with X_cᵀY_c = UΣVᵀ on the rows to fit, Q = UVᵀ; singular values that are rounding have no direction
     u, s, vh = torch.linalg.svd(fit.cross_scatter, full_matrices=False)
     chosen = s > max(fit.cross_scatter.shape[-2:]) * torch.finfo(s.dtype).eps * s[..., :1]
     aligned = (((u * chosen[..., None, :]) @ vh) * evaluate.cross_scatter).sum((-2, -1))
@@ -87,38 +89,38 @@ def procrustes_held_out(fit: PairMoments, evaluate: PairMoments) -> Tensor:
 
 
 def identity_distance(pair: PairMoments) -> Tensor:
-    r"""Distance without any alignment, :math:`\|X_c - Y_c\|_F / \|X_c\|_F`: both runs taken to share their basis.
+    r"""Distance without alignment, :math:`\|X_c - Y_c\|_F / \|X_c\|_F`, of two runs assumed to share a basis.
 
-    Zero or more; changes when only one side is rotated, by design. NaN where the reference does not vary.
+    It is zero or more, and changes when only one side is rotated, by design. NaN if the reference does not vary.
 
     Args:
         pair: moments of two runs on the same rows, leading dimensions ``*``.
 
     Returns:
-        ``(*,)`` values without unit, float64; below about 1e-8 it is rounding.
+        ``(*,)`` values without unit, float64; those below about 1e-8 are rounding.
 
     Raises:
         NotComparable: with fewer than 4 rows, or runs of different width.
     """
-    require_rows(pair.a.rows, 4, "the identity-aligned distance")
-    require_same_width(pair.a.width, pair.b.width, "the identity-aligned distance")
+    require_pairs("the identity-aligned distance", pair, same_width=True)
     return _distance(pair, trace(pair.cross_scatter))
 
 
 def rotation_gap(pair: PairMoments) -> Tensor:
-    r"""How much of the identity-aligned distance is pure rotation.
+    r"""Part of the identity-aligned distance that is pure rotation.
 
     .. math:: \frac{\|X_c - Y_c\|_F - \min_Q\|X_c - Y_c Q\|_F}{\|X_c\|_F}
 
-    Zero or more, at most the distance itself; equal to it when the tuned run is a rotated base.
+    It lies between zero and the distance itself, which it equals when the tuned run is a rotated base.
 
     Args and errors as :func:`identity_distance`.
     """
-    nuclear = torch.linalg.svdvals(pair.cross_scatter).sum(-1)
+    nuclear = torch.linalg.svdvals(pair.cross_scatter).sum(-1)  # max over Q of tr(Qᵀ Y_cᵀX_c)
     return identity_distance(pair) - _distance(pair, nuclear)
 
 
 def _distance(pair: PairMoments, inner: Tensor) -> Tensor:
+    """‖X_c - Y_cQ‖ / ‖X_c‖ from the inner product ⟨X_c, Y_cQ⟩: ``(*,)``."""
     own = variation(pair.a)
     return ((own + trace(pair.b.scatter) - 2 * inner).clamp(min=0) / own).sqrt()
 
@@ -129,10 +131,8 @@ COMPARISONS = (
     Comparison(
         name="procrustes",
         function=procrustes,
-        reads="moments",
         formula="s = |Xc' Yc|_* / (|Xc|_F |Yc|_F)",
         citation="Schönemann, Psychometrika 31, 1966",
-        low="0",
         high="1",
         enough=4,
         bias="upwards with sqrt(d/n); procrustes-held-out has none",
@@ -141,10 +141,8 @@ COMPARISONS = (
     Comparison(
         name="procrustes-angle",
         function=procrustes_angle,
-        reads="moments",
         formula="arccos(s), s the Procrustes similarity",
         citation=_SHAPE,
-        low="0",
         high="pi/2",
         enough=4,
         bias="downwards with sqrt(d/n)",
@@ -154,10 +152,8 @@ COMPARISONS = (
     Comparison(
         name="procrustes-disparity",
         function=procrustes_disparity,
-        reads="moments",
         formula="1 - s^2, s the Procrustes similarity",
         citation="Gower, Psychometrika 40, 1975",
-        low="0",
         high="1",
         enough=4,
         bias="downwards with d/n",
@@ -171,16 +167,14 @@ COMPARISONS = (
         citation="Schönemann 1966, cross-fitted",
         low="about 0 (may be slightly negative)",
         high="1",
-        bias="none upwards; below the population's value while the rotation is uncertain (d/n)",
+        bias="none upwards; below the population's value as long as the rotation is uncertain (d/n)",
         noise="0",
     ),
     Comparison(
         name="identity-distance",
         function=identity_distance,
-        reads="moments",
         formula="|Xc - Yc|_F / |Xc|_F",
         citation="Ding, Denain & Steinhardt, arXiv 2108.01661 (Procrustes without the rotation)",
-        low="0",
         high="unbounded",
         bias="none to first order",
         noise="sqrt(1 + tr Sb / tr Sa)",
@@ -189,10 +183,8 @@ COMPARISONS = (
     Comparison(
         name="rotation-gap",
         function=rotation_gap,
-        reads="moments",
         formula="(|Xc - Yc|_F - min_Q |Xc - Yc Q|_F) / |Xc|_F",
         citation="Schönemann 1966; Williams et al. 2021",
-        low="0",
         high="the identity-aligned distance",
         enough=4,
         bias="upwards with sqrt(d/n)",

@@ -1,28 +1,30 @@
-r"""Recoverability: can the base's principal scores still be read off the tuned features?
+r"""Recoverability: whether the base's principal scores can still be predicted from the tuned features.
 
-Of the four things called rank collapse this is the only one that means *information lost*: an invertible reshaping
-leaves it whole, a projection takes it away. Scores :math:`z_i = v_i^\top(x^0 - \bar x^0)` of the base are predicted from
+Of the four phenomena called rank collapse this is the only one that means *lost information*: an invertible reshaping
+leaves it intact, a projection destroys it. Scores :math:`z_i = v_i^\top(x^0 - \bar x^0)` of the base are predicted from
 the tuned features by ridge regression fitted on other samples; in-sample, independent features would reach
 :math:`R^2 = d/(n-1)`.
 
-The ridge is the rounding noise of the stored features (:mod:`rankscope.comparisons.rounding`): a direction below it cannot be
-read, however invertible the map is on paper.
+The ridge is the rounding noise of the stored features (:mod:`rankscope.comparisons.rounding`): a direction below it
+cannot be read, even if the map is invertible in exact arithmetic.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from rankscope.comparisons.directions import along
-from rankscope.comparisons.requirements import require_aligned, require_rows
+from rankscope.comparisons.directions import at_direction
+from rankscope.comparisons.requirements import require_aligned, require_pairs
 from rankscope.comparisons.rounding import rounding_scatter
 from rankscope.comparisons.variation import variation
 from rankscope.definition import Comparison
 from rankscope.errors import UsageError
+from rankscope.linalg.forms import column_forms
 from rankscope.linalg.moments import PairMoments
 
 READABLE = 0.5
@@ -31,47 +33,47 @@ READABLE = 0.5
 
 @dataclass(frozen=True)
 class Recoverability:
-    """How much of the base can be read off the tuned features."""
+    """How much of the base can be predicted from the tuned features."""
 
     count: int
     """Number of the base's principal components of which more than half the variance is predicted."""
     weighted: float
     """Share of the base's variance that is predicted: R² of the components weighted by their held-out variance."""
     per_component: Tensor
-    """``(d,)`` held-out R² of each principal component of the base, the leading one first; NaN where it has no variance."""
+    """``(d,)`` held-out R² of each principal component of the base, the leading one first; NaN for one without variance."""
 
 
 def recoverability(
     x: Tensor, y: Tensor, *, sample: Tensor | None = None, folds: int = 2, dtype: torch.dtype | None = None
 ) -> Recoverability:
-    """How much of the base's principal scores can be read off the tuned features, cross-fitted.
+    """How much of the base's principal scores can be predicted from the tuned features, cross-fitted.
 
-    Each of ``folds`` sets of samples is predicted from a ridge regression fitted on the others; R² is averaged over the
-    sets. Does not change under invertible maps of ``y`` (down to rounding) nor under rotation, scaling and translation
-    of ``x``.
+    Each of ``folds`` sets of samples is predicted by a ridge regression fitted on the others, and R² is averaged over
+    the sets. It is at most 1, and changes neither under invertible maps of ``y`` (up to rounding) nor under rotation,
+    scaling and translation of ``x``.
 
     Args:
         x: ``(n, d_a)`` features of the base, a tensor or an array.
         y: ``(n, d_b)`` features of the tuned run, the same rows.
         sample: ``(n,)`` int64 sample of each row, so that no sample is both fitted and predicted; by default every row
-            is its own.
+            is its own sample.
         folds: number of sets, at least 2.
-        dtype: the dtype that the features were stored in, which sets the ridge; by default that of ``y``.
+        dtype: the dtype in which the features were stored, which determines the ridge; by default that of ``y``.
 
     Returns:
         The number of recoverable components, the share of variance recovered and R² of each component.
 
     Raises:
         NotComparable: if the numbers of rows differ, or a fold has fewer than 4 rows.
-        UsageError: with fewer than 2 folds, or for what are no features of a floating dtype.
+        UsageError: with fewer than 2 folds, or if x or y is not a matrix of a floating dtype.
     """
     x, y = _features(x), _features(y)
     sample = torch.arange(len(x), device=x.device) if sample is None else sample
     require_aligned(x, y, sample, "recoverability")
     if folds < 2:
-        raise UsageError(f"cross-fitting needs at least 2 folds; {folds} was asked for")
+        raise UsageError(f"cross-fitting needs at least 2 folds; got {folds}")
     place = torch.unique(sample, return_inverse=True)[1] % folds
-    parts = PairMoments.of(x, y, shift_a=_centre(x), shift_b=_centre(y), group=place, groups=folds)
+    parts = PairMoments.of(x, y, shift_a=x.double().mean(0), shift_b=y.double().mean(0), group=place, groups=folds)
     dtype = y.dtype if dtype is None else dtype
     total = parts.sum(0)
     rest = total - parts
@@ -81,14 +83,11 @@ def recoverability(
 
 
 def _features(x: Any) -> Tensor:
+    """A tensor or an array as an ``(n, d)`` tensor of a floating dtype."""
     x = torch.as_tensor(x)
     if x.ndim != 2 or not x.is_floating_point():
-        raise UsageError(f"recoverability takes (n, d) features of a floating dtype; got {tuple(x.shape)} of {x.dtype}")
+        raise UsageError(f"recoverability needs (n, d) features of a floating dtype; got {tuple(x.shape)} of {x.dtype}")
     return x
-
-
-def _centre(x: Tensor) -> Tensor:
-    return x.double().mean(0)
 
 
 def recovered(
@@ -98,17 +97,18 @@ def recovered(
 
     .. math:: R_i^2 = 1 - \sum_{\text{evaluate}}(z_i - \hat z_i)^2 \Big/ \sum_{\text{evaluate}}(z_i - \bar z_i)^2
 
-    The directions are those of the base on all rows of both parts; the regression, its intercept included, is that of
-    ``fit``. At most 1; negative when prediction is worse than the mean, about :math:`-d/(n-d)` for independent features.
+    The directions are those of the base on the rows of both parts; the regression, including its intercept, is fitted
+    on ``fit``. R² is at most 1, and negative if the prediction is worse than the mean: about :math:`-d/(n-d)` for
+    independent features.
 
     Args:
         fit: moments of the rows on which the regression is fitted, leading dimensions ``*``.
         evaluate: moments of other samples, about the same shifts.
-        dtype: the dtype that the features were stored in; its rounding is the ridge.
-        width: the number of tuned features, where the moments are of fewer coordinates that hold all rows.
+        dtype: the dtype in which the features were stored; its rounding is the ridge.
+        width: the number of tuned features, if the moments are over fewer coordinates in which all rows lie.
 
     Returns:
-        ``(*, d_a)`` values without unit, the leading component first; NaN where a component has no variance.
+        ``(*, d_a)`` values without unit, the leading component first; NaN for a component without variance.
 
     Raises:
         NotComparable: with fewer than 4 rows in either part.
@@ -117,17 +117,18 @@ def recovered(
     weights = _regression(fit, evaluate, dtype, width)
     basis = torch.linalg.eigh((fit.a + evaluate.a).scatter).eigenvectors.flip(-1)
     weights, offset = weights @ basis, (_offset(fit, evaluate, weights) @ basis).squeeze(-2)
-    total = _diagonal(basis, evaluate.a.scatter, basis)
-    explained = 2 * _diagonal(basis, evaluate.cross_scatter, weights) - _diagonal(weights, evaluate.b.scatter, weights)
+    # Σ(z - ẑ)² = Σ(z - z̄)² - 2 vᵀS_ab w + wᵀS_b w + n (mean error)², for a direction v and its coefficients w
+    total = column_forms(basis, evaluate.a.scatter, basis)
+    cross = column_forms(basis, evaluate.cross_scatter, weights)
+    explained = 2 * cross - column_forms(weights, evaluate.b.scatter, weights)
     floor = fit.a.width * torch.finfo(total.dtype).eps * variation(evaluate.a)[..., None]
     r2 = (explained - evaluate.a.rows[..., None] * offset.square()) / total
     return r2.where(total > floor, torch.nan)
 
 
 def _regression(fit: PairMoments, evaluate: PairMoments, dtype: torch.dtype, width: int | None) -> Tensor:
-    """``(*, d_b, d_a)`` ridge coefficients from the tuned features to the base's."""
-    for part in (fit, evaluate):
-        require_rows(part.a.rows, 4, "recoverability")
+    """``(*, d_b, d_a)`` ridge coefficients (S_b + ρI)⁻¹ S_ba from the tuned features to the base's."""
+    require_pairs("recoverability", fit, evaluate)
     ridge = rounding_scatter(fit.b, dtype, width=width)
     ridge = ridge.where(ridge > 0, 1)[..., None, None]
     identity = torch.eye(fit.b.width, dtype=ridge.dtype, device=ridge.device)
@@ -135,14 +136,9 @@ def _regression(fit: PairMoments, evaluate: PairMoments, dtype: torch.dtype, wid
 
 
 def _offset(fit: PairMoments, evaluate: PairMoments, weights: Tensor) -> Tensor:
-    """``(*, 1, d_a)`` mean error of the prediction on the rows to evaluate, from the intercept of those to fit."""
+    """``(*, 1, d_a)`` mean prediction error on the rows to evaluate, due to the intercept of those to fit."""
     moved_a, moved_b = (evaluate.a.offset - fit.a.offset, evaluate.b.offset - fit.b.offset)
     return moved_a[..., None, :] - moved_b[..., None, :] @ weights
-
-
-def _diagonal(left: Tensor, middle: Tensor, right: Tensor) -> Tensor:
-    """The diagonal of ``left' middle right``: ``(*, d)``."""
-    return (left * (middle @ right)).sum(-2)
 
 
 def recovered_share(
@@ -152,8 +148,8 @@ def recovered_share(
 
     .. math:: 1 - \sum\|x^0 - \hat x^0\|^2 \Big/ \sum\|x^0 - \bar x^0\|^2
 
-    That is the mean of :func:`recovered` weighted by held-out variance, and needs no basis. At most 1, negative for
-    features that know nothing. NaN where the base does not vary.
+    It is the mean of :func:`recovered` weighted by held-out variance, and needs no basis. It is at most 1, and negative
+    for uninformative features. NaN if the base does not vary.
 
     Args and errors as :func:`recovered`.
 
@@ -161,6 +157,7 @@ def recovered_share(
         ``(*,)`` values without unit, float64.
     """
     weights = _regression(fit, evaluate, dtype, width)
+    # The same expansion as in :func:`recovered`, summed over all features instead of directions
     explained = (weights * (2 * evaluate.cross_scatter.mT - evaluate.b.scatter @ weights)).sum((-2, -1))
     missed = evaluate.a.rows * _offset(fit, evaluate, weights).square().sum((-2, -1))
     return (explained - missed) / variation(evaluate.a)
@@ -171,7 +168,7 @@ def recovered_count(
 ) -> Tensor:
     """Number of the base's principal components of which more than half the variance is predicted.
 
-    Between 0 and d.
+    It lies between 0 and d.
 
     Args and errors as :func:`recovered`.
 
@@ -183,45 +180,36 @@ def recovered_count(
 
 _SOURCE = "held-out R2 (Hoerl & Kennard 1970 for the ridge) of the base's principal scores"
 _BIAS = "none upwards (cross-fitted); downwards by about (1 - R2) d/(n - d): the base itself gives the ceiling"
+_from_folds = partial(Comparison, reads="folds", takes=("dtype", "width"), citation=_SOURCE)
 
 
 def of_direction(direction: int) -> Comparison:
     """The recoverability of one principal score as a named number of two runs: ``recoverability-1``."""
-    return Comparison(
+    return _from_folds(
         name=f"recoverability-{direction}",
-        function=along(recovered, direction),
-        takes=("dtype", "width"),
-        reads="folds",
+        function=at_direction(recovered, direction),
         formula=f"held-out ridge R2 of the base's principal score {direction}",
-        citation=_SOURCE,
-        low="unbounded (negative where features know nothing)",
+        low="unbounded (negative for uninformative features)",
         high="1",
-        bias=f"{_BIAS}; every direction has a name: recoverability-2",
+        bias=f"{_BIAS}; any direction can be named: recoverability-2",
         noise="-d/(n - d - 2) with n rows to fit: 0 or below",
     )
 
 
 COMPARISONS = (
-    Comparison(
+    _from_folds(
         name="recoverability",
         function=recovered_share,
-        takes=("dtype", "width"),
-        reads="folds",
         formula="sum_i l_i R2_i / sum_i l_i, R2_i = held-out ridge R2 of the base's i-th principal score, l_i its variance",
-        citation=_SOURCE,
-        low="unbounded (negative where features know nothing)",
+        low="unbounded (negative for uninformative features)",
         high="1",
         bias=_BIAS,
         noise="-d/(n - d - 2) with n rows to fit: 0 or below",
     ),
-    Comparison(
+    _from_folds(
         name="recoverable-components",
         function=recovered_count,
-        takes=("dtype", "width"),
-        reads="folds",
         formula="#{i: R2_i > 1/2}, R2_i = held-out ridge R2 of the base's i-th principal score",
-        citation=_SOURCE,
-        low="0",
         high="d",
         bias=_BIAS,
         noise="0",

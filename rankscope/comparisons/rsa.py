@@ -1,4 +1,4 @@
-"""Representational similarity analysis: do two runs find the same samples alike?"""
+"""Representational similarity analysis: whether two runs find the same samples alike."""
 
 from __future__ import annotations
 
@@ -10,26 +10,11 @@ from torch import Tensor
 from rankscope.comparisons.requirements import require_aligned, require_rows
 from rankscope.definition import Comparison
 from rankscope.errors import UsageError
-
-
-def sample_means(x: Tensor, sample: Tensor) -> Tensor:
-    """The mean row of each sample.
-
-    Args:
-        x: ``(*, n, d)`` features.
-        sample: ``(n,)`` int64 sample of each row.
-
-    Returns:
-        ``(*, m, d)`` float64 means, in the order of the samples' numbers.
-    """
-    _, place, count = torch.unique(sample, return_inverse=True, return_counts=True)
-    place, count = place.to(x.device), count.to(x.device)
-    total = x.new_zeros((*x.shape[:-2], len(count), x.shape[-1]), dtype=torch.float64)
-    return total.index_add_(-2, place, x.double()) / count[:, None]
+from rankscope.linalg.rows import each_pair, sample_means, squared_distances
 
 
 def dissimilarities(x: Tensor, *, distance: Literal["euclidean", "correlation"] = "euclidean") -> Tensor:
-    """The dissimilarity of each pair of rows, each pair once.
+    """Dissimilarity of each pair of rows.
 
     Args:
         x: ``(*, m, d)`` features.
@@ -37,31 +22,27 @@ def dissimilarities(x: Tensor, *, distance: Literal["euclidean", "correlation"] 
             rows across features.
 
     Returns:
-        ``(*, m (m - 1)/2)`` float64 dissimilarities.
+        ``(*, m (m - 1)/2)`` float64 dissimilarities, one per pair.
 
     Raises:
         UsageError: for another distance.
     """
-    x = x.double()
-    if distance == "correlation":
-        x = torch.nn.functional.normalize(x - x.mean(-1, keepdim=True), dim=-1)
-        full = 1 - x @ x.mT
-    elif distance == "euclidean":
-        x = x - x.mean(-2, keepdim=True)
-        norms = x.square().sum(-1)
-        full = (norms[..., :, None] + norms[..., None, :] - 2 * x @ x.mT).clamp(min=0) / x.shape[-1]
-    else:
+    if distance == "euclidean":
+        return each_pair(squared_distances(x) / x.shape[-1])
+    if distance != "correlation":
         raise UsageError(f"the distance {distance!r} is not known; there are euclidean and correlation")
-    i, j = torch.triu_indices(x.shape[-2], x.shape[-2], 1, device=x.device)
-    return full[..., i, j]
+    z = x.double()
+    z = torch.nn.functional.normalize(z - z.mean(-1, keepdim=True), dim=-1)
+    return each_pair(1 - z @ z.mT)
 
 
 def ranks(values: Tensor) -> Tensor:
-    """Ranks from 1 along the last dimension, ties sharing their mean rank: ``(*, m)`` float64."""
+    """Ranks from 1 along the last dimension; ties share their mean rank: ``(*, m)`` float64."""
     values = values.contiguous()
     ordered = values.sort(dim=-1).values
     first = torch.searchsorted(ordered, values)
     last = torch.searchsorted(ordered, values, right=True)
+    # Equal values occupy the ranks first + 1 … last, of which this is the mean
     return (first + last + 1).double() / 2
 
 
@@ -75,8 +56,8 @@ def rsa(
 ) -> Tensor:
     """Correlation of the dissimilarities of all pairs of samples in two runs.
 
-    Rows of one sample are first averaged. Between -1 and 1; does not change under rotation, scaling and (with the
-    euclidean distance) translation of either side. NaN where all pairs of one run are equally far apart.
+    Rows of one sample are first averaged. It lies between -1 and 1 and does not change under rotation, scaling and (for
+    the euclidean distance) translation of either side. NaN if all pairs of one run are equally far apart.
 
     Kriegeskorte, Mur & Bandettini, "Representational similarity analysis", Front. Syst. Neurosci. 2, 2008.
 
@@ -85,7 +66,7 @@ def rsa(
         y: ``(*, n, d_b)`` features of the tuned run, the same rows.
         sample: ``(n,)`` int64 sample of each row.
         distance: see :func:`dissimilarities`.
-        rank: correlate ranks (Spearman) rather than values (Pearson).
+        rank: correlate ranks (Spearman) instead of values (Pearson).
 
     Returns:
         ``(*,)`` correlations, float64.
@@ -95,7 +76,7 @@ def rsa(
         UsageError: for another distance.
     """
     require_aligned(x, y, sample, "representational similarity")
-    require_rows(torch.tensor(len(torch.unique(sample))), 4, "representational similarity (a row a sample)")
+    require_rows(len(torch.unique(sample)), 4, "representational similarity (one row per sample)")
     pairs = [dissimilarities(sample_means(side, sample), distance=distance) for side in (x, y)]
     u, v = (ranks(p) if rank else p for p in pairs)
     u, v = u - u.mean(-1, keepdim=True), v - v.mean(-1, keepdim=True)
@@ -110,6 +91,6 @@ COMPARISON = Comparison(
     citation="Kriegeskorte, Mur & Bandettini, Front. Syst. Neurosci. 2, 2008",
     low="-1",
     high="1",
-    bias="about none; pairs share samples, so the interval must leave out samples, not pairs",
+    bias="negligible; pairs share samples, so the interval must leave out samples, not pairs",
     noise="0",
 )

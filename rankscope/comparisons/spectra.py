@@ -1,11 +1,13 @@
-r"""Distances between two spectra: how much was *reshaped*, whatever basis it lies in.
+r"""Distances between two spectra: how far the variance was *reshaped*, whatever the basis.
 
-They read singular values only, so neither rows nor bases need align; but the number of rows must be equal, because a
-sampled spectrum is biased by it. Eigenvalues are normalised to sum to one, :math:`p_i = \sigma_i^2/\sum_j\sigma_j^2`, and
+They use singular values only, so neither rows nor bases need to correspond. The number of rows must be equal, however,
+because it biases a spectrum. Eigenvalues are normalised to sum to one, :math:`p_i = \sigma_i^2/\sum_j\sigma_j^2`, and
 matched by rank.
 """
 
 from __future__ import annotations
+
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -16,11 +18,11 @@ from rankscope.errors import NotComparable
 
 
 def _shares(a: Tensor, b: Tensor, power: float = 2) -> tuple[Tensor, Tensor]:
-    """Both spectra raised to ``power``, descending and normalised to sum to 1; NaN for a spectrum of zeros."""
+    """Both spectra raised to ``power``, in descending order and normalised to sum to 1; NaN for a spectrum of zeros."""
     if a.shape[-1] != b.shape[-1]:
         raise NotComparable(
             f"spectra are compared value by value; one has {a.shape[-1]} singular values and the other {b.shape[-1]}: "
-            "take equal widths and equal numbers of rows"
+            "compare equal widths and equal numbers of rows"
         )
     p, q = (s.double().pow(power).sort(dim=-1, descending=True).values for s in (a, b))
     return p / p.sum(-1, keepdim=True), q / q.sum(-1, keepdim=True)
@@ -29,16 +31,17 @@ def _shares(a: Tensor, b: Tensor, power: float = 2) -> tuple[Tensor, Tensor]:
 def log_wasserstein(a: Tensor, b: Tensor, *, dtype: torch.dtype = torch.float32) -> Tensor:
     r"""Wasserstein-1 distance of the log spectra, :math:`\tfrac1r\sum_i|\ln p_i - \ln q_i|`.
 
-    The mean factor, in nats, by which an eigenvalue's share changed. Zero or more; symmetric; does not change when a
-    side is scaled or rotated. Shares below what rounding of the stored dtype alone can make count as that.
+    It is the mean factor, in nats, by which an eigenvalue's share changed. It is zero or more, symmetric, and does not
+    change when a side is scaled or rotated. Shares below the largest that rounding to the stored dtype alone can
+    produce are raised to it.
 
     Args:
-        a: ``(*, r)`` singular values of the reference, none negative, in any order.
+        a: ``(*, r)`` non-negative singular values of the reference, in any order.
         b: ``(*, r)`` singular values of the tuned run.
-        dtype: the dtype that the features were stored in.
+        dtype: the dtype in which the features were stored.
 
     Returns:
-        ``(*,)`` distances in nats, float64; NaN where a spectrum is all zeros.
+        ``(*,)`` distances in nats, float64; NaN if a spectrum is all zeros.
 
     Raises:
         NotComparable: if the numbers of singular values differ.
@@ -50,7 +53,7 @@ def log_wasserstein(a: Tensor, b: Tensor, *, dtype: torch.dtype = torch.float32)
 def log_wasserstein_2(a: Tensor, b: Tensor, *, dtype: torch.dtype = torch.float32) -> Tensor:
     r"""Wasserstein-2 distance of the log spectra, :math:`\sqrt{\tfrac1r\sum_i(\ln p_i - \ln q_i)^2}`.
 
-    At least :func:`log_wasserstein`, and larger the fewer eigenvalues make the change. Zero or more; symmetric.
+    It is at least :func:`log_wasserstein`, and larger the fewer eigenvalues account for the change. It is symmetric.
 
     Args, invariances and errors as :func:`log_wasserstein`.
 
@@ -62,7 +65,7 @@ def log_wasserstein_2(a: Tensor, b: Tensor, *, dtype: torch.dtype = torch.float3
 
 
 def _log_shares(a: Tensor, b: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """The logarithms of both spectra's shares, none below what rounding makes."""
+    """The logarithms of both spectra's shares, none below the share that rounding can produce."""
     floor = rounding_share(a.shape[-1], dtype)
     p, q = (x.clamp(min=floor).log() for x in _shares(a, b))
     return p, q
@@ -71,7 +74,7 @@ def _log_shares(a: Tensor, b: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tenso
 def atom_wasserstein(a: Tensor, b: Tensor) -> Tensor:
     r"""Wasserstein-1 distance of the normalised eigenvalues as r atoms of equal mass, :math:`\tfrac1r\sum_i|p_i - q_i|`.
 
-    Between 0 and 2/r; dominated by the largest values.
+    It lies between 0 and 2/r, and is dominated by the largest values.
 
     Args, invariances and errors as :func:`log_wasserstein`.
 
@@ -85,8 +88,8 @@ def atom_wasserstein(a: Tensor, b: Tensor) -> Tensor:
 def kl(a: Tensor, b: Tensor) -> Tensor:
     r"""Kullback–Leibler divergence of the tuned spectrum from the reference, :math:`\sum_i q_i\ln(q_i/p_i)`.
 
-    The tuned run comes first in the divergence: what it costs to code its variance by the base's spectrum. Zero or
-    more; infinite where the tuned run has variance at a rank at which the reference has none; not symmetric.
+    The tuned run comes first in the divergence: it is the cost of coding its variance by the base's spectrum. It is
+    zero or more, not symmetric, and infinite if the tuned run has variance at a rank at which the reference has none.
 
     Kullback & Leibler, Ann. Math. Stat. 22, 1951.
 
@@ -102,7 +105,7 @@ def kl(a: Tensor, b: Tensor) -> Tensor:
 def js(a: Tensor, b: Tensor) -> Tensor:
     r"""Jensen–Shannon divergence of two spectra, :math:`\tfrac12 KL(p\|m) + \tfrac12 KL(q\|m)`, :math:`m=\tfrac12(p+q)`.
 
-    Between 0 and ln 2; symmetric; its square root is a metric (and what scipy returns).
+    It lies between 0 and ln 2 and is symmetric; its square root is a metric (which is what scipy returns).
 
     Lin, "Divergence measures based on the Shannon entropy", IEEE Trans. Inf. Theory 37, 1991, equation 3.
 
@@ -117,7 +120,7 @@ def js(a: Tensor, b: Tensor) -> Tensor:
 
 
 def _divergence(p: Tensor, q: Tensor) -> Tensor:
-    """``(*,)`` Σ p ln p/q; a term with p = 0 is 0, one with q = 0 < p infinite."""
+    """``(*,)`` Σ p ln p/q; a term with p = 0 is 0, a term with q = 0 < p is infinite."""
     return torch.where(p == 0, 0, p * (p / q).log()).sum(-1).where(p.isfinite().all(-1), torch.nan)
 
 
@@ -125,17 +128,18 @@ def cumulative_distance(a: Tensor, b: Tensor, *, power: float = 1) -> Tensor:
     r"""Largest distance between the cumulative spectra, :math:`\sup_k|\sum_{i\le k}p_i - \sum_{i\le k}q_i|`.
 
     With the default ``power`` of 1 the shares are of singular values, :math:`p_i=\sigma_i/\sum\sigma`, as in the curves
-    of which the PT-PEFT ratio reads one point; it is continuous where that ratio moves in steps. Between 0 and 1.
+    of which the PT-PEFT ratio reads one point; this distance is continuous, whereas that ratio moves in steps. It lies
+    between 0 and 1.
 
     Companion of Kim et al., arXiv 2411.00029; a Kolmogorov–Smirnov distance by rank.
 
     Args:
-        a: ``(*, r)`` singular values of the reference, none negative, in any order.
+        a: ``(*, r)`` non-negative singular values of the reference, in any order.
         b: ``(*, r)`` singular values of the tuned run.
         power: 1 for shares of singular values, 2 for shares of variance.
 
     Returns:
-        ``(*,)`` distances in shares, float64; NaN where a spectrum is all zeros.
+        ``(*,)`` distances in shares, float64; NaN if a spectrum is all zeros.
 
     Raises:
         NotComparable: if the numbers of singular values differ.
@@ -144,79 +148,56 @@ def cumulative_distance(a: Tensor, b: Tensor, *, power: float = 1) -> Tensor:
     return (p.cumsum(-1) - q.cumsum(-1)).abs().amax(-1)
 
 
-_BIAS = "that of both spectra at this n, which largely cancels at equal n; never compare unequal n"
-_NOISE = "two samples of one population: towards 0 as 1/sqrt(n); of one shape of spectrum: 0 whatever the features"
+_BIAS = "that of both spectra at this n, which largely cancels at equal n; never compare at unequal n"
+_NOISE = "for two samples of one population, towards 0 as 1/sqrt(n); for spectra of one shape, 0 whatever the features"
+_of_spectra = partial(Comparison, reads="spectra", bias=_BIAS, noise=_NOISE)
 COMPARISONS = (
-    Comparison(
+    _of_spectra(
         name="log-wasserstein",
         function=log_wasserstein,
         takes=("dtype",),
-        reads="spectra",
         formula="mean_i |ln p_i - ln q_i|, p and q normalised eigenvalues, floored at the rounding noise",
         citation="Vallender, Theory Probab. Appl. 18, 1974 (W1 of equal atoms)",
-        low="0",
         high="unbounded",
-        bias=_BIAS,
-        noise=_NOISE,
         unit="nats",
     ),
-    Comparison(
+    _of_spectra(
         name="log-wasserstein-2",
         function=log_wasserstein_2,
         takes=("dtype",),
-        reads="spectra",
         formula="sqrt(mean_i (ln p_i - ln q_i)^2), p and q normalised eigenvalues, floored at the rounding noise",
         citation="Vallender, Theory Probab. Appl. 18, 1974 (Wasserstein distances of equal atoms)",
-        low="0",
         high="unbounded",
-        bias=_BIAS,
-        noise=_NOISE,
         unit="nats",
     ),
-    Comparison(
+    _of_spectra(
         name="atom-wasserstein",
         function=atom_wasserstein,
-        reads="spectra",
         formula="mean_i |p_i - q_i|, p and q normalised eigenvalues, sorted",
         citation="Vallender, Theory Probab. Appl. 18, 1974 (W1 of equal atoms)",
-        low="0",
         high="2/r",
-        bias=_BIAS,
-        noise=_NOISE,
     ),
-    Comparison(
+    _of_spectra(
         name="spectrum-kl",
         function=kl,
-        reads="spectra",
         formula="sum_i q_i ln(q_i / p_i), p of the reference and q of the tuned run, normalised eigenvalues by rank",
         citation="Kullback & Leibler, Ann. Math. Stat. 22, 1951",
-        low="0",
         high="infinite",
-        bias=_BIAS,
-        noise=_NOISE,
         unit="nats",
     ),
-    Comparison(
+    _of_spectra(
         name="spectrum-js",
         function=js,
-        reads="spectra",
         formula="(KL(p|m) + KL(q|m)) / 2, m = (p + q)/2, normalised eigenvalues by rank",
         citation="Lin, IEEE Trans. Inf. Theory 37, 1991, eq. 3",
-        low="0",
         high="ln 2",
-        bias=_BIAS,
-        noise=_NOISE,
         unit="nats",
     ),
-    Comparison(
+    _of_spectra(
         name="cumulative-distance",
         function=cumulative_distance,
-        reads="spectra",
         formula="sup_k |sum_{i<=k} p_i - sum_{i<=k} q_i|, p and q singular values over their sum",
         citation="Kolmogorov–Smirnov distance by rank; companion of the ratio of Kim et al., arXiv 2411.00029",
-        low="0",
         high="1",
-        bias=_BIAS,
-        noise=_NOISE,
     ),
 )

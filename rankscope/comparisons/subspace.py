@@ -1,41 +1,44 @@
-r"""Subspaces: is the basis of the base still the one in use?
+r"""Subspaces: whether the base's leading directions are still the ones in use.
 
 The leading subspace of a run is spanned by the ``k`` leading eigenvectors of its covariance. Its default size,
-``min(32, d // 8)``, is a function of the width alone. A cut at a share of the energy would move between jackknife
-replicates, folds and runs, by an integer each time, and no interval would hold; a cut at a fixed share of the *width*
-keeps what chance gives, ``k/d``, at an eighth at most, so that there is room above it; and 32 leading directions can be
-estimated from a few hundred rows, where hundreds cannot.
+``min(32, d // 8)``, is a function of the width alone. A cut at a share of the energy would move by an integer between
+jackknife replicates, folds and runs, and no interval would be valid. A cut at a fixed share of the *width* limits the
+value expected by chance, ``k/d``, to an eighth, which leaves room above it. And 32 leading directions can be estimated
+from a few hundred rows, whereas hundreds of directions cannot.
 """
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 from torch import Tensor
 
-from rankscope.comparisons.requirements import require_rows, require_same_width, require_subspace
-from rankscope.comparisons.variation import trace, variation
+from rankscope.comparisons.requirements import require_pairs, require_same_width, require_subspace
+from rankscope.comparisons.variation import variation
 from rankscope.definition import Comparison
 from rankscope.linalg.angles import principal_angles
+from rankscope.linalg.forms import squared_norm, trace
 from rankscope.linalg.moments import Moments, PairMoments
 from rankscope.linalg.svd import leading_axes_of
 
 LARGEST_SUBSPACE = 32
-"""The most dimensions that a leading subspace has by default."""
+"""The default size of a leading subspace never exceeds this number of dimensions."""
 CHANCE = 8
-"""By default a leading subspace has at most one dimension in this many, which is then the most that chance gives."""
+"""The default size is at most one dimension in this many, so chance gives at most its reciprocal."""
 
 
 def subspace_size(width: int) -> int:
-    """The default size of a leading subspace of ``width`` features: ``min(32, width // 8)``, at least 1."""
+    """Default size of a leading subspace of ``width`` features: ``min(32, width // 8)``, at least 1."""
     return max(1, min(LARGEST_SUBSPACE, width // CHANCE))
 
 
-def leading_subspace(moments: Moments, k: int) -> Tensor:
+def leading_subspace(moments: Moments, k: int | None = None) -> Tensor:
     """Orthonormal basis of the ``k`` leading principal directions.
 
     Args:
         moments: moments of one run, leading dimensions ``*``.
-        k: dimensions.
+        k: dimensions; :func:`subspace_size` of the width by default.
 
     Returns:
         ``(*, d, k)`` columns, the leading one first.
@@ -44,40 +47,19 @@ def leading_subspace(moments: Moments, k: int) -> Tensor:
         UsageError: if k is not between 1 and d.
         NotComparable: with fewer than k + 1 rows.
     """
+    k = subspace_size(moments.width) if k is None else k
     require_subspace(k, moments.width, moments.rows)
-    return leading_axes_of(moments, k).vectors
-
-
-def spectral_gap(moments: Moments, *, k: int | None = None) -> Tensor:
-    r"""The gap :math:`\lambda_k/\lambda_{k+1}` at the cut, to be printed beside any angle between subspaces.
-
-    One or more; near 1 the cut runs through a degenerate block and the subspace is not determined (Davis & Kahan 1970:
-    :math:`\sin\theta \le \|E\|/\mathrm{gap}`). Infinite where the rank is ``k``.
-
-    Args:
-        moments: moments of one run, leading dimensions ``*``.
-        k: dimensions; :func:`subspace_size` of the width by default.
-
-    Returns:
-        ``(*,)`` ratios without unit.
-
-    Raises:
-        UsageError: if k is not between 1 and d - 1.
-    """
-    width = moments.width
-    k = subspace_size(width) if k is None else k
-    require_subspace(k, width - 1, moments.rows)
-    values = torch.linalg.eigvalsh(moments.scatter).flip(-1).clamp(min=0)
-    return values[..., k - 1] / values[..., k]
+    return leading_axes_of(moments, k)
 
 
 def overlap_between(a: Moments, b: Moments, *, k: int | None = None) -> Tensor:
-    r"""Overlap of two leading subspaces; the rows need not align.
+    r"""Overlap of two leading subspaces; the rows need not correspond.
 
     .. math:: \|U_k^\top V_k\|_F^2 / k = \tfrac1k\sum_i\cos^2\theta_i
 
-    with :math:`\theta_i` the principal angles. Between 0 and 1, symmetric, unchanged when both sides are rotated alike.
-    On two halves of one run it is the ceiling that a tuned run can reach. NaN where one side does not vary.
+    where :math:`\theta_i` are the principal angles. It lies between 0 and 1, is symmetric, and does not change when
+    both sides are rotated alike. On two halves of one run it is the ceiling that a tuned run can reach. NaN if one side
+    does not vary.
 
     Björck & Golub, "Numerical methods for computing angles between linear subspaces", Math. Comp. 27, 1973.
 
@@ -93,12 +75,14 @@ def overlap_between(a: Moments, b: Moments, *, k: int | None = None) -> Tensor:
         NotComparable: for runs of different width, or with fewer than k + 1 rows.
         UsageError: if k is not between 1 and d.
     """
-    width = a.width
-    require_same_width(width, b.width, "the overlap of leading subspaces")
-    k = subspace_size(width) if k is None else k
+    require_same_width(a.width, b.width, "the overlap of leading subspaces")
     u, v = leading_subspace(a, k), leading_subspace(b, k)
-    defined = (variation(a) > 0) & (variation(b) > 0)
-    return ((u.mT @ v).square().sum((-2, -1)) / k).where(defined, torch.nan)
+    return _if_both_vary(squared_norm(u.mT @ v) / u.shape[-1], a, b)
+
+
+def _if_both_vary(values: Tensor, a: Moments, b: Moments) -> Tensor:
+    """``(*,)`` values, NaN if one side does not vary and so has no leading subspace."""
+    return values.where((variation(a) > 0) & (variation(b) > 0), torch.nan)
 
 
 def overlap(pair: PairMoments, *, k: int | None = None) -> Tensor:
@@ -109,7 +93,8 @@ def overlap(pair: PairMoments, *, k: int | None = None) -> Tensor:
 def subspace_distance(pair: PairMoments, *, k: int | None = None) -> Tensor:
     r"""Arc length between the leading subspaces of two runs, :math:`(\sum_i\theta_i^2)^{1/2}`.
 
-    The geodesic distance on the Grassmann manifold: between 0 and :math:`\tfrac\pi2\sqrt k`, exact for small angles too.
+    It is the geodesic distance on the Grassmann manifold, lies between 0 and :math:`\tfrac\pi2\sqrt k`, and is accurate
+    for small angles too. It does not change when both sides are rotated alike.
 
     Edelman, Arias & Smith, "The geometry of algorithms with orthogonality constraints", SIMAX 20, 1998, table 4.2.
 
@@ -118,18 +103,15 @@ def subspace_distance(pair: PairMoments, *, k: int | None = None) -> Tensor:
         k: dimensions; :func:`subspace_size` of the width by default.
 
     Returns:
-        ``(*,)`` lengths in radians, float64; NaN where one side does not vary.
+        ``(*,)`` lengths in radians, float64; NaN if one side does not vary.
 
     Raises:
         NotComparable: for runs of different width, or with fewer than k + 1 rows.
         UsageError: if k is not between 1 and d.
     """
-    width = pair.a.width
-    require_same_width(width, pair.b.width, "the angles between leading subspaces")
-    k = subspace_size(width) if k is None else k
+    require_same_width(pair.a.width, pair.b.width, "the angles between leading subspaces")
     angles = principal_angles(leading_subspace(pair.a, k), leading_subspace(pair.b, k))
-    defined = (variation(pair.a) > 0) & (variation(pair.b) > 0)
-    return angles.square().sum(-1).sqrt().where(defined, torch.nan)
+    return _if_both_vary(angles.square().sum(-1).sqrt(), pair.a, pair.b)
 
 
 def variance_captured(fit: PairMoments, evaluate: PairMoments, *, k: int | None = None) -> Tensor:
@@ -137,13 +119,13 @@ def variance_captured(fit: PairMoments, evaluate: PairMoments, *, k: int | None 
 
     .. math:: EV_k = \operatorname{tr}(V_k^\top S_1 V_k) / \operatorname{tr} S_1
 
-    with :math:`V_k` from the base on the rows of ``fit`` and :math:`S_1` from the tuned run on those of ``evaluate``.
-    In-sample, the base would look better than it is by construction: a basis captures more of the rows that made it.
-    Between 0 and 1; a random rotation gives ``k/d``; ``variance_captured`` of the base's own held-out rows,
-    ``(itself(fit.a), itself(evaluate.a))``, is the ceiling. NaN where a side does not vary.
+    where :math:`V_k` comes from the base on the rows of ``fit`` and :math:`S_1` from the tuned run on those of
+    ``evaluate``. In-sample, the base would look better than it is by construction: a basis captures more of the rows
+    that determined it. The share lies between 0 and 1, and a random rotation gives ``k/d``. The ceiling is the value of
+    the base's own held-out rows, ``(itself(fit.a), itself(evaluate.a))``. NaN if a side does not vary.
 
     Args:
-        fit: moments of the rows that give the basis, leading dimensions ``*``.
+        fit: moments of the rows that determine the basis, leading dimensions ``*``.
         evaluate: moments of other samples.
         k: dimensions; :func:`subspace_size` of the width by default.
 
@@ -154,73 +136,44 @@ def variance_captured(fit: PairMoments, evaluate: PairMoments, *, k: int | None 
         NotComparable: for runs of different width, with fewer than k + 1 rows to fit or 4 to evaluate.
         UsageError: if k is not between 1 and d.
     """
-    width = fit.a.width
-    require_same_width(width, evaluate.b.width, "variance captured")
-    require_rows(evaluate.b.rows, 4, "variance captured")
-    basis = leading_subspace(fit.a, subspace_size(width) if k is None else k)
+    require_pairs("variance captured", evaluate, same_width=True)
+    basis = leading_subspace(fit.a, k)
     inside = trace(basis.mT @ evaluate.b.scatter @ basis) / variation(evaluate.b)
     return inside.where(variation(fit.a) > 0, torch.nan)
 
 
-def chance_of_variance_captured(tuned: Moments, k: int) -> tuple[float, Tensor]:
-    r"""Mean and standard deviation of the variance captured by a random subspace.
-
-    The mean is ``k/d``; the standard deviation
-    :math:`\sqrt{2k(d-k)(d\sum_i p_i^2 - 1) / (d^2(d-1)(d+2))}` with :math:`p` the tuned run's normalised eigenvalues.
-
-    Args:
-        tuned: moments of the tuned run, leading dimensions ``*``.
-        k: dimensions.
-
-    Returns:
-        The mean, and ``(*,)`` standard deviations, both without unit.
-    """
-    d = tuned.width
-    purity = tuned.scatter.square().sum((-2, -1)) / variation(tuned).square()
-    return k / d, (2 * k * (d - k) * (d * purity - 1) / (d**2 * (d - 1) * (d + 2))).clamp(min=0).sqrt()
-
+_of_subspaces = partial(Comparison, takes=("k",), same_width=True)
 
 COMPARISONS = (
-    Comparison(
+    _of_subspaces(
         name="overlap",
         function=overlap,
         aligned=False,
-        takes=("k",),
-        reads="moments",
         formula="|Uk' Vk|_F^2 / k, Uk and Vk the k leading principal directions, k = min(32, d/8)",
         citation="Björck & Golub, Math. Comp. 27, 1973; LoRA's phi, Hu et al., arXiv 2106.09685, section 7.2",
-        low="0",
         high="1",
-        bias="downwards: two halves of one run do not reach 1; that is its ceiling",
+        bias="downwards: two halves of one run do not reach 1, and their value is the ceiling",
         noise="k/d",
-        same_width=True,
     ),
-    Comparison(
+    _of_subspaces(
         name="subspace-distance",
         function=subspace_distance,
         aligned=False,
-        takes=("k",),
-        reads="moments",
         formula="sqrt(sum_i t_i^2), t_i the principal angles between the k leading directions, k = min(32, d/8)",
         citation="Edelman, Arias & Smith, SIMAX 20, 1998, table 4.2",
-        low="0",
         high="(pi/2) sqrt(k)",
-        bias="upwards: two halves of one run do not reach 0; that is its floor",
+        bias="upwards: two halves of one run do not reach 0, and their value is the floor",
         noise="near (pi/2) sqrt(k), less as k/d grows",
         unit="radians",
-        same_width=True,
     ),
-    Comparison(
+    _of_subspaces(
         name="variance-captured",
         function=variance_captured,
-        takes=("k",),
         reads="folds",
         formula="tr(Vk' S1 Vk) / tr S1, Vk the base's k leading directions on other samples, k = min(32, d/8)",
         citation="Jolliffe, Principal Component Analysis, 2002, cross-fitted",
-        low="0",
         high="1 (in practice the base's own value on held-out rows)",
-        bias="none upwards (cross-fitted); downwards while the basis is uncertain: read against its ceiling",
+        bias="none upwards (cross-fitted); downwards as long as the basis is uncertain: compare it with its ceiling",
         noise="k/d",
-        same_width=True,
     ),
 )

@@ -1,23 +1,19 @@
-"""How much a run varies, and whether float64 sums can tell that it does."""
+"""Total variation of a run, or NaN if float64 sums cannot resolve it."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
+from rankscope.linalg.forms import trace
 from rankscope.linalg.moments import Moments
 
 
-def trace(matrix: Tensor) -> Tensor:
-    """The sum of the diagonal of ``(*, d, d)`` matrices: ``(*,)``."""
-    return matrix.diagonal(dim1=-2, dim2=-1).sum(-1)
-
-
 def variation(moments: Moments) -> Tensor:
-    r"""Total variation of the rows about their mean, :math:`\sum_i\|x_i-\bar x\|^2`; NaN where there is none.
+    r"""Total variation of the rows about their mean, :math:`\sum_i\|x_i-\bar x\|^2`; NaN if there is none.
 
-    A sum of n terms in float64 is uncertain by up to n ε of its size, so a scatter below ``n ε`` times the second
-    moment about the shift cannot be told from that of constant rows. Quantities that divide by it are undefined there.
+    A float64 sum of n terms is uncertain by up to n ε of its size, so a scatter below ``n ε`` times the second moment
+    about the shift cannot be distinguished from that of constant rows. Quantities that divide by it are then undefined.
 
     Args:
         moments: moments of one run, leading dimensions ``*``.

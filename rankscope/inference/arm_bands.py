@@ -1,9 +1,9 @@
-r"""Many sites at once where both samples and trainings vary: bands that hold simultaneously.
+r"""Many sites at once when both samples and trainings vary: simultaneous bands.
 
-As in :mod:`rankscope.inference.bands` the largest :math:`|t|` over sites gives one level for all. Few trainings cannot be
-shuffled, so it is drawn: the samples' part with the dependence that the sites have over groups of samples, the
-trainings' part independently at each site, for three trainings do not tell how sites depend and independence gives the
-widest bands.
+As in :mod:`rankscope.inference.bands`, the largest :math:`|t|` over sites gives one level for all. A few trainings
+cannot be shuffled, so its distribution is simulated: the samples' part with the dependence between sites over groups of
+samples, and the trainings' part independently at each site. Three trainings do not reveal the dependence between sites,
+and independence gives the widest bands.
 """
 
 from __future__ import annotations
@@ -15,15 +15,14 @@ import torch
 from scipy import stats
 from torch import Tensor
 
-from rankscope.errors import UsageError
-from rankscope.inference.jackknife import critical_t
+from rankscope.inference.jackknife import critical_t, require_level
 
 
 class ArmBands(NamedTuple):
-    """Simultaneous inference over sites for an arm, or for the difference of two."""
+    """Simultaneous inference over sites, for an arm or for the difference of two arms."""
 
     low: Tensor
-    """``(s,)`` lower ends; NaN where the site has no number."""
+    """``(s,)`` lower ends; NaN at a site without a number."""
     high: Tensor
     """``(s,)`` upper ends."""
     p: Tensor
@@ -40,22 +39,21 @@ def arm_bands(
     draws: int = 4999,
     generator: torch.Generator | None = None,
 ) -> ArmBands:
-    """Simultaneous bands over sites, with samples and trainings both in them.
+    """Simultaneous bands over sites that account for both samples and trainings.
 
     Args:
         value: ``(s,)`` the estimate at each site.
-        se: ``(s,)`` its standard error, of samples and trainings together.
-        df: ``(s,)`` degrees of freedom of that.
-        parts: ``(R, G, s)`` pseudo-values of each arm in the estimate, with the sign that they have in it.
+        se: ``(s,)`` its standard error, due to samples and trainings together.
+        df: ``(s,)`` degrees of freedom of the standard error.
+        parts: ``(R, G, s)`` pseudo-values of each arm in the estimate, with the sign of the arm in it.
         level: simultaneous confidence.
         draws: number of draws of the largest |t|.
-        generator: source of randomness; seeded where nothing is given.
+        generator: source of randomness; by default a generator with a fixed seed.
 
     Raises:
         UsageError: for a level outside 0…1.
     """
-    if not 0 < level < 1:
-        raise UsageError(f"a confidence level is between 0 and 1; got {level}")
+    require_level(level)
     generator = torch.Generator().manual_seed(draws) if generator is None else generator
     known = value.isfinite() & se.isfinite()
     low, high, p = (torch.full_like(value, torch.nan) for _ in range(3))
@@ -63,6 +61,7 @@ def arm_bands(
         return ArmBands(low, high, p)
     largest = _largest([part[..., known] for part in parts], draws, generator)
     z = float(torch.quantile(largest, level, interpolation="higher")) if largest.any() else 0.0
+    # The level at which a single z would reach as far as the largest of all, applied to Student's t of each site
     alone = max(level, 2 * float(stats.norm.cdf(z)) - 1)
     reach = critical_t(df[known], alone) * se[known]
     low[known], high[known] = value[known] - reach, value[known] + reach
@@ -71,9 +70,10 @@ def arm_bands(
 
 
 def _largest(parts: Sequence[Tensor], draws: int, generator: torch.Generator) -> Tensor:
-    """``(B,)`` the largest |z| over sites when nothing differs."""
+    """``(B,)`` draws of the largest |z| over sites under the hypothesis of no difference."""
     paired = torch.stack([part.mean(0) for part in parts]).sum(0)
     groups, sites = paired.shape
+    # Normal weights on the groups' residuals have the covariance of the mean over groups, at all sites together
     spread = (paired - paired.mean(0)) / (groups * (groups - 1)) ** 0.5
     z = torch.randn(draws, groups, generator=generator, dtype=torch.float64) @ spread
     variance = spread.square().sum(0)
@@ -85,6 +85,7 @@ def _largest(parts: Sequence[Tensor], draws: int, generator: torch.Generator) ->
 
 
 def _adjusted(value: Tensor, se: Tensor, df: Tensor, largest: Tensor) -> Tensor:
+    """``(s,)`` p-values adjusted for all sites: the share of draws that reach a site's |t|, mapped to |z|."""
     t = (value.abs() / se.where(se > 0, 1)).where(se > 0, torch.where(value == 0, 0.0, torch.inf))
     alone = torch.as_tensor(2 * stats.t.sf(t.numpy(), df.numpy()), dtype=torch.float64)
     z = torch.as_tensor(stats.norm.isf(alone.numpy() / 2), dtype=torch.float64)

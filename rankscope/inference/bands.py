@@ -1,18 +1,17 @@
-r"""Many sites at once: which differences stand when all are looked at together.
+r"""Many sites at once: which differences remain significant when all sites are tested together.
 
 The sites of one network are tested on the same samples and are strongly dependent. Flipping the sign of a whole group's
-pseudo-values, at all sites alike, keeps that dependence under the hypothesis of no difference; the largest :math:`|t|`
-over sites in each flip gives p-values for all together. Bands flip what is left when each site's mean is taken away: a
-large difference, which flips alike everywhere, would make them too narrow.
+pseudo-values, at all sites alike, preserves that dependence under the hypothesis of no difference; the largest
+:math:`|t|` over sites in each flip gives p-values adjusted for all sites. Bands flip the residuals after subtracting
+each site's mean, because a large difference, which flips alike everywhere, would make them too narrow.
 """
 
 from __future__ import annotations
 
 from itertools import product
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
-from scipy import stats
 from torch import Tensor
 
 from rankscope.errors import NotComparable, UsageError
@@ -34,7 +33,7 @@ class Bands(NamedTuple):
     high: Tensor
     """``(s,)`` upper end of the simultaneous band."""
     critical: float
-    """What the largest |t| about the true differences exceeds with probability 1 - level."""
+    """The value that the largest |t| about the true differences exceeds with probability 1 - level."""
     level: float
     """Simultaneous confidence."""
 
@@ -45,21 +44,21 @@ def max_t(pseudo: Tensor, *, level: float = 0.95, flips: int = 4999, generator: 
     Westfall & Young, "Resampling-based multiple testing", 1993; Nichols & Holmes, Hum. Brain Mapp. 15, 2002.
 
     Args:
-        pseudo: ``(G, s)`` pseudo-values of a difference, a row a group of samples and a column a site; see
+        pseudo: ``(G, s)`` pseudo-values of a difference, one row per group of samples and one column per site; see
             :func:`rankscope.inference.jackknife.pseudo_values`.
         level: simultaneous confidence.
-        flips: number of random sign flips; all of them are taken where there are no more than that.
+        flips: number of random sign flips; if no more exist, all of them are used.
         generator: source of randomness.
 
     Returns:
-        Adjusted p-values and bands. A site at which nothing varies has p = 1 if it is 0 throughout, and else t infinite.
+        Adjusted p-values and bands. A site whose pseudo-values do not vary has p = 1 if they are 0, else an infinite t.
 
     Raises:
-        NotComparable: with fewer than six groups: five have 16 different flips, and no p below 0.06.
+        NotComparable: with fewer than six groups, as five have only 16 different flips and no p below 0.06.
         UsageError: for a level outside 0…1, or pseudo-values that are not ``(G, s)``.
     """
     if pseudo.ndim != 2 or not 0 < level < 1:
-        raise UsageError(f"max-T takes (G, s) pseudo-values and a level in 0..1; got {tuple(pseudo.shape)} and {level}")
+        raise UsageError(f"max-T needs (G, s) pseudo-values and a level in 0..1; got {tuple(pseudo.shape)} and {level}")
     groups = len(pseudo)
     if groups < 6:
         raise NotComparable(f"sign flips need at least 6 groups of samples; there are {groups}: collect more samples")
@@ -68,6 +67,7 @@ def max_t(pseudo: Tensor, *, level: float = 0.95, flips: int = 4999, generator: 
     t, se = _student(mean, pseudo.square().sum(0), groups)
     signs = _signs(groups, flips, generator).to(pseudo)
     largest = _largest(signs, pseudo)
+    # Ties count as reached; the factor absorbs the rounding of equal sums in another order
     reached = (largest[:, None] >= t.abs() * (1 - 1e-12)).sum(0).double()
     p = (reached / len(largest)).where(~t.isnan(), torch.nan)
     critical = float(torch.quantile(_largest(signs, pseudo - mean), level, interpolation="higher"))
@@ -82,40 +82,14 @@ def _largest(signs: Tensor, pseudo: Tensor) -> Tensor:
 
 
 def _student(mean: Tensor, squares: Tensor, groups: int) -> tuple[Tensor, Tensor]:
-    """t and the standard error, from means and sums of squares."""
+    """t and the standard error, from ``(*, s)`` means and ``(s,)`` sums of squares, which no flip changes."""
     se = ((squares / groups - mean.square()).clamp(min=0) / (groups - 1)).sqrt()
     return torch.where(mean == 0, 0, mean / se).where(mean.isfinite(), torch.nan), se
 
 
 def _signs(groups: int, flips: int, generator: torch.Generator | None) -> Tensor:
-    """``(B, G)`` signs, the first all positive: every pattern up to a common sign, or random ones."""
+    """``(B, G)`` signs, the first row all positive: every pattern up to a common sign, or random ones."""
     if groups <= 32 and 2 ** (groups - 1) <= flips + 1:
         return torch.tensor([(1.0, *rest) for rest in product((1.0, -1.0), repeat=groups - 1)])
     drawn = torch.randint(0, 2, (flips, groups), generator=generator) * 2.0 - 1.0
     return torch.cat([torch.ones(1, groups), drawn])
-
-
-def false_discoveries(p: Tensor, *, method: Literal["bh", "by"] = "by") -> Tensor:
-    """p-values adjusted so that a threshold bounds the expected share of false discoveries.
-
-    Benjamini & Hochberg 1995 (``bh``, for independent or positively dependent tests), Benjamini & Yekutieli 2001
-    (``by``, for any dependence).
-
-    Args:
-        p: ``(s,)`` p-values; NaN, an untested site, stays NaN and does not count.
-        method: which.
-
-    Returns:
-        ``(s,)`` adjusted p-values.
-
-    Raises:
-        UsageError: for another method, or p-values outside 0…1.
-    """
-    tested = p.isfinite()
-    if method not in ("bh", "by") or ((p[tested] < 0) | (p[tested] > 1)).any():
-        raise UsageError(f"false discoveries are controlled by bh or by, from p-values in 0..1; got {method!r}")
-    adjusted = torch.full_like(p, torch.nan, dtype=torch.float64)
-    if tested.any():
-        controlled = stats.false_discovery_control(p[tested].cpu().numpy(), method=method)
-        adjusted[tested] = torch.as_tensor(controlled, dtype=torch.float64, device=p.device)
-    return adjusted

@@ -1,8 +1,8 @@
-r"""How far n is from enough: a measure against the number of rows, and its limit where there is a law for it.
+r"""A measure as a function of the number of rows, and its limit for infinitely many rows if its law in n is known.
 
-A rank of n rows is biased by n. Computed on the whole, on two halves and on four quarters of the samples it draws a
-curve in 1/n. For three measures the curve has a known shape near 1/n = 0, and its intercept is the limit; for others,
-or with too few rows, extrapolating would make up a number and is refused.
+A rank of n rows is biased by n. Computed on the whole, on two halves and on four quarters of the samples, it traces a
+curve in 1/n. For three measures the shape of the curve near 1/n = 0 is known, and its intercept is the limit. For
+others, or with too few rows, extrapolation would invent a number and is refused.
 """
 
 from __future__ import annotations
@@ -18,30 +18,25 @@ from rankscope.errors import NotComparable, UnknownName, UsageError
 
 
 class Curve(NamedTuple):
-    """A measure against the number of rows."""
+    """A measure as a function of the number of rows."""
 
     rows: Tensor
     """``(m,)`` mean number of rows of the parts at each level, descending."""
     values: tuple[Tensor, ...]
-    """For each level the values of its disjoint parts, ``(parts,)``."""
-
-    @property
-    def means(self) -> Tensor:
-        """``(m,)`` mean value at each level."""
-        return torch.stack([v.mean() for v in self.values])
+    """For each level, the values of its disjoint parts, ``(parts,)``."""
 
 
 class Law(NamedTuple):
-    """How a measure goes to its limit."""
+    """How a measure approaches its limit."""
 
     forward: Callable[[Tensor], Tensor]
-    """To the scale on which it is a polynomial in 1/n."""
+    """The transformation to the scale on which it is a polynomial in 1/n."""
     backward: Callable[[Tensor], Tensor]
-    """Back from that scale."""
+    """The inverse transformation."""
     degree: int
     """Degree of the polynomial in 1/n."""
     least: float
-    """The least number of rows of the smallest part, in multiples of the number of features."""
+    """The smallest number of rows that the smallest part may have, in multiples of the number of features."""
     words: str
     """The law in words."""
 
@@ -53,8 +48,8 @@ LAWS = MappingProxyType(
         "roy-vetterli": Law(torch.log, torch.exp, 1, 2.0, "the entropy of singular values is linear in 1/n"),
     }
 )
-"""The measures that can be extrapolated: the naive participation ratio, and the effective ranks on eigenvalues (Hill-1)
-and on singular values (Roy & Vetterli)."""
+"""The measures that can be extrapolated: the naive participation ratio, and the effective ranks on eigenvalues and on
+singular values."""
 
 
 def subsampling_curve(
@@ -64,19 +59,19 @@ def subsampling_curve(
     parts: Sequence[int] = (1, 2, 4),
     generator: torch.Generator | None = None,
 ) -> Curve:
-    """A measure on the whole and on disjoint parts of the samples.
+    """A measure on all samples and on disjoint parts of them.
 
     Args:
         statistic: from ``(m,)`` int64 indices of rows to a number.
         sample: ``(n,)`` int64 sample of each row; the rows of one sample stay together.
-        parts: into how many parts to divide at each level.
+        parts: the number of parts at each level.
         generator: source of randomness for the division.
 
     Returns:
         The curve, the largest number of rows first.
 
     Raises:
-        NotComparable: if there are fewer samples than the finest division needs (four a part).
+        NotComparable: if there are fewer than four samples for each part of the finest division.
     """
     present, place = torch.unique(sample.cpu(), return_inverse=True)
     if len(present) < 4 * max(parts):
@@ -84,23 +79,23 @@ def subsampling_curve(
             f"a curve with {max(parts)} parts needs {4 * max(parts)} samples; there are {len(present)}: collect more"
         )
     order = torch.randperm(len(present), generator=generator)[place]
-    values = []
-    for count in sorted(parts):
+    levels, values = sorted(parts), []
+    for count in levels:
         cells = [(order % count == i).nonzero().flatten().to(sample.device) for i in range(count)]
         values.append(torch.stack([statistic(cell).double() for cell in cells]))
-    return Curve(torch.tensor([len(sample) / count for count in sorted(parts)], dtype=torch.float64), tuple(values))
+    return Curve(torch.tensor([len(sample) / count for count in levels], dtype=torch.float64), tuple(values))
 
 
 def extrapolate(curve: Curve, measure: str, *, width: int) -> Tensor:
-    """The limit of a measure at infinitely many rows, where a law is known and the rows suffice for it.
+    """Limit of a measure for infinitely many rows, if its law in n is known and the rows suffice.
 
     Args:
-        curve: the measure against the number of rows.
+        curve: the measure as a function of the number of rows.
         measure: one of :data:`LAWS`.
         width: number of features d.
 
     Returns:
-        ``()`` the limit.
+        ``()`` the limit, in the unit of the measure.
 
     Raises:
         UnknownName: if no law is known for the measure.
@@ -113,13 +108,14 @@ def extrapolate(curve: Curve, measure: str, *, width: int) -> Tensor:
     fewest = float(curve.rows.min())
     if fewest < law.least * width:
         raise NotComparable(
-            f"{measure} of {width} features can be extrapolated when the smallest part has {law.least:g} rows a feature, "
-            f"{law.least * width:.0f}; it has {fewest:.0f}: collect more samples and show the curve meanwhile"
+            f"{measure} of {width} features can be extrapolated if the smallest part has {law.least:g} rows per feature, "
+            f"{law.least * width:.0f}; it has {fewest:.0f}: collect more samples, and plot the curve meanwhile"
         )
     if len(curve.rows) <= law.degree:
         raise UsageError(
-            f"{law.words}: that takes at least {law.degree + 1} levels, and the curve has {len(curve.rows)}"
+            f"{law.words}: that needs at least {law.degree + 1} levels, and the curve has {len(curve.rows)}"
         )
     heights = torch.stack([law.forward(v).mean() for v in curve.values])
+    # Least squares of the heights on powers of n_max/n, whose constant term is the value at 1/n = 0
     powers = (float(curve.rows.max()) / curve.rows)[:, None] ** torch.arange(law.degree + 1, dtype=torch.float64)
     return law.backward(torch.linalg.lstsq(powers, heights[:, None].to(powers)).solution[0, 0])

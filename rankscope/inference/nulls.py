@@ -1,4 +1,4 @@
-"""What no relation gives: the pairing of the rows broken, and everything else kept."""
+"""The null hypothesis of no relation: the pairing of rows is broken, and everything else is kept."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from rankscope.errors import NotComparable
 
 
 def shuffles(sample: Tensor, *, count: int, generator: torch.Generator | None = None) -> Tensor:
-    """Shuffles of the samples, the rows of one sample staying together and in order.
+    """Shuffles of the samples that keep the rows of a sample together and in order.
 
-    The rows of all samples are laid out sample after sample in a random order of samples, beside the rows in their own
-    order. With equally many rows a sample this exchanges whole samples; with unequal numbers neighbours still stay
-    neighbours, so that the null is as wide as rows that are alike within a sample make it.
+    The rows of all samples are laid out sample by sample in a random order of samples, and paired with the rows in
+    their own order. If all samples have equally many rows, this exchanges whole samples. If not, neighbouring rows
+    still stay neighbours, so the null is as wide as the similarity of rows within a sample makes it.
 
     Args:
         sample: ``(n,)`` int64 sample of each row.
@@ -21,7 +21,7 @@ def shuffles(sample: Tensor, *, count: int, generator: torch.Generator | None = 
         generator: source of randomness.
 
     Returns:
-        ``(B, n)`` int64: row i is to be paired with row ``[b, i]`` of the other run.
+        ``(B, n)`` int64: in shuffle b, row i is paired with row ``[b, i]`` of the other run.
 
     Raises:
         NotComparable: with fewer than two samples.

@@ -1,4 +1,4 @@
-"""Functions of one matrix, made to take a batch of them."""
+"""Functions of one matrix, extended to batches."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ P = ParamSpec("P")
 
 
 def each_matrix(function: Callable[Concatenate[Tensor, P], Tensor]) -> Callable[Concatenate[Tensor, P], Tensor]:
-    """A function of ``(n, d)`` features to a scalar that takes ``(*, n, d)`` and gives ``(*,)``, a matrix at a time.
+    """Extend a function from ``(n, d)`` features to a scalar to one from ``(*, n, d)`` to ``(*,)``, matrix by matrix.
 
-    For what has no batched form: the rows that a matrix keeps, or their neighbours, are others in each. The further
-    arguments are shared. Without leading dimensions it is the function itself.
+    For functions without a batched form, because each matrix keeps other rows or has other neighbours. All matrices
+    share the further arguments. Without leading dimensions the function itself is called.
 
     Raises:
         UsageError: if the features have fewer than two dimensions.
@@ -29,7 +29,7 @@ def each_matrix(function: Callable[Concatenate[Tensor, P], Tensor]) -> Callable[
         if x.ndim == 2:
             return function(x, *args, **kwargs)
         if x.ndim < 2:
-            raise UsageError(f"features are (*, n, d), a row an observation; got {tuple(x.shape)}")
+            raise UsageError(f"features are (*, n, d), one row per observation; got shape {tuple(x.shape)}")
         values = [function(matrix, *args, **kwargs) for matrix in x.reshape(-1, *x.shape[-2:])]
         return torch.stack(values).reshape(x.shape[:-2]) if values else x.new_zeros(x.shape[:-2], dtype=torch.float64)
 

@@ -1,11 +1,11 @@
-r"""Sums over samples of several rows each, with which products of two rows of one sample can be left out exactly.
+r"""Sums over samples of several rows each, from which products of two rows of one sample can be excluded exactly.
 
 Tokens of one text are not independent, so a rank that multiplies rows should multiply rows of *different* samples. With
-:math:`G_c = \sum_{i \in c} (x_i - \bar x)(x_i - \bar x)^\top` over the rows of sample c, that takes
-:math:`\sum_c (\operatorname{tr} G_c)^2` and :math:`\sum_c \lVert G_c \rVert_F^2`. Both are polynomials of degree four in
-the mean, which is known only at the end (and differs in every jackknife replicate). The sums here are the coefficients
-of these polynomials about the fixed shift, so that they too add, subtract and centre exactly, at the price of two more
-``(d, d)`` matrices.
+:math:`G_c = \sum_{i \in c} (x_i - \bar x)(x_i - \bar x)^\top` over the rows of sample c, excluding the other products
+requires :math:`\sum_c (\operatorname{tr} G_c)^2` and :math:`\sum_c \lVert G_c \rVert_F^2`. Both are polynomials of
+degree four in the mean, which is known only at the end and differs between jackknife replicates. The sums here are the
+coefficients of these polynomials about a fixed shift, so they too add, subtract and centre exactly, at the price of two
+more ``(d, d)`` matrices.
 """
 
 from __future__ import annotations
@@ -16,18 +16,20 @@ import torch
 from torch import Tensor
 
 from rankscope.errors import UsageError
-from rankscope.linalg.moments import Moments
+from rankscope.linalg.forms import dot, quadratic, squared_norm, trace
+from rankscope.linalg.moments import Moments, squared_traces_about
+from rankscope.linalg.rows import samples_by_size
 from rankscope.linalg.sums import Sums
 
 
 @dataclass(frozen=True)
 class ClusterMoments(Sums):
-    """Sums over the samples c of one matrix, where sample c has n_c rows z with sum s_c, Σzzᵀ = M_c and t_c = tr M_c."""
+    """Sums over the samples c of one matrix; sample c has n_c rows z with sum s_c, M_c = Σ z zᵀ and t_c = tr M_c."""
 
     moments: Moments
     """The sums over all rows."""
     samples: Tensor
-    """``(*,)`` how many samples there are."""
+    """``(*,)`` number of samples."""
     sizes_squared: Tensor
     """``(*,)`` Σ n_c²."""
     traces_squared: Tensor
@@ -56,8 +58,8 @@ class ClusterMoments(Sums):
         Args:
             x: ``(n, d)`` features of any floating dtype.
             sample: ``(n,)`` int64 sample of each row.
-            shift: ``(d,)`` what to take from every row.
-            group: ``(n,)`` int64 group of each row in 0…G-1; all rows of a sample are in one group.
+            shift: ``(d,)`` vector to subtract from every row.
+            group: ``(n,)`` int64 group of each row in 0…G-1; all rows of a sample belong to one group.
             groups: G, the length of the leading dimension of the result.
 
         Raises:
@@ -75,31 +77,28 @@ class ClusterMoments(Sums):
     @property
     def central_traces_squared(self) -> Tensor:
         """``(*,)`` Σ (tr G_c)², about the mean."""
-        m = self.moments.offset
-        norm = m.square().sum(-1)
-        along = _quadratic(m, self.outer)
-        linear = (m * (self.traced_firsts + norm[..., None] * self.sized_firsts)).sum(-1)
-        return (
-            self.traces_squared
-            + 4 * along
-            + norm.square() * self.sizes_squared
-            + 2 * norm * self.sized_traces
-            - 4 * linear
+        return squared_traces_about(
+            self.moments.offset,
+            traces_squared=self.traces_squared,
+            sized_traces=self.sized_traces,
+            sizes_squared=self.sizes_squared,
+            traced_firsts=self.traced_firsts,
+            sized_firsts=self.sized_firsts,
+            outer=self.outer,
         )
 
     @property
     def central_norms_squared(self) -> Tensor:
         """``(*,)`` Σ ‖G_c‖_F², about the mean."""
+        # About the offset m a sample has G = M - B + C with B = m sᵀ + s mᵀ and C = n m mᵀ (its index c left out), so
+        # ‖G‖² = ‖M‖² + ‖B‖² + ‖C‖² - 2⟨M, B⟩ + 2⟨M, C⟩ - 2⟨B, C⟩, in which
+        # ‖B‖² = 2 ‖m‖²‖s‖² + 2 (m·s)², ‖C‖² = n² ‖m‖⁴, ⟨M, B⟩ = 2 mᵀM s, ⟨M, C⟩ = n mᵀM m, ⟨B, C⟩ = 2 n ‖m‖² m·s.
+        # Summed over samples, Σ ‖s‖² is the trace of Σ s sᵀ, and every term is a form in m of a sum kept here.
         m = self.moments.offset
         norm = m.square().sum(-1)
-        trace = self.outer.diagonal(dim1=-2, dim2=-1).sum(-1)
-        even = 2 * norm * trace + 2 * _quadratic(m, self.outer) + 2 * _quadratic(m, self.sized_seconds)
-        linear = (m * (self.turned_firsts + norm[..., None] * self.sized_firsts)).sum(-1)
+        even = 2 * norm * trace(self.outer) + 2 * quadratic(m, self.outer) + 2 * quadratic(m, self.sized_seconds)
+        linear = dot(m, self.turned_firsts + norm[..., None] * self.sized_firsts)
         return self.norms_squared + even + norm.square() * self.sizes_squared - 4 * linear
-
-
-def _quadratic(m: Tensor, a: Tensor) -> Tensor:
-    return torch.einsum("...i,...ij,...j->...", m, a, m)
 
 
 def _sums(x: Tensor, sample: Tensor, chosen: Tensor, shift: Tensor) -> tuple[Tensor, ...]:
@@ -113,25 +112,22 @@ def _sums(x: Tensor, sample: Tensor, chosen: Tensor, shift: Tensor) -> tuple[Ten
         sizes.new_tensor(len(names)),
         sizes @ sizes,
         traces @ traces,
-        _squared_norms(z, place.cpu(), counts),
+        _squared_norms(z, place),
         sizes @ traces,
         sizes @ first,
         traces @ first,
-        (z * first[place]).sum(1) @ z,
+        (z * first[place]).sum(1) @ z,  # Σ_c M_c s_c = Σ_i z_i (z_i · s_c(i)), without forming any M_c
         first.mT @ first,
         (z * sizes[place, None]).mT @ z,
     )
 
 
-def _squared_norms(z: Tensor, place: Tensor, counts: Tensor) -> Tensor:
-    """Σ ‖M_c‖_F², the samples of equal size together, through the smaller of the two Gram matrices."""
-    order = torch.argsort(place, stable=True)
-    ends = counts.cumsum(0)
+def _squared_norms(z: Tensor, place: Tensor) -> Tensor:
+    """Σ ‖M_c‖_F², samples of equal size together."""
     total = z.new_zeros(())
-    for size in torch.unique(counts).tolist():
-        ends_here = ends[counts == size]
-        index = order[(ends_here[:, None] - size + torch.arange(size)).flatten()]
-        rows = z[index.to(z.device)].unflatten(0, (len(ends_here), size))
-        gram = rows @ rows.mT if size < z.shape[1] else rows.mT @ rows
-        total = total + gram.square().sum()
+    for _, index in samples_by_size(place):
+        rows = z[index.to(z.device)]
+        # ZᵀZ and ZZᵀ have the same norm; the smaller one costs less
+        gram = rows @ rows.mT if index.shape[1] < z.shape[1] else rows.mT @ rows
+        total = total + squared_norm(gram).sum()
     return total

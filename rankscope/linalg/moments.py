@@ -1,31 +1,31 @@
 r"""Sums of powers of rows that add and subtract, from which means, scatters and unbiased ranks follow.
 
 A row :math:`x` enters as :math:`z = x - c` with a fixed shift :math:`c` near the mean (the mean of a first chunk, say),
-which keeps the sums free of cancellation. As the shift is fixed, the sums of disjoint sets of rows add, and those of a
-subset can be taken away again: a delete-a-group jackknife over G groups is ``total - groups``. Every sum is float64,
-whatever the dtype of the features, and none grows with the number of rows.
+which avoids cancellation in the sums. Because the shift is fixed, the sums of disjoint sets of rows add, and those of a
+subset can be subtracted again: a delete-a-group jackknife over G groups is ``total - groups``. Every sum is float64,
+whatever the dtype of the features, and its size does not grow with the number of rows.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from rankscope.errors import UsageError
+from rankscope.linalg.forms import dot, quadratic, trace
 from rankscope.linalg.sums import Sums, refuse_non_finite, row_blocks, shifted
 
 
 @dataclass(frozen=True)
 class Moments(Sums):
-    """Sums over the rows of one matrix, with leading batch dimensions ``*`` (one entry a group, say)."""
+    """Sums over the rows of one matrix, with leading batch dimensions ``*`` (one entry per group, say)."""
 
     rows: Tensor
-    """``(*,)`` how many rows were summed, as float64."""
+    """``(*,)`` number of rows summed, as float64."""
     shift: Tensor
-    """``(d,)`` the shift c that was taken from every row."""
+    """``(d,)`` the shift c, subtracted from every row."""
     first: Tensor
     """``(*, d)`` Σ z."""
     second: Tensor
@@ -37,11 +37,11 @@ class Moments(Sums):
 
     @classmethod
     def of(cls, x: Tensor, *, shift: Tensor, group: Tensor | None = None, groups: int = 1) -> Moments:
-        """The sums over the rows of ``x``, a batch entry a group.
+        """The sums over the rows of ``x``, one batch entry per group.
 
         Args:
             x: ``(n, d)`` features of any floating dtype.
-            shift: ``(d,)`` what to take from every row.
+            shift: ``(d,)`` vector to subtract from every row.
             group: ``(n,)`` int64 group of each row in 0…G-1; without it all rows are in group 0.
             groups: G, the length of the leading dimension of the result.
 
@@ -49,26 +49,21 @@ class Moments(Sums):
             NonFinite: if a row is NaN or infinite.
             UsageError: if the shapes disagree.
         """
-        return cls.stream([(x, group)], shift=shift, groups=groups)
-
-    @classmethod
-    def stream(cls, chunks: Iterable[tuple[Tensor, Tensor | None]], *, shift: Tensor, groups: int = 1) -> Moments:
-        """The same as :meth:`of` over ``(x, group)`` chunks, holding one chunk and one set of sums."""
         total = cls.zeros(shift, groups)
-        for x, group in chunks:
-            for g, index in row_blocks(x, group, groups):
-                total._take(g, shifted(x, index, total.shift))
-            refuse_non_finite(total.fourth, x)
+        for g, index in row_blocks(x, group, groups):
+            total._take(g, shifted(x, index, total.shift))
+        refuse_non_finite(total.fourth, x)
         return total
 
     @classmethod
     def zeros(cls, shift: Tensor, groups: int = 1) -> Moments:
-        """The sums over no row."""
+        """The sums over no rows."""
         c = shift.detach().double()
         d, of = len(c), c.new_zeros
         return cls(of(groups), c, of(groups, d), of(groups, d, d), of(groups, d), of(groups))
 
     def _take(self, g: int, z: Tensor) -> Tensor:
+        """Add the ``(n, d)`` shifted rows to group g, in place; returns their ``(n,)`` squared lengths."""
         squares = z.square().sum(-1)
         self.rows[g] += len(z)
         self.first[g] += z.sum(0)
@@ -84,49 +79,89 @@ class Moments(Sums):
 
     @property
     def offset(self) -> Tensor:
-        """``(*, d)`` mean of z, the mean about the shift; 0 where there is no row."""
+        """``(*, d)`` mean of z, which is the mean about the shift; 0 without rows."""
         return self.first / self.rows.clamp(min=1)[..., None]
 
     @property
     def mean(self) -> Tensor:
-        """``(*, d)`` mean of the rows x."""
+        """``(*, d)`` mean of the rows x, shift included."""
         return self.shift + self.offset
 
     @property
     def scatter(self) -> Tensor:
         """``(*, d, d)`` Σ (x - x̄)(x - x̄)ᵀ."""
+        # Σ (z - m)(z - m)ᵀ = Σ z zᵀ - n m mᵀ, where n m = Σ z
         return self.second - self.first[..., :, None] * self.offset[..., None, :]
 
     @property
     def trace(self) -> Tensor:
-        """``(*,)`` Σ ‖x - x̄‖², the trace of the scatter; exactly 0 where what is left is the rounding of equal rows."""
-        about_shift = self.second.diagonal(dim1=-2, dim2=-1).sum(-1)
-        trace = about_shift - (self.first * self.offset).sum(-1)
-        unit = torch.finfo(torch.float64).eps
-        rounding = unit * self.width * about_shift + unit**2 * self.rows * self.shift.square().sum(-1)
-        return torch.where(trace > rounding, trace, 0.0)
+        """``(*,)`` Σ ‖x - x̄‖², the trace of the scatter; exactly 0 where only the rounding of equal rows is left."""
+        about_shift = trace(self.second)
+        about_mean = about_shift - dot(self.first, self.offset)
+        # Equal rows leave ε of the sums about the shift, and ε of the shift itself in every row, squared
+        eps = torch.finfo(torch.float64).eps
+        rounding = eps * self.width * about_shift + eps**2 * self.rows * self.shift.square().sum(-1)
+        return torch.where(about_mean > rounding, about_mean, 0.0)
 
     @property
     def covariance(self) -> Tensor:
-        """``(*, d, d)`` the scatter over n - 1; NaN for fewer than two rows."""
+        """``(*, d, d)`` sample covariance, the scatter over n - 1; NaN for fewer than two rows."""
         degrees = torch.where(self.rows > 1, self.rows - 1, torch.nan)
         return self.scatter / degrees[..., None, None]
 
     @property
     def gram(self) -> Tensor:
-        """``(*, d, d)`` Σ x xᵀ about the origin, the scatter plus the mean's share."""
+        """``(*, d, d)`` Σ x xᵀ about the origin: the scatter plus n x̄ x̄ᵀ."""
         mean = self.mean
         return self.scatter + self.rows[..., None, None] * mean[..., :, None] * mean[..., None, :]
 
     @property
     def fourth_central(self) -> Tensor:
-        r"""``(*,)`` Σ ‖x - x̄‖⁴, expanded in the sums about the shift."""
-        m = self.offset
-        norm = m.square().sum(-1)
-        along = torch.einsum("...i,...ij,...j->...", m, self.second, m)
-        trace = self.second.diagonal(dim1=-2, dim2=-1).sum(-1)
-        linear = (m * (self.third + norm[..., None] * self.first)).sum(-1)
-        return self.fourth + 4 * along + self.rows * norm.square() + 2 * norm * trace - 4 * linear
+        """``(*,)`` Σ ‖x - x̄‖⁴."""
+        return squared_traces_about(
+            self.offset,
+            traces_squared=self.fourth,
+            sized_traces=trace(self.second),
+            sizes_squared=self.rows,
+            traced_firsts=self.third,
+            sized_firsts=self.first,
+            outer=self.second,
+        )
+
+
+def squared_traces_about(
+    m: Tensor,
+    *,
+    traces_squared: Tensor,
+    sized_traces: Tensor,
+    sizes_squared: Tensor,
+    traced_firsts: Tensor,
+    sized_firsts: Tensor,
+    outer: Tensor,
+) -> Tensor:
+    r"""Sum over samples of the squared trace of their scatter about a mean.
+
+    .. math:: \sum_c \Bigl(\sum_{i \in c} \lVert z_i - m \rVert^2\Bigr)^2
+
+    A sample has n rows z with sum s and t = Σ ‖z‖². With every row its own sample this is the sum of fourth powers.
+
+    Args:
+        m: ``(*, d)`` the mean, about the same shift as the sums.
+        traces_squared: ``(*,)`` Σ t².
+        sized_traces: ``(*,)`` Σ n t.
+        sizes_squared: ``(*,)`` Σ n².
+        traced_firsts: ``(*, d)`` Σ t s.
+        sized_firsts: ``(*, d)`` Σ n s.
+        outer: ``(*, d, d)`` Σ s sᵀ.
+
+    Returns:
+        ``(*,)`` sums, float64.
+    """
+    # A sample has Σ ‖z - m‖² = t - 2 m·s + n ‖m‖², whose square is
+    # t² + 4 (m·s)² + n² ‖m‖⁴ + 2 n t ‖m‖² - 4 m·s (t + n ‖m‖²)
+    norm = m.square().sum(-1)
+    even = 4 * quadratic(m, outer) + norm.square() * sizes_squared + 2 * norm * sized_traces
+    return traces_squared + even - 4 * dot(m, traced_firsts + norm[..., None] * sized_firsts)
 
 
 @dataclass(frozen=True)
@@ -157,13 +192,13 @@ class PairMoments(Sums):
         group: Tensor | None = None,
         groups: int = 1,
     ) -> PairMoments:
-        """The sums over the rows of two matrices, row i of one beside row i of the other.
+        """The sums over the rows of two matrices, in which row i of one is paired with row i of the other.
 
         Args:
             x_a: ``(n, d_a)`` features of the reference.
             x_b: ``(n, d_b)`` features of the tuned run.
-            shift_a: ``(d_a,)`` what to take from every row of the reference.
-            shift_b: ``(d_b,)`` what to take from every row of the tuned run.
+            shift_a: ``(d_a,)`` vector to subtract from every row of the reference.
+            shift_b: ``(d_b,)`` vector to subtract from every row of the tuned run.
             group: ``(n,)`` int64 group of each row in 0…G-1; without it all rows are in group 0.
             groups: G, the length of the leading dimension of the result.
 
@@ -171,41 +206,26 @@ class PairMoments(Sums):
             NonFinite: if a row is NaN or infinite.
             UsageError: if the shapes disagree.
         """
-        return cls.stream([(x_a, x_b, group)], shift_a=shift_a, shift_b=shift_b, groups=groups)
-
-    @classmethod
-    def stream(
-        cls,
-        chunks: Iterable[tuple[Tensor, Tensor, Tensor | None]],
-        *,
-        shift_a: Tensor,
-        shift_b: Tensor,
-        groups: int = 1,
-    ) -> PairMoments:
-        """The same as :meth:`of` over ``(x_a, x_b, group)`` chunks, holding one chunk and one set of sums."""
+        if len(x_a) != len(x_b):
+            raise UsageError(
+                f"paired rows must correspond one to one; one matrix has {len(x_a)} rows, the other {len(x_b)}"
+            )
         a, b = Moments.zeros(shift_a, groups), Moments.zeros(shift_b, groups)
         of, d_a, d_b = a.first.new_zeros, a.width, b.width
         total = cls(a, b, of(groups, d_a, d_b), of(groups, d_a), of(groups, d_b), of(groups))
-        for x_a, x_b, group in chunks:
-            if len(x_a) != len(x_b):
-                raise UsageError(f"paired rows must align; one matrix has {len(x_a)} rows, the other {len(x_b)}")
-            for g, index in row_blocks(x_a, group, groups):
-                total._take(g, shifted(x_a, index, a.shift), shifted(x_b, index, b.shift))
-            refuse_non_finite(a.fourth, x_a)
-            refuse_non_finite(b.fourth, x_b)
+        for g, index in row_blocks(x_a, group, groups):
+            total._take(g, shifted(x_a, index, a.shift), shifted(x_b, index, b.shift))
+        refuse_non_finite(a.fourth, x_a)
+        refuse_non_finite(b.fourth, x_b)
         return total
 
     def _take(self, g: int, z_a: Tensor, z_b: Tensor) -> None:
+        """Add ``(n, d_a)`` and ``(n, d_b)`` shifted rows to group g, in place."""
         squares_a, squares_b = self.a._take(g, z_a), self.b._take(g, z_b)
         self.cross[g].addmm_(z_a.mT, z_b)
         self.a_weighted[g] += squares_b @ z_a
         self.b_weighted[g] += squares_a @ z_b
         self.norms[g] += squares_a @ squares_b
-
-    @property
-    def rows(self) -> Tensor:
-        """``(*,)`` how many rows were summed, as float64."""
-        return self.a.rows
 
     @property
     def cross_scatter(self) -> Tensor:

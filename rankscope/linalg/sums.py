@@ -1,4 +1,4 @@
-"""What all sums over rows share: adding, subtracting, and reading rows a block at a time in float64."""
+"""What all sums over rows share: addition, subtraction, and reading rows block by block in float64."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from torch import Tensor
 
 from rankscope.errors import NonFinite, UsageError
 
-_BLOCK = 1 << 24
-"""Numbers lifted to float64 at a time (128 MiB)."""
+BLOCK = 1 << 24
+"""Numbers converted to float64 at a time (128 MiB)."""
 
 
 @dataclass(frozen=True)
 class Sums:
-    """What all sums share: field by field they add, subtract, and are summed over or picked from leading dimensions."""
+    """Sums that add and subtract field by field, and whose leading dimensions can be summed, weighted or indexed."""
 
     def __add__(self, other: Self) -> Self:
         return self._joined(other, torch.add)
@@ -26,6 +26,7 @@ class Sums:
         return self._joined(other, torch.sub)
 
     def _joined(self, other: Self, operation: Callable[[Tensor, Tensor], Tensor]) -> Self:
+        """The operation field by field, within nested sums too; the shifts must agree, and stay."""
         changed: dict[str, object] = {}
         for name in (f.name for f in fields(self)):
             mine, theirs = getattr(self, name), getattr(other, name)
@@ -34,10 +35,13 @@ class Sums:
             elif name != "shift":
                 changed[name] = operation(mine, theirs)
             elif mine is not theirs and not torch.equal(mine, theirs):
-                raise UsageError("sums about different shifts cannot be joined; make them with the same shift")
+                raise UsageError(
+                    "sums about different shifts cannot be added or subtracted; compute them with the same shift"
+                )
         return replace(self, **changed)
 
     def _mapped(self, function: Callable[[Tensor], Tensor], *, shift: bool = False) -> Self:
+        """The function of every field, within nested sums too; of the shift only if ``shift``."""
         changed: dict[str, object] = {}
         for name in (f.name for f in fields(self)):
             value = getattr(self, name)
@@ -48,7 +52,7 @@ class Sums:
         return replace(self, **changed)
 
     def sum(self, dim: int = 0) -> Self:
-        """The entries along leading dimension ``dim`` (counted from the front) joined into one."""
+        """The total over leading dimension ``dim``, counted from the front."""
         return self._mapped(lambda value: value.sum(dim))
 
     def __getitem__(self, index: int | slice | Tensor) -> Self:
@@ -56,7 +60,7 @@ class Sums:
         return self._mapped(lambda value: value[index])
 
     def weighted(self, weights: Tensor) -> Self:
-        """The entries of the first leading dimension joined with weights: ``(G,)`` gives one set, ``(k, G)`` gives k."""
+        """Weighted totals over the first leading dimension: weights ``(G,)`` give one set of sums, ``(k, G)`` give k."""
         return self._mapped(lambda value: torch.tensordot(weights, value, dims=1))
 
     def to(self, device: torch.device | str) -> Self:
@@ -65,15 +69,17 @@ class Sums:
 
 
 def row_blocks(x: Tensor, group: Tensor | None, groups: int) -> Iterator[tuple[int, slice | Tensor]]:
-    """The rows of each group in turn, as (group, index) pairs of at most ``_BLOCK`` numbers each."""
+    """The rows of each group in turn, as (group, index) pairs of at most ``BLOCK`` numbers each."""
     if x.ndim != 2:
-        raise UsageError(f"rows are an (n, d) matrix; got shape {tuple(x.shape)}")
-    step = max(1, _BLOCK // max(1, x.shape[1]))
+        raise UsageError(f"rows are given as an (n, d) matrix; got shape {tuple(x.shape)}")
+    step = max(1, BLOCK // max(1, x.shape[1]))
     if group is None:
         yield from ((0, slice(i, i + step)) for i in range(0, len(x), step))
         return
     if group.shape != (len(x),):
-        raise UsageError(f"there are {len(x)} rows, and groups of shape {tuple(group.shape)} for them")
+        raise UsageError(
+            f"{len(x)} rows need a group each, of shape ({len(x)},); got groups of shape {tuple(group.shape)}"
+        )
     order = torch.argsort(group, stable=True)
     present, counts = torch.unique(group, return_counts=True)
     numbers = present.tolist()
@@ -84,14 +90,14 @@ def row_blocks(x: Tensor, group: Tensor | None, groups: int) -> Iterator[tuple[i
 
 
 def shifted(x: Tensor, index: slice | Tensor, shift: Tensor) -> Tensor:
-    """The rows of ``x`` at ``index`` less the shift, in float64 and where the shift is."""
+    """The rows of ``x`` at ``index`` minus the shift, in float64 and on the device of the shift."""
     if x.shape[1] != len(shift):
-        raise UsageError(f"rows have {x.shape[1]} features, and the shift {len(shift)}")
+        raise UsageError(f"the rows have {x.shape[1]} features, but the shift {len(shift)}")
     return x[index].detach().to(shift.device, torch.float64) - shift
 
 
 def refuse_non_finite(sums: Tensor, x: Tensor) -> None:
-    """Raise NonFinite, naming the first such row of ``x``, if the sums that it went into are not finite."""
+    """Raise NonFinite, naming the first offending row of ``x``, if the sums over its rows are not finite."""
     if not torch.isfinite(sums).all():
         bad = (~torch.isfinite(x)).any(-1).nonzero().flatten().tolist()
         where = f"row {bad[0]} of {len(x)} ({len(bad)} in all)" if bad else "their fourth powers"

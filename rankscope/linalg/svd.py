@@ -1,11 +1,11 @@
-r"""Singular values of features, by the cheapest route that carries the digits their dtype holds.
+r"""Singular values of features, by the cheapest route that preserves the digits of their dtype.
 
-The Gram matrix in float64 (of the columns, or of the rows where there are fewer) costs a fraction of a singular value
-decomposition, and gives :math:`\sigma_i` with a relative error of about :math:`u (\sigma_1 / \sigma_i)^2`, u being the
-rounding unit of float64. That is below what a float32 decomposition would lose as long as
-:math:`\sigma_1 / \sigma_i < 5 \cdot 10^8`. Every matrix is tried so; the one whose smallest value the error bound does
-not cover (float64 features with a tail, rank-deficient ones) is solved again directly, after a QR step where it is
-long. Small matrices are solved directly at once. The route is recorded with the values.
+The Gram matrix in float64 (of the columns, or of the rows if there are fewer) costs a fraction of a singular value
+decomposition, and gives :math:`\sigma_i` with a relative error of about :math:`u (\sigma_1 / \sigma_i)^2`, where u is
+the rounding unit of float64. That is less than a float32 decomposition would lose as long as :math:`\sigma_1 / \sigma_i
+< 5 \cdot 10^8`. Every matrix is tried this way first; if the error bound does not cover its smallest value (float64
+features with a tail, rank-deficient features), it is solved again directly, after a QR step if it is long. Small
+matrices are solved directly at once. The route is recorded with the values.
 """
 
 from __future__ import annotations
@@ -13,36 +13,36 @@ from __future__ import annotations
 import math
 import warnings
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from rankscope.errors import NonFinite, RankscopeError, UsageError
+from rankscope.linalg.forms import squared_norm, trace
 from rankscope.linalg.moments import Moments
+from rankscope.linalg.rows import centred
+from rankscope.linalg.sums import BLOCK
 
 UNIT = torch.finfo(torch.float64).eps / 2
-"""u, the rounding unit of float64, in which everything here is computed."""
+"""u, the rounding unit of float64, the dtype of all computation here."""
 _DIRECT = 1 << 21
-"""Multiplications max·min² below which a matrix is solved directly: there is nothing to save."""
+"""Multiplications max(n, d)·min(n, d)² below which a matrix is solved directly: the Gram matrix would save nothing."""
 _ON_CPU = 64
-"""Widths up to which a small eigenproblem is quicker on the CPU than on an accelerator."""
-_BLOCK = 1 << 24
-"""Numbers lifted to float64 at a time (128 MiB)."""
+"""Largest width at which an eigenproblem is faster on the CPU than on an accelerator."""
 _TOLERANCE = {torch.float64: 1e-10}
-"""Relative error allowed in the smallest singular value of float64 features; narrower dtypes have lost it anyway."""
+"""Relative error allowed in the smallest singular value of float64 features; narrower dtypes have lost those digits."""
 _NARROW = 1e-2
-"""The same for narrower dtypes: two digits of the smallest value, so that none is noise of the Gram matrix."""
+"""The same for narrower dtypes: two correct digits, so that no value is mere noise of the Gram matrix."""
 
 
 @dataclass(frozen=True)
 class Decomposition:
-    """Singular values, and what must be known to read them."""
+    """Singular values, with the facts needed to interpret them."""
 
     values: Tensor
     """``(*, r)`` float64 singular values, descending, r = min(n, d)."""
     routes: tuple[str, ...]
-    """How each matrix of the batch was solved, in order: ``gram``, ``kernel`` (n < d), ``direct``, ``moments``."""
+    """How each matrix of the batch was solved, in order: ``gram``, ``kernel`` (n < d), ``direct`` or ``moments``."""
     dtype: torch.dtype
     """The dtype of the features."""
     rows: int
@@ -50,42 +50,25 @@ class Decomposition:
     columns: int
     """d."""
     centred: bool
-    """Whether the mean over rows was taken away."""
+    """Whether the mean over rows was subtracted."""
     norm: Tensor
-    """``(*,)`` Frobenius norm of the features as they are stored, before centring; their rounding scales with it."""
-    clipped: int = 0
-    """How many eigenvalues came out negative and were set to zero."""
-
-    @property
-    def route(self) -> str:
-        """The route; where matrices of the batch took several, each of them, joined by ``+``."""
-        return "+".join(sorted(set(self.routes)))
-
-
-class Axes(NamedTuple):
-    """Leading directions in feature space."""
-
-    values: Tensor
-    """``(*, k + 1)`` float64 singular values, descending; the last one is beyond the k directions and tells the gap.
-    ``(*, k)`` where there is no further one."""
-    vectors: Tensor
-    """``(*, d, k)`` float64 orthonormal right singular vectors; the largest entry of each is positive."""
+    """``(*,)`` Frobenius norm of the features as stored, before centring; their rounding error scales with it."""
 
 
 def singular_values(x: Tensor, *, centre: bool = False) -> Decomposition:
     """The singular values of each matrix of a batch, in float64.
 
-    Float64 features agree with a float64 decomposition to 1e-10 relative, narrower ones to ``u (σ₁/σᵢ)²``, u being
-    the rounding unit of float64 (at most 1e-2 in the smallest value). They do not depend on TF32 being allowed: no
-    product is made below float64.
+    For float64 features they agree with a float64 decomposition to 1e-10 relative; for narrower dtypes to ``u
+    (σ₁/σᵢ)²``, where u is the rounding unit of float64 (at most 1e-2 in the smallest value). They do not depend on
+    whether TF32 is allowed, as no product is computed below float64.
 
     Args:
         x: ``(*, n, d)`` features of any floating dtype, on any device.
-        centre: take the mean over rows away first; with n ≤ d the last value is then exactly 0.
+        centre: subtract the mean over rows first; with n ≤ d the last value is then exactly 0.
 
     Raises:
         NonFinite: if a feature is NaN or infinite.
-        UsageError: if ``x`` has fewer than two dimensions or is not floating.
+        UsageError: if ``x`` has fewer than two dimensions or no floating dtype.
     """
     x = _checked(x)
     *batch, n, d = x.shape
@@ -94,79 +77,85 @@ def singular_values(x: Tensor, *, centre: bool = False) -> Decomposition:
     norm = _norms(flat)
     if not torch.isfinite(norm).all():
         raise NonFinite(
-            f"features must be finite; matrix {int((~torch.isfinite(norm)).nonzero()[0])} of the batch is not"
+            f"features must be finite; matrix {int((~torch.isfinite(norm)).nonzero()[0])} of the batch is not: "
+            "collect again in a dtype with a wider range, or leave out the affected samples"
         )
     if max(n, d) * r * r <= _DIRECT:
-        values, routes, clipped = _direct(flat, centre=centre), ["direct"] * len(flat), torch.zeros(len(flat))
+        values, routes = _direct(flat, centre=centre), ["direct"] * len(flat)
     else:
         gram = _gram(flat, centre=centre)
-        values, clipped, _ = _roots(gram)
+        values, _ = _roots(gram)
         routes = ["kernel" if n < d else "gram"] * len(flat)
-        known = r - 1 if centre and n <= d else r  # the centred rows sum to zero: the last value is zero by algebra
+        known = r - 1 if centre and n <= d else r  # centred rows sum to zero, so with n ≤ d the last value is zero
         for i in _unresolved(values[:, :known], max(n, d), _TOLERANCE.get(x.dtype, _NARROW)):
-            values[i], routes[i], clipped[i] = _direct(flat[i : i + 1], centre=centre)[0], "direct", 0
+            values[i], routes[i] = _direct(flat[i : i + 1], centre=centre)[0], "direct"
     if centre and n <= d:
         values[:, r - 1 :] = 0
-    return Decomposition(
-        values.reshape(*batch, r), tuple(routes), x.dtype, n, d, centre, norm.reshape(batch), int(clipped.sum())
-    )
+    return Decomposition(values.reshape(*batch, r), tuple(routes), x.dtype, n, d, centre, norm.reshape(batch))
 
 
 def singular_values_of(moments: Moments, *, centre: bool = True, dtype: torch.dtype = torch.float32) -> Decomposition:
-    """Singular values of the rows that went into the moments, an entry of the batch at a time.
+    """Singular values of the rows that were summed into the moments, for each entry of the batch.
 
-    Values that n rows cannot have (beyond n, or n - 1 when centred) are exactly 0, so r is the least of d and the
+    Values beyond the rank that n rows can have (n, or n - 1 when centred) are exactly 0; r is the smaller of d and the
     largest n of the batch.
 
     Args:
         moments: sums with leading dimensions ``*``.
-        centre: about the mean; otherwise about the origin.
-        dtype: the dtype of the features that were summed, to be recorded.
+        centre: take values about the mean; otherwise about the origin.
+        dtype: the dtype of the features that were summed, for the record.
 
     Warns:
-        RuntimeWarning: if an eigenvalue is negative beyond rounding, as when nearly all rows were taken away again.
+        RuntimeWarning: if an eigenvalue is negative beyond rounding, as after subtracting nearly all rows.
     """
     gram = moments.scatter if centre else moments.gram
     batch, d = gram.shape[:-2], moments.width
     counts = moments.rows.reshape(-1)
     n = int(counts.max()) if len(counts) else 0
-    values, clipped, beyond = _roots(gram.reshape(-1, d, d))
+    values, beyond = _roots(gram.reshape(-1, d, d))
+    # Rounding errors of n products add up like a random walk, to about √n u of the largest eigenvalue
     if (beyond > 20 * UNIT * math.sqrt(max(n, d, 1))).any():
-        warnings.warn("negative eigenvalues beyond rounding: the precision of the moments is spent", RuntimeWarning, 2)
+        warnings.warn(
+            "eigenvalues are negative beyond rounding: the precision of the moments is spent", RuntimeWarning, 2
+        )
     possible = torch.arange(d, device=values.device) < (counts - int(centre))[:, None]
     r = min(n, d)
     values = torch.where(possible, values, 0)[:, :r]
-    norm = moments.gram.diagonal(dim1=-2, dim2=-1).sum(-1).clamp(min=0).sqrt()
+    norm = trace(moments.gram).clamp(min=0).sqrt()
     routes = ("moments",) * len(values)
-    return Decomposition(values.reshape(*batch, r), routes, dtype, n, d, centre, norm, int(clipped.sum()))
+    return Decomposition(values.reshape(*batch, r), routes, dtype, n, d, centre, norm)
 
 
-def leading_axes_of(moments: Moments, k: int, *, centre: bool = True) -> Axes:
-    """The k leading right singular vectors of the rows that went into the moments.
+def leading_axes_of(moments: Moments, k: int) -> Tensor:
+    """The k leading right singular vectors of the centred rows that were summed into the moments.
+
+    Args:
+        moments: sums with leading dimensions ``*``.
+        k: number of directions.
+
+    Returns:
+        ``(*, d, k)`` float64 orthonormal columns, the leading one first; the largest entry of each is positive.
 
     Raises:
         UsageError: if k is not between 1 and d.
     """
     if not 1 <= k <= moments.width:
         raise UsageError(f"there are {moments.width} directions; asked for the leading {k}")
-    squares, vectors = torch.linalg.eigh(moments.scatter if centre else moments.gram)
-    values, vectors = squares.flip(-1)[..., : k + 1].clamp(min=0).sqrt(), vectors.flip(-1)[..., :k]
+    vectors = torch.linalg.eigh(moments.scatter).eigenvectors.flip(-1)[..., :k]
+    # An eigenvector has no sign of its own; fixing one makes results reproducible across solvers
     largest = vectors.gather(-2, vectors.abs().argmax(-2, keepdim=True))
-    return Axes(values, torch.where(largest < 0, -vectors, vectors))
+    return torch.where(largest < 0, -vectors, vectors)
 
 
 def _checked(x: Tensor) -> Tensor:
+    """The features without their gradient, if they are ``(*, n, d)`` of a floating dtype."""
     if x.ndim < 2 or not x.is_floating_point():
-        raise UsageError(f"features are (*, n, d) floating numbers; got shape {tuple(x.shape)}, {x.dtype}")
+        raise UsageError(f"features are (*, n, d) of a floating dtype; got shape {tuple(x.shape)}, {x.dtype}")
     return x.detach()
 
 
-def _lifted(x: Tensor, *, centre: bool) -> Tensor:
-    z = x.double()
-    return z - z.mean(-2, keepdim=True) if centre and x.shape[-2] else z
-
-
 def _norms(flat: Tensor) -> Tensor:
+    """``(b,)`` Frobenius norms of ``(b, n, d)`` features, block by block."""
     total = torch.zeros(len(flat), dtype=torch.float64, device=flat.device)
     for block in _row_blocks(flat):
         total += block.double().square().sum((-2, -1))
@@ -174,15 +163,16 @@ def _norms(flat: Tensor) -> Tensor:
 
 
 def _row_blocks(flat: Tensor) -> tuple[Tensor, ...]:
+    """``(b, n, d)`` features in blocks of rows of at most ``BLOCK`` numbers; no block without rows."""
     per_row = max(1, len(flat) * flat.shape[-1])
-    return flat.split(max(1, _BLOCK // per_row), dim=-2) if flat.shape[-2] else ()
+    return flat.split(max(1, BLOCK // per_row), dim=-2) if flat.shape[-2] else ()
 
 
 def _gram(flat: Tensor, *, centre: bool) -> Tensor:
-    """The smaller Gram matrix of each matrix, block by block, about the mean where centred."""
+    """The smaller Gram matrix of each matrix, block by block; about the mean if ``centre``."""
     b, n, d = flat.shape
     if n < d:
-        z = _lifted(flat, centre=centre)
+        z = centred(flat) if centre else flat.double()
         return z @ z.mT
     mean = torch.zeros(b, 1, d, dtype=torch.float64, device=flat.device)
     gram = torch.zeros(b, d, d, dtype=torch.float64, device=flat.device)
@@ -194,12 +184,12 @@ def _gram(flat: Tensor, *, centre: bool) -> Tensor:
     return gram
 
 
-def _roots(gram: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Roots of the eigenvalues of each matrix of a batch ``(b, r, r)``, each solve checked.
+def _roots(gram: Tensor) -> tuple[Tensor, Tensor]:
+    """Square roots of the eigenvalues of a batch of matrices ``(b, r, r)``, checking each solution.
 
     Returns:
-        the roots ``(b, r)``, descending, 0 for a negative eigenvalue; how many those were ``(b,)``; and the worst of
-        them, ``(b,)``, as a share of the largest eigenvalue.
+        The ``(b, r)`` roots, descending, 0 for a negative eigenvalue; and the ``(b,)`` most negative eigenvalue of each
+        matrix as a share of its largest.
     """
     device = gram.device
     solved = torch.linalg.eigvalsh(gram.cpu() if gram.shape[-1] <= _ON_CPU else gram).to(device)
@@ -207,24 +197,23 @@ def _roots(gram: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     if wrong.any():
         solved[wrong] = torch.linalg.eigvalsh(gram[wrong].cpu()).to(device)
         if _disagrees(solved, gram).any():
-            raise RankscopeError("the eigenvalues of a Gram matrix do not add up to its trace, on the CPU neither")
+            raise RankscopeError("the eigenvalues of a Gram matrix do not add up to its trace, not even on the CPU")
     negative = solved.clamp(max=0)
     worst = -negative[:, 0] / solved[:, -1].clamp(min=torch.finfo(torch.float64).tiny) if solved.numel() else negative
-    return solved.flip(-1).clamp(min=0).sqrt(), (solved < 0).sum(-1), worst
+    return solved.flip(-1).clamp(min=0).sqrt(), worst
 
 
 def _disagrees(solved: Tensor, gram: Tensor) -> Tensor:
-    """Whether Σλ = tr G and Σλ² = ‖G‖_F² fail, which catches a solver that returned something else: ``(b,)``."""
-    trace = gram.diagonal(dim1=-2, dim2=-1).sum(-1)
-    norm = gram.square().sum((-2, -1))
+    """Whether Σλ = tr G or Σλ² = ‖G‖_F² fails, which exposes a wrong solution: ``(b,)`` bool."""
+    total, norm = trace(gram), squared_norm(gram)
     slack = 64 * UNIT * max(gram.shape[-1], 8)
-    added = (solved.sum(-1) - trace).abs() <= slack * trace.abs()
+    added = (solved.sum(-1) - total).abs() <= slack * total.abs()
     squared = (solved.square().sum(-1) - norm).abs() <= slack * norm
     return ~(added & squared)
 
 
 def _unresolved(values: Tensor, depth: int, tolerance: float) -> list[int]:
-    """The matrices whose smallest value the error bound √depth·u·(σ₁/σ)²/2 leaves less exact than the tolerance."""
+    """The matrices for which the relative error bound √depth·u·(σ₁/σ)²/2 of the smallest value exceeds the tolerance."""
     if not values.shape[-1]:
         return []
     bound = math.sqrt(depth) * UNIT / 2 * values[:, 0].square()
@@ -233,8 +222,8 @@ def _unresolved(values: Tensor, depth: int, tolerance: float) -> list[int]:
 
 
 def _direct(flat: Tensor, *, centre: bool) -> Tensor:
-    """Singular values by decomposition in float64, after QR where one side is at least twice the other."""
-    z = _lifted(flat, centre=centre)
+    """Singular values by decomposition in float64, after a QR step if one side is at least twice the other."""
+    z = centred(flat) if centre else flat.double()
     z = z if z.shape[-2] >= z.shape[-1] else z.mT
     if z.shape[-2] >= 2 * z.shape[-1] and z.shape[-1]:
         z = torch.linalg.qr(z, mode="r").R

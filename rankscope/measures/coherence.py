@@ -1,4 +1,4 @@
-"""Coherence: how much one row alone carries a direction of the whole."""
+"""Coherence: how far a single row accounts for a whole direction of the features."""
 
 from __future__ import annotations
 
@@ -16,15 +16,16 @@ def coherence(x: Tensor, sample: Tensor | None = None) -> Tensor:
 
     .. math:: \frac{n}{k} \max_i \lVert u_i \rVert^2
 
-    with :math:`u_i` the rows of U and k the rank of the features (d where they have full column rank). Between 1, when all rows
-    carry alike, and n/k, when one row alone carries a direction: an outlier. It does not change under any invertible linear map.
+    where :math:`u_i` are the rows of U and k is the rank of the features (d if they have full column rank). It lies
+    between 1, when all rows contribute equally, and n/k, when a single row, an outlier, accounts for a direction. It
+    does not change under any invertible linear map of the features.
 
-    Candès & Recht, Found. Comput. Math. 9 (2009), definition 1.2; as a measure of embeddings, Tsitsulin et al. 2023 (arXiv
-    2305.16562).
+    Candès & Recht, Found. Comput. Math. 9 (2009), definition 1.2; as a measure of embeddings, Tsitsulin et al. 2023
+    (arXiv 2305.16562).
 
     Args:
         x: ``(*, n, d)`` features.
-        sample: the sample of each row; it makes no difference.
+        sample: not used.
 
     Returns:
         ``(*,)`` values, float64.
@@ -33,10 +34,11 @@ def coherence(x: Tensor, sample: Tensor | None = None) -> Tensor:
         DataError: if all features are zero.
     """
     u, s, _ = torch.linalg.svd(x.double(), full_matrices=False)
+    # Singular values below LAPACK's error bound count as zero
     limit = max(x.shape) * torch.finfo(torch.float64).eps * (s[0] if len(s) else 0)
     rank = int((s > limit).sum())
     if not rank:
-        raise DataError("features that are all zero have no coherence")
+        raise DataError("coherence needs features that are not all zero")
     return len(x) / rank * u[:, :rank].square().sum(1).max()
 
 
@@ -48,6 +50,6 @@ DEFINITION = Definition(
     citation="Candes & Recht 2009, definition 1.2; Tsitsulin et al. 2023 (arXiv 2305.16562)",
     low="1",
     high="n / k",
-    bias="the maximum over rows grows with n; 1 whenever n <= d",
+    bias="the maximum over rows grows with n; always 1 if n <= d",
     unit="",
 )

@@ -8,6 +8,7 @@ from torch import Tensor
 from rankscope.definition import Definition
 from rankscope.errors import DataError
 from rankscope.linalg.batch import each_matrix
+from rankscope.linalg.rows import sample_means
 
 
 @each_matrix
@@ -17,14 +18,14 @@ def curvature(x: Tensor, sample: Tensor) -> Tensor:
     .. math:: \arccos \langle \hat v_t, \hat v_{t+1} \rangle, \qquad v_t = x_{t+1} - x_t
 
     It lies between 0° (a straight line) and 180°: independent rows give 120°, a random walk in many dimensions 90°, a
-    regular polygon of M corners 360°/M. It does not change when the features are scaled, turned or shifted. A row equal to
-    the one before makes no step and is passed over; a sequence with fewer than two steps does not enter.
+    regular polygon with M corners 360°/M. It does not change when the features are scaled, rotated or translated. A row
+    equal to its predecessor makes no step and is skipped; sequences with fewer than two steps are left out.
 
     Hosseini & Fedorenko, "Large language models implicitly learn to straighten neural sentence trajectories", NeurIPS
     2023 (arXiv 2311.04930), equation 2. The paper reports the change from layer 0.
 
     Args:
-        x: ``(*, n, d)`` features, those of a sample in the order of its tokens.
+        x: ``(*, n, d)`` features, the rows of each sample in the order of its tokens.
         sample: ``(n,)`` sample of each row.
 
     Returns:
@@ -40,15 +41,15 @@ def curvature(x: Tensor, sample: Tensor) -> Tensor:
     length = torch.linalg.vector_norm(step, dim=-1)
     moves = (owner[1:] == owner[:-1]) & (length > 0)
     unit, owner = step[moves] / length[moves, None], owner[1:][moves]
-    pairs = owner[1:] == owner[:-1]
+    pairs = owner[1:] == owner[:-1]  # two successive steps of one sequence
     if not pairs.any():
-        raise DataError("curvature needs a sample with at least three different successive rows; there is none")
+        raise DataError(
+            "curvature needs a sample with at least three different successive rows; there is none: collect tokens"
+        )
     a, b = unit[:-1][pairs], unit[1:][pairs]
-    # 2 atan2(|a - b|, |a + b|) keeps its digits near 0° and 180°, where the arc cosine loses half of them
-    half = torch.atan2(torch.linalg.vector_norm(a - b, dim=-1), torch.linalg.vector_norm(a + b, dim=-1))
-    _, place, counts = torch.unique(owner[1:][pairs], return_inverse=True, return_counts=True)
-    per_sample = half.new_zeros(len(counts)).index_add_(0, place, 2 * half) / counts
-    return per_sample.mean().rad2deg()
+    # For unit vectors the angle is 2 atan2(‖a - b‖, ‖a + b‖), accurate near 0° and 180° too, unlike the arc cosine
+    angles = 2 * torch.atan2(torch.linalg.vector_norm(a - b, dim=-1), torch.linalg.vector_norm(a + b, dim=-1))
+    return sample_means(angles[:, None], owner[1:][pairs]).mean().rad2deg()
 
 
 DEFINITION = Definition(
@@ -57,9 +58,8 @@ DEFINITION = Definition(
     reads="rows",
     formula="mean angle between x_(t+1) - x_t and x_(t+2) - x_(t+1)",
     citation="Hosseini & Fedorenko, NeurIPS 2023 (arXiv 2311.04930), equation 2",
-    low="0",
     high="180",
-    bias="hardly any; independent rows give 120",
+    bias="negligible; independent rows give 120",
     unit="degrees",
     needs_tokens=True,
 )

@@ -1,4 +1,4 @@
-"""What the stored dtype resolves: the values below its floor, and the condition number above it."""
+"""Resolution of the stored dtype: the number of singular values below its floor, and the condition number above it."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from rankscope.spectrum import rounding_floor
 
 
 def condition_number(s: Tensor, *, floor: Tensor | float = 0.0) -> Tensor:
-    r"""Condition number: the largest singular value over the smallest that is told from rounding.
+    r"""Condition number: the largest singular value over the smallest one above the rounding floor.
 
     .. math:: s_1 / \min \{ s_i : s_i \ge \text{floor} \}
 
-    At least 1; without a floor a singular matrix has ∞. A zero matrix gives NaN. It does not change when the matrix is scaled
-    (with its floor) or turned.
+    It is at least 1, and infinite for a singular matrix without a floor. It does not change when the matrix is scaled
+    (together with the floor) or rotated. A zero matrix gives NaN.
 
     Tsitsulin et al. 2023 (arXiv 2305.16562) as "pseudo-condition number".
 
     Args:
-        s: ``(*, r)`` singular values, none negative, in any order, r at least 1.
-        floor: ``(*,)`` or a number: values below it are left out (:func:`rankscope.spectrum.rounding_floor`).
+        s: ``(*, r)`` non-negative singular values, in any order, r at least 1.
+        floor: ``(*,)`` or a number; values below it are left out (:func:`rankscope.spectrum.rounding_floor`).
 
     Returns:
         ``(*,)`` condition numbers, float64.
@@ -37,27 +37,31 @@ def condition_number(s: Tensor, *, floor: Tensor | float = 0.0) -> Tensor:
 
 @each_matrix
 def values_below_floor(x: Tensor, sample: Tensor | None = None) -> Tensor:
-    """How many singular values of centred ``(n, d)`` features cannot be told from the rounding of their dtype: a scalar.
+    """Number of singular values of the centred features below the rounding floor of their dtype.
 
-    The floor is the upper edge of what rounding makes (:func:`rankscope.spectrum.rounding_floor`). A value that is zero by
-    algebra (the last one of centred features with n ≤ d) counts as well.
+    The floor is the largest singular value that rounding alone can produce (:func:`rankscope.spectrum.rounding_floor`).
+    A value that is zero by algebra (the last one of centred features with n ≤ d) counts as well.
 
     Args:
         x: ``(*, n, d)`` features in the dtype in which they were stored.
-        sample: the sample of each row; it makes no difference.
+        sample: not used.
+
+    Returns:
+        ``(*,)`` counts, whole numbers as float64.
     """
-    values, floor = _above(x)
+    values, floor = _values_and_floor(x)
     return (values < floor).sum().double()
 
 
 @each_matrix
 def resolved_condition(x: Tensor, sample: Tensor | None = None) -> Tensor:
-    """:func:`condition_number` of centred ``(n, d)`` features above the floor of their dtype: a scalar."""
-    values, floor = _above(x)
+    """:func:`condition_number` of the centred ``(*, n, d)`` features above the floor of their dtype: ``(*,)`` float64."""
+    values, floor = _values_and_floor(x)
     return condition_number(values, floor=floor)
 
 
-def _above(x: Tensor) -> tuple[Tensor, float]:
+def _values_and_floor(x: Tensor) -> tuple[Tensor, float]:
+    """``(r,)`` singular values of the centred ``(n, d)`` features, and the rounding floor of their dtype."""
     found = singular_values(x, centre=True)
     return found.values, rounding_floor(float(found.norm), found.rows, found.columns, found.dtype)
 
@@ -71,9 +75,8 @@ DEFINITIONS = (
         reads="rows",
         formula="#{sigma < 0.4247 u |X|_F (1/sqrt d + 1/sqrt n)}, u the rounding unit of the stored dtype",
         citation=_CITATION,
-        low="0",
         high="min(n, d)",
-        bias="massive dimensions raise the floor for all",
+        bias="massive dimensions raise the floor for all others",
     ),
     Definition(
         name="condition",
@@ -84,7 +87,7 @@ DEFINITIONS = (
         citation="Tsitsulin et al. 2023 (arXiv 2305.16562), pseudo-condition number",
         low="1",
         high="infinity",
-        bias="rises where n is near d",
+        bias="rises when n is near d",
         unit="ratio",
     ),
 )

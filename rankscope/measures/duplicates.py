@@ -1,4 +1,4 @@
-"""Rows that stand more than once: padding that was read, repeated texts, one token without context."""
+"""Rows that occur more than once: padding read by mistake, repeated texts, the same token without context."""
 
 from __future__ import annotations
 
@@ -10,10 +10,13 @@ from rankscope.linalg.batch import each_matrix
 
 
 def duplicate_rows(x: Tensor) -> Tensor:
-    """Which rows are the same, number for number, as an earlier one: ``(n,)`` bool.
+    """Which rows equal an earlier row in every number.
 
     Args:
         x: ``(n, d)`` features.
+
+    Returns:
+        ``(n,)`` bool.
     """
     if not x.numel():
         return torch.arange(len(x), device=x.device) > 0
@@ -25,14 +28,18 @@ def duplicate_rows(x: Tensor) -> Tensor:
 
 @each_matrix
 def duplicate_share(x: Tensor, sample: Tensor | None = None) -> Tensor:
-    """The share of rows that are the same as an earlier one: a float64 scalar from 0 to 1, 0 without rows.
+    """Share of rows that equal an earlier row.
 
-    Any duplicates send estimates of intrinsic dimension to zero or infinity, and half a per cent of them points to padding:
-    30 % of zero rows take an effective rank of 113 to 61.
+    It lies between 0 and 1 - 1/n. Any duplicates send estimates of intrinsic dimension to zero or infinity, and half a
+    per cent of them suggests padding: with 30 % of rows zero, an effective rank of 113 falls to 61. Without rows it is
+    0.
 
     Args:
         x: ``(*, n, d)`` features.
-        sample: the sample of each row; it makes no difference.
+        sample: not used.
+
+    Returns:
+        ``(*,)`` shares, float64.
     """
     return duplicate_rows(x).double().mean() if len(x) else x.new_zeros((), dtype=torch.float64)
 
@@ -42,8 +49,7 @@ DEFINITION = Definition(
     function=duplicate_share,
     reads="rows",
     formula="#{i: x_i = x_j for some j < i} / n",
-    citation="a check, not a measure: what padding and repeated inputs leave behind",
-    low="0",
+    citation="a check, not a measure: it detects padding and repeated inputs",
     high="1 - 1 / n",
     bias="none",
     unit="share of rows",

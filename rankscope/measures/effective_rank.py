@@ -1,10 +1,10 @@
-"""Effective ranks: exponentials of the entropy of a spectrum, on singular values and on their squares."""
+"""Effective ranks: the exponential of the entropy of a spectrum, on singular values and on their squares."""
 
 from __future__ import annotations
 
 from torch import Tensor
 
-from rankscope.definition import Definition
+from rankscope.definition import rank_definition
 from rankscope.measures.hill import hill
 
 
@@ -19,7 +19,7 @@ def effective_rank(s: Tensor) -> Tensor:
     Roy & Vetterli, "The effective rank", EUSIPCO 2007, definition 1.
 
     Args:
-        s: ``(*, r)`` singular values, none negative, in any order.
+        s: ``(*, r)`` non-negative singular values, in any order.
 
     Returns:
         ``(*,)`` effective ranks, float64.
@@ -32,14 +32,15 @@ def entropy_rank(s: Tensor) -> Tensor:
 
     .. math:: \exp\Bigl(-\sum_i p_i \log p_i\Bigr), \qquad p_i = s_i^2 / \sum_j s_j^2
 
-    It lies between 1, for a matrix of rank one, and ``r``, when all singular values are equal, and is at most the
-    effective rank on singular values. It is the same for XᵀX and XXᵀ. A zero matrix gives 0.
+    It lies between 1, for a matrix of rank one, and ``r``, when all singular values are equal, does not exceed
+    :func:`effective_rank`, and does not change when the matrix is scaled. XᵀX and XXᵀ give the same number. A zero
+    matrix has effective rank 0.
 
     Giraldo, Rao & Príncipe, "Measures of entropy from data using infinitely divisible kernels", 2012 (arXiv
     1211.2459), in the limit α → 1; as a rank of representations, Skean et al. 2025 (arXiv 2502.02013).
 
     Args:
-        s: ``(*, r)`` singular values, none negative, in any order.
+        s: ``(*, r)`` non-negative singular values, in any order.
 
     Returns:
         ``(*,)`` effective ranks, float64.
@@ -48,29 +49,21 @@ def entropy_rank(s: Tensor) -> Tensor:
 
 
 DEFINITIONS = (
-    Definition(
+    rank_definition(
         name="roy-vetterli",
         function=effective_rank,
-        reads="spectrum",
-        scale="log",
         resolved=True,
         formula="exp(-sum p ln p), p = sigma / sum sigma, of the centred features",
         citation="Roy & Vetterli, The effective rank, EUSIPCO 2007, definition 1",
-        low="1",
-        high="rank",
         bias="falls strongly with few rows (-20 % at n = d, -8 % at n = 2d, -2 % at n = 8d for variances 1/i); "
-        "no unbiased form is known: compare at equal n, show it against n",
+        "no unbiased form is known: compare at equal n, and plot it against n",
     ),
-    Definition(
+    rank_definition(
         name="entropy-rank",
         function=entropy_rank,
-        reads="spectrum",
-        scale="log",
         resolved=True,
         formula="exp(-sum p ln p), p = sigma^2 / sum sigma^2, of the centred features",
         citation="Giraldo, Rao & Principe 2012 (arXiv 1211.2459), alpha -> 1; Skean et al. 2025 (arXiv 2502.02013)",
-        low="1",
-        high="rank",
         bias="falls with few rows (isotropic: ln k - k / 2N for k = min, N = max of n, d); quadratic in 1/n",
     ),
 )

@@ -1,6 +1,8 @@
-"""Rules of thumb for an elbow in a spectrum. All are fragile: annotations on a plot, not findings."""
+"""Rules of thumb for an elbow in a spectrum. All are fragile: use them as annotations on a plot, not as findings."""
 
 from __future__ import annotations
+
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -9,9 +11,10 @@ from rankscope.definition import Definition
 
 
 def spectral_gap(s: Tensor) -> Tensor:
-    r"""The rank after which the spectrum falls by the largest factor, :math:`\arg\max_i \lambda_i / \lambda_{i+1}`.
+    r"""Rank after which the spectrum drops by the largest factor, :math:`\arg\max_i \lambda_i / \lambda_{i+1}`.
 
-    Between 1 and r - 1; 0 where there are fewer than two values above zero. A fall to zero is no ratio and does not count.
+    It lies between 1 and r - 1, and is 0 if fewer than two values are above zero. A drop to zero has no ratio and does
+    not count.
 
     Args:
         s: ``(*, r)`` singular values, descending.
@@ -22,14 +25,17 @@ def spectral_gap(s: Tensor) -> Tensor:
     s = s.double()
     if s.shape[-1] < 2:
         return s.new_zeros(s.shape[:-1])
+    # The squares that make λ of σ do not move the maximum
     ratio = torch.where(s[..., 1:] > 0, s[..., :-1] / s[..., 1:], 0)
     return torch.where(ratio.amax(-1) > 0, ratio.argmax(-1) + 1, 0).double()
 
 
 def broken_stick(s: Tensor) -> Tensor:
-    r"""How many leading eigenvalues exceed the pieces of a stick broken at random, up to the first that does not.
+    r"""Number of leading eigenvalues that exceed the pieces of a stick broken at random, up to the first that does not.
 
-    :math:`\lambda_i / \sum_j \lambda_j > \frac{1}{r} \sum_{j \ge i} \frac{1}{j}`. Between 0 and r.
+    .. math:: \lambda_i / \sum_j \lambda_j > \frac{1}{r} \sum_{j \ge i} \frac{1}{j}
+
+    It lies between 0 and r.
 
     Frontier, J. Exp. Mar. Biol. Ecol. 25 (1976).
 
@@ -41,16 +47,24 @@ def broken_stick(s: Tensor) -> Tensor:
     """
     energy = s.double().square()
     r = energy.shape[-1]
+    # Expected length of the i-th longest of r pieces: Σ_{j ≥ i} 1/j, over r
     pieces = (1 / torch.arange(1, r + 1, dtype=torch.float64, device=s.device)).flip(0).cumsum(0).flip(0) / max(r, 1)
     above = energy > pieces * energy.sum(-1, keepdim=True)
     return above.long().cumprod(-1).sum(-1).double()
 
 
 def kaiser(s: Tensor) -> Tensor:
-    """How many eigenvalues exceed their mean: ``(*,)`` float64, between 0 and r - 1. (Guttman 1954; Kaiser 1960.)
+    """Number of eigenvalues above their mean.
+
+    It lies between 0 and r - 1.
+
+    Guttman 1954; Kaiser 1960.
 
     Args:
-        s: ``(*, r)`` singular values, none negative, in any order.
+        s: ``(*, r)`` non-negative singular values, in any order.
+
+    Returns:
+        ``(*,)`` ranks, whole numbers as float64.
     """
     energy = s.double().square()
     return (energy > energy.sum(-1, keepdim=True) / max(energy.shape[-1], 1)).sum(-1).double()
@@ -58,35 +72,29 @@ def kaiser(s: Tensor) -> Tensor:
 
 _BIAS = "fragile; an annotation, not a finding"
 
+_rule_of_thumb = partial(Definition, bias=_BIAS)
+
 DEFINITIONS = (
-    Definition(
+    _rule_of_thumb(
         name="spectral-gap",
         function=spectral_gap,
-        reads="spectrum",
         formula="argmax_i lambda_i / lambda_(i+1)",
-        citation="folklore; Davis & Kahan 1970 for why a gap matters",
+        citation="folklore; Davis & Kahan 1970 on why a gap matters",
         low="1",
         high="r - 1",
-        bias=_BIAS,
     ),
-    Definition(
+    _rule_of_thumb(
         name="broken-stick",
         function=broken_stick,
-        reads="spectrum",
         formula="leading lambda_i / sum lambda > (1/r) sum_(j>=i) 1/j",
         citation="Frontier 1976",
-        low="0",
         high="r",
-        bias=_BIAS,
     ),
-    Definition(
+    _rule_of_thumb(
         name="kaiser",
         function=kaiser,
-        reads="spectrum",
         formula="#{lambda_i > mean lambda}",
         citation="Guttman 1954; Kaiser 1960",
-        low="0",
         high="r - 1",
-        bias=_BIAS,
     ),
 )

@@ -13,7 +13,7 @@ from rankscope.measures.marchenko_pastur import aspect, median, of_each
 
 
 def known_noise_coefficient(beta: float) -> float:
-    r"""λ*(β), the threshold in units of √N s for noise of known standard deviation s; 4/√3 for a square matrix.
+    r"""λ*(β), the threshold in units of √N s for noise of known standard deviation s: 4/√3 for a square matrix.
 
     .. math:: \sqrt{2(\beta + 1) + \frac{8 \beta}{\beta + 1 + \sqrt{\beta^2 + 14 \beta + 1}}}
     """
@@ -21,32 +21,39 @@ def known_noise_coefficient(beta: float) -> float:
 
 
 def unknown_noise_coefficient(beta: float) -> float:
-    """ω(β) = λ*(β)/√μ_β, the threshold in units of the median singular value; 2.858362 for a square matrix."""
+    """ω(β) = λ*(β)/√μ_β, the threshold in units of the median singular value: 2.858362 for a square matrix."""
     return known_noise_coefficient(beta) / math.sqrt(median(beta))
 
 
 def optimal_threshold(s: Tensor, rows: int, columns: int, *, noise: float | None = None) -> Tensor:
-    """The singular value below which dropping directions lowers the mean squared error: ``(*,)``, in the unit of s.
+    """Singular value below which dropping a direction lowers the mean squared error.
 
     Args:
         s: ``(*, r)`` singular values, all r of them.
         rows: n.
         columns: d.
-        noise: the standard deviation of the noise, where it is known; otherwise the median value tells.
+        noise: the standard deviation of the noise; if None, it is estimated from the median singular value.
+
+    Returns:
+        ``(*,)`` thresholds, in the unit of s, float64.
+
+    Raises:
+        UsageError: if there is no row or no column.
     """
     beta = aspect(rows, columns)
-    if noise is not None:
+    if noise is not None:  # equation 10; otherwise equation 11
         fixed = known_noise_coefficient(beta) * math.sqrt(max(rows, columns)) * noise
         return torch.full(s.shape[:-1], fixed, dtype=torch.float64, device=s.device)
     return unknown_noise_coefficient(beta) * s.double().quantile(0.5, dim=-1)
 
 
 def gavish_donoho_rank(s: Tensor, rows: int, columns: int, *, noise: float | None = None) -> Tensor:
-    r"""How many singular values exceed the optimal hard threshold.
+    r"""Number of singular values above the optimal hard threshold.
 
-    :math:`\#\{\sigma_i > \lambda^*(\beta) \sqrt N s\}` for known noise s, :math:`\#\{\sigma_i > \omega(\beta)\,
-    \mathrm{median}(\sigma)\}` otherwise. Best for denoising, which asks for more than detection: it counts fewer than the
-    edge of Marchenko and Pastur. It assumes white noise, and lies between 0 and r/2 where the noise is not known.
+    :math:`\#\{\sigma_i > \lambda^*(\beta) \sqrt N s\}` for noise of known standard deviation s, :math:`\#\{\sigma_i >
+    \omega(\beta)\, \mathrm{median}(\sigma)\}` otherwise. The threshold is optimal for denoising, which demands more
+    than detection, so it counts fewer values than the edge of Marchenko and Pastur. It assumes white noise. The count
+    lies between 0 and r, and between 0 and r/2 if the noise is not known.
 
     Gavish & Donoho, "The optimal hard threshold for singular values is 4/√3", IEEE Trans. Inf. Theory 60 (2014), arXiv
     1305.5870, equations 10 and 11.
@@ -55,7 +62,7 @@ def gavish_donoho_rank(s: Tensor, rows: int, columns: int, *, noise: float | Non
         s: ``(*, r)`` singular values, all r of them.
         rows: n.
         columns: d.
-        noise: the standard deviation of the noise, where it is known.
+        noise: the standard deviation of the noise, if known.
 
     Returns:
         ``(*,)`` counts, whole numbers as float64.
@@ -67,7 +74,7 @@ def gavish_donoho_rank(s: Tensor, rows: int, columns: int, *, noise: float | Non
 
 
 def gavish_donoho(moments: Moments, *, width: int | None = None) -> Tensor:
-    """:func:`gavish_donoho_rank` of the centred features, noise unknown: ``(*,)``. Centring takes one row from n."""
+    """:func:`gavish_donoho_rank` of the centred features, noise unknown: ``(*,)`` float64. Centring costs one row of n."""
     return of_each(moments, gavish_donoho_rank, width)
 
 
@@ -78,7 +85,6 @@ DEFINITION = Definition(
     takes=("width",),
     formula="#{sigma > omega(beta) median(sigma)}",
     citation="Gavish & Donoho 2014 (arXiv 1305.5870), equations 10 and 11",
-    low="0",
     high="r / 2",
     bias="assumes white noise; stricter than detection",
 )

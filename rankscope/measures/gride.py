@@ -1,8 +1,6 @@
-"""GRIDE: intrinsic dimension at a scale, from the ratio of distances to two further neighbours."""
+"""GRIDE: intrinsic dimension at a chosen scale, from the ratio of the distances to two neighbours."""
 
 from __future__ import annotations
-
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -13,18 +11,7 @@ from rankscope.linalg.batch import each_matrix
 from rankscope.measures.neighbours import nearest
 
 _STEPS = 200
-"""Halvings of the bracket of the dimension: more than float64 has digits."""
-
-
-class Scale(NamedTuple):
-    """The dimension that the data show at one scale."""
-
-    n1: int
-    """The nearer of the two neighbours; the further is its double."""
-    distance: float
-    """The mean distance to the two."""
-    dimension: float
-    """The estimate at that scale."""
+"""Halvings of the bracket of the dimension, which exceed the digits of float64."""
 
 
 @each_matrix
@@ -35,17 +22,17 @@ def gride(x: Tensor, sample: Tensor | None = None, *, n1: int = 2, n2: int | Non
 
     .. math:: \frac{N}{d} + (n_2 - n_1 - 1) \sum_i \frac{\ln \mu_i}{1 - \mu_i^{-d}} - (n_2 - 1) \sum_i \ln \mu_i = 0.
 
-    Larger n1 looks at a larger scale, past the noise. Above 0; it does not change when the features are scaled, turned or
-    shifted. n1 = 1 and n2 = 2 is TwoNN with N for N - 1. Duplicated rows are removed first; with ``sample``,
-    neighbours are other samples, each by its nearest row.
+    A larger n1 probes a larger scale, beyond the noise. The estimate is above 0 and does not change when the features
+    are scaled, rotated or translated. With n1 = 1 and n2 = 2 it is TwoNN with N instead of N - 1. Duplicate rows are
+    removed first; with ``sample``, the neighbours of a row are other samples, each represented by its nearest row.
 
     Denti, Doimo, Laio & Mira, Sci. Rep. 12 (2022), arXiv 2104.13832, equation 8.
 
     Args:
         x: ``(*, n, d)`` features.
         sample: ``(n,)`` sample of each row.
-        n1: the nearer neighbour.
-        n2: the further one; twice n1 by default.
+        n1: order of the nearer neighbour.
+        n2: order of the further neighbour; 2 n1 by default.
 
     Returns:
         ``(*,)`` values, float64.
@@ -57,34 +44,29 @@ def gride(x: Tensor, sample: Tensor | None = None, *, n1: int = 2, n2: int | Non
     """
     n2 = 2 * n1 if n2 is None else n2
     if not 1 <= n1 < n2:
-        raise UsageError(f"GRIDE takes neighbours 1 <= n1 < n2; got {n1} and {n2}")
-    distances = nearest(x, n2, sample=sample).distances
+        raise UsageError(f"GRIDE needs neighbours 1 <= n1 < n2; got {n1} and {n2}")
+    distances = nearest(x, n2, sample=sample)
     return _root((distances[:, n2 - 1] / distances[:, n1 - 1]).log(), n1, n2)
 
 
 def _root(logs: Tensor, n1: int, n2: int) -> Tensor:
-    """The dimension at which the score, which falls with it, is zero."""
+    """The dimension at which the derivative of the log-likelihood is zero, by bisection on a logarithmic scale.
+
+    Args:
+        logs: ``(N,)`` ln μ of each row.
+        n1: order of the nearer neighbour.
+        n2: order of the further neighbour.
+    """
     logs = logs[logs > 0]
     low, high = logs.new_tensor(1e-8), logs.new_tensor(1e8)
     for _ in range(_STEPS):
         d = (low * high).sqrt()
+        # Equation 8, which falls as d grows; 1 - μ^{-d} is -expm1(-d ln μ), accurate for small d too
         score = len(logs) / d - (n2 - 1) * logs.sum()
         if n2 - n1 > 1:
             score = score + (n2 - n1 - 1) * (logs / -torch.expm1(-d * logs)).sum()
         low, high = torch.where(score > 0, d, low), torch.where(score > 0, high, d)
     return (low * high).sqrt()
-
-
-def gride_scales(x: Tensor, sample: Tensor | None = None, *, largest: int = 64) -> tuple[Scale, ...]:
-    """:func:`gride` at n1 = 1, 2, 4, … up to ``largest``: the dimension against the scale at which it is seen.
-
-    Raises:
-        DataError: if a row has fewer than twice ``largest`` others.
-    """
-    powers = [2**i for i in range(largest.bit_length())]
-    distances = nearest(x, 2 * powers[-1], sample=sample).distances
-    pairs = [(n, distances[:, n - 1], distances[:, 2 * n - 1]) for n in powers]
-    return tuple(Scale(n, float((a + b).mean() / 2), float(_root((b / a).log(), n, 2 * n))) for n, a, b in pairs)
 
 
 DEFINITION = Definition(
@@ -94,7 +76,6 @@ DEFINITION = Definition(
     scale="log",
     formula="root of the likelihood of r_4 / r_2, duplicates removed, other samples by their nearest row",
     citation="Denti et al. 2022 (arXiv 2104.13832), equation 8",
-    low="0",
     high="infinity",
-    bias="under-estimates high dimensions; depends on the scale: compare at equal n and n1",
+    bias="underestimates high dimensions; depends on the scale: compare at equal n and n1",
 )

@@ -1,6 +1,8 @@
-"""IsoScore, which is an affine function of the participation ratio."""
+"""IsoScore, an affine function of the participation ratio."""
 
 from __future__ import annotations
+
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -11,20 +13,21 @@ from rankscope.measures.participation_ratio import naive_participation_ratio, un
 
 
 def isoscore(moments: Moments, *, unbiased: bool = False, width: int | None = None) -> Tensor:
-    r"""IsoScore: how evenly the variance is spread over all d dimensions.
+    r"""IsoScore: how evenly the variance is distributed over all d dimensions.
 
     .. math:: (\mathrm{PR} - 1) / (d - 1)
 
-    It is 0 for one direction and 1 for isotropic features, and does not change when they are scaled, turned or
-    shifted. Rows that are all equal give 0; a single dimension gives 1.
+    It lies between 0, for a single direction, and 1, for isotropic features, and does not change when the features are
+    scaled, rotated or translated. Rows that are all equal give 0; features of one dimension give 1.
 
     Rudman et al., "IsoScore: measuring the uniformity of embedding space utilization", Findings of ACL 2022 (arXiv
     2108.07344); the published algorithm reduces to this formula.
 
     Args:
         moments: sums over rows with leading dimensions ``*``.
-        unbiased: take the unbiased participation ratio; as published it is the naive one.
-        width: d, where the sums are of fewer coordinates that hold all rows.
+        unbiased: use the unbiased participation ratio, with which few rows can give a score outside 0…1; as
+            published it is the naive one.
+        width: d, if the sums are over fewer coordinates in which all rows lie.
 
     Returns:
         ``(*,)`` scores, float64.
@@ -34,42 +37,32 @@ def isoscore(moments: Moments, *, unbiased: bool = False, width: int | None = No
     """
     ratio = unbiased_participation_ratio(moments) if unbiased else naive_participation_ratio(moments)
     width = moments.width if width is None else width
-    if width == 1:
+    if width == 1:  # one dimension is isotropic; the formula would be 0/0
         return (ratio > 0).double()
     return torch.where(ratio == 0, 0.0, (ratio - 1) / (width - 1))
 
 
-def unbiased_isoscore(moments: Moments, *, width: int | None = None) -> Tensor:
-    """:func:`isoscore` with the unbiased participation ratio; it can leave the range from 0 to 1 where n is small."""
-    return isoscore(moments, unbiased=True, width=width)
-
-
 _CITATION = "Rudman et al. 2022 (arXiv 2108.07344)"
 
+_score = partial(Definition, reads="moments", takes=("width",), unit="share of isotropy")
+
 DEFINITIONS = (
-    Definition(
+    _score(
         name="isoscore",
         function=isoscore,
-        reads="moments",
-        takes=("width",),
         formula="(PR - 1) / (d - 1), PR the naive participation ratio",
         citation=_CITATION,
-        low="0",
         high="1",
         enough=4,
-        bias="falls with few rows, as the naive participation ratio",
-        unit="share of isotropy",
+        bias="falls with few rows, like the naive participation ratio",
     ),
-    Definition(
+    _score(
         name="isoscore-unbiased",
-        function=unbiased_isoscore,
-        reads="moments",
-        takes=("width",),
+        function=partial(isoscore, unbiased=True),
         formula="(PR - 1) / (d - 1), PR the unbiased participation ratio",
         citation=f"{_CITATION}; Chun et al. 2026 (arXiv 2509.26560)",
         low="0 (in expectation)",
         high="1 (in expectation)",
-        bias="hardly any for independent rows",
-        unit="share of isotropy",
+        bias="negligible for independent rows",
     ),
 )

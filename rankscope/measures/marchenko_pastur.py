@@ -1,7 +1,7 @@
-r"""The law of Marchenko and Pastur: the spectrum that independent noise has, its edge, and what a spike above it becomes.
+r"""The law of Marchenko and Pastur: the spectrum of independent noise, its median and its edge.
 
-With β = min(n, d)/max(n, d) and N = max(n, d), the squared singular values of n × d independent noise of variance one,
-divided by N, fill the interval from (1 - √β)² to (1 + √β)² with density
+With β = min(n, d)/max(n, d) and N = max(n, d), the squared singular values of an n × d matrix of independent noise of
+variance one, divided by N, fill the interval from (1 - √β)² to (1 + √β)² with density
 :math:`\sqrt{(x_+ - x)(x - x_-)} / (2 \pi \beta x)`. Integrals are taken over the angle θ of
 :math:`x = 1 + \beta + 2 \sqrt\beta \cos\theta`, in which the integrand is smooth.
 """
@@ -21,7 +21,7 @@ from rankscope.linalg.moments import Moments
 from rankscope.linalg.svd import singular_values_of
 
 _NODES = 1 << 16
-"""Points of the quadrature over θ; a quantile is then exact to about 1e-8."""
+"""Points of the quadrature over θ, which make a quantile accurate to about 1e-8."""
 
 
 def aspect(rows: int, columns: int) -> float:
@@ -31,83 +31,33 @@ def aspect(rows: int, columns: int) -> float:
         UsageError: if there is no row or no column.
     """
     if min(rows, columns) < 1:
-        raise UsageError(f"noise needs at least one row and one column; got {rows} × {columns}")
+        raise UsageError(f"the law of noise needs at least one row and one column; got {rows} × {columns}")
     return min(rows, columns) / max(rows, columns)
 
 
 @lru_cache(maxsize=64)
-def _law(beta: float) -> tuple[Tensor, Tensor]:
-    """Midpoints x, descending, and the probability of each: two ``(_NODES,)`` tensors."""
+def law(beta: float) -> tuple[Tensor, Tensor]:
+    """Midpoints x of the law with ratio β, descending, and the probability of each: two ``(_NODES,)`` tensors."""
     theta = (torch.arange(_NODES, dtype=torch.float64) + 0.5) * (math.pi / _NODES)
     x = 1 + beta + 2 * math.sqrt(beta) * theta.cos()
+    # dx = -2√β sin θ dθ and √((x₊ - x)(x - x₋)) = 2√β sin θ turn the density into 2 sin²θ / (π x) dθ
     mass = 2 * theta.sin().square() / (math.pi * x) / _NODES * math.pi
     return x, mass / mass.sum()
 
 
-def expectation(function: Callable[[Tensor], Tensor], beta: float) -> float:
-    """The mean of a function of the squared singular value x under the law with ratio β."""
-    x, mass = _law(beta)
-    return float((function(x) * mass).sum())
-
-
-def upper_share(function: Callable[[Tensor], Tensor], share: float, beta: float) -> float:
-    """The fraction of the values, the largest first, that holds a share of the total of a function of x."""
-    x, mass = _law(beta)
-    total = (function(x) * mass).cumsum(0)
-    below = torch.searchsorted(total, share * total[-1]).clamp(max=_NODES - 1)
-    before = total[below - 1] if below > 0 else torch.zeros_like(total[0])
-    part = (share * total[-1] - before) / (total[below] - before)
-    return float(mass[:below].sum() + part * mass[below])
-
-
 def median(beta: float) -> float:
-    """The median of the squared singular value under the law with ratio β."""
-    x, mass = _law(beta)
+    """Median of the squared singular value x under the law with ratio β."""
+    x, mass = law(beta)
     total = mass.cumsum(0)
     i = int(torch.searchsorted(total, torch.tensor(0.5, dtype=torch.float64)))
+    # The mass is spread evenly over the step between midpoints: interpolate within it
     part = float((0.5 - (total[i] - mass[i])) / mass[i])
     step = float(x[i] - x[min(i + 1, _NODES - 1)])
     return float(x[i]) + (0.5 - part) * step
 
 
-def edges(rows: int, columns: int, *, variance: float = 1.0) -> tuple[float, float]:
-    r"""The ends of the spectrum of noise: σ²(1 ∓ √γ)² with γ = d/n, of eigenvalues of XᵀX/n.
-
-    Marchenko & Pastur, "Distribution of eigenvalues for some sets of random matrices", 1967.
-
-    Raises:
-        UsageError: if there is no row or no column.
-    """
-    aspect(rows, columns)
-    root = math.sqrt(columns / rows)
-    return variance * (1 - root) ** 2, variance * (1 + root) ** 2
-
-
-def spike_eigenvalue(spike: float, rows: int, columns: int) -> float:
-    """Where a population eigenvalue ℓ above noise of variance one shows in a sample of n rows: ℓ(1 + γ/(ℓ - 1)), or the
-    upper edge where ℓ ≤ 1 + √γ hides in the noise.
-
-    Baik, Ben Arous & Péché, Ann. Probab. 33 (2005), arXiv math/0403022.
-    """
-    gamma = columns / rows
-    if spike <= 1 + math.sqrt(gamma):
-        return edges(rows, columns)[1]
-    return spike * (1 + gamma / (spike - 1))
-
-
-def spike_overlap(spike: float, rows: int, columns: int) -> float:
-    """The squared cosine between a population direction of eigenvalue ℓ and its sample eigenvector; 0 below the edge.
-
-    Benaych-Georges & Nadakuditi, Adv. Math. 227 (2011), arXiv 0910.2120.
-    """
-    gamma = columns / rows
-    if spike <= 1 + math.sqrt(gamma):
-        return 0.0
-    return (1 - gamma / (spike - 1) ** 2) / (1 + gamma / (spike - 1))
-
-
 def noise_variance(s: Tensor, rows: int, columns: int) -> Tensor:
-    """The variance of noise whose median squared singular value is that of the spectrum: ``(*,)``.
+    """Variance of the noise that would have the spectrum's median squared singular value: ``(*,)`` float64.
 
     Args:
         s: ``(*, r)`` singular values, all r of them.
@@ -119,10 +69,11 @@ def noise_variance(s: Tensor, rows: int, columns: int) -> Tensor:
 
 
 def values_above_edge(s: Tensor, rows: int, columns: int) -> Tensor:
-    r"""How many singular values lie above the upper edge of noise of the same median.
+    r"""Number of singular values above the upper edge of noise with the same median.
 
-    :math:`\#\{\sigma_i^2 > \hat s^2 N (1 + \sqrt\beta)^2\}` with ŝ² from the median. It assumes independent noise of one
-    variance, which features with a power-law spectrum have not: a reference, not "the rank". It lies between 0 and r/2.
+    :math:`\#\{\sigma_i^2 > \hat s^2 N (1 + \sqrt\beta)^2\}` with ŝ² from the median. It assumes independent noise of
+    equal variance, which does not hold for features with a power-law spectrum: it is a reference, not "the rank". It
+    lies between 0 and r/2, and does not change when the features are scaled or rotated.
 
     Marchenko & Pastur 1967; the median rule follows Gavish & Donoho 2014 (arXiv 1305.5870).
 
@@ -143,14 +94,20 @@ def values_above_edge(s: Tensor, rows: int, columns: int) -> Tensor:
 
 
 def mp_reference(moments: Moments, *, width: int | None = None) -> Tensor:
-    """:func:`values_above_edge` of the centred features: ``(*,)``. Centring takes one row from n."""
+    """:func:`values_above_edge` of the centred features: ``(*,)`` float64. Centring costs one row of n."""
     return of_each(moments, values_above_edge, width)
 
 
 def of_each(moments: Moments, function: Callable[[Tensor, int, int], Tensor], width: int | None = None) -> Tensor:
-    """A function of (singular values, n - 1, d) at each entry of the moments, as n may differ: ``(*,)``.
+    """A function of (singular values, n - 1, d), evaluated at each entry of the moments because n may differ.
 
-    ``width`` is d where the sums are of fewer coordinates that hold all rows; other values are then zero.
+    Args:
+        moments: sums over rows with leading dimensions ``*``.
+        function: from ``(r,)`` singular values of the centred rows, the degrees of freedom n - 1 and d to a scalar.
+        width: d, if the sums are over fewer coordinates in which all rows lie; further singular values are then zero.
+
+    Returns:
+        ``(*,)`` values.
     """
     d = moments.width if width is None else width
     found = singular_values_of(moments).values
@@ -167,7 +124,6 @@ DEFINITION = Definition(
     takes=("width",),
     formula="#{sigma^2 > s^2 N (1 + sqrt beta)^2}, s^2 from the median sigma^2",
     citation="Marchenko & Pastur 1967; Gavish & Donoho 2014 (arXiv 1305.5870) for s^2",
-    low="0",
     high="r / 2",
-    bias="assumes independent noise of one variance; a reference, not a rank",
+    bias="assumes independent noise of equal variance; a reference, not a rank",
 )

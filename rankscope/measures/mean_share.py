@@ -1,4 +1,4 @@
-"""The mean's share of the energy, to be printed beside every centred number."""
+"""The mean's share of the energy, a companion to every centred number."""
 
 from __future__ import annotations
 
@@ -10,12 +10,13 @@ from rankscope.linalg.moments import Moments
 
 
 def mean_share(moments: Moments) -> Tensor:
-    r"""How much of the mean squared length of a row is that of the mean row.
+    r"""Share of the mean squared length of a row that is due to the mean row.
 
     .. math:: \frac{\lVert \bar x \rVert^2}{\lVert \bar x \rVert^2 + \operatorname{tr} S}
 
-    with S the sample covariance. Between 0 and 1; it does not change when the features are scaled or turned. Where it is near 1,
-    an uncentred rank is about 1 whatever the rest does. Features that are all zero give 0.
+    where S is the sample covariance. It lies between 0 and 1 and does not change when the features are scaled or
+    rotated. When it is near 1, an uncentred rank is about 1 whatever the other directions do. Features that are all
+    zero give 0.
 
     Args:
         moments: sums over rows with leading dimensions ``*``.
@@ -33,8 +34,7 @@ DEFINITION = Definition(
     function=mean_share,
     reads="moments",
     formula="|mean|^2 / (|mean|^2 + tr S)",
-    citation="Mu & Viswanath, All-but-the-top, ICLR 2018 (arXiv 1702.01417), for why it matters",
-    low="0",
+    citation="Mu & Viswanath, All-but-the-top, ICLR 2018 (arXiv 1702.01417), on why it matters",
     high="1",
     bias="rises by tr S / n with few rows",
     unit="share of energy",

@@ -1,8 +1,6 @@
-"""Distances to the nearest different rows, which the estimators of intrinsic dimension read."""
+"""Distances to the nearest different rows, the input of the estimators of intrinsic dimension."""
 
 from __future__ import annotations
-
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -11,31 +9,25 @@ from rankscope.errors import DataError, NonFinite
 from rankscope.measures.duplicates import duplicate_rows
 
 _BLOCK = 1 << 22
-"""Numbers of the distance matrix that are held at a time."""
+"""Entries of the distance matrix held at a time."""
 _SPARE = 4
-"""Further candidates, of which exact distances choose: the first search is by inner products and rounds."""
+"""Extra candidates from the first search, whose inner products round; exact distances then select among them."""
 
 
-class Neighbours(NamedTuple):
-    """What lies nearest to each different row."""
+def nearest(x: Tensor, k: int, *, sample: Tensor | None = None) -> Tensor:
+    """Distances from each different row to its k nearest neighbours.
 
-    distances: Tensor
-    """``(m, k)`` float64 distances, ascending, none zero."""
-    duplicates: int
-    """How many rows were the same as an earlier one and were left out."""
-
-
-def nearest(x: Tensor, k: int, *, sample: Tensor | None = None) -> Neighbours:
-    """Distances from each row to its k nearest, duplicates removed and, if told, one of each other sample at most.
-
-    A row that stands twice has a neighbour at distance zero, which sends the estimators to zero or infinity; so of equal
-    rows only the first is kept. Tokens of one sample are neighbours because they share a sample: with ``sample``, where any
-    sample has several rows, only other samples count, each by its nearest row.
+    A row that occurs twice has a neighbour at distance zero, which sends the estimators to zero or infinity, so only
+    the first of equal rows is kept. Tokens of one sample are close merely because they share it: with ``sample``, and
+    if any sample has several rows, the neighbours of a row are other samples, each represented by its nearest row.
 
     Args:
         x: ``(n, d)`` features.
-        k: how many neighbours.
-        sample: ``(n,)`` sample of each row.
+        k: number of neighbours.
+        sample: ``(n,)`` sample of each row, or None to treat every row as its own sample.
+
+    Returns:
+        ``(m, k)`` float64 distances of the m different rows, ascending, none zero.
 
     Raises:
         DataError: if a row has fewer than k others to choose from.
@@ -51,16 +43,19 @@ def nearest(x: Tensor, k: int, *, sample: Tensor | None = None) -> Neighbours:
     if choices - 1 < k:
         what = "rows" if choices == m else "samples"
         raise DataError(
-            f"{k} neighbours are asked for; {m} of {len(x)} rows differ, and a row has {max(choices - 1, 0)} other {what}"
+            f"{k} neighbours are asked for, but {m} of {len(x)} rows differ, and a row has {max(choices - 1, 0)} other {what}: "
+            "collect more samples"
         )
     owner = owner if choices < m else None
-    z = z - z.mean(0)
+    z = z - z.mean(0)  # distances do not change, and the inner products in the first search round less
     blocks = [_block(z, rows, k, owner) for rows in torch.arange(m, device=z.device).split(max(1, _BLOCK // m))]
-    return Neighbours(torch.cat(blocks), len(x) - m)
+    return torch.cat(blocks)
 
 
 def _block(z: Tensor, rows: Tensor, k: int, owner: Tensor | None) -> Tensor:
+    """``(b, k)`` distances from the rows of ``z`` at ``rows`` to their nearest, excluding their own samples."""
     squares = z.square().sum(1)
+    # ‖x - y‖² = ‖x‖² + ‖y‖² - 2 x·y loses digits for near rows: it only selects candidates
     near = squares[rows, None] + squares - 2 * z[rows] @ z.mT
     place = torch.arange(len(z), device=z.device)
     own = rows[:, None] == place if owner is None else owner[rows, None] == owner
@@ -74,11 +69,12 @@ def _block(z: Tensor, rows: Tensor, k: int, owner: Tensor | None) -> Tensor:
 
 
 def _nearest_of_each(near: Tensor, owner: Tensor) -> tuple[Tensor, Tensor]:
-    """The least entry of every sample's columns and where it stands: two ``(b, samples)`` tensors."""
+    """The smallest entry among each sample's columns, and its column: two ``(b, samples)`` tensors."""
     columns = owner.expand_as(near)
     samples = int(owner.max()) + 1
     least = near.new_full((len(near), samples), torch.inf).scatter_reduce_(1, columns, near, "amin")
     places = torch.arange(near.shape[1], device=near.device).expand_as(near)
+    # Of equally near rows of a sample the first is taken
     hits = torch.where(near == least.gather(1, columns), places, near.shape[1] - 1)
     first = hits.new_full(least.shape, near.shape[1] - 1).scatter_reduce_(1, columns, hits, "amin")
     return least, first

@@ -1,70 +1,54 @@
 """The ratio of the PT-PEFT paper: the share of a spectrum's length at which its cumulative sum first reaches 0.9.
 
-As far as it is known, the paper takes the last hidden states of one sample, F of L tokens by d features, neither
-centred nor scaled; its singular values over their sum (not squared); the average over samples, element by element; the
-cumulative sum; and 100 k / min(L, d) at the first k with a sum of 0.9. How samples of different length are averaged is
-not known, so here that is a named choice. The number depends on L and d (on Gaussian noise too), moves in steps of
-100 / min(L, d), and hardly sees a collapse of the data set as a whole: read it beside the pooled ratio.
+As far as is known, the paper takes the last hidden states of one sample (L tokens by d features, neither centred nor
+scaled), divides their singular values (not squared) by their sum, averages the result over samples element by element,
+accumulates it, and reports 100 k / min(L, d) for the first k at which the sum reaches 0.9. How samples of different
+length are averaged is not known, so that is a named choice here. The number depends on L and d even for Gaussian noise,
+moves in steps of 100 / min(L, d), and hardly reacts to a collapse of the data set as a whole: read it together with the
+pooled ratio.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import partial
-from typing import Literal, NamedTuple, get_args
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from rankscope.definition import Definition
-from rankscope.errors import DataError, UsageError
+from rankscope.linalg.rows import samples_by_size
 from rankscope.linalg.svd import singular_values
 from rankscope.measures.energy import crossing, first_reaching
-from rankscope.measures.gaussian import gaussian_ratio
 from rankscope.measures.hill import weights
 
 SHARE = 0.9
-"""The share of the sum of singular values that the paper asks for."""
+"""The share of the sum of singular values in the paper."""
 
-Length = Literal["relative", "pad", "truncate", "ratio", "equal"]
-"""How samples of different length are averaged. ``relative``: their cumulative curves at the same fraction of their
-length. ``pad``: zeros after the shorter ones, over the longest length. ``truncate``: only the positions that all have, over
-the shortest. ``ratio``: the mean of the ratios of the samples. ``equal``: refuse. On equal lengths the first three and the
-last are the same number, the paper's."""
+Length = Literal["relative", "pad", "truncate", "ratio"]
+"""How samples of different length are averaged. ``relative``: their cumulative curves, at equal fractions of their length.
+``pad``: their spectra, the shorter ones filled with zeros to the longest length. ``truncate``: their spectra, cut to
+the shortest length. ``ratio``: the ratios of the individual samples. For samples of equal length the first three give
+the same
+number, the paper's."""
 
 _BLOCK = 1 << 22
-"""Numbers of samples of equal length that are decomposed together."""
-
-
-class PaperRatio(NamedTuple):
-    """The ratio with what is needed to read it."""
-
-    value: Tensor
-    """The percentage, a float64 scalar."""
-    step: float
-    """The grid step 100 / min(L, d) of the length that was averaged over."""
-    reference: float
-    """What independent Gaussian numbers of the samples' shapes score, in per cent, before rounding up to the grid."""
-    curve: Tensor
-    """``(r,)`` the averaged cumulative curve."""
-    samples: int
-    """How many samples entered."""
-    lengths: tuple[int, int]
-    """The least and greatest L."""
+"""Features of samples of equal length that are decomposed together."""
 
 
 def spectrum_ratio(s: Tensor, share: float = SHARE) -> Tensor:
-    r"""The percentage of a spectrum's length at which its cumulative sum first reaches a share.
+    r"""Percentage of a spectrum's length at which its cumulative sum first reaches a share.
 
     .. math:: \frac{100}{r} \min \Bigl\{ k : \sum_{i \le k} s_i \ge 0.9 \sum_i s_i \Bigr\}
 
-    On singular values, not their squares. It lies between 100/r, its step, and 100, and does not change when the matrix is
-    scaled or turned. A zero matrix gives 0. Not monotone in n when rows are pooled: worst at n near d.
+    It uses singular values, not their squares, lies between 100/r, its step, and 100, and does not change when the
+    matrix is scaled or rotated. It is not monotone in n when rows are pooled, and most biased when n is near d. A zero
+    matrix gives 0.
 
     Kim, Lee, Shim & Shim, Findings of EMNLP 2024 (arXiv 2411.00029), section 2.3, as reconstructed by others.
 
     Args:
-        s: ``(*, r)`` singular values of the uncentred features, none negative, in any order.
+        s: ``(*, r)`` non-negative singular values of the uncentred features, in any order.
         share: the share to reach, above 0 and up to 1.
 
     Returns:
@@ -78,75 +62,35 @@ def spectrum_ratio(s: Tensor, share: float = SHARE) -> Tensor:
 
 
 def sample_spectra(x: Tensor, sample: Tensor) -> list[Tensor]:
-    """The singular values of the uncentred rows of each sample, in the order of the samples' numbers.
+    """Singular values of the uncentred rows of each sample, samples in ascending order.
 
     Args:
         x: ``(n, d)`` features.
         sample: ``(n,)`` sample of each row; the rows of a sample need not be contiguous.
 
     Returns:
-        a float64 ``(min(L, d),)`` tensor a sample.
+        One float64 ``(min(L, d),)`` tensor per sample of L rows.
 
     Raises:
         NonFinite: if a feature is NaN or infinite.
     """
-    counts, order = _rows_by_sample(sample)
-    ends = counts.cumsum(0)
-    spectra: list[Tensor] = [x.new_zeros(0)] * len(counts)
-    for length in torch.unique(counts).tolist():
-        members = (counts == length).nonzero().flatten()
-        for part in members.split(max(1, _BLOCK // max(1, length * x.shape[1]))):
-            index = order[ends[part][:, None] - length + torch.arange(length)]
+    spectra = [x.new_zeros(0)] * len(torch.unique(sample))
+    for members, rows in samples_by_size(sample):
+        together = max(1, _BLOCK // max(1, rows.shape[1] * x.shape[1]))
+        for part, index in zip(members.split(together), rows.split(together), strict=True):
             values = singular_values(x[index.to(x.device)]).values
             for i, s in zip(part.tolist(), values, strict=True):
                 spectra[i] = s
     return spectra
 
 
-def _rows_by_sample(sample: Tensor) -> tuple[Tensor, Tensor]:
-    _, place, counts = torch.unique(sample.cpu(), return_inverse=True, return_counts=True)
-    return counts, torch.argsort(place, stable=True)
-
-
-def average_curve(spectra: Sequence[Tensor], *, length: Length = "relative") -> Tensor:
-    """The cumulative curve of the paper, averaged over samples; samples that are all zero have none and are left out.
-
-    Args:
-        spectra: the singular values of each sample, descending.
-        length: how samples of different length are averaged (:data:`Length`; for ``ratio`` the curve is that of
-            ``relative``).
-
-    Returns:
-        ``(r,)`` float64, which ends at 1; empty where there is no sample.
-
-    Raises:
-        DataError: if the lengths must be equal and are not.
-        UsageError: if the choice is unknown.
-    """
-    if length not in get_args(Length):
-        raise UsageError(f"lengths are averaged by one of {', '.join(get_args(Length))}; got {length!r}")
-    shares = [weights(s, base="sigma") for s in spectra if s.numel() and s.max() > 0]
-    if not shares:
-        return torch.zeros(0, dtype=torch.float64)
-    sizes = [len(p) for p in shares]
-    if length == "equal" and min(sizes) != max(sizes):
-        raise DataError(
-            f"samples have spectra of {min(sizes)} to {max(sizes)} values; choose how to average their lengths"
-        )
-    r = min(sizes) if length == "truncate" else max(sizes)
-    total = shares[0].new_zeros(r)
-    for p in shares:
-        curve = p.cumsum(0)
-        total += _stretched(curve, r) if length in ("relative", "ratio") else _cut(curve, r)
-    return total / total[-1]
-
-
 def _cut(curve: Tensor, r: int) -> Tensor:
+    """The curve at r positions: cut, or continued at its last value as if zeros followed in the spectrum."""
     return torch.cat([curve[:r], curve[-1:].expand(max(0, r - len(curve)))])
 
 
 def _stretched(curve: Tensor, r: int) -> Tensor:
-    """The curve, 0 at 0 and linear between its points, at the fractions 1/r … 1 of its length."""
+    """The curve, starting at 0 and interpolated linearly, at the fractions 1/r … 1 of its length."""
     if len(curve) == r:
         return curve
     at = torch.arange(1, r + 1, dtype=torch.float64, device=curve.device) * len(curve) / r
@@ -155,57 +99,19 @@ def _stretched(curve: Tensor, r: int) -> Tensor:
     return padded[low] + (at - low) * (padded[low + 1] - padded[low])
 
 
-def paper_ratio(x: Tensor, sample: Tensor, *, length: Length = "relative", share: float = SHARE) -> PaperRatio:
-    """The ratio per sample, averaged over samples, with its step and its Gaussian reference.
+def curves_of_samples(x: Tensor, sample: Tensor, *, length: Length = "relative") -> Tensor:
+    """Cumulative curve of every sample on a common grid; for ``ratio``, the sample's own ratio over 100.
 
-    The value lies between the step and 100; it does not change when all features are scaled or turned. Where every
-    sample is zero it is 0.
-
-    Kim, Lee, Shim & Shim, Findings of EMNLP 2024 (arXiv 2411.00029), section 2.3, as reconstructed by others.
+    The ratio of the paper is a function of the mean of these curves, so leaving samples out requires no further
+    decomposition.
 
     Args:
         x: ``(n, d)`` features.
         sample: ``(n,)`` sample of each row.
         length: how samples of different length are averaged (:data:`Length`).
-        share: the share of the sum of singular values to reach.
-
-    Raises:
-        DataError: if no sample has more than one row, or the lengths must be equal and are not.
-        NonFinite: if a feature is NaN or infinite.
-        UsageError: if the choice of lengths is unknown.
-    """
-    counts, _ = _rows_by_sample(sample)
-    if not len(counts) or int(counts.max()) < 2:
-        raise DataError(
-            "the ratio per sample needs samples of several rows; every sample here has one (collect tokens)"
-        )
-    spectra = sample_spectra(x, sample)
-    curve = average_curve(spectra, length=length)
-    if length == "ratio":
-        value = torch.stack([spectrum_ratio(s, share) for s in spectra]).mean()
-    else:
-        steps = torch.diff(curve, prepend=curve.new_zeros(1)) if len(curve) else curve
-        value = spectrum_ratio(steps.clamp(min=0), share)
-    sizes, times = torch.unique(counts, return_counts=True)
-    references = [gaussian_ratio(n, x.shape[1], share=share) for n in sizes.tolist()]
-    reference = sum(r * m for r, m in zip(references, times.tolist(), strict=True)) / len(counts)
-    return PaperRatio(
-        value, 100 / max(len(curve), 1), 100 * reference, curve, len(counts), (int(counts.min()), int(counts.max()))
-    )
-
-
-def curves_of_samples(x: Tensor, sample: Tensor, *, length: Length = "relative") -> Tensor:
-    """The cumulative curve of every sample on one grid; for ``ratio`` its own ratio, over 100.
-
-    The ratio of the paper reads the mean of these over samples, so leaving samples out costs nothing more.
-
-    Args:
-        x: ``(n, d)`` features.
-        sample: ``(n,)`` sample of each row.
-        length: how samples of different length are brought to one (:data:`Length`).
 
     Returns:
-        ``(S, r)`` float64, samples in the order of their numbers; a sample that is all zero has a curve of zeros.
+        ``(S, r)`` float64, samples in ascending order; a sample that is all zero has a curve of zeros.
     """
     spectra = sample_spectra(x, sample)
     if length == "ratio":
@@ -217,27 +123,23 @@ def curves_of_samples(x: Tensor, sample: Tensor, *, length: Length = "relative")
 
 
 def ratio_of_curve(curve: Tensor) -> Tensor:
-    """The ratio that a mean ``(*, r)`` of :func:`curves_of_samples` gives, in per cent; for r = 1 the mean itself."""
-    if curve.shape[-1] == 1:
-        return 100 * curve[..., 0]
-    return spectrum_ratio(torch.diff(curve, prepend=torch.zeros_like(curve[..., :1])).clamp(min=0))
+    """The ratio of the mean of :func:`curves_of_samples`, ``(*, r)``, in per cent: ``(*,)``; for r = 1 the mean itself."""
+    return 100 * curve[..., 0] if curve.shape[-1] == 1 else spectrum_ratio(_steps(curve))
 
 
 def crossing_of_curve(curve: Tensor) -> Tensor:
-    """What :func:`ratio_of_curve` rounds up to the grid: where the curve, linear between its points, reaches the share."""
-    if curve.shape[-1] == 1:
-        return 100 * curve[..., 0]
-    return spectrum_crossing(torch.diff(curve, prepend=torch.zeros_like(curve[..., :1])).clamp(min=0))
+    """Where the mean curve, interpolated linearly, reaches the share: what :func:`ratio_of_curve` rounds up to the grid."""
+    return 100 * curve[..., 0] if curve.shape[-1] == 1 else spectrum_crossing(_steps(curve))
+
+
+def _steps(curve: Tensor) -> Tensor:
+    """The weights whose cumulative sum is the ``(*, r)`` curve; those that rounding made negative are 0."""
+    return torch.diff(curve, prepend=torch.zeros_like(curve[..., :1])).clamp(min=0)
 
 
 def spectrum_crossing(s: Tensor, share: float = SHARE) -> Tensor:
-    """What :func:`spectrum_ratio` rounds up to the grid of 100 / r, in per cent: ``(*,)`` float64."""
+    """The continuous quantity that :func:`spectrum_ratio` rounds up to the grid of 100/r, in per cent: ``(*,)`` float64."""
     return 100 * crossing(s, share) / max(s.shape[-1], 1)
-
-
-def ratio_of_samples(x: Tensor, sample: Tensor, *, length: Length = "relative") -> Tensor:
-    """The value of :func:`paper_ratio`: a scalar in per cent."""
-    return paper_ratio(x, sample, length=length).value
 
 
 _CITATION = "Kim, Lee, Shim & Shim, Findings of EMNLP 2024 (arXiv 2411.00029), section 2.3, as reconstructed by others"
@@ -261,7 +163,7 @@ DEFINITIONS = (
             citation=_CITATION,
             low="100 / min(L, d)",
             high="100",
-            bias="depends on L and d, on noise too; moves in steps of 100 / min(L, d); blind to a collapse of the data set",
+            bias="depends on L and d, for noise too; moves in steps of 100 / min(L, d); blind to a collapse of the data set",
             unit="% of the spectrum",
             needs_tokens=True,
         )
@@ -270,14 +172,13 @@ DEFINITIONS = (
     Definition(
         name="pt-peft-pooled",
         function=spectrum_ratio,
-        reads="spectrum",
         scale="log",
         smooth=spectrum_crossing,
         formula="100 k / r, least k with sum_(i<=k) sigma >= 0.9 sum sigma, of all rows together, uncentred",
         citation=_CITATION,
         low="100 / r",
         high="100",
-        bias="not monotone in the number of rows, and worst at n near d; moves in steps of 100 / r",
+        bias="not monotone in the number of rows, and largest when n is near d; moves in steps of 100 / r",
         unit="% of the spectrum",
         centred=False,
     ),

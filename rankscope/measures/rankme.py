@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from rankscope.definition import Definition
+from rankscope.definition import rank_definition
 
 EPSILON = 1e-7
-"""The constant that the paper adds to every share, inside the logarithm and outside, without renormalising."""
+"""The constant that the paper adds to every share, inside and outside the logarithm, without renormalising."""
 
 
 def rankme(s: Tensor) -> Tensor:
@@ -16,14 +16,14 @@ def rankme(s: Tensor) -> Tensor:
 
     .. math:: \exp\Bigl(-\sum_i p_i \log p_i\Bigr), \qquad p_i = s_i / \sum_j s_j + 10^{-7}
 
-    The constant is part of the published definition; without it this is the effective rank of Roy and Vetterli. It
+    The constant is part of the published definition; without it this is the effective rank of Roy and Vetterli. RankMe
     lies between 1 and about ``r``, and does not change when the matrix is scaled. A zero matrix gives 0. Its authors
-    compare runs of one method only.
+    use it only to compare runs of one method.
 
     Garrido, Balestriero, Najman & LeCun, "RankMe", ICML 2023 (arXiv 2210.02885), equation 1.
 
     Args:
-        s: ``(*, r)`` singular values of the uncentred features, none negative, in any order.
+        s: ``(*, r)`` non-negative singular values of the uncentred features, in any order.
 
     Returns:
         ``(*,)`` ranks, float64.
@@ -34,15 +34,11 @@ def rankme(s: Tensor) -> Tensor:
     return torch.where(total[..., 0] == 0, 0.0, torch.special.entr(p).sum(-1).exp())
 
 
-DEFINITION = Definition(
+DEFINITION = rank_definition(
     name="rankme",
     function=rankme,
-    reads="spectrum",
-    scale="log",
     formula="exp(-sum p ln p), p = sigma / sum sigma + 1e-7, of the uncentred features",
     citation="Garrido et al., RankMe, ICML 2023 (arXiv 2210.02885), equation 1",
-    low="1",
-    high="rank",
-    bias="falls strongly with few rows, as roy-vetterli; a mean direction pulls it down; compare runs of one method only",
+    bias="falls strongly with few rows, like roy-vetterli; a mean direction lowers it; compare runs of one method only",
     centred=False,
 )

@@ -1,4 +1,4 @@
-"""Rows and dimensions of massive size, which can make a rank all by themselves: found, and never dropped in silence."""
+"""Rows and dimensions of massive size, which alone can determine a rank: they are reported, and never dropped silently."""
 
 from __future__ import annotations
 
@@ -6,54 +6,63 @@ from torch import Tensor
 
 from rankscope.definition import Definition
 from rankscope.linalg.batch import each_matrix
+from rankscope.linalg.rows import centred
 
 TIMES = 10.0
-"""How many times the median a length must be to stand out."""
+"""How many times the median length counts as massive."""
 
 
 def sink_rows(x: Tensor, *, times: float = TIMES) -> Tensor:
-    """Which rows are longer than ``times`` the median row: ``(n,)`` bool. Attention sinks are such rows.
+    """Which rows are longer than ``times`` the median row, as attention sinks are.
 
     Xiao et al., ICLR 2024 (arXiv 2309.17453); Sun et al., COLM 2024 (arXiv 2402.17762).
 
     Args:
         x: ``(n, d)`` features.
-        times: what counts as massive.
+        times: multiple of the median length above which a row counts as massive.
+
+    Returns:
+        ``(n,)`` bool.
     """
     length = x.double().square().sum(1).sqrt()
     return length > times * length.median() if len(x) else length.bool()
 
 
 def massive_dimensions(x: Tensor, *, times: float = TIMES) -> Tensor:
-    """Which dimensions have a root mean square above ``times`` that of the median dimension: ``(d,)`` bool.
+    """Which dimensions have a root mean square above ``times`` that of the median dimension.
 
-    Timkey & van Schijndel, EMNLP 2021 (arXiv 2109.04404), as rogue dimensions.
+    Timkey & van Schijndel, EMNLP 2021 (arXiv 2109.04404), where they are called rogue dimensions.
 
     Args:
         x: ``(n, d)`` features.
-        times: what counts as massive.
+        times: multiple of the median above which a dimension counts as massive.
+
+    Returns:
+        ``(d,)`` bool.
     """
     size = x.double().square().mean(0).sqrt()
     return size > times * size.median() if x.shape[1] else size.bool()
 
 
 def standardised(x: Tensor) -> Tensor:
-    """``(n, d)`` float64 features with mean 0 and deviation 1 in every dimension that varies: their covariance is the
-    correlation matrix, in which no dimension is massive."""
-    z = x.double() - x.double().mean(0)
+    """``(n, d)`` features with mean 0 and standard deviation 1 in every dimension that varies, float64.
+
+    Their covariance is the correlation matrix, in which no dimension is massive.
+    """
+    z = centred(x)
     deviation = z.square().mean(0).sqrt()
     return z / deviation.where(deviation > 0, 1)
 
 
 @each_matrix
 def count_sinks(x: Tensor, sample: Tensor | None = None) -> Tensor:
-    """How many rows :func:`sink_rows` finds: a float64 scalar."""
+    """Number of rows that :func:`sink_rows` finds in ``(*, n, d)`` features: ``(*,)`` float64."""
     return sink_rows(x).sum().double()
 
 
 @each_matrix
 def count_massive(x: Tensor, sample: Tensor | None = None) -> Tensor:
-    """How many dimensions :func:`massive_dimensions` finds: a float64 scalar."""
+    """Number of dimensions that :func:`massive_dimensions` finds in ``(*, n, d)`` features: ``(*,)`` float64."""
     return massive_dimensions(x).sum().double()
 
 
@@ -64,7 +73,6 @@ DEFINITIONS = (
         reads="rows",
         formula="#{|x_i| > 10 median |x|}",
         citation="Xiao et al. 2024 (arXiv 2309.17453); Sun et al. 2024 (arXiv 2402.17762)",
-        low="0",
         high="n / 2",
         bias="none",
         unit="rows",
@@ -75,7 +83,6 @@ DEFINITIONS = (
         reads="rows",
         formula="#{rms_j > 10 median rms}",
         citation="Timkey & van Schijndel 2021 (arXiv 2109.04404)",
-        low="0",
         high="d / 2",
         bias="none",
     ),

@@ -13,7 +13,7 @@ from rankscope.linalg.batch import each_matrix
 from rankscope.measures.neighbours import nearest
 
 KEPT = 0.9
-"""The share of the ratios, the smallest first, through which the published line is fitted."""
+"""The share of the ratios, smallest first, to which the published line is fitted."""
 
 
 @each_matrix
@@ -21,21 +21,22 @@ def two_nn(x: Tensor, sample: Tensor | None = None, *, method: Literal["mle", "l
     r"""TwoNN estimate of the intrinsic dimension.
 
     The ratio :math:`\mu = r_2 / r_1` of the distances to the second and the first neighbour follows a Pareto law whose
-    exponent is the dimension, where the density is constant over that distance.
+    exponent is the dimension, provided that the density is constant over that distance.
 
     .. math:: \hat d = \frac{N - 1}{\sum_i \ln \mu_i}
 
-    or, as published, the slope through the origin of :math:`-\ln(1 - i/N)` on the i-th smallest :math:`\ln \mu`, i up to 0.9 N.
-    Above 0; it does not change when the features are scaled, turned or shifted. High dimensions are under-estimated (50 as
-    31 with 2000 rows): read it as a lower bound, at equal n. Duplicated rows are removed first; with ``sample``,
-    neighbours are other samples, each by its nearest row.
+    or, as published, the slope through the origin of :math:`-\ln(1 - i/N)` on the i-th smallest :math:`\ln \mu`, i up
+    to 0.9 N. The estimate is above 0 and does not change when the features are scaled, rotated or translated. High
+    dimensions are underestimated (50 as 31 with 2000 rows): read it as a lower bound, and compare it at equal n.
+    Duplicate rows are removed first; with ``sample``, the neighbours of a row are other samples, each represented by
+    its nearest row.
 
     Facco, d'Errico, Rodriguez & Laio, Sci. Rep. 7 (2017), arXiv 1803.06992.
 
     Args:
         x: ``(*, n, d)`` features.
         sample: ``(n,)`` sample of each row.
-        method: ``mle`` or ``linear``.
+        method: ``mle`` for maximum likelihood, ``linear`` for the published fit of a line.
 
     Returns:
         ``(*,)`` values, float64.
@@ -43,9 +44,9 @@ def two_nn(x: Tensor, sample: Tensor | None = None, *, method: Literal["mle", "l
     Raises:
         DataError: if fewer than three rows differ.
         NonFinite: if a feature is NaN or infinite.
-        UsageError: if the method is neither.
+        UsageError: for another method.
     """
-    distances = nearest(x, 2, sample=sample).distances
+    distances = nearest(x, 2, sample=sample)
     logs = (distances[:, 1] / distances[:, 0]).log().sort().values
     n = len(logs)
     if method == "mle":
@@ -55,7 +56,7 @@ def two_nn(x: Tensor, sample: Tensor | None = None, *, method: Literal["mle", "l
     rank = torch.arange(1, n + 1, dtype=torch.float64, device=x.device)[: int(KEPT * n)]
     y = -torch.log1p(-rank / n)
     logs = logs[: len(y)]
-    return (logs @ y) / (logs @ logs)
+    return (logs @ y) / (logs @ logs)  # least squares through the origin
 
 
 DEFINITION = Definition(
@@ -65,7 +66,6 @@ DEFINITION = Definition(
     scale="log",
     formula="(N - 1) / sum ln(r_2 / r_1), duplicates removed, other samples by their nearest row",
     citation="Facco et al. 2017 (arXiv 1803.06992)",
-    low="0",
     high="infinity",
-    bias="under-estimates high dimensions (50 as 31 at n = 2000); compare at equal n",
+    bias="underestimates high dimensions (50 as 31 at n = 2000); compare at equal n",
 )

@@ -1,1 +1,1 @@
-"""Changes of weights: spectra of ΔW, intruder dimensions and learned prefixes. Tensors in, no model."""
+"""Numbers of weights: spectra of ΔW, intruder dimensions, power-law tails and learned prefixes. Tensors in, no model."""

@@ -1,8 +1,8 @@
-r"""Intruder dimensions: leading singular vectors of the tuned weights that the pre-trained weights do not have.
+r"""Intruder dimensions: leading singular vectors of the tuned weights that the pre-trained weights lack.
 
-A count of them means little by itself: where the pre-trained singular values lie close together, *any* change turns
-their vectors. So it stands beside what full-rank noise of the same size makes, and beside the local gap. A prefix leaves
-the weights alone and has none by construction, which is no evidence.
+Their number means little by itself: if pre-trained singular values lie close together, *any* change rotates their
+vectors. It is therefore reported with the number that full-rank noise of the same size produces, and with the local
+gap. A prefix leaves the weights unchanged and has no intruders by construction, which is no evidence.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from rankscope.definition import WeightDefinition
 from rankscope.errors import UsageError
 
 LEADING = 10
-"""Leading singular vectors of the tuned weights that are looked at."""
+"""Number of leading singular vectors of the tuned weights that are examined."""
 THRESHOLD = 0.5
-"""A vector is an intruder if its cosine with every pre-trained one stays below this."""
+"""A vector is an intruder if its absolute cosine with every pre-trained one is below this."""
 
 
 @dataclass(frozen=True)
@@ -37,27 +37,28 @@ class Intruders:
 
 
 def intruders(w0: Tensor, w1: Tensor, *, k: int = LEADING, threshold: float = THRESHOLD) -> Intruders:
-    r"""Intruder dimensions: among the top k left singular vectors of :math:`W_1`, those with
-    :math:`\max_i|\langle y_j, x_i\rangle| < \epsilon` over all left singular vectors :math:`x_i` of :math:`W_0`.
+    r"""Intruder dimensions of tuned weights.
 
-    Between 0 and k; does not change when both are scaled or rotated alike.
+    They are those of the k leading left singular vectors :math:`y_j` of :math:`W_1` with
+    :math:`\max_i|\langle y_j, x_i\rangle| < \epsilon` over all left singular vectors :math:`x_i` of :math:`W_0`. Their
+    number lies between 0 and k, and does not change when both matrices are scaled or rotated alike.
 
     Shuttleworth, Andreas, Torralba & Sharma, "LoRA vs full fine-tuning: an illusion of equivalence", arXiv 2410.21228.
 
     Args:
         w0: ``(*, m, n)`` pre-trained weights, any floating dtype.
         w1: ``(*, m, n)`` tuned weights, LoRA merged.
-        k: leading singular vectors to look at, at most min(m, n) (fewer are taken where there are fewer).
+        k: number of leading singular vectors to examine, at least 1; min(m, n) if that is smaller.
         threshold: :math:`\epsilon`, between 0 and 1.
 
     Returns:
-        The count with the cosines it is made of; plot it against the threshold.
+        The count, with the cosines it is based on; plot it against the threshold.
 
     Raises:
-        UsageError: if the shapes differ, or k or the threshold make no sense.
+        UsageError: if the shapes differ, or k or the threshold is out of range.
     """
     if w0.shape != w1.shape:
-        raise UsageError(f"weights of different shape: {tuple(w0.shape)} and {tuple(w1.shape)}")
+        raise UsageError(f"intruders need weights of one shape; got {tuple(w0.shape)} and {tuple(w1.shape)}")
     return intruders_between(left_vectors(w0), left_vectors(w1), k=k, threshold=threshold)
 
 
@@ -77,16 +78,16 @@ def left_vectors(w: Tensor) -> Left:
 
 
 def intruders_between(before: Left, after: Left, *, k: int = LEADING, threshold: float = THRESHOLD) -> Intruders:
-    """:func:`intruders` of weights that are decomposed already.
+    """:func:`intruders` of weights that are already decomposed.
 
     Args:
-        before: of the pre-trained weights.
-        after: of the tuned weights.
-        k: leading singular vectors to look at.
+        before: decomposition of the pre-trained weights.
+        after: decomposition of the tuned weights.
+        k: number of leading singular vectors to examine.
         threshold: see :func:`intruders`.
 
     Raises:
-        UsageError: if k or the threshold make no sense.
+        UsageError: if k or the threshold is out of range.
     """
     if k < 1 or not 0 < threshold <= 1:
         raise UsageError(f"intruders need k of at least 1 and a threshold in (0, 1]; got {k} and {threshold}")
@@ -96,6 +97,7 @@ def intruders_between(before: Left, after: Left, *, k: int = LEADING, threshold:
 
 
 def _gaps(values: Tensor) -> Tensor:
+    """``(*, r)`` distance of each singular value to the nearer of its two neighbours, relative to itself."""
     steps = -values.diff(dim=-1)
     end = torch.full_like(values[..., :1], torch.inf)
     nearest = torch.minimum(torch.cat([end, steps], -1), torch.cat([steps, end], -1))
@@ -111,14 +113,14 @@ def intruder_null(
     draws: int = 8,
     generator: torch.Generator | None = None,
 ) -> Tensor:
-    r"""How many intruders full-rank Gaussian noise makes that is as large as the change, :math:`\|\Delta W\|_F`.
+    r"""Number of intruders produced by full-rank Gaussian noise of the size of the change, :math:`\|\Delta W\|_F`.
 
     Args:
         w0: ``(*, m, n)`` pre-trained weights.
         norm: ``(*,)`` Frobenius norm of the change.
-        k: leading singular vectors to look at.
+        k: number of leading singular vectors to examine.
         threshold: see :func:`intruders`.
-        draws: number of noises B.
+        draws: number B of noise matrices.
         generator: source of randomness.
 
     Returns:
@@ -135,12 +137,9 @@ def intruder_null(
 
 DEFINITION = WeightDefinition(
     name="intruders",
-    function=intruders,
-    reads="weights",
     formula="#{j <= k: max_i |<y_j, x_i>| < 0.5}, y the left singular vectors of the tuned, x of the pre-trained weights, k = 10",
     citation="Shuttleworth et al. 2024 (arXiv 2410.21228)",
-    low="0",
     high="k",
-    bias="any change turns vectors whose singular values lie close together: read with the gap and with those of noise",
-    noise="told beside it: full-rank noise of the same norm as the change",
+    bias="any change rotates vectors whose singular values lie close together: compare with the gap and with noise",
+    noise="reported with it: that of full-rank noise of the same norm as the change",
 )

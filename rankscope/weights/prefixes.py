@@ -1,7 +1,7 @@
-r"""Learned prefixes: what the rows of a prefix span.
+"""Learned prefixes: the effective number of rows of a prefix.
 
-A prefix of 16 rows need not hold 16 directions: without noise to tell them apart rows that start alike stay alike. The
-effective number of its rows is read off its own spectrum.
+A prefix of 16 rows need not span 16 directions: rows that start alike stay alike, because nothing distinguishes them.
+The effective number of rows follows from the prefix's own spectrum.
 """
 
 from __future__ import annotations
@@ -13,22 +13,24 @@ from torch import Tensor
 
 from rankscope.definition import WeightDefinition
 from rankscope.errors import UsageError
+from rankscope.measures.effective_rank import effective_rank
 
 
 class PrefixSpectrum(NamedTuple):
     """The spectrum of the rows of a prefix."""
 
     values: Tensor
-    """``(*, r)`` singular values, descending, float64, r = min(rows, width); about the origin."""
+    """``(*, r)`` singular values about the origin, descending, float64, r = min(rows, width)."""
     effective: Tensor
-    """``(*,)`` effective number of rows: 1 when all are multiples of one, r when all are orthogonal and equally long."""
+    """``(*,)`` effective number of rows: 1 if all are multiples of one row, r if all are orthogonal and of equal length."""
 
 
 def prefix_spectrum(prefix: Tensor) -> PrefixSpectrum:
     r"""Singular values of the rows of a prefix and their effective number, :math:`\exp(-\sum_i p_i\ln p_i)`.
 
-    With :math:`p_i = \sigma_i/\sum_j\sigma_j`; not centred, since a prefix of equal rows is one direction and not none.
-    Between 1 and r; 0 for a prefix of zeros; does not change under rotation and scaling of the rows together.
+    Here :math:`p_i = \sigma_i/\sum_j\sigma_j`, not centred, since a prefix of equal rows has one direction, not zero.
+    The number lies between 1 and r, is 0 for a prefix of zeros, and does not change when all rows are rotated or scaled
+    together.
 
     Roy & Vetterli, "The effective rank", EUSIPCO 2007, definition 1, on the rows of a prefix.
 
@@ -45,16 +47,11 @@ def prefix_spectrum(prefix: Tensor) -> PrefixSpectrum:
     if prefix.ndim < 2 or not prefix.shape[-2]:
         raise UsageError(f"a prefix is (rows, width) with at least one row; got shape {tuple(prefix.shape)}")
     values = torch.linalg.svdvals(prefix.double())
-    total = values.sum(-1, keepdim=True)
-    p = values / total.where(total > 0, 1)
-    entropy = torch.special.entr(p).sum(-1)
-    return PrefixSpectrum(values, entropy.exp().where(total[..., 0] > 0, 0))
+    return PrefixSpectrum(values, effective_rank(values))
 
 
 DEFINITION = WeightDefinition(
     name="prefix-effective",
-    function=prefix_spectrum,
-    reads="weights",
     formula="exp(-sum p ln p), p = sigma / sum sigma of the rows of a prefix, uncentred",
     citation="Roy & Vetterli, EUSIPCO 2007, definition 1, on the rows of a prefix",
     low="1",

@@ -1,4 +1,4 @@
-r"""The spectrum of a change of weights, :math:`\Delta W = W_1 - W_0`, exactly and without forming it where it is low-rank."""
+r"""The exact spectrum of a change of weights, :math:`\Delta W = W_1 - W_0`; a low-rank change is never formed."""
 
 from __future__ import annotations
 
@@ -25,24 +25,25 @@ class Update(NamedTuple):
 def low_rank_update(b: Tensor, a: Tensor, *, scale: float = 1.0) -> Update:
     r"""Decomposition of :math:`\Delta W = s\,BA` from its factors, as in LoRA.
 
-    Thin QR of :math:`B` and :math:`A^\top` leaves an r × r matrix to decompose; the result is exact and costs
-    O((m + n) r²), where the full matrix would cost O(m n min(m, n)).
+    Thin QR decompositions of :math:`B` and :math:`A^\top` leave an r × r matrix to decompose. The result is exact and
+    costs O((m + n) r²), whereas the full matrix would cost O(m n min(m, n)).
 
     Hu et al., "LoRA", ICLR 2022, equation 3.
 
     Args:
         b: ``(*, m, r)`` the output factor, any floating dtype.
         a: ``(*, r, n)`` the input factor.
-        scale: s, alpha / r in LoRA (alpha / sqrt(r) with rank stabilisation).
+        scale: s, which is alpha / r in LoRA and alpha / sqrt(r) with rank stabilisation.
 
     Returns:
         The decomposition, float64; r is at most min(m, n).
 
     Raises:
-        UsageError: if the factors do not fit.
+        UsageError: if the inner dimensions of the factors differ.
     """
     if b.shape[-1] != a.shape[-2]:
         raise UsageError(f"the factors do not fit: B is {tuple(b.shape[-2:])} and A is {tuple(a.shape[-2:])}")
+    # B = Q_b R_b and Aᵀ = Q_a R_a, so BA = Q_b (R_b R_aᵀ) Q_aᵀ, whose middle has the singular values of BA
     left, upper_b = torch.linalg.qr(b.double())
     right, upper_a = torch.linalg.qr(a.double().mT)
     u, s, vh = torch.linalg.svd(upper_b @ upper_a.mT, full_matrices=False)
@@ -63,19 +64,17 @@ def full_update(w0: Tensor, w1: Tensor) -> Update:
         UsageError: if the shapes differ.
     """
     if w0.shape != w1.shape:
-        raise UsageError(f"weights of different shape have no difference: {tuple(w0.shape)} and {tuple(w1.shape)}")
+        raise UsageError(f"a change needs weights of one shape; got {tuple(w0.shape)} and {tuple(w1.shape)}")
     u, s, vh = torch.linalg.svd(w1.double() - w0.double(), full_matrices=False)
     return Update(u, s, vh.mT)
 
 
 DEFINITION = WeightDefinition(
     name="update-effective",
-    function=full_update,
-    reads="weights",
     formula="exp(-sum p ln p), p = sigma / sum sigma of W1 - W0; of a LoRA exactly, from QR of its factors",
     citation="Roy & Vetterli, EUSIPCO 2007, definition 1; Hu et al., LoRA, ICLR 2022, equation 3",
     low="1",
     high="rank of the change",
-    bias="none: the weights are known in full; the rounding of merged weights adds a tail",
-    noise="near 0.8 min(m, n) for a square matrix, more for an oblong one",
+    bias="none, as the weights are fully known; rounding of merged weights adds a tail",
+    noise="about 0.8 min(m, n) for a square matrix, more for an oblong one",
 )

@@ -137,10 +137,10 @@ def test_refusals() -> None:
         recoverability(x, x[:11])
     with pytest.raises(NotComparable, match="recoverability needs at least 4 rows; there are 3"):
         recoverability(x[:7], x[:7])
-    with pytest.raises(UsageError, match="cross-fitting needs at least 2 folds; 1 was asked for"):
+    with pytest.raises(UsageError, match="cross-fitting needs at least 2 folds; got 1"):
         recoverability(x, x, folds=1)
     for bad in (x[:, 0], x.long(), torch.stack([x, x])):
-        with pytest.raises(UsageError, match=r"takes \(n, d\) features of a floating dtype; got \(.*\) of torch"):
+        with pytest.raises(UsageError, match=r"needs \(n, d\) features of a floating dtype; got \(.*\) of torch"):
             recoverability(x, bad)
 
 

@@ -12,8 +12,9 @@ from torch.testing import assert_close
 
 from rankscope.comparisons.cka import cka
 from rankscope.comparisons.neighbours import mutual_neighbours
-from rankscope.comparisons.rsa import dissimilarities, ranks, rsa, sample_means
+from rankscope.comparisons.rsa import dissimilarities, ranks, rsa
 from rankscope.errors import NotComparable, UsageError
+from rankscope.linalg.rows import sample_means
 
 
 def draw(rows: int, width: int, seed: int = 0) -> Tensor:
@@ -71,7 +72,7 @@ def test_rsa_refuses() -> None:
     x = draw(9, 3)
     with pytest.raises(UsageError, match="the distance 'cosine' is not known"):
         dissimilarities(x, distance="cosine")
-    with pytest.raises(NotComparable, match=r"\(a row a sample\) needs at least 4 rows; there are 3"):
+    with pytest.raises(NotComparable, match=r"\(one row per sample\) needs at least 4 rows; there are 3"):
         rsa(x, x, torch.arange(9) // 3)
     with pytest.raises(NotComparable, match="compares row by row; there are 9 rows in one run, 8 in the other"):
         rsa(x, x[:8], each(9))
@@ -146,5 +147,5 @@ def test_neighbours_keep_under_rotation_and_refuse_too_few() -> None:
     assert_close(batch[1], mutual_neighbours(x, draw(50, 5, 3), each(50)))
     with pytest.raises(NotComparable, match="k = 10 need that many rows of other samples; a row has only 9"):
         mutual_neighbours(x[:10], x[:10], each(10))
-    with pytest.raises(UsageError, match="a row has at least one neighbour; k = 0"):
+    with pytest.raises(UsageError, match="a row needs at least one neighbour; k = 0"):
         mutual_neighbours(x, x, each(50), k=0)

@@ -138,7 +138,7 @@ def test_bures_needs_a_shared_basis(moments_of) -> None:
     both = moments_of(x @ q, (x + draw(60, 5, 1)) @ q)
     assert_close(bures(both), bures(moments_of(x, x + draw(60, 5, 1))), rtol=1e-9, atol=0)
     assert_close(bures(moments_of(x, x)).item(), 0.0, rtol=0, atol=1e-12)
-    with pytest.raises(NotComparable, match="the Bures distance takes both runs to have the same features"):
+    with pytest.raises(NotComparable, match="the Bures distance needs two runs with the same features"):
         bures(moments_of(x, x[:, :4]))
     with pytest.raises(NotComparable, match="the Bures distance needs at least 4 rows; there are 2"):
         bures(moments_of(x[:2], x[:2]))

@@ -72,5 +72,5 @@ def _t(degrees: float) -> float:
 
 
 def test_a_level_outside_its_range_is_refused() -> None:
-    with pytest.raises(UsageError, match="between 0 and 1; got 1"):
+    with pytest.raises(UsageError, match=r"as in 0\.95; got 1"):
         found(null(3, 0), level=1.0)

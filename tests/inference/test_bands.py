@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from rankscope.errors import NotComparable, UsageError
-from rankscope.inference.bands import false_discoveries, max_t
+from rankscope.inference.bands import max_t
 
 
 def draw(*shape: int, seed: int = 0) -> Tensor:
@@ -91,26 +91,10 @@ def test_sites_where_nothing_varies_or_nothing_is_known() -> None:
     assert np.isfinite(found.critical)
 
 
-def test_false_discoveries_equal_scipy() -> None:
-    p = torch.tensor([0.001, 0.02, 0.03, 0.5, 0.9], dtype=torch.float64)
-    for method in ("bh", "by"):
-        assert_close(
-            false_discoveries(p, method=method), torch.tensor(stats.false_discovery_control(p.numpy(), method=method))
-        )
-    ordered = p * 5 / torch.arange(1, 6)
-    assert_close(false_discoveries(p, method="bh"), ordered.flip(0).cummin(0).values.flip(0))
-    with_gap = torch.cat([p, torch.tensor([torch.nan])])
-    assert_close(false_discoveries(with_gap)[:5], false_discoveries(p))
-    assert false_discoveries(with_gap)[5].isnan()
-    assert false_discoveries(torch.full((2,), torch.nan)).isnan().all()
-
-
 def test_refusals() -> None:
     with pytest.raises(NotComparable, match="sign flips need at least 6 groups of samples; there are 5"):
         max_t(draw(5, 3))
-    with pytest.raises(UsageError, match=r"max-T takes \(G, s\) pseudo-values"):
+    with pytest.raises(UsageError, match=r"max-T needs \(G, s\) pseudo-values"):
         max_t(draw(9))
     with pytest.raises(UsageError, match=r"a level in 0..1; got"):
         max_t(draw(9, 2), level=95)
-    with pytest.raises(UsageError, match=r"controlled by bh or by, from p-values in 0..1; got 'holm'"):
-        false_discoveries(torch.tensor([0.1]), method="holm")

@@ -114,7 +114,7 @@ def test_the_test_keeps_its_level_at_the_margin() -> None:
 
 
 def test_refusals() -> None:
-    with pytest.raises(NotComparable, match=r"a run and 2 groups at least; got shape \(3, 1\)"):
+    with pytest.raises(NotComparable, match=r"at least 1 run and 2 groups; got shape \(3, 1\)"):
         components(draw(3, 1))
     with pytest.raises(NotComparable, match="same groups of samples; one has 4 and the other 5"):
         arm_difference(draw(2, 4), draw(2, 5))

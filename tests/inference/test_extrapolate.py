@@ -39,7 +39,7 @@ def test_participation_ratio_from_half_as_many_rows_as_features() -> None:
     found = [curve(256, "participation-ratio-naive", seed) for seed in range(6)]
     limits = torch.stack([extrapolate(c, "participation-ratio-naive", width=D) for c in found])
     assert_close(limits.mean().item(), TRUE["participation-ratio-naive"], rtol=0.06, atol=0)
-    naive = torch.stack([c.means[0] for c in found]).mean()
+    naive = torch.stack([c.values[0].mean() for c in found]).mean()
     assert_close(1 / naive, torch.tensor(1 / 28.2808 + 1 / 256).double(), rtol=0.05, atol=0)
     assert naive < 0.95 * TRUE["participation-ratio-naive"]
 
@@ -48,14 +48,14 @@ def test_participation_ratio_from_half_as_many_rows_as_features() -> None:
 def test_entropy_of_eigenvalues_is_quadratic(n: int) -> None:
     found = curve(n, "entropy-rank")
     assert_close(extrapolate(found, "entropy-rank", width=D).item(), TRUE["entropy-rank"], rtol=0.04, atol=0)
-    assert found.means[0] < 0.93 * TRUE["entropy-rank"]
+    assert found.values[0].mean() < 0.93 * TRUE["entropy-rank"]
 
 
 def test_entropy_of_singular_values_needs_two_rows_a_feature_in_the_smallest_part() -> None:
     found = curve(4096, "roy-vetterli")
     assert_close(extrapolate(found, "roy-vetterli", width=D).item(), TRUE["roy-vetterli"], rtol=0.01, atol=0)
     few = curve(512, "roy-vetterli")
-    with pytest.raises(NotComparable, match="when the smallest part has 2 rows a feature, 1024; it has 128"):
+    with pytest.raises(NotComparable, match="if the smallest part has 2 rows per feature, 1024; it has 128"):
         extrapolate(few, "roy-vetterli", width=D)
     line = torch.stack([v.log().mean() for v in few.values])
     overshoot = float((line[0] + (line[0] - line[2]) / 3).exp())
@@ -97,5 +97,5 @@ def test_refusals() -> None:
         UnknownName, match="no law in n is known for 'alpha-req'; there is one for participation-ratio-naive"
     ):
         extrapolate(flat, "alpha-req", width=4)
-    with pytest.raises(UsageError, match="quadratic in 1/n: that takes at least 3 levels, and the curve has 2"):
+    with pytest.raises(UsageError, match="quadratic in 1/n: that needs at least 3 levels, and the curve has 2"):
         extrapolate(flat, "entropy-rank", width=4)

@@ -7,6 +7,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from noise_law import expectation, gaussian_hill, gaussian_ratio, spike_eigenvalue, spike_overlap, upper_edge
 from scipy.integrate import quad
 from torch import Tensor
 
@@ -16,9 +17,9 @@ from rankscope.linalg.svd import singular_values
 from rankscope.measures import gavish_donoho as gd
 from rankscope.measures import marchenko_pastur as mp
 from rankscope.measures.effective_rank import effective_rank, entropy_rank
-from rankscope.measures.gaussian import gaussian_hill, gaussian_ratio
 from rankscope.measures.parallel_analysis import parallel_analysis, parallel_analysis_of_rows
 from rankscope.measures.participation_ratio import participation_ratio
+from rankscope.measures.pt_peft import spectrum_ratio
 from rankscope.measures.stable_rank import stable_rank
 
 TABLE = [
@@ -67,8 +68,8 @@ def test_the_law_is_its_density(beta: float) -> None:
     def density(x: float) -> float:
         return math.sqrt((high - x) * (x - low)) / (2 * math.pi * beta * x)
 
-    assert mp.expectation(torch.ones_like, beta) == pytest.approx(1)
-    assert mp.expectation(lambda x: x**1.7, beta) == pytest.approx(
+    assert expectation(torch.ones_like, beta) == pytest.approx(1)
+    assert expectation(lambda x: x**1.7, beta) == pytest.approx(
         quad(lambda x: x**1.7 * density(x), low, high)[0], rel=1e-7
     )
     assert quad(density, low, mp.median(beta))[0] == pytest.approx(0.5, abs=1e-6)
@@ -89,13 +90,13 @@ def test_thresholds_are_the_published_ones() -> None:
     [(20, 20.526, 0.973), (8, 8.571, 0.924), (4, 4.667, 0.810), (2.5, 3.333, 0.583), (1.9, 2.956, 0.246)],
 )
 def test_spikes_show_where_theory_says(spike: float, value: float, overlap: float) -> None:
-    assert mp.spike_eigenvalue(spike, 2000, 1000) == pytest.approx(value, abs=5.1e-4)
-    assert mp.spike_overlap(spike, 2000, 1000) == pytest.approx(overlap, abs=5.1e-4)
+    assert spike_eigenvalue(spike, 2000, 1000) == pytest.approx(value, abs=5.1e-4)
+    assert spike_overlap(spike, 2000, 1000) == pytest.approx(overlap, abs=5.1e-4)
 
 
 def test_spikes_below_the_edge_hide_in_it() -> None:
-    assert mp.spike_overlap(1.7, 2000, 1000) == 0
-    assert mp.spike_eigenvalue(1.7, 2000, 1000) == mp.edges(2000, 1000)[1] == pytest.approx((1 + 0.5**0.5) ** 2)
+    assert spike_overlap(1.7, 2000, 1000) == 0
+    assert spike_eigenvalue(1.7, 2000, 1000) == upper_edge(2000, 1000)
 
 
 def test_simulated_spikes_meet_theory(device: torch.device) -> None:
@@ -105,9 +106,40 @@ def test_simulated_spikes_meet_theory(device: torch.device) -> None:
     x = (torch.randn(draws, n, d, generator=torch.Generator().manual_seed(0)) * scale).double().to(device)
     values, vectors = torch.linalg.eigh(x.mT @ x / n)
     for i, spike in enumerate(spikes):
-        assert float(values[:, -1 - i].mean()) == pytest.approx(mp.spike_eigenvalue(spike, n, d), rel=0.05)
+        assert float(values[:, -1 - i].mean()) == pytest.approx(spike_eigenvalue(spike, n, d), rel=0.05)
         overlap = vectors[:, i, -1 - i].square().mean()
-        assert float(overlap) == pytest.approx(mp.spike_overlap(spike, n, d), abs=0.05)
+        assert float(overlap) == pytest.approx(spike_overlap(spike, n, d), abs=0.05)
+
+
+@pytest.mark.parametrize(
+    ("beta", "sigma", "energy"),
+    [
+        (0.01, 0.891, 0.882),
+        (0.05, 0.879, 0.854),
+        (0.1, 0.868, 0.828),
+        (0.25, 0.841, 0.761),
+        (0.5, 0.795, 0.664),
+        (0.75, 0.741, 0.580),
+        (0.9, 0.703, 0.536),
+        (1.0, 0.672, 0.510),
+    ],
+)
+def test_the_ratio_of_noise_is_the_quadrature(beta: float, sigma: float, energy: float) -> None:
+    n = round(1000 * beta)
+    assert gaussian_ratio(n, 1000) == pytest.approx(sigma, abs=5.1e-4)
+    assert gaussian_ratio(1000, n) == gaussian_ratio(n, 1000)
+    assert gaussian_ratio(n, 1000, power=2) == pytest.approx(energy, abs=5.1e-4)
+
+
+@pytest.mark.parametrize(("length", "d", "percent"), [(768, 768, 67.2), (512, 768, 76.2), (128, 3072, 88.3)])
+def test_noise_of_the_papers_shapes_scores_what_is_known(length: int, d: int, percent: float) -> None:
+    assert 100 * gaussian_ratio(length, d) == pytest.approx(percent, abs=100 / min(length, d))
+
+
+def test_simulated_noise_meets_the_ratio_of_theory() -> None:
+    for length, d in ((128, 3072), (200, 200)):
+        noise = spectrum_ratio(singular_values(torch.randn(length, d)).values)
+        assert float(noise) == pytest.approx(100 * gaussian_ratio(length, d), abs=200 / length)
 
 
 def five_components() -> Tensor:
@@ -185,10 +217,6 @@ def test_a_permutation_keeps_every_column_within_its_strata() -> None:
 
 def test_what_cannot_be_meant_is_refused() -> None:
     with pytest.raises(UsageError, match="at least one row and one column; got 0 × 5"):
-        gaussian_ratio(0, 5)
-    with pytest.raises(UsageError, match="above 0 and up to 1; got 0"):
-        gaussian_ratio(5, 5, share=0)
-    with pytest.raises(UsageError, match="at least 0; got -1"):
-        gaussian_hill(5, 5, -1)
+        gd.gavish_donoho_rank(torch.ones(1), 0, 5)
     with pytest.raises(UsageError, match="at least 1 draw"):
         parallel_analysis(torch.randn(9, 3), draws=0)

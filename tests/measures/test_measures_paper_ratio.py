@@ -7,20 +7,20 @@ import torch
 from torch import Tensor
 from torch.testing import assert_close
 
-from rankscope.errors import DataError, UsageError
 from rankscope.linalg.svd import singular_values
-from rankscope.measures.gaussian import gaussian_ratio
 from rankscope.measures.pt_peft import (
     DEFINITIONS,
-    average_curve,
+    Length,
     crossing_of_curve,
     curves_of_samples,
-    paper_ratio,
     ratio_of_curve,
-    ratio_of_samples,
     sample_spectra,
     spectrum_ratio,
 )
+
+
+def ratio_of_samples(x: Tensor, sample: Tensor, *, length: Length = "relative") -> Tensor:
+    return ratio_of_curve(curves_of_samples(x, sample, length=length).mean(0))
 
 
 def draw(samples: int, length: int, d: int, *, alpha: float = 1.0, seed: int = 0) -> tuple[Tensor, Tensor]:
@@ -45,12 +45,9 @@ def naive_ratio(x: Tensor, sample: Tensor) -> float:
 def test_on_equal_lengths_it_is_the_paper(length: int, d: int, device: torch.device) -> None:
     x, sample = draw(9, length, d)
     expected = naive_ratio(x, sample)
-    for way in ("relative", "pad", "truncate", "equal"):
-        found = paper_ratio(x.to(device), sample, length=way)
-        assert float(found.value) == pytest.approx(expected)
-        assert found.step == pytest.approx(100 / min(length, d))
-        assert (found.samples, found.lengths) == (9, (length, length))
-        assert found.reference == pytest.approx(100 * gaussian_ratio(length, d))
+    for way in ("relative", "pad", "truncate"):
+        assert float(ratio_of_samples(x.to(device), sample, length=way)) == pytest.approx(expected)
+    assert curves_of_samples(x, sample).shape == (9, min(length, d))
 
 
 def test_samples_need_not_be_contiguous() -> None:
@@ -69,9 +66,6 @@ def test_spectra_of_samples_are_their_own(device: torch.device) -> None:
     assert_close(found[2], singular_values(x[15:19]).values, rtol=1e-12, atol=0)
 
 
-UNEQUAL = [torch.tensor([1.0, 1.0]), torch.tensor([4.0, 3.0, 2.0, 1.0])]
-
-
 @pytest.mark.parametrize(
     ("way", "curve"),
     [
@@ -81,40 +75,26 @@ UNEQUAL = [torch.tensor([1.0, 1.0]), torch.tensor([4.0, 3.0, 2.0, 1.0])]
     ],
 )
 def test_lengths_are_averaged_as_named(way, curve: list[float]) -> None:
-    assert_close(average_curve(UNEQUAL, length=way), torch.tensor(curve, dtype=torch.float64))
+    unequal = torch.cat([torch.eye(4)[:2], torch.diag(torch.tensor([4.0, 3.0, 2.0, 1.0]))])
+    found = curves_of_samples(unequal, torch.tensor([0, 0, 1, 1, 1, 1]), length=way).mean(0)
+    assert_close(found / found[-1], torch.tensor(curve, dtype=torch.float64))
 
 
 def test_the_mean_of_ratios_is_one_more_way() -> None:
     x = torch.cat([torch.eye(10)[:4], torch.eye(10)])
     sample = torch.tensor([0] * 4 + [1] * 10)
-    assert float(paper_ratio(x, sample, length="ratio").value) == pytest.approx((100 + 90) / 2)
+    assert float(ratio_of_samples(x, sample, length="ratio")) == pytest.approx((100 + 90) / 2)
     values = {way: float(ratio_of_samples(x, sample, length=way)) for way in ("relative", "pad", "truncate")}
     assert values == {"relative": 90.0, "pad": 80.0, "truncate": 100.0}  # the choice matters
 
 
-@pytest.mark.parametrize("way", ["relative", "pad", "truncate", "ratio"])
-def test_curves_of_samples_average_to_the_ratio(way) -> None:
+@pytest.mark.parametrize("way", ["relative", "pad", "truncate"])
+def test_the_crossing_lies_within_a_step_below_the_ratio(way: Length) -> None:
     x, _ = draw(12, 7, 9)
     sample = torch.tensor([0] * 9 + [1] * 30 + [2] * 4 + [3] * 12 + [4] * 29)
     curves = curves_of_samples(x, sample, length=way)
     assert len(curves) == 5
-    assert_close(ratio_of_curve(curves.mean(0)), ratio_of_samples(x, sample, length=way), rtol=1e-12, atol=0)
-    if way != "ratio":
-        assert_close(curves.mean(0) / curves.mean(0)[-1], average_curve(sample_spectra(x, sample), length=way))
-        step = 100 / curves.shape[1]
-        assert 0 <= float(ratio_of_curve(curves.mean(0)) - crossing_of_curve(curves.mean(0))) < step
-
-
-def test_unequal_lengths_can_be_refused() -> None:
-    with pytest.raises(DataError, match="spectra of 2 to 4 values"):
-        average_curve(UNEQUAL, length="equal")
-    with pytest.raises(UsageError, match="relative, pad, truncate, ratio, equal; got 'mean'"):
-        average_curve(UNEQUAL, length="mean")  # type: ignore[arg-type]
-
-
-def test_samples_of_one_row_have_no_ratio() -> None:
-    with pytest.raises(DataError, match="samples of several rows"):
-        paper_ratio(torch.randn(5, 3), torch.arange(5))
+    assert 0 <= float(ratio_of_curve(curves.mean(0)) - crossing_of_curve(curves.mean(0))) < 100 / curves.shape[1]
 
 
 def test_samples_that_are_zero_have_no_curve() -> None:
@@ -122,45 +102,12 @@ def test_samples_that_are_zero_have_no_curve() -> None:
     with_zeros = torch.cat([x, torch.zeros(6, 8)])
     assert float(ratio_of_samples(with_zeros, torch.cat([sample, sample.new_full((6,), 9)]))) == naive_ratio(x, sample)
     assert float(ratio_of_samples(torch.zeros(6, 4), torch.arange(6) // 3)) == 0
-    assert average_curve([]).shape == (0,)
 
 
 def test_it_does_not_change_with_scale_or_turn() -> None:
     x, sample = draw(5, 12, 10)
     turn = torch.linalg.qr(torch.randn(10, 10)).Q
     assert float(ratio_of_samples(3 * x @ turn, sample)) == float(ratio_of_samples(x, sample))
-
-
-@pytest.mark.parametrize(
-    ("beta", "sigma", "energy"),
-    [
-        (0.01, 0.891, 0.882),
-        (0.05, 0.879, 0.854),
-        (0.1, 0.868, 0.828),
-        (0.25, 0.841, 0.761),
-        (0.5, 0.795, 0.664),
-        (0.75, 0.741, 0.580),
-        (0.9, 0.703, 0.536),
-        (1.0, 0.672, 0.510),
-    ],
-)
-def test_the_gaussian_reference_is_the_quadrature(beta: float, sigma: float, energy: float) -> None:
-    n = round(1000 * beta)
-    assert gaussian_ratio(n, 1000) == pytest.approx(sigma, abs=5.1e-4)
-    assert gaussian_ratio(1000, n) == gaussian_ratio(n, 1000)
-    assert gaussian_ratio(n, 1000, power=2) == pytest.approx(energy, abs=5.1e-4)
-
-
-@pytest.mark.parametrize(("length", "d", "percent"), [(768, 768, 67.2), (512, 768, 76.2), (128, 3072, 88.3)])
-def test_noise_of_the_papers_shapes_scores_what_is_known(length: int, d: int, percent: float) -> None:
-    step = 100 / min(length, d)
-    assert 100 * gaussian_ratio(length, d) == pytest.approx(percent, abs=step)
-
-
-def test_simulated_noise_meets_the_reference() -> None:
-    for length, d in ((128, 3072), (200, 200)):
-        noise = spectrum_ratio(singular_values(torch.randn(length, d)).values)
-        assert float(noise) == pytest.approx(100 * gaussian_ratio(length, d), abs=200 / length)
 
 
 def test_it_moves_with_the_length_of_samples_of_one_population() -> None:

@@ -18,8 +18,8 @@ from rankscope.errors import DataError, UsageError
 from rankscope.linalg.svd import singular_values
 from rankscope.measures.elbow import broken_stick, kaiser, spectral_gap
 from rankscope.measures.energy import energy_rank
-from rankscope.measures.power_law import DEFINITIONS, alpha_req, fit_power_law
-from rankscope.measures.weight_alpha import weight_alpha
+from rankscope.measures.power_law import DEFINITIONS, fit_power_law
+from rankscope.weights.weight_alpha import weight_alpha
 
 
 def power_law(d: int, alpha: float) -> Tensor:
@@ -35,6 +35,10 @@ def test_an_exact_power_law_has_its_exponent_in_every_window(alpha: float) -> No
         assert float(fit.exponent) == pytest.approx(alpha, rel=1e-11)
         assert float(fit.r_squared) == pytest.approx(1, rel=1e-10)
         assert (fit.first, fit.last) == (first, last)
+
+
+def alpha_req(s: Tensor, *, first: int = 4) -> Tensor:
+    return fit_power_law(s, first=first, weighting="rank").exponent
 
 
 def naive_alpha(s: Tensor) -> float:

@@ -12,22 +12,22 @@ from rankscope.definition import WeightDefinition
 from rankscope.errors import DataError
 
 LEAST = 50
-"""Eigenvalues below which a tail is not fitted: with fewer, the standard error swallows any difference."""
+"""Minimum number of eigenvalues for a fit; with fewer, the standard error exceeds any difference of interest."""
 
 
 class Tail(NamedTuple):
-    """A power-law tail ρ(λ) ∝ λ^{-α} from x_min on."""
+    """A power-law tail ρ(λ) ∝ λ^{-α} for λ ≥ x_min."""
 
     alpha: float
     """α, above 1."""
     x_min: float
-    """Where the tail starts: the value with the least distance."""
+    """Where the tail starts: the eigenvalue with the smallest distance."""
     members: int
-    """m, the eigenvalues in the tail, x_min among them."""
+    """m, the number of eigenvalues in the tail, x_min included."""
     distance: float
-    """The greatest distance between the tail's cumulative distribution and the fitted one."""
+    """The Kolmogorov–Smirnov distance between the tail and the fit, which x_min minimises."""
     error: float
-    """The standard error (α - 1)/√m, at x_min given."""
+    """The standard error (α - 1)/√m, given x_min."""
 
 
 def weight_alpha(s: Tensor) -> Tail:
@@ -35,49 +35,52 @@ def weight_alpha(s: Tensor) -> Tail:
 
     .. math:: \hat\alpha = 1 + m \Bigl/ \sum_{\lambda_i \ge x_{\min}} \ln(\lambda_i / x_{\min})
 
-    with x_min the eigenvalue (the largest excepted) at which the Kolmogorov–Smirnov distance to the fit is least. A
-    spectrum λᵢ ∝ i^{-a} has α = 1 + 1/a. It does not change when the matrix is scaled or turned.
+    where x_min is the eigenvalue (the largest excepted) that minimises the Kolmogorov–Smirnov distance to the fit. A
+    spectrum λᵢ ∝ i^{-a} has α = 1 + 1/a. α is above 1 and does not change when the matrix is scaled or rotated.
 
     Martin & Mahoney, JMLR 22 (2021), arXiv 1810.01075; estimator of Clauset, Shalizi & Newman, SIAM Review 51 (2009).
 
     Args:
         s: ``(r,)`` singular values of the weights; zeros are left out.
 
+    Returns:
+        The exponent, with the tail it was fitted to and its standard error.
+
     Raises:
-        DataError: if fewer than 50 values are above zero, as for the update of a small LoRA.
+        DataError: if fewer than 50 values are above zero, as for the update of a small LoRA, or all are equal.
     """
-    values = (s.double()[s > 0].square().sort().values).cpu()
+    values = s.double()[s > 0].square().sort().values.cpu()
     n = len(values)
     if n < LEAST:
         raise DataError(f"a power-law tail needs at least {LEAST} eigenvalues above zero; the matrix has {n}")
     logs = values.log()
     beyond = logs.flip(0).cumsum(0).flip(0)
-    best = Tail(math.nan, math.nan, 0, math.inf, math.nan)
+    best: Tail | None = None
     for i in range(n - 1):
         m = n - i
+        # Σ ln(λ_j / x_min) over the tail from the i-th eigenvalue on, which is x_min
         excess = float(beyond[i] - m * logs[i])
         if excess <= 0:
             continue
         alpha = 1 + m / excess
+        # Fitted distribution function, 1 - (λ / x_min)^{1 - α}, against the empirical one, 0, 1/m, …
         fitted = -torch.expm1((1 - alpha) * (logs[i:] - logs[i]))
         distance = float((fitted - torch.arange(m, dtype=torch.float64) / m).abs().max())
-        if distance < best.distance:
+        if best is None or distance < best.distance:
             best = Tail(alpha, float(values[i]), m, distance, (alpha - 1) / math.sqrt(m))
-    if not best.members:
-        raise DataError(f"all {n} eigenvalues are equal; they have no tail")
+    if best is None:
+        raise DataError(f"all {n} eigenvalues are equal, so they have no tail")
     return best
 
 
 DEFINITION = WeightDefinition(
     name="weight-alpha",
-    function=weight_alpha,
-    reads="weights",
     formula="1 + m / sum_i ln(lambda_i / x_min) over the m eigenvalues lambda = sigma^2 from x_min on, x_min of least "
     "Kolmogorov-Smirnov distance",
     citation="Martin & Mahoney, JMLR 22 (2021), arXiv 1810.01075; Clauset, Shalizi & Newman, SIAM Review 51 (2009)",
     low="1",
     high="infinity",
-    bias="of standard error (alpha - 1) / sqrt m, told beside it; refused below 50 eigenvalues",
-    noise="no power law: an x_min near the edge of the noise and a large alpha",
+    bias="its standard error (alpha - 1) / sqrt m is reported with it; refused below 50 eigenvalues",
+    noise="not a power law: x_min near the edge of the noise, and a large alpha",
     unit="exponent",
 )

@@ -1,0 +1,69 @@
+"""Rows of features: centred, brought to length one, averaged over samples, and their distances in pairs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+
+def centred(x: Tensor) -> Tensor:
+    """``(*, n, d)`` features minus their mean over rows, float64."""
+    z = x.double()
+    return z - z.mean(-2, keepdim=True)
+
+
+def unit_rows(x: Tensor) -> Tensor:
+    """The rows of ``(n, d)`` features divided by their length, float64. Rows of zeros have no direction and are left out."""
+    z = x.double()
+    length = torch.linalg.vector_norm(z, dim=-1)
+    return z[length > 0] / length[length > 0, None]
+
+
+def sample_means(x: Tensor, sample: Tensor) -> Tensor:
+    """The mean row of each sample.
+
+    Args:
+        x: ``(*, n, d)`` features.
+        sample: ``(n,)`` int64 sample of each row.
+
+    Returns:
+        ``(*, S, d)`` float64 means, samples in ascending order.
+    """
+    _, place, count = torch.unique(sample, return_inverse=True, return_counts=True)
+    place, count = place.to(x.device), count.to(x.device)
+    total = x.new_zeros((*x.shape[:-2], len(count), x.shape[-1]), dtype=torch.float64)
+    return total.index_add_(-2, place, x.double()) / count[:, None]
+
+
+def samples_by_size(sample: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    """The samples of each size together, so that they can be stacked.
+
+    Args:
+        sample: ``(n,)`` sample of each row; the rows of a sample need not be contiguous.
+
+    Yields:
+        For each number of rows L that occurs: the ``(m,)`` places of the samples of that size among all samples in
+        ascending order, and ``(m, L)`` indices of their rows, both on the CPU.
+    """
+    _, place, counts = torch.unique(sample.cpu(), return_inverse=True, return_counts=True)
+    order = torch.argsort(place, stable=True)
+    ends = counts.cumsum(0)
+    for size in torch.unique(counts).tolist():
+        members = (counts == size).nonzero().flatten()
+        yield members, order[ends[members][:, None] - size + torch.arange(size)]
+
+
+def squared_distances(x: Tensor) -> Tensor:
+    """Squared euclidean distances of all pairs of rows of ``(*, n, d)`` features: ``(*, n, n)`` float64, non-negative."""
+    z = centred(x)  # distances do not change, and the products below lose fewer digits
+    norms = z.square().sum(-1)
+    # ‖x - y‖² = ‖x‖² + ‖y‖² - 2 x·y; rounding can make the distance of two equal rows negative
+    return (norms[..., :, None] + norms[..., None, :] - 2 * z @ z.mT).clamp(min=0)
+
+
+def each_pair(matrix: Tensor) -> Tensor:
+    """The entries above the diagonal of ``(*, n, n)`` symmetric matrices, one per pair: ``(*, n (n - 1) / 2)``."""
+    i, j = torch.triu_indices(matrix.shape[-1], matrix.shape[-1], 1, device=matrix.device)
+    return matrix[..., i, j]

@@ -12,7 +12,7 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
-from rankscope.models.ported import install
+from rankscope.models.ported.register import install
 
 install()  # OFA and VinVL for transformers, the bottleneck adapter for PEFT, once those are imported; imports nothing itself
 
@@ -31,7 +31,7 @@ _WHERE: dict[str, str] = {
     "generate": "rankscope.tuning",
     "score": "rankscope.scores.scoring",
     "SpectrumCallback": "rankscope.tuning",
-    "BottleneckConfig": "rankscope.models.bottleneck",
+    "BottleneckConfig": "rankscope.models.tunings.bottleneck",
     "embedded_checkpoint": "rankscope.data",
     "open_data": "rankscope.data.open",
     "Run": "rankscope.store",

@@ -17,7 +17,7 @@ from rankscope.measures.effective_rank import effective_rank
 from rankscope.measures.numerical_rank import numerical_rank
 from rankscope.measures.stable_rank import stable_rank
 from rankscope.measures.weight_alpha import weight_alpha
-from rankscope.models.changed import Change, Learnt, weight_changes
+from rankscope.models.tunings.changed import Change, Learnt, weight_changes
 from rankscope.progress import Progress, silent
 from rankscope.results.record import NOTHING
 from rankscope.results.weights import Weighed, WeightReport

@@ -17,8 +17,8 @@ from rankscope.data.probes import ProbeSet
 from rankscope.devices import where
 from rankscope.errors import CheckpointError, UsageError
 from rankscope.models.dtypes import features_dtype, weights_dtype
+from rankscope.models.inputs.reader import Reader, reader
 from rankscope.models.load import load_model
-from rankscope.models.reader import Reader, reader
 from rankscope.models.stacks import stacks, taps, unwrapped
 from rankscope.reading.forward import Inputs
 

@@ -11,11 +11,11 @@ from torch import nn
 
 from rankscope.checkpoint import FULL, Checkpoint, Tuning
 from rankscope.errors import CheckpointError
-from rankscope.models.attach import attach, parameters
 from rankscope.models.load import load_base
-from rankscope.models.prefix import effective_rows
-from rankscope.models.prefix_live import prefix_of
 from rankscope.models.stacks import Stack, stacks, unwrapped
+from rankscope.models.tunings.attach import attach, parameters
+from rankscope.models.tunings.prefix import effective_rows
+from rankscope.models.tunings.prefix_live import prefix_of
 from rankscope.sites import Site
 
 

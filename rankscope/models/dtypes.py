@@ -13,7 +13,7 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import nn
 
 from rankscope.errors import UsageError
-from rankscope.models.prefix_live import prefix_of
+from rankscope.models.tunings.prefix_live import prefix_of
 
 PRECISIONS = ("float32", "bfloat16", "float16", "float64")
 """In which a model can be run."""

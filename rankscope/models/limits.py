@@ -10,8 +10,8 @@ from peft import PeftModel
 from torch import nn
 
 from rankscope.errors import DataError, UsageError
-from rankscope.models.prefix_live import cached_owner, prefix_of
 from rankscope.models.stacks import Stack, stacks, unwrapped
+from rankscope.models.tunings.prefix_live import cached_owner, prefix_of
 
 _IN_CACHE = ("PREFIX_TUNING", "CARTRIDGE")
 """PEFT's kinds of prompt learning that add no rows to the hidden states."""

@@ -22,11 +22,11 @@ from transformers.utils import logging as transformers_logging
 from rankscope.checkpoint import Checkpoint
 from rankscope.devices import check_spread, where
 from rankscope.errors import CheckpointError, MissingTool, UnsafeError, UsageError
-from rankscope.models import ported
-from rankscope.models.attach import attach
 from rankscope.models.dtypes import precision
-from rankscope.models.ofa.loading import check_vocabulary as check_ofa
-from rankscope.models.vinvl.loading import check_vocabulary as check_vinvl
+from rankscope.models.ported import register as ported
+from rankscope.models.ported.ofa.loading import check_vocabulary as check_ofa
+from rankscope.models.ported.vinvl.loading import check_vocabulary as check_vinvl
+from rankscope.models.tunings.attach import attach
 
 _AUTOS = (
     "AutoModelForImageTextToText",

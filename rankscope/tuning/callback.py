@@ -13,7 +13,7 @@ from transformers import TrainerCallback
 
 from rankscope.errors import OutputExists, StoreCorrupt, UsageError
 from rankscope.linalg.svd import singular_values
-from rankscope.models.reader import Batch
+from rankscope.models.inputs.reader import Batch
 from rankscope.models.stacks import taps
 from rankscope.reading.hooks import Tap, reading
 from rankscope.reading.pooling import check_kind, pool

@@ -12,8 +12,8 @@ from torch import nn
 from rankscope.checkpoint import Checkpoint
 from rankscope.data.open import open_data
 from rankscope.errors import CheckpointError, UsageError
+from rankscope.models.inputs.reader import Reader, inputs_of, reader
 from rankscope.models.load import load_model
-from rankscope.models.reader import Reader, inputs_of, reader
 from rankscope.models.stacks import stacks
 from rankscope.tuning.answers import answers_for
 from rankscope.tuning.batches import Encoder, TrainingData, samples, settle_task

@@ -20,12 +20,13 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from rankscope.errors import UsageError
-from rankscope.models.bottleneck import BottleneckConfig, register_bottleneck
 from rankscope.models.load import quiet
-from rankscope.models.prefix import Encoder, Prefix
-from rankscope.models.prefix_files import HEAD, save_prefix
-from rankscope.models.prefix_join import NAME as PREFIX
-from rankscope.models.prefix_live import (
+from rankscope.models.stacks import stacks, unwrapped
+from rankscope.models.tunings.bottleneck import BottleneckConfig, register_bottleneck
+from rankscope.models.tunings.prefix import Encoder, Prefix
+from rankscope.models.tunings.prefix_files import HEAD, save_prefix
+from rankscope.models.tunings.prefix_join import NAME as PREFIX
+from rankscope.models.tunings.prefix_live import (
     attach_prefix,
     cached_owner,
     detach_prefix,
@@ -33,7 +34,6 @@ from rankscope.models.prefix_live import (
     no_checkpointing,
     prefix_of,
 )
-from rankscope.models.stacks import stacks, unwrapped
 from rankscope.tuning.config import Recipe
 from rankscope.tuning.targets import blocks_of, named, query_key_value, sublayer_outputs
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from rankscope.data.probes import Example
-from rankscope.models.reader import Batch
+from rankscope.models.inputs.reader import Batch
 from rankscope.models.stacks import taps
 from rankscope.sites import Site
 

@@ -20,8 +20,8 @@ from torch import Tensor, nn
 
 import rankscope
 from rankscope.data.probes import Example
+from rankscope.models.inputs.reader import reader
 from rankscope.models.load import load_model
-from rankscope.models.reader import reader
 from rankscope.models.stacks import sites, stacks
 from rankscope.sites import Site
 

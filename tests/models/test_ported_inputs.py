@@ -19,8 +19,8 @@ from rankscope.data.probes import Example
 from rankscope.data.regions import RegionFeatures
 from rankscope.errors import DataError, UsageError
 from rankscope.features import ROLES
+from rankscope.models.inputs.reader import reader
 from rankscope.models.load import load_model
-from rankscope.models.reader import reader
 from rankscope.models.stacks import sites
 
 

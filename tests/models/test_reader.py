@@ -18,10 +18,10 @@ from torch import nn
 from rankscope.data.probes import Example
 from rankscope.errors import CheckpointError, DataError, UsageError
 from rankscope.features import ROLES
+from rankscope.models.inputs.reader import Batch, Reader, padded, reader
 from rankscope.models.load import load_model
-from rankscope.models.prefix_live import attach_prefix, new_prefix
-from rankscope.models.reader import Batch, Reader, padded, reader
 from rankscope.models.stacks import sites
+from rankscope.models.tunings.prefix_live import attach_prefix, new_prefix
 
 TEXT = "three is left of seven"
 WHOLE = Example("whole", TEXT, tiny.picture(5), ("two digits", "five", "five"))

@@ -15,8 +15,8 @@ from tapped import called, examples
 
 from rankscope.devices import check_spread
 from rankscope.errors import CheckpointError, MissingTool, UsageError
+from rankscope.models.inputs.reader import reader
 from rankscope.models.load import load_model
-from rankscope.models.reader import reader
 
 Folder = Callable[..., Path]
 ON_DISK = {

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from tiny_ofa import PIXELS, save_published
 from torch import Tensor, nn
 
-from rankscope.models import ofa
+from rankscope.models.ported import ofa
 
 HERE = Path(__file__).resolve().parent
 PUBLISHED = HERE.parents[2] / "shared" / "reference" / "ofa"

@@ -15,9 +15,9 @@ from tiny_ofa import fields
 from torch.testing import assert_close
 
 from rankscope.errors import CheckpointError
-from rankscope.models import ofa
-from rankscope.models.ofa.fairseq import renamed
-from rankscope.models.ported import install
+from rankscope.models.ported import ofa
+from rankscope.models.ported.ofa.fairseq import renamed
+from rankscope.models.ported.register import install
 
 DECODED = torch.tensor([[0, 33, 44], [0, 55, 66]])
 

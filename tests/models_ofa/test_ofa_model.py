@@ -157,7 +157,7 @@ def test_every_parameter_of_reading_and_writing_gets_a_gradient(model, asked, ch
 
 
 def test_checkpointing_changes_no_gradient(folder, asked) -> None:
-    from rankscope.models import ofa
+    from rankscope.models.ported import ofa
 
     grads = []
     for checkpointing in (False, True):

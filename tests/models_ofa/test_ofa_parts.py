@@ -15,10 +15,10 @@ from torch.nn import functional
 from torch.testing import assert_close
 
 from rankscope.errors import CheckpointError, DataError, UsageError
-from rankscope.models import ofa
-from rankscope.models.ofa.positions import code_places, grid_places, image_buckets, token_buckets
-from rankscope.models.ofa.processing import resolution_of
-from rankscope.models.ofa.resnet import DropPath, Stem
+from rankscope.models.ported import ofa
+from rankscope.models.ported.ofa.positions import code_places, grid_places, image_buckets, token_buckets
+from rankscope.models.ported.ofa.processing import resolution_of
+from rankscope.models.ported.ofa.resnet import DropPath, Stem
 
 
 def naive_stem(weights: dict[str, torch.Tensor], x: torch.Tensor, blocks: tuple[int, ...]) -> torch.Tensor:

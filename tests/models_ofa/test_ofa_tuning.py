@@ -9,8 +9,8 @@ from tiny_vinvl import checkpointed
 from torch.testing import assert_close
 
 from rankscope.errors import UsageError
-from rankscope.models import ofa
-from rankscope.models.prefix_live import attach_prefix, detach_prefix, new_prefix
+from rankscope.models.ported import ofa
+from rankscope.models.tunings.prefix_live import attach_prefix, detach_prefix, new_prefix
 
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
 """PEFT asks transformers by a name that transformers is about to drop."""

@@ -7,8 +7,8 @@ import torch
 import transformers
 
 from rankscope.errors import DataError, UsageError
-from rankscope.models import vinvl
-from rankscope.models.vinvl.encoding import Lengths
+from rankscope.models.ported import vinvl
+from rankscope.models.ported.vinvl.encoding import Lengths
 
 SHORT = Lengths(text=12, caption=8, regions=3)
 

@@ -8,7 +8,7 @@ from tiny_vinvl import save_published
 from torch.testing import assert_close
 
 from rankscope.errors import NonFinite, UsageError
-from rankscope.models import vinvl
+from rankscope.models.ported import vinvl
 
 MASK, CLS, SEP = 4, 2, 3
 

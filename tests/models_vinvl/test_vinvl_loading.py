@@ -16,8 +16,8 @@ from tiny_vinvl import LABELS, WORDS, save_published
 from torch.testing import assert_close
 
 from rankscope.errors import CheckpointError
-from rankscope.models import vinvl
-from rankscope.models.ported import install
+from rankscope.models.ported import vinvl
+from rankscope.models.ported.register import install
 
 
 class Bomb:
@@ -53,10 +53,10 @@ def test_auto_classes_know_the_folder_once_registered(captioning, vqa) -> None:
 def test_the_hook_is_light_and_reaches_the_auto_classes(captioning) -> None:
     code = f"""
 import sys
-from rankscope.models.ported import install
+from rankscope.models.ported.register import install
 install(); install()
 assert not {{"torch", "transformers"}} & set(sys.modules), "importing rankscope must not import torch"
-from rankscope.models.vinvl import VinVLForImageCaptioning  # the tables are imported while this is half imported
+from rankscope.models.ported.vinvl import VinVLForImageCaptioning  # the tables are imported while this is half imported
 from transformers import AutoConfig, AutoModelForMaskedLM
 assert AutoConfig.from_pretrained({str(captioning)!r}).model_type == "vinvl"
 print(type(AutoModelForMaskedLM.from_pretrained({str(captioning)!r})).__name__)

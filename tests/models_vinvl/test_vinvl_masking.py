@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from rankscope.errors import UsageError
-from rankscope.models import vinvl
+from rankscope.models.ported import vinvl
 
 MASK, WORDS = 4, 15
 

@@ -8,8 +8,8 @@ from tiny_vinvl import checkpointed
 from torch.testing import assert_close
 
 from rankscope.errors import UsageError
-from rankscope.models import vinvl
-from rankscope.models.vinvl.captioning import CaptioningLoss
+from rankscope.models.ported import vinvl
+from rankscope.models.ported.vinvl.captioning import CaptioningLoss
 
 
 def one(scene, row: int, words: list[int], regions: int):

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from rankscope.models import vinvl
-from rankscope.models.vinvl.attention import caption_visibility
+from rankscope.models.ported import vinvl
+from rankscope.models.ported.vinvl.attention import caption_visibility
 
 TOLERANCE = {"rtol": 0.0, "atol": 1e-4}
 

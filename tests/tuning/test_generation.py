@@ -15,10 +15,10 @@ from transformers import Trainer, TrainerCallback, TrainingArguments
 from tuning_data import examples
 
 from rankscope.errors import DataError, NonFinite, OutputExists, StoreCorrupt, UnknownName, UsageError
+from rankscope.models.inputs.reader import reader
 from rankscope.models.load import load_model
-from rankscope.models.prefix_live import attach_prefix, new_prefix
-from rankscope.models.reader import reader
 from rankscope.models.stacks import sites
+from rankscope.models.tunings.prefix_live import attach_prefix, new_prefix
 from rankscope.scores.scoring import score
 from rankscope.tuning import SpectrumCallback, generate, read_spectra, train
 from rankscope.tuning.generation import continuations, prompt_inputs, prompt_reader

@@ -16,10 +16,10 @@ from torch import Tensor, nn
 from torch.testing import assert_close
 
 from rankscope.errors import CheckpointError, UnknownName, UsageError
-from rankscope.models.prefix import Encoder, Prefix, Shape, effective_rows
-from rankscope.models.prefix_files import cached_stack, load_prefix, save_prefix
-from rankscope.models.prefix_live import attach_prefix, detach_prefix, new_prefix, prefix_of
 from rankscope.models.stacks import stacks
+from rankscope.models.tunings.prefix import Encoder, Prefix, Shape, effective_rows
+from rankscope.models.tunings.prefix_files import cached_stack, load_prefix, save_prefix
+from rankscope.models.tunings.prefix_live import attach_prefix, detach_prefix, new_prefix, prefix_of
 from rankscope.tuning.trainer import save_memory
 
 ROWS = 5

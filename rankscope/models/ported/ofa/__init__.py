@@ -1,0 +1,54 @@
+"""OFA: one encoder and decoder for images and text, with patches from a ResNet stem.
+
+Origin. Written afresh from the papers — Wang et al., "OFA: Unifying Architectures, Tasks, and Modalities Through a
+Simple Sequence-to-Sequence Learning Framework", ICML 2022; Lewis et al., "BART", ACL 2020; Shleifer et al.,
+"NormFormer", 2021 (head scaling, norms inside the blocks); Ke et al., "Rethinking Positional Encoding in Language
+Pre-training" (TUPE: positions apart from words), ICLR 2021; Dai et al., "CoAtNet", NeurIPS 2021 (relative positions of
+patches); He et al., "Deep Residual Learning", CVPR 2016 — and from the layout of the published weights: keys and shapes
+of ``pytorch_model.bin``, fields of ``config.json``. No line is taken from the authors' repository; what only their
+implementation decides (which states are zeroed, the order of the sums) was settled on the reference outputs, to which
+``tests/models_ofa`` holds the port.
+
+Layout of a folder: ``config.json`` (``model_type: ofa``), ``vocab.json``, ``merges.txt``, ``pytorch_model.bin``. A
+fairseq ``.pt`` is read through :mod:`rankscope.models.ported.ofa.fairseq`.
+
+Not ported: generation of images (``code_masks``; its weights are kept), two images at once, sampling of patches.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+_HOMES = {
+    "OFAConfig": "configuration",
+    "OFAModel": "model",
+    "OFATokenizer": "tokenization",
+    "OFAImageProcessor": "processing",
+    "OFAProcessor": "processing",
+    "CAPTION_PROMPT": "prompts",
+    "vqa_prompt": "prompts",
+    "load": "loading",
+    "load_fairseq": "fairseq",
+    "register": "loading",
+}
+
+__all__ = [
+    "CAPTION_PROMPT",
+    "OFAConfig",
+    "OFAImageProcessor",
+    "OFAModel",
+    "OFAProcessor",
+    "OFATokenizer",
+    "load",
+    "load_fairseq",
+    "register",
+    "vqa_prompt",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """The public names, imported when first asked for."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)

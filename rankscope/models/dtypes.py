@@ -1,4 +1,4 @@
-"""In which precision a model computes."""
+"""The precision in which a model computes."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from rankscope.errors import UsageError
 from rankscope.models.tunings.prefix_live import prefix_of
 
 PRECISIONS = ("float32", "bfloat16", "float16", "float64")
-"""In which a model can be run."""
+"""The dtypes in which a model can be run."""
 
 
 def precision(dtype: torch.dtype | str | None) -> torch.dtype | Literal["auto"]:
-    """The dtype that is meant, by itself or by its name; ``auto``, the checkpoint's own, where nothing is given.
+    """A dtype, given as such or by its name; ``auto``, the checkpoint's own, for None.
 
     Raises:
         UsageError: if a model cannot be run in it.
@@ -36,8 +36,8 @@ def precision(dtype: torch.dtype | str | None) -> torch.dtype | Literal["auto"]:
 def features_dtype(model: nn.Module) -> torch.dtype:
     """The dtype that holds the hidden states of every block.
 
-    Some float16 models keep a part of each block in float32 (T5's last map), and what such a part returns may be beyond
-    float16. What tunings hold does not enter: PEFT keeps it in float32 and casts what it computes to the base's dtype.
+    Some float16 models keep a part of each block in float32 (T5's last map), and what such a part returns may overflow
+    float16. Tunings do not count: PEFT keeps them in float32 and casts what they compute to the base's dtype.
     """
     return reduce(torch.promote_types, _weights(model), next(iter(_weights(model)), torch.float32))
 

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-import logging
 import pickle
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,15 +15,14 @@ from safetensors import SafetensorError
 from torch import nn
 from transformers import AutoConfig, PreTrainedModel
 from transformers.models.auto import modeling_auto
-from transformers.utils import logging as transformers_logging
 
 from rankscope.checkpoint import Checkpoint
 from rankscope.devices import check_spread, where
 from rankscope.errors import CheckpointError, MissingTool, UnsafeError, UsageError
 from rankscope.models.dtypes import precision
-from rankscope.models.ported import register as ported
-from rankscope.models.ported.ofa.loading import check_vocabulary as check_ofa
-from rankscope.models.ported.vinvl.loading import check_vocabulary as check_vinvl
+from rankscope.models.families import FAMILIES, UNKNOWN
+from rankscope.models.quiet import quiet
+from rankscope.models.register import register
 from rankscope.models.tunings.attach import attach
 
 _AUTOS = (
@@ -44,8 +41,6 @@ _AUTOS = (
 """Where a class is looked for when the configuration names none, or one that the weights do not fit; in this order."""
 _COMPUTED = re.compile(r"(^|\.)(position_ids|inv_freq|masked_bias|num_batches_tracked)$")
 """Tensors that older versions wrote beside the weights and every version computes itself."""
-_VOCABULARIES = {"ofa": check_ofa, "vinvl": check_vinvl}
-"""What sees that a family's words are as many as its embeddings, by ``model_type``."""
 _FAULTS = ("missing_keys", "unexpected_keys", "mismatched_keys")
 
 
@@ -119,7 +114,7 @@ def load_base(folder: Path, *, trust_remote_code: bool = False, **options: Any) 
         UnsafeError: if it needs code that was not trusted.
         MissingTool: if its weights are quantised in a way that a package not installed here reads.
     """
-    ported.install()
+    register()
     config = read_config(folder, trust_remote_code=trust_remote_code)
     first: dict[str, list[str]] = {}
     named = getattr(config, "architectures", None) or ()
@@ -127,7 +122,7 @@ def load_base(folder: Path, *, trust_remote_code: bool = False, **options: Any) 
         model, faults = _try(cls, folder, config, trust_remote_code=trust_remote_code, **options)
         if not faults:
             _check_finite(model, folder)
-            if check := _VOCABULARIES.get(config.model_type):
+            if check := FAMILIES.get(config.model_type, UNKNOWN).check_vocabulary:
                 check(folder, config.to_dict())
             return model
         first = first or {cls.__name__: faults}
@@ -243,17 +238,3 @@ def _check_finite(model: nn.Module, folder: Path) -> None:
             f"{len(bad)} tensors of {folder} hold NaN or infinite numbers ({', '.join(bad[:4])}): the file is damaged, or "
             "its training diverged"
         )
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Within the block transformers draws no progress bar and logs no table: what it would tell is checked and raised."""
-    verbosity, bars = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
-    transformers_logging.set_verbosity(logging.CRITICAL)
-    transformers_logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        transformers_logging.set_verbosity(verbosity)
-        if bars:
-            transformers_logging.enable_progress_bar()

@@ -111,7 +111,7 @@ def test_ofa_reads_patches_and_words(tmp_path: Path) -> None:
     assert set(words(batch, "decoder")[1:]) == {"answer"}
     assert batch.inputs["decoder_input_ids"][0, :2].tolist().count(model.config.bos_token_id) == 1
     agree(model, read, [Example("d", " the image"), Example("e", " what does it")])
-    with pytest.raises(DataError, match="some have none; read them apart"):
+    with pytest.raises(DataError, match="some have none; read them separately"):
         read.read([examples[0], Example("d", " the image")])
     with pytest.raises(DataError, match="'f' has neither an image nor a text"):
         read.encode(Example("f", "", targets=("the image",)))

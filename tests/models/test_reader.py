@@ -18,16 +18,17 @@ from torch import nn
 from rankscope.data.probes import Example
 from rankscope.errors import CheckpointError, DataError, UsageError
 from rankscope.features import ROLES
-from rankscope.models.inputs.reader import Batch, Reader, padded, reader
+from rankscope.models.inputs.reader import Reader, padded, reader
 from rankscope.models.load import load_model
 from rankscope.models.stacks import sites
 from rankscope.models.tunings.prefix_live import attach_prefix, new_prefix
+from rankscope.reading.forward import ModelBatch
 
 TEXT = "three is left of seven"
 WHOLE = Example("whole", TEXT, tiny.picture(5), ("two digits", "five", "five"))
 
 
-def roles(batch: Batch, stack: str, place: int = 0) -> list[str]:
+def roles(batch: ModelBatch, stack: str, place: int = 0) -> list[str]:
     """The roles of a sample's real columns, runs of one role as one word with its length."""
     grid = batch.grids[stack]
     runs: list[tuple[str, int]] = []
@@ -142,7 +143,7 @@ def test_padding_on_the_left_is_refused_where_no_text_is_read(folder: Callable[.
 
 def test_padding_on_the_left_after_a_prompt_is_refused(folder: Callable[..., Path]) -> None:
     model = load_model(folder("gpt2", "prompt"))
-    with pytest.raises(UsageError, match=r"a prompt with padding on the left.*pad right"):
+    with pytest.raises(UsageError, match=r"padding would follow the prompt.*pad right"):
         reader(model, folder("gpt2"), padding_side="left")
 
 
@@ -176,7 +177,7 @@ def test_a_text_that_does_not_fit_the_positions_is_refused(folder: Callable[...,
     called(model, read.read([fits]))
     told = r"takes \d+ positions in decoder.*the model has 128"
     with pytest.raises(
-        DataError, match=told if room == 128 else r"5 of them of the prefix or prompt.*the model has 128"
+        DataError, match=told if room == 128 else r"5 of them for the prefix or prompt.*the model has 128"
     ):
         read.encode(Example("long", "seven of " * room))
 
@@ -261,7 +262,7 @@ def test_a_placeholder_without_an_embedding_is_named(folder: Callable[..., Path]
     old = Path(shutil.copytree(folder("blip2-opt"), tmp_path / "old"))
     told = json.loads((old / "config.json").read_text())
     (old / "config.json").write_text(json.dumps(told | {"image_token_index": 10**6}))
-    with pytest.raises(CheckpointError, match=r"the placeholder of the image is token 1000000, and the model has \d+"):
+    with pytest.raises(CheckpointError, match=r"the image.s placeholder is token 1000000, and the model has \d+"):
         opened(old)
 
 
@@ -300,7 +301,7 @@ def test_padding_fills_one_side() -> None:
 
 
 def test_an_empty_batch_is_refused(folder: Callable[..., Path]) -> None:
-    with pytest.raises(UsageError, match="an empty batch has no inputs"):
+    with pytest.raises(UsageError, match="a batch needs at least one sample"):
         opened(folder("gpt2"))[1].collate([])
 
 

@@ -16,11 +16,10 @@ from tapped import recorded
 from torch import Tensor, nn
 
 from rankscope.errors import UnknownName
-from rankscope.models import structure
 from rankscope.models.families import FAMILIES
+from rankscope.models.inputs.encode import patch_roles
 from rankscope.models.load import load_model
-from rankscope.models.patches import patch_roles
-from rankscope.models.stacks import sites, stacks, tap, taps, unwrapped
+from rankscope.models.stacks import search, sites, stacks, tap, taps, unwrapped
 from rankscope.sites import Site, describe
 
 SMALL = {"vocab_size": 60, "hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 3, "num_attention_heads": 2}
@@ -114,7 +113,7 @@ def test_half_of_them_are_found_by_structure() -> None:
 def test_structure_alone_finds_what_the_table_tells(folder: Callable[..., Path], name: str) -> None:
     model = load_model(folder(name))
     table = {s.name: s for s in stacks(model).values() if s.blocks}
-    found = {s.name: s for s in structure.search(model)}
+    found = {s.name: s for s in search(model)}
     assert found.keys() == table.keys()
     for key, stack in found.items():
         assert stack.blocks == table[key].blocks

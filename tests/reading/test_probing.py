@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from rankscope.reading.forward import Inputs, read
+from rankscope.reading.forward import ModelBatch, read
 from rankscope.reading.probing import Parts, probe
 from rankscope.sites import Site
 
@@ -72,7 +72,7 @@ def test_features_are_where_the_part_that_made_them_puts_them() -> None:
 def test_channels_of_a_convolution_are_the_features_of_its_places() -> None:
     net = nn.Sequential(nn.Conv2d(3, 5, 3)).eval()
     x = torch.randn(2, 3, 6, 6)
-    found = read(net, parts(net, x).taps, Inputs({"input": x}, {}), kind="tokens")
+    found = read(net, parts(net, x).taps, ModelBatch({"input": x}, {}), kind="tokens")
     torch.testing.assert_close(found.features[Site("0", "output")], net(x).movedim(1, -1).reshape(-1, 5))
 
 

@@ -502,7 +502,7 @@ def test_mixed_precision_trains_on_a_cpu(base: Callable[[str], Path], tmp_path: 
 def test_the_prefix_counts_in_the_positions(base: Callable[[str], Path], tmp_path: Path) -> None:
     data = [Example("a", text="five " * 24)]
     train(base("gpt2"), method="lora", data=data, out=tmp_path / "fits", steps=1, **SMALL)
-    with pytest.raises(DataError, match="of them of the prefix"):
+    with pytest.raises(DataError, match="of them for the prefix"):
         train(base("gpt2"), method="prefix", data=data, out=tmp_path / "o", steps=1, **{**SMALL, "prefix_length": 120})
 
 

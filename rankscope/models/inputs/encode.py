@@ -5,22 +5,25 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 from transformers import AutoImageProcessor, AutoProcessor, AutoTokenizer
 
-from rankscope.checkpoint import processor_folder
 from rankscope.data.probes import Example
 from rankscope.errors import CheckpointError, DataError
 from rankscope.features import ANSWER, IMAGE, QUERY, SPECIAL, TEXT
-from rankscope.models.load import quiet
-from rankscope.models.patches import patch_roles
-from rankscope.models.stacks import Stack, stacks, unwrapped
+from rankscope.models.quiet import quiet
+
+if TYPE_CHECKING:
+    from rankscope.models.family import Family
+    from rankscope.models.stacks import Stack
 
 _VOCABULARIES = ("tokenizer.json", "vocab.json", "vocab.txt", "merges.txt", "*.model", "*.tiktoken", "*.spm")
 """Files of which a tokenizer has at least one; without them transformers makes one that knows no word."""
+ABSENT = 255
+"""The role of a column that is in the model and stands for nothing."""
 
 
 def open_processor(folder: Path, *, text: bool, image: bool, trust_remote_code: bool = False) -> Any:
@@ -29,7 +32,9 @@ def open_processor(folder: Path, *, text: bool, image: bool, trust_remote_code: 
     Raises:
         CheckpointError: if it is not in the folder, or cannot be read.
     """
-    auto = AutoProcessor if text and image else AutoTokenizer if text else AutoImageProcessor
+    what, auto = "tokenizer", AutoTokenizer
+    if image:
+        what, auto = ("processor", AutoProcessor) if text else ("image processor", AutoImageProcessor)
     if text and not any(True for pattern in _VOCABULARIES for _ in folder.glob(pattern)):
         raise CheckpointError(
             f"{folder} has no tokenizer: none of {', '.join(_VOCABULARIES)}; save it there with tokenizer.save_pretrained, or "
@@ -39,39 +44,34 @@ def open_processor(folder: Path, *, text: bool, image: bool, trust_remote_code: 
         with quiet():
             return auto.from_pretrained(folder, trust_remote_code=trust_remote_code, local_files_only=True)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, ImportError) as error:
-        what = {AutoProcessor: "processor", AutoTokenizer: "tokenizer", AutoImageProcessor: "image processor"}[auto]
-        told = " ".join(str(error).split())[:300]
+        reason = " ".join(str(error).split())[:300]
         raise CheckpointError(
-            f"{folder} has no {what} that can be read ({told}); save it there with processor.save_pretrained"
+            f"{folder} has no {what} that can be read ({reason}); save it there with processor.save_pretrained"
         ) from error
 
 
-ABSENT = 255
-"""The role of a column that is in the model and stands for nothing."""
-
-
 @dataclass(frozen=True)
-class Sample:
+class Encoding:
     """One example as tensors, without padding and without a batch dimension."""
 
-    inputs: dict[str, Tensor]
+    id: str
+    """The example's id."""
+    inputs: Mapping[str, Tensor]
     """What the model takes."""
-    roles: dict[str, Tensor]
-    """For each stack ``(t,)`` uint8, the role of each of its columns."""
+    roles: Mapping[str, Tensor]
+    """For each stack ``(t,)`` uint8, the role of each of its columns; without the rows that a prompt adds."""
     parts: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     """For a stack or an input whose columns are several sequences, each padded by itself: their lengths."""
+
+    @property
+    def length(self) -> int:
+        """The number of columns of its longest stack."""
+        return max(len(role) for role in self.roles.values())
 
 
 @dataclass(frozen=True)
 class Inputs:
-    """How the samples of one model are made."""
-
-    reads_images: ClassVar[bool] = False
-    """Whether images are read although no stack has patches of its own."""
-    reads_regions: ClassVar[bool] = False
-    """Whether features of image regions are read instead of pixels."""
-    packed: ClassVar[frozenset[str]] = frozenset()
-    """Inputs whose rows are those of all samples, one after another, without a batch dimension."""
+    """How the examples of one model become tensors."""
 
     processor: Any
     """The checkpoint's tokenizer, image processor or processor."""
@@ -79,6 +79,8 @@ class Inputs:
     """The base model's configuration."""
     stacks: dict[str, Stack]
     """Its stacks."""
+    family: Family
+    """What is known of its type."""
     answers: bool = True
     """Whether a decoder-only model reads the target after the text."""
     chat: bool = False
@@ -87,48 +89,29 @@ class Inputs:
     """Whether the model has a ``generate``."""
 
     @classmethod
-    def of(
-        cls,
-        model: nn.Module,
-        checkpoint: Any,
-        *,
-        answers: bool = True,
-        chat: bool = False,
-        trust_remote_code: bool = False,
-    ) -> Inputs:
-        """The inputs of a model, with what lies in its checkpoint or in a folder of its own.
+    def open(cls, folder: Path, *, text: bool, image: bool, trust_remote_code: bool = False) -> Any:
+        """The processor in a checkpoint's folder; see :func:`open_processor`."""
+        return open_processor(folder, text=text, image=image, trust_remote_code=trust_remote_code)
 
-        Raises:
-            CheckpointError: if there is no tokenizer or processor, or it has no chat template and one is asked for.
+    def complete(self, base: nn.Module) -> None:
+        """Take from the model what the files of an older checkpoint leave out; here nothing.
+
+        Args:
+            base: the base model.
         """
-        there = stacks(model)
-        columns = {stack.columns for stack in there.values()}
-        folder = processor_folder(checkpoint)
-        processor = cls.open(
-            folder,
-            text="text" in columns,
-            image="patches" in columns or cls.reads_images,
-            trust_remote_code=trust_remote_code,
-        )
-        if chat and not any(
-            getattr(p, "chat_template", None) for p in (processor, getattr(processor, "tokenizer", None))
-        ):
-            raise CheckpointError(f"{folder} has no chat template; read the texts as they are, or save one there")
-        base = unwrapped(model)
-        return cls(processor, base.config, there, answers, chat, hasattr(base, "generate"))
-
-    @classmethod
-    def open(cls, folder: Path, **options: Any) -> Any:
-        """What makes the tensors, from a checkpoint's folder; see :func:`open_processor`."""
-        return open_processor(folder, **options)
 
     @property
     def sees(self) -> bool:
         """Whether images are read, as pixels or as regions."""
-        return self.reads_images or self.reads_regions or bool(self._with("patches"))
+        return self.family.reads_images or self.reads_regions or bool(self._with("patches"))
+
+    @property
+    def reads_regions(self) -> bool:
+        """Whether features of image regions are read instead of pixels."""
+        return self.family.reads_regions
 
     def lacks(self, example: Example) -> str:
-        """What of the image an example lacks for this model: ``an image``, ``regions``, or nothing."""
+        """What an example lacks of its image for this model: ``an image``, ``regions``, or nothing."""
         if self.reads_regions:
             return "" if example.regions is not None else "regions"
         needed = self._with("patches") or self._with("projected")
@@ -142,10 +125,8 @@ class Inputs:
     @property
     def pad(self) -> int:
         """What tokens are padded with; it is always masked."""
-        return next(
-            (i for i in (getattr(self.tokenizer, n, None) for n in ("pad_token_id", "eos_token_id")) if i is not None),
-            0,
-        )
+        found = (getattr(self.tokenizer, name, None) for name in ("pad_token_id", "eos_token_id"))
+        return next((token for token in found if token is not None), 0)
 
     @property
     def image_token(self) -> int | None:
@@ -161,14 +142,13 @@ class Inputs:
             return 1
         return len(self._tokens(example.text)) + len(self._tokens(example.target))
 
-    def encode(self, example: Example) -> Sample:
+    def encode(self, example: Example) -> Encoding:
         """An example as the model takes it, and the role of each column.
 
         Raises:
             DataError: if it lacks what the model reads.
         """
-        inputs, roles = dict[str, Tensor](), dict[str, Tensor]()
-        answer = 0
+        inputs, answer = dict[str, Tensor](), 0
         if self._with("text"):
             text, answer = self._text(example)
             inputs |= self._processed(example, text)
@@ -176,9 +156,8 @@ class Inputs:
             inputs |= self._arrays(self.processor(images=example.open_image(), return_tensors="pt"))
         if self._with("target"):
             inputs |= self._target(example)
-        for name, stack in self.stacks.items():
-            roles[name] = self._roles(stack, inputs, example, answer)
-        return Sample(inputs, roles)
+        roles = {name: self._roles(stack, inputs, example, answer) for name, stack in self.stacks.items()}
+        return Encoding(example.id, inputs, roles)
 
     def _text(self, example: Example) -> tuple[str, int]:
         """What the text stack reads, and how many of its last tokens are the answer."""
@@ -188,11 +167,10 @@ class Inputs:
             return prompt or ("" if decodes or self._with("target") else example.target), 0
         gap = " " if prompt and not prompt[-1].isspace() else ""
         joined = f"{prompt}{gap}{example.target}"
+        # A tokenizer may merge the end of the prompt with what follows: the answer begins at the first token that differs.
         before, after = self._tokens(prompt), self._tokens(joined)
-        same = next(
-            (i for i, (x, y) in enumerate(zip(before, after, strict=False)) if x != y), min(len(before), len(after))
-        )
-        return joined, len(after) - same
+        differs = (i for i, (x, y) in enumerate(zip(before, after, strict=False)) if x != y)
+        return joined, len(after) - next(differs, min(len(before), len(after)))
 
     def _prompt(self, example: Example) -> str:
         if not self.chat:
@@ -209,20 +187,21 @@ class Inputs:
         return self.tokenizer(text, add_special_tokens=False)["input_ids"]
 
     def _processed(self, example: Example, text: str) -> dict[str, Tensor]:
+        """The tensors of the text and, where the model has them, of the image."""
         options: dict[str, Any] = {"add_special_tokens": False} if self.chat else {}
         if not self._with("patches") and not self._with("projected"):
             return self._arrays(self.tokenizer(text, return_tensors="pt", **options))
-        token = getattr(self.processor, "image_token", None)
-        if token and self._with("projected") and token not in text:
+        text, token = text or self.family.caption_prompt, getattr(self.processor, "image_token", None)
+        if token and self._with("projected") and token not in text and not self.family.places_images:
             text = f"{token}\n{text}"
         return self._arrays(self.processor(images=example.open_image(), text=text, return_tensors="pt", **options))
 
     def _arrays(self, produced: Any) -> dict[str, Tensor]:
         """The tensors without a batch dimension; segment numbers are left out where there is one segment."""
         tensors = {name: value[0] for name, value in produced.items() if isinstance(value, Tensor)}
-        for name in ("token_type_ids", "mm_token_type_ids"):
-            if name in tensors and (name == "mm_token_type_ids" or not tensors[name].any()):
-                del tensors[name]
+        tensors.pop("mm_token_type_ids", None)
+        if "token_type_ids" in tensors and not tensors["token_type_ids"].any():
+            del tensors["token_type_ids"]
         for name in ("input_ids", "attention_mask"):
             if name in tensors:
                 tensors[name] = tensors[name].long()
@@ -259,10 +238,13 @@ class Inputs:
             read = inputs.get("qformer_input_ids")
             return queries if read is None else torch.cat([queries, self._token_roles(read, TEXT, 0)])
         if stack.columns == "patches":
-            return patch_roles(stack, inputs["pixel_values"])
+            pixels = inputs["pixel_values"]
+            # Packed pixels have a row for each patch.
+            packed = "pixel_values" in self.family.packed
+            return torch.full((len(pixels),), IMAGE, dtype=torch.uint8) if packed else patch_roles(stack, pixels)
         if stack.columns == "projected":
             placed = inputs["input_ids"].tolist().count(self.image_token)
-            if placed > 1:  # a processor that puts as many placeholders as there are rows
+            if placed > 1:  # the processor puts as many placeholders as there are rows
                 return torch.full((placed,), IMAGE, dtype=torch.uint8)
             roles = patch_roles(self._with("patches")[0], inputs["pixel_values"])
             keep = getattr(self.config, "vision_feature_select_strategy", "default") == "full"
@@ -273,12 +255,35 @@ class Inputs:
 
     def _token_roles(self, ids: Tensor, plain: int, answer: int) -> Tensor:
         """``(t,)`` roles of tokens; the last ``answer`` that are not special are the answer."""
-        special = torch.isin(ids, torch.tensor(self.tokenizer.all_special_ids, dtype=ids.dtype))
+        frame = self.tokenizer.convert_tokens_to_ids(list(self.family.image_frame))
+        special = torch.isin(ids, torch.tensor([*self.tokenizer.all_special_ids, *frame], dtype=ids.dtype))
         roles = torch.full(ids.shape, plain, dtype=torch.uint8)
         if answer:
             end = int((~special).nonzero()[-1]) + 1
             roles[end - answer : end] = ANSWER
         roles[special] = SPECIAL
+        # A placeholder stands for a part of the image, although tokenizers count it as special.
         if self.image_token is not None:
             roles[ids == self.image_token] = IMAGE
         return roles
+
+
+def patch_roles(stack: Stack, pixels: Tensor) -> Tensor:
+    """``(t,)`` roles of a vision tower's columns: class and register tokens are special, patches are image.
+
+    Args:
+        stack: the tower.
+        pixels: ``(c, h, w)``.
+    """
+    config = getattr(stack.owner, "config", None)
+    config = getattr(config, "vision_config", config)
+    size = getattr(config, "patch_size", None)
+    if pixels.ndim != 3 or size is None:
+        raise DataError(f"images of shape {tuple(pixels.shape)} have columns in {stack.name} that are not known here")
+    tall, wide = (size, size) if isinstance(size, int) else size
+    patches = (pixels.shape[-2] // tall) * (pixels.shape[-1] // wide)
+    parameters = () if stack.owner is None else stack.owner.named_parameters()
+    names = {name.rpartition(".")[2] for name, _ in parameters}
+    special = int(bool(names & {"class_embedding", "cls_token"})) + int("distillation_token" in names)
+    special += int(getattr(config, "num_register_tokens", 0) or 0)
+    return torch.tensor([SPECIAL] * special + [IMAGE] * patches, dtype=torch.uint8)

@@ -1,36 +1,37 @@
-"""Reading: examples to what a model takes, and what each column of every stack is.
+"""Reading: examples to batches that a model takes, and what each column of every stack is.
 
-A sample is encoded alone, without padding, and padded only when samples are put into a batch: so what it is does not
-depend on what stands beside it. Padding is on the right unless the left is asked for, where positions are handed over.
+A sample is encoded alone, without padding, and padded only when samples are put into a batch, so that it does not depend
+on its neighbours. Padding is on the right unless the left is asked for; then positions are passed to the model.
 
-What the parts of an :class:`~rankscope.data.probes.Example` become:
+What becomes of the parts of an :class:`~rankscope.data.probes.Example`:
 
 - *decoder-only* models read the text and then the target (the most frequent one), whose tokens have the role ``answer``;
-- *encoders* read the text, or the target where there is no text (a caption);
+- *encoders* read the text, or the target if there is no text (a caption);
 - *encoder–decoders* read the text in the encoder, and the target in the decoder, shifted by the start token; without a
   target the decoder reads the text itself, as BART does, with the role ``text``;
-- *images* go through the checkpoint's image processor; in the text they are the placeholders that its processor puts.
+- *images* go through the checkpoint's image processor; in the text they are placeholders.
 
 No chat template is applied unless asked for.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
+from rankscope.checkpoint import processor_folder
 from rankscope.data.probes import Example
-from rankscope.errors import DataError, UsageError
+from rankscope.errors import CheckpointError, DataError, UsageError
 from rankscope.features import Grid
-from rankscope.models.inputs.encode import ABSENT, Inputs, Sample
-from rankscope.models.inputs.vlm import BlipInputs, FlorenceInputs, LlavaInputs, PaliGemmaInputs, QwenInputs
-from rankscope.models.limits import check_length, takes_positions, virtual_rows
-from rankscope.models.ported.inputs import OFAInputs, VinVLInputs
+from rankscope.models.families import family_of
+from rankscope.models.inputs.encode import ABSENT, Encoding, Inputs
+from rankscope.models.limits import check_length, prefix_rows, prompt_rows, takes_positions
+from rankscope.models.register import register
 from rankscope.models.stacks import Stack, stacks, unwrapped
+from rankscope.reading.forward import ModelBatch
 
 PADDED = {
     "input_ids": "pad",
@@ -45,53 +46,8 @@ PADDED = {
     "img_feats": 0,
 }
 """Inputs along the tokens of a sample, and what they are padded with."""
-
-
-INPUTS: dict[str, type[Inputs]] = {
-    "ofa": OFAInputs,
-    "vinvl": VinVLInputs,
-    "florence2": FlorenceInputs,
-    "llava": LlavaInputs,
-    "paligemma": PaliGemmaInputs,
-    **dict.fromkeys(("blip-2", "instructblip"), BlipInputs),
-    **dict.fromkeys(("qwen2_vl", "qwen2_5_vl"), QwenInputs),
-}
-"""Families with inputs of their own, by ``model_type``."""
-
-
-@dataclass(frozen=True)
-class Encoding:
-    """One sample, without padding."""
-
-    id: str
-    """The example's id."""
-    inputs: Mapping[str, Tensor]
-    """What the model takes, without a batch dimension."""
-    roles: Mapping[str, Tensor]
-    """For each stack ``(t,)`` uint8, the role of each of its columns; without rows that a prompt adds."""
-    parts: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
-    """For a stack or an input whose columns are several sequences, each padded by itself: their lengths."""
-
-    @property
-    def length(self) -> int:
-        """The columns of its longest stack."""
-        return max(len(role) for role in self.roles.values())
-
-
-@dataclass(frozen=True)
-class Batch:
-    """Samples put together."""
-
-    ids: tuple[str, ...]
-    """The examples' ids."""
-    inputs: dict[str, Tensor]
-    """What the model takes: ``model(**batch.inputs)``."""
-    grids: dict[str, Grid]
-    """For each stack what each column of its hidden states is, rows that a prompt adds included."""
-
-    def to(self, device: torch.device | str) -> Batch:
-        """The same batch with its inputs on a device; grids stay where they are."""
-        return Batch(self.ids, {name: tensor.to(device) for name, tensor in self.inputs.items()}, self.grids)
+_OF_THE_TEXT = ("input_ids", "attention_mask", "token_type_ids", "mm_token_type_ids")
+"""Those that are padded on the side that was asked for; all others are padded on the right."""
 
 
 class Reader:
@@ -100,7 +56,7 @@ class Reader:
     Args:
         model: the tuned model, wrapped or not.
         inputs: how a sample is made into tensors.
-        padding_side: the side on which short samples are filled up.
+        padding_side: the side on which short samples are padded.
 
     Raises:
         UsageError: if padding on the left cannot be right for this model.
@@ -111,18 +67,18 @@ class Reader:
         self.stacks: dict[str, Stack] = stacks(model)
         self.padding_side = padding_side
         self.dtype: torch.dtype = getattr(unwrapped(model), "dtype", torch.float32)
-        self.virtual = virtual_rows(model)
+        self.virtual = prompt_rows(model)
         """Rows that a prompt puts before the text."""
+        self.prefix = prefix_rows(model)
+        """Rows that a prefix puts into the cache of each stack."""
         self.positions = padding_side == "left" and takes_positions(model, self.stacks)
-        self.prefix = virtual_rows(model, prefix=True)
-        """Rows that a prefix holds, for each stack."""
         if padding_side == "left" and not any(stack.columns == "text" for stack in self.stacks.values()):
             raise UsageError(
-                f"a {type(unwrapped(model)).__name__} reads no text, so that nothing is padded on the left"
+                f"a {type(unwrapped(model)).__name__} reads no text, so there is nothing to pad on the left"
             )
         if padding_side == "left" and self.virtual:
             raise UsageError(
-                "a prompt with padding on the left would be followed by padding, and PEFT drops the positions; pad right"
+                "on the left, padding would follow the prompt, and PEFT drops the positions that would correct it; pad right"
             )
 
     def length(self, example: Example) -> int:
@@ -135,38 +91,38 @@ class Reader:
         Raises:
             DataError: if it lacks what the model reads, or does not fit its positions (prefix and prompt count).
         """
-        sample = self.inputs.encode(example)
-        missing = [name for name in self.stacks if name not in sample.roles]
+        made = self.inputs.encode(example)
+        missing = [name for name in self.stacks if name not in made.roles]
         assert not missing, f"no columns for {missing}"
         for name, stack in self.stacks.items():
             added = (self.virtual if stack.columns == "text" else 0) + self.prefix.get(name, 0)
-            check_length(example.id, stack, _tokens(stack, sample), added)
-        return Encoding(example.id, sample.inputs, sample.roles, sample.parts)
+            check_length(example.id, stack, _tokens(stack, made), added)
+        return made
 
-    def collate(self, encodings: Sequence[Encoding]) -> Batch:
-        """Samples in one batch, filled up to the longest of them.
+    def collate(self, encodings: Sequence[Encoding]) -> ModelBatch:
+        """Samples in one batch, padded to the longest of them.
 
         Raises:
-            DataError: if images of different sizes stand together.
+            DataError: if some have images and others none, or images differ in size.
         """
         if not encodings:
-            raise UsageError("an empty batch has no inputs")
+            raise UsageError("a batch needs at least one sample")
         if any(e.inputs.keys() != encodings[0].inputs.keys() for e in encodings):
-            raise DataError("some samples of a batch have an image and some have none; read them apart")
+            raise DataError("some samples of the batch have an image and some have none; read them separately")
         inputs = {name: self._joined(name, encodings) for name in encodings[0].inputs}
         if self.positions:
-            mask = inputs["attention_mask"]
-            inputs["position_ids"] = (mask.cumsum(1) - 1).clamp(min=0)
+            # The first real token has position 0; what padding before it has does not matter.
+            inputs["position_ids"] = (inputs["attention_mask"].cumsum(1) - 1).clamp(min=0)
         grids = {name: self._grid(stack, encodings) for name, stack in self.stacks.items()}
-        return Batch(tuple(e.id for e in encodings), inputs, grids)
+        return ModelBatch(inputs, grids)
 
-    def read(self, examples: Sequence[Example]) -> Batch:
+    def read(self, examples: Sequence[Example]) -> ModelBatch:
         """Examples encoded and put in one batch."""
         return self.collate([self.encode(example) for example in examples])
 
     def _joined(self, name: str, encodings: Sequence[Encoding]) -> Tensor:
         parts = [e.inputs[name] for e in encodings]
-        if name in self.inputs.packed:
+        if name in self.inputs.family.packed:
             return self._cast(torch.cat(parts))
         if name in PADDED:
             fill = self.inputs.pad if PADDED[name] == "pad" else 0
@@ -183,11 +139,7 @@ class Reader:
         return tensor.to(self.dtype) if tensor.is_floating_point() else tensor
 
     def _side(self, name: str) -> str:
-        return (
-            self.padding_side
-            if name in ("input_ids", "attention_mask", "token_type_ids", "mm_token_type_ids")
-            else "right"
-        )
+        return self.padding_side if name in _OF_THE_TEXT else "right"
 
     def _grid(self, stack: Stack, encodings: Sequence[Encoding]) -> Grid:
         side = self.padding_side if stack.columns == "text" else "right"
@@ -199,23 +151,23 @@ class Reader:
         return Grid(role.masked_fill(~real, 0), real)
 
 
-def _tokens(stack: Stack, sample: Sample) -> int:
-    """The columns of a stack that take positions: its tokens."""
+def _tokens(stack: Stack, encoding: Encoding) -> int:
+    """The number of columns of a stack that take positions: its tokens."""
     names = {"text": "input_ids", "target": "decoder_input_ids"}
-    tokens = sample.inputs.get(names.get(stack.columns, ""))
-    return len(sample.roles[stack.name]) if tokens is None else len(tokens)
+    tokens = encoding.inputs.get(names.get(stack.columns, ""))
+    return len(encoding.roles[stack.name]) if tokens is None else len(tokens)
 
 
 def in_parts(rows: Sequence[Tensor], lengths: Sequence[tuple[int, ...] | None], fill: float, *, side: str) -> Tensor:
-    """``(b, t)`` from ``(t_i,)`` each; where a row is several sequences, each of them filled up by itself."""
+    """``(b, t)`` from ``(t_i,)`` each; a row of several sequences has each of them padded by itself."""
     if lengths[0] is None:
         return padded(rows, fill, side=side)
-    split = [row.split(list(given or ())) for row, given in zip(rows, lengths, strict=True)]
+    split = [row.split(list(own or ())) for row, own in zip(rows, lengths, strict=True)]
     return torch.cat([padded(part, fill, side=side) for part in zip(*split, strict=True)], 1)
 
 
 def padded(parts: Sequence[Tensor], fill: float, *, side: str = "right") -> Tensor:
-    """``(b, t, *)`` from ``(t_i, *)`` each, filled up on one side."""
+    """``(b, t, *)`` from ``(t_i, *)`` each, padded on one side."""
     longest = max(len(p) for p in parts)
     out = parts[0].new_full((len(parts), longest, *parts[0].shape[1:]), fill)
     for row, part in zip(out, parts, strict=True):
@@ -223,23 +175,59 @@ def padded(parts: Sequence[Tensor], fill: float, *, side: str = "right") -> Tens
     return out
 
 
-def reader(model: nn.Module, checkpoint: Any, **options: Any) -> Reader:
-    """The reader of a model, with the tokenizer or processor that lies in its checkpoint.
+def reader(
+    model: nn.Module,
+    checkpoint: Any,
+    *,
+    padding_side: Literal["right", "left"] = "right",
+    answers: bool = True,
+    chat: bool = False,
+    trust_remote_code: bool = False,
+) -> Reader:
+    """The reader of a model, with the tokenizer or processor in its checkpoint.
 
     Args:
         model: the tuned model.
         checkpoint: where it was loaded from: a :class:`~rankscope.checkpoint.Checkpoint`, what that can be read from, or the
             folder of a tokenizer or processor alone.
-        options: ``padding_side``; ``answers`` (whether a decoder-only model reads the target too, default yes); ``chat``
-            (whether the chat template is applied, default no); ``trust_remote_code``.
+        padding_side: the side on which short samples are padded.
+        answers: whether a decoder-only model reads the target too.
+        chat: whether the chat template is applied.
+        trust_remote_code: run the Python files that the checkpoint brings along.
 
     Raises:
-        CheckpointError: if there is no tokenizer or processor in it.
+        CheckpointError: if there is no tokenizer or processor in it, or no chat template and one is asked for.
+        UsageError: if padding on the left cannot be right for this model.
     """
-    side = options.pop("padding_side", "right")
-    return Reader(model, inputs_of(model).of(model, checkpoint, **options), padding_side=side)
+    register()
+    folder, family = processor_folder(checkpoint), family_of(unwrapped(model))
+    columns = {stack.columns for stack in stacks(model).values()}
+    processor = family.inputs.open(
+        folder,
+        text="text" in columns,
+        image="patches" in columns or family.reads_images,
+        trust_remote_code=trust_remote_code,
+    )
+    templates = (getattr(p, "chat_template", None) for p in (processor, getattr(processor, "tokenizer", None)))
+    if chat and not any(templates):
+        raise CheckpointError(f"{folder} has no chat template; read the texts as they are, or save one there")
+    return Reader(model, inputs_of(model, processor, answers=answers, chat=chat), padding_side=padding_side)
 
 
-def inputs_of(model: nn.Module) -> type[Inputs]:
-    """How the samples of a model are made: the kind of its family."""
-    return INPUTS.get(getattr(getattr(unwrapped(model), "config", None), "model_type", ""), Inputs)
+def inputs_of(model: nn.Module, processor: Any, *, answers: bool = True, chat: bool = False) -> Inputs:
+    """How a model's examples become tensors, with a processor that is open already.
+
+    Args:
+        model: the model, tuned or not.
+        processor: its tokenizer, image processor or processor.
+        answers: whether a decoder-only model reads the target too.
+        chat: whether the chat template is applied.
+
+    Raises:
+        CheckpointError: if the processor belongs to another model.
+    """
+    base: Any = unwrapped(model)
+    family = family_of(base)
+    made = family.inputs(processor, base.config, stacks(model), family, answers, chat, hasattr(base, "generate"))
+    made.complete(base)
+    return made

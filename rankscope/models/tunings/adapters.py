@@ -1,8 +1,7 @@
-"""An adapter's files: its configuration, its tensors, and what to say when they do not fit a base."""
+"""An adapter's files: its configuration, its tensors, and the errors when they do not fit a base."""
 
 from __future__ import annotations
 
-import pickle
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,21 +9,19 @@ from dataclasses import fields
 from pathlib import Path
 
 import peft
-import torch
 from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 
 from rankscope.checkpoint import Tuning
 from rankscope.checkpoint.files import ADAPTER_WEIGHTS, weight_files
-from rankscope.errors import CheckpointError, UnsafeError
+from rankscope.errors import CheckpointError
+from rankscope.models.tensor_files import read_tensors
 from rankscope.models.tunings.bottleneck import register_bottleneck
 
 _UNREAD = {
     **dict.fromkeys(
         ("multitask_prompt_tuning", "poly"),
-        "asks for a task beside every sample; a probe set tells of none, so it is not read",
+        "needs a task for every sample; a probe set has none, so it is not read",
     ),
     "xlora": "mixes adapters of other folders; give those, one at a time or as a list",
 }
@@ -64,27 +61,11 @@ def read_weights(folder: Path) -> dict[str, Tensor]:
         CheckpointError: if the file is damaged, or a tensor holds NaN or infinite numbers.
         UnsafeError: if it is a pickle of more than tensors.
     """
-    file = weight_files(folder, ADAPTER_WEIGHTS)[0]
-    try:
-        tensors = (
-            load_file(file)
-            if file.suffix == ".safetensors"
-            else torch.load(file, map_location="cpu", weights_only=True)
-        )
-    except pickle.UnpicklingError as error:
-        raise UnsafeError(
-            f"{file} is a pickle with more than tensors in it; it is not opened. Ask for safetensors"
-        ) from error
-    except (SafetensorError, RuntimeError, EOFError) as error:
-        raise CheckpointError(f"{file} cannot be read ({error}); copy it again") from error
-    bad = [name for name, tensor in tensors.items() if tensor.is_floating_point() and not torch.isfinite(tensor).all()]
-    if bad:
-        raise CheckpointError(f"{file}: {len(bad)} tensors hold NaN or infinite numbers ({', '.join(bad[:4])})")
-    return tensors
+    return read_tensors(weight_files(folder, ADAPTER_WEIGHTS)[0])
 
 
 def check_landed(tuning: Tuning, missing: list[str], unexpected: list[str]) -> None:
-    """See that an adapter's tensors are the ones that its layers wait for.
+    """Check that an adapter's tensors are those that its layers expect.
 
     Raises:
         CheckpointError: if some are missing or left over.
@@ -103,19 +84,19 @@ def check_landed(tuning: Tuning, missing: list[str], unexpected: list[str]) -> N
 
 @contextmanager
 def understood(tuning: Tuning) -> Iterator[None]:
-    """What PEFT raises inside the block, as an error that names the adapter."""
+    """Turns what PEFT raises inside the block into an error that names the adapter."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     except (ValueError, RuntimeError, KeyError, TypeError, AttributeError, NotImplementedError) as error:
-        told = " ".join(line.strip() for line in str(error).splitlines()[:3])[:300].rstrip(".")
+        reason = " ".join(line.strip() for line in str(error).splitlines()[:3])[:300].rstrip(".")
         raise CheckpointError(
-            f"the adapter {tuning.path} ({tuning.kind}) does not fit this base: {told}. It was made for another base, or its "
+            f"the adapter {tuning.path} ({tuning.kind}) does not fit this base: {reason}. It was made for another base, or its "
             "file is damaged"
         ) from error
 
 
 def parameters(tuning: Tuning) -> int:
-    """The numbers that an adapter holds."""
+    """How many numbers an adapter holds."""
     return sum(tensor.numel() for tensor in read_weights(tuning.path).values())

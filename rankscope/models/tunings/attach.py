@@ -1,4 +1,4 @@
-"""Tunings onto a base, strictly: every tensor of an adapter lands, none is left at its start, and something changes.
+"""Tunings onto a base, strictly: every tensor of an adapter lands, none keeps its initial value, and something changes.
 
 A single adapter is attached as PEFT does it. Several are put *inside* the base, in order, each under a name of its own,
 because PEFT refuses to wrap one kind in another; a prefix is hooked into the base's own modules
@@ -19,17 +19,19 @@ from transformers import GenerationMixin, PreTrainedModel
 from rankscope.checkpoint import Checkpoint, Tuning, digest
 from rankscope.errors import CheckpointError
 from rankscope.models.stacks import unwrapped
-from rankscope.models.tunings.adapters import check_landed, parameters, peft_config, read_weights, understood
+from rankscope.models.tunings.adapters import check_landed, peft_config, read_weights, understood
 from rankscope.models.tunings.effect import adapters_in, changes
 from rankscope.models.tunings.offload import check_lent, lent, make_room
 from rankscope.models.tunings.prefix_files import OTHER_ROWS, PEFT_ROWS, load_prefix
 from rankscope.models.tunings.prefix_live import attach_prefix
 
-__all__ = ["attach", "check_base", "inside", "parameters", "prefix", "prompt"]
-
 PREFIX = "prefix_tuning"
 PROMPTS = ("prompt_tuning", "p_tuning", "cpt", "cartridge")
-"""The kinds that PEFT hands over beside the text: as rows before it, or (a cartridge) in the cache."""
+"""The kinds that PEFT passes along with the text: as rows before it, or (a cartridge) in the cache."""
+
+
+class WrongBase(CheckpointError):
+    """The base is not the one that was tuned."""
 
 
 def attach(model: PreTrainedModel, checkpoint: Checkpoint, *, must_change: bool = True) -> nn.Module:
@@ -41,7 +43,8 @@ def attach(model: PreTrainedModel, checkpoint: Checkpoint, *, must_change: bool 
         must_change: refuse an adapter that changes nothing, as a LoRA does whose B is zero.
 
     Raises:
-        CheckpointError: if the base is not the one that was tuned, an adapter does not land, or changes nothing.
+        WrongBase: if the base is not the one that was tuned, by its recorded digest.
+        CheckpointError: if an adapter does not land, or changes nothing.
     """
     check_base(checkpoint)
     order = {PREFIX: 1, **dict.fromkeys(PROMPTS, 2)}
@@ -72,16 +75,16 @@ def _activate(model: nn.Module, names: Sequence[str]) -> None:
 
 
 def check_base(checkpoint: Checkpoint) -> None:
-    """See that the base is the one that was tuned, where its digest was recorded.
+    """Check that the base is the one that was tuned, if its digest was recorded.
 
     Raises:
-        CheckpointError: if it is another one.
+        WrongBase: if it is another one.
     """
     if checkpoint.base_digest is None:
         return
     found = digest(checkpoint.base)
     if found != checkpoint.base_digest:
-        raise CheckpointError(
+        raise WrongBase(
             f"{checkpoint.path} was tuned on a base with digest {checkpoint.base_digest[:12]}…, and {checkpoint.base} has "
             f"{found[:12]}…: it is another model, or was changed since; give the right one with --base-model (base_model=…)"
         )
@@ -123,7 +126,7 @@ def inside(model: nn.Module, tuning: Tuning, *, name: str, wrap: bool, must_chan
 
 
 def _missing(model: nn.Module, name: str, weights: dict[str, Tensor]) -> list[str]:
-    """What PEFT would save of an adapter, and its file does not hold."""
+    """The tensors that PEFT would save of an adapter and its file lacks."""
     whole = peft.get_peft_model_state_dict(model, adapter_name=name, save_embedding_layers=False)
     return sorted(set(whole) - set(weights))
 
@@ -148,7 +151,7 @@ def prefix(model: nn.Module, tuning: Tuning) -> None:
 
 
 def prompt(model: nn.Module, tuning: Tuning) -> nn.Module:
-    """The model with rows put before its text; around the language model inside, where that generates by itself.
+    """The model with rows before its text; they wrap the language model inside, if that generates by itself.
 
     Raises:
         CheckpointError: if the prompt belongs to a base of another width.
@@ -170,9 +173,5 @@ def prompt(model: nn.Module, tuning: Tuning) -> nn.Module:
 
 def language_model(model: nn.Module) -> str:
     """The path of the model inside that generates text by itself, as BLIP-2's does; empty for the model as a whole."""
-    inner = (
-        path
-        for path, m in model.named_modules()
-        if path and isinstance(m, GenerationMixin) and m is not unwrapped(model)
-    )
-    return next(inner, "")
+    base, named = unwrapped(model), model.named_modules()
+    return next((path for path, m in named if path and isinstance(m, GenerationMixin) and m is not base), "")

@@ -1,7 +1,6 @@
 """Where the attention of a block is: its query, key and value maps, its heads, and whether it looks at another stack.
 
-Found by the names of the maps (a table, no ladder), so that one table serves every architecture: prefixes need the
-heads, LoRA needs the three maps.
+It is found by the names of its maps, so one table serves every architecture: prefixes need the heads, LoRA the maps.
 """
 
 from __future__ import annotations
@@ -21,9 +20,9 @@ QKV = (
     ("query_proj", "key_proj", "value_proj"),
     ("wq", "wk", "wv"),
 )
-"""Names under which architectures keep the three maps, as direct children of the attention module."""
+"""What architectures call the three maps, which are direct children of the attention module."""
 FUSED = ("c_attn", "qkv", "query_key_value", "qkv_proj", "Wqkv", "in_proj")
-"""Names of one map that makes all three."""
+"""What they call one map that makes all three."""
 _HEADS = ("num_attention_heads", "num_heads", "n_heads", "n_head")
 _HEAD_WIDTH = ("head_dim", "attention_head_size", "key_value_proj_dim")
 _CROSS = ("cross", "encoder_attn", "encdec")
@@ -45,8 +44,8 @@ class Attention:
     @property
     def head_width(self) -> int:
         """The width of a head."""
-        told = _first(self.module, _HEAD_WIDTH)
-        return told if told is not None else self._width // self._query_heads
+        named = _first(self.module, _HEAD_WIDTH)
+        return named if named is not None else self._width // self._query_heads
 
     @property
     def heads(self) -> int:
@@ -58,22 +57,26 @@ class Attention:
         """The width of the keys over all heads."""
         if len(self.maps) == 3:
             return width_out(getattr(self.module, self.maps[1]))
-        fused, equal = width_out(getattr(self.module, self.maps[0])), self._query_heads
-        told = _first(self.module, _HEAD_WIDTH)
-        if fused % 3 or (told is not None and fused != 3 * equal * told):
+        # A fused map gives queries, keys and values of one width only if it is 3 · heads · head width wide.
+        fused, heads, named = (
+            width_out(getattr(self.module, self.maps[0])),
+            self._query_heads,
+            _first(self.module, _HEAD_WIDTH),
+        )
+        if fused % 3 or (named is not None and fused != 3 * heads * named):
             raise UsageError(
-                f"{self.path}.{self.maps[0]} fuses queries with fewer keys and values; a prefix cannot be placed"
+                f"{self.path}.{self.maps[0]} fuses queries with fewer keys and values, so that a prefix does not fit in it"
             )
         return fused // 3
 
     @property
     def _query_heads(self) -> int:
-        told = _first(self.module, _HEADS) or _first(getattr(self.module, "config", None), _HEADS)
-        if told is None:
+        named = _first(self.module, _HEADS) or _first(getattr(self.module, "config", None), _HEADS)
+        if named is None:
             raise UsageError(
-                f"{type(self.module).__name__} does not say how many heads it has; a prefix cannot be placed"
+                f"{type(self.module).__name__} does not say how many heads it has, so that a prefix cannot be shaped for it"
             )
-        return told
+        return named
 
 
 def _first(thing: object, names: Sequence[str]) -> int | None:
@@ -81,7 +84,11 @@ def _first(thing: object, names: Sequence[str]) -> int | None:
 
 
 def width_out(module: nn.Module) -> int:
-    """The width of what a linear map returns, whichever class it is (``Linear``, GPT-2's ``Conv1D``, PEFT's layers)."""
+    """The width of what a linear map returns, whatever its class (``Linear``, GPT-2's ``Conv1D``, PEFT's layers).
+
+    Raises:
+        UsageError: if the module is no linear map.
+    """
     for name in ("out_features", "nf"):
         if isinstance(width := getattr(module, name, None), int):
             return width
@@ -117,6 +124,6 @@ def self_attention(block: nn.Module) -> Attention:
     own = [a for a in attentions(block) if not a.cross]
     if len(own) != 1:
         raise UsageError(
-            f"{type(block).__name__} has {len(own)} self-attentions that are known by their maps; a prefix needs 1"
+            f"{type(block).__name__} has {len(own)} self-attentions with maps of known names; a prefix needs exactly 1"
         )
     return own[0]

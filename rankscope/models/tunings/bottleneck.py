@@ -1,10 +1,10 @@
-r"""The bottleneck adapter, as a method of PEFT: what PEFT itself does not have.
+r"""The bottleneck adapter, as a method of PEFT, which has none of its own.
 
 After a sub-layer (attention, feed-forward) and before its residual addition, :math:`h \leftarrow h + s\,U f(D h)` with
 :math:`D` down to a few dimensions and :math:`U` up again, both with biases; :math:`U` starts at zero, so that the tuned
 model starts as the base. Houlsby et al., "Parameter-Efficient Transfer Learning for NLP", ICML 2019, §2.1.
 
-It is known to PEFT under the name ``BOTTLENECK`` as soon as rankscope and PEFT are both imported, in whichever order; from
+PEFT knows it under the name ``BOTTLENECK`` once ``rankscope.register()`` was called, or a configuration of it made; from
 then on plain PEFT makes, saves and loads it like any other: ``get_peft_model(model, BottleneckConfig(...))``,
 ``PeftModel.from_pretrained(model, folder)``.
 """
@@ -17,7 +17,6 @@ from typing import Any, ClassVar
 
 import torch
 from peft import PeftConfig
-from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
 from peft.tuners.tuners_utils import BaseTuner, BaseTunerLayer
 from peft.utils import PeftType, register_peft_method
 from torch import Tensor, nn
@@ -52,7 +51,7 @@ class BottleneckConfig(PeftConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.peft_type = peft_type()
+        self.peft_type = register_bottleneck()
         if isinstance(self.target_modules, list):
             self.target_modules = set(self.target_modules)
         if isinstance(self.exclude_modules, list):
@@ -130,9 +129,7 @@ class BottleneckLayer(nn.Module, BaseTunerLayer):
         Raises:
             UsageError: always.
         """
-        raise UsageError(
-            "a bottleneck adapter is not linear and cannot be merged into the weights; keep its PEFT folder"
-        )
+        raise _not_linear()
 
     def unmerge(self) -> None:
         """Refuse, as :meth:`merge` does.
@@ -140,7 +137,11 @@ class BottleneckLayer(nn.Module, BaseTunerLayer):
         Raises:
             UsageError: always.
         """
-        self.merge()
+        raise _not_linear()
+
+
+def _not_linear() -> UsageError:
+    return UsageError("a bottleneck adapter is not linear and cannot be merged into the weights; keep its PEFT folder")
 
 
 class BottleneckModel(BaseTuner):
@@ -169,13 +170,15 @@ class BottleneckModel(BaseTuner):
         self._replace_module(parent, target_name, layer, target)
 
     def _check_merge_allowed(self) -> None:
-        raise UsageError(
-            "a bottleneck adapter is not linear and cannot be merged into the weights; keep its PEFT folder"
-        )
+        raise _not_linear()
 
 
-def peft_type() -> PeftType:
-    """PEFT's enumeration member for this method, made when first asked for: PEFT registers only what it enumerates."""
+def register_bottleneck() -> PeftType:
+    """Make the adapter known to PEFT; further calls do nothing.
+
+    Returns:
+        The adapter's member of PEFT's enumeration, to which it is added, because PEFT registers only what that has.
+    """
     if NAME not in PeftType.__members__:
         member = str.__new__(PeftType, NAME)
         member._name_, member._value_ = NAME, NAME
@@ -183,13 +186,5 @@ def peft_type() -> PeftType:
         PeftType._member_names_.append(NAME)
         PeftType._member_map_[NAME] = member
         PeftType._value2member_map_[NAME] = member
-    return PeftType[NAME]
-
-
-def register_bottleneck() -> None:
-    """Make the adapter known to PEFT; further calls do nothing."""
-    if peft_type() not in PEFT_TYPE_TO_CONFIG_MAPPING:
         register_peft_method(name=NAME.lower(), config_cls=BottleneckConfig, model_cls=BottleneckModel)
-
-
-register_bottleneck()
+    return PeftType[NAME]

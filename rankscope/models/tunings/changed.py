@@ -1,8 +1,8 @@
 """What a checkpoint's tunings changed in the base's weights, matrix by matrix, and the rows that its prefix or prompt learnt.
 
-A LoRA gives its factors, so that its spectrum is exact and cheap; several on one matrix are one of their ranks together.
-Other adapters inside a matrix (DoRA, IA³, LoHa, OFT …) are merged by PEFT and give the tuned matrix; a full tuning gives it as it is.
-Matrices are laid out as ``(out, in)``.
+A LoRA gives its factors, so that its spectrum is exact and cheap; several on one matrix are one LoRA of the summed rank.
+Other adapters inside a matrix (DoRA, IA³, LoHa, OFT …) are merged by PEFT and give the tuned matrix, and so does a full
+tuning. Matrices are laid out as ``(out, in)``.
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ class Change:
     name: str
     """The module that holds it, by its path in the base network."""
     kind: str
-    """``lora``, ``full``, the kind of another adapter, or nothing where the matrix was not tuned."""
+    """``lora``, ``full``, the kind of another adapter; empty if the matrix was not tuned."""
     before: Tensor
     """``(m, n)`` the pre-trained weights, outputs by inputs."""
     after: Tensor | None = None
-    """``(m, n)`` the tuned weights; None where they are told by ``factors``, or nothing was tuned."""
+    """``(m, n)`` the tuned weights; None if ``factors`` give them, or nothing was tuned."""
     factors: tuple[Tensor, Tensor] | None = None
     """``(m, r)`` and ``(r, n)``, whose product is the change; the scale is in the first."""
 
@@ -51,7 +51,7 @@ class Learnt:
     """Rows that a prefix or a prompt learnt for one place."""
 
     name: str
-    """Where they stand: ``decoder.3.keys``, ``decoder.3.values``, or ``prompt``."""
+    """Where they act: ``decoder.3.keys``, ``decoder.3.values``, or ``prompt``."""
     kind: str
     """``prefix_tuning``, ``prompt_tuning``, ``p_tuning``, …"""
     rows: Tensor
@@ -61,7 +61,7 @@ class Learnt:
 def weight_changes(checkpoint: Checkpoint, *, trust_remote_code: bool = False) -> Iterator[Change | Learnt]:
     """Every matrix that the tunings of a checkpoint changed, and the rows that they learnt; without tunings every matrix.
 
-    A full tuning is told against the base, an adapter against the weights that it sits on.
+    A full tuning is compared with the base, an adapter with the weights that it sits on.
 
     Args:
         checkpoint: the base and what was done to it.
@@ -135,6 +135,7 @@ def _inside(name: str, layer: Any, /) -> Iterator[Change]:
         return
     active = sorted(adapters_in(layer))
     if _plain_lora(layer, base, active):
+        # s₁B₁A₁ + s₂B₂A₂ = [s₁B₁ s₂B₂][A₁; A₂]: several LoRAs on one matrix are one.
         scaled = [(layer.lora_B[a].weight.double() * layer.scaling[a], layer.lora_A[a].weight.double()) for a in active]
         factors = torch.cat([b for b, _ in scaled], 1), torch.cat([a for _, a in scaled])
         yield Change(name, "lora", _oriented(base, weight.detach()), factors=factors)

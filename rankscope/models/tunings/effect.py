@@ -1,4 +1,4 @@
-"""Whether an adapter changes what its layers compute; one that was saved before it was trained does not."""
+"""Whether an adapter changes what its layers compute: one that was saved before it was trained does not."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from peft.utils import ModulesToSaveWrapper
 from torch import Tensor, nn
 
 ROUNDING = torch.finfo(torch.float32).eps
-"""The relative change, computed in float64, up to which an adapter only rounds otherwise: factors of the base's own weights
-(DoRA's lengths, a singular value decomposition) are stored in float32."""
+"""Relative changes up to this, computed in float64, are rounding: factors of the base's own weights (DoRA's lengths, a
+singular value decomposition) are stored in float32."""
 
 
 def changes(model: nn.Module, name: str, weights: Mapping[str, Tensor]) -> bool:
     """Whether an adapter changes what any of its layers computes, tried on random input to the layer alone.
 
-    Where the input of a layer cannot be told (it is no linear map, convolution, norm or embedding), or PEFT puts no layer
+    If the shape of a layer's input is unknown (it is no linear map, convolution, norm or embedding), or PEFT puts no layer
     of its own into the model, it counts as changed unless one of the adapter's factors is all zeros.
 
     Args:
@@ -59,6 +59,7 @@ def _layer_changes(layer: Any, name: str) -> bool:
         layer.eval()
         layer.set_adapter([name])
         with_it, without = layer(x), layer.get_base_layer()(x)
+        # Beyond 64 roundings of the layer's own dtype the change is real; below, float64 decides, where it can be computed.
         return not torch.equal(with_it, without) and (
             not _close(with_it, without, 64 * torch.finfo(without.dtype).eps)
             or not layer.get_base_layer().weight.is_floating_point()

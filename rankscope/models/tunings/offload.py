@@ -1,7 +1,7 @@
-"""Adapters in parts of a base that a device map keeps beside its devices, on the CPU or on disk.
+"""Adapters in parts of a base that a device map offloads to the CPU or to disk.
 
-The weights of such a part lie on no device: a hook of accelerate lends them for each call. What PEFT puts into it would
-lie on none either, and compute with whatever the memory held; so it is put where the part runs.
+The weights of such a part are on no device: a hook of accelerate lends them for each call. What PEFT puts into it would
+be on none either, and compute with whatever the memory held; so it is put where the part runs.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ def check_lent(model: nn.Module, tuning: Tuning, layers: Sequence[Any]) -> None:
     whole = (m for m in model.modules() if isinstance(m, ModulesToSaveWrapper))
     if reads or any(p.is_meta for m in whole for p in m.parameters()):
         raise CheckpointError(
-            f"{tuning.path} ({tuning.kind}) needs the weights of layers that device_map keeps beside the devices; spread the "
-            "model so that all of it lies on devices, or run it on the CPU"
+            f"{tuning.path} ({tuning.kind}) needs the weights of layers that device_map offloads; spread the model so that all of "
+            "it is on devices, or run it on the CPU"
         )
 
 

@@ -1,11 +1,12 @@
 """The prefix of prefix-tuning: keys and values that every attention of a stack sees besides its own.
 
 A prefix of ``n`` rows gives each block of a stack ``n`` extra keys and values, the same for every sample. The rows are
-parameters themselves, or come out of a small network (the prefix encoder) that trains better and is folded away when
+parameters themselves, or the output of a small network (the prefix encoder), which trains better and is folded away when
 the prefix is saved (Li & Liang, "Prefix-Tuning", ACL 2021, §4.3). Rows that start equal stay equal, because each gets
 the same gradient: so the embeddings start at random, and dropout inside the encoder keeps them apart.
 
-:mod:`rankscope.models.tunings.prefix_live` makes a prefix work inside a model; :mod:`rankscope.models.tunings.prefix_files` keeps it.
+:mod:`rankscope.models.tunings.prefix_live` makes a prefix work inside a model, and
+:mod:`rankscope.models.tunings.prefix_files` stores it.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from rankscope.errors import UsageError
 
 
 @dataclass(frozen=True)
-class Shape:
+class PrefixShape:
     """What the attention of a stack takes."""
 
     layers: int
@@ -37,7 +38,7 @@ class Shape:
 
 
 @dataclass(frozen=True)
-class Encoder:
+class PrefixEncoder:
     """How the rows of a prefix are made."""
 
     projection: bool = True
@@ -62,10 +63,10 @@ class Encoder:
             raise UsageError("a prefix that starts with equal rows keeps them equal: init_std must be above 0")
 
 
-class Rows(nn.Module):
+class PrefixRows(nn.Module):
     """The rows of one stack's prefix."""
 
-    def __init__(self, shape: Shape, rows: int, encoder: Encoder) -> None:
+    def __init__(self, shape: PrefixShape, rows: int, encoder: PrefixEncoder) -> None:
         super().__init__()
         self.shape, self.rows, self.encoder = shape, rows, encoder
         if not encoder.projection:
@@ -89,21 +90,23 @@ class Rows(nn.Module):
 class Prefix(nn.Module):
     """A prefix for one or several stacks of a model; called with a stack's name it returns that stack's keys and values."""
 
-    def __init__(self, shapes: Mapping[str, Shape], *, rows: int = 16, encoder: Encoder | None = None) -> None:
+    def __init__(
+        self, shapes: Mapping[str, PrefixShape], *, rows: int = 16, encoder: PrefixEncoder | None = None
+    ) -> None:
         super().__init__()
         if rows < 1:
             raise UsageError(f"a prefix has at least 1 row; got {rows}")
         if not shapes:
-            raise UsageError("a prefix needs at least one stack to stand in")
-        self.rows, self.encoder = rows, encoder or Encoder()
-        self.stacks = nn.ModuleDict({name: Rows(shape, rows, self.encoder) for name, shape in shapes.items()})
+            raise UsageError("a prefix needs at least one stack")
+        self.rows, self.encoder = rows, encoder or PrefixEncoder()
+        self.stacks = nn.ModuleDict({name: PrefixRows(shape, rows, self.encoder) for name, shape in shapes.items()})
         self.head: dict[str, Tensor] = {}
         """The tensors of a classification head that was trained with the prefix, by their names in the model."""
 
     @property
-    def shapes(self) -> dict[str, Shape]:
+    def shapes(self) -> dict[str, PrefixShape]:
         """The shape of each stack's attention."""
-        return {name: rows.shape for name, rows in self.stacks.items() if isinstance(rows, Rows)}
+        return {name: rows.shape for name, rows in self.stacks.items() if isinstance(rows, PrefixRows)}
 
     def forward(self, stack: str) -> Tensor:
         """Keys and values for every block of a stack.
@@ -128,7 +131,7 @@ class Prefix(nn.Module):
         return {"rows": self.rows, "stacks": shapes, "encoder": asdict(self.encoder)}
 
     @classmethod
-    def of_tables(cls, tables: Mapping[str, Tensor], shapes: Mapping[str, Shape]) -> Prefix:
+    def of_tables(cls, tables: Mapping[str, Tensor], shapes: Mapping[str, PrefixShape]) -> Prefix:
         """The prefix whose rows are given; they are its parameters, without a network.
 
         Args:
@@ -136,23 +139,8 @@ class Prefix(nn.Module):
             shapes: the shape of each stack.
         """
         rows = next(iter(tables.values())).shape[0]
-        prefix = cls({name: shapes[name] for name in tables}, rows=rows, encoder=Encoder(projection=False))
+        prefix = cls({name: shapes[name] for name in tables}, rows=rows, encoder=PrefixEncoder(projection=False))
         with torch.no_grad():
             for name, table in tables.items():
                 prefix.stacks[name].get_parameter("table").copy_(table)
         return prefix
-
-
-def effective_rows(table: Tensor) -> float:
-    r"""Effective number of rows of a prefix: the exponential of the entropy of its normalised singular values.
-
-    Between 1, where all rows are the same but for a factor, and ``n``; 0 for a prefix of zeros.
-
-    Roy & Vetterli, "The effective rank", EUSIPCO 2007, definition 1, applied to the prefix itself.
-
-    Args:
-        table: ``(n, m)`` rows.
-    """
-    s = torch.linalg.svdvals(table.double())
-    total = s.sum()
-    return float(torch.special.entr(s / total).sum().exp()) if total > 0 else 0.0

@@ -1,4 +1,4 @@
-"""A prefix on disk: a plain PEFT folder where PEFT can express it, and beside it what PEFT has no place for.
+"""A prefix on disk: a plain PEFT folder as far as PEFT can express it, and files for what PEFT has no place for.
 
 =================================== =====================================================================
 ``adapter_config.json``             PEFT's
@@ -10,7 +10,7 @@
 ``README.md``                       what plain PEFT does with them
 =================================== =====================================================================
 
-Plain PEFT ignores the last three and the rows of other stacks. Where no stack takes a cache there are no
+Plain PEFT ignores the last three and the rows of other stacks. If no stack takes a cache there are no
 ``prompt_embeddings``, and plain PEFT refuses the folder.
 """
 
@@ -23,13 +23,14 @@ from typing import Any
 
 import torch
 from peft import PrefixTuningConfig
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from rankscope.errors import CheckpointError
 from rankscope.models.stacks import stacks
-from rankscope.models.tunings.prefix import Encoder, Prefix, Shape
+from rankscope.models.tensor_files import read_tensors
+from rankscope.models.tunings.adapters import read_weights
+from rankscope.models.tunings.prefix import Prefix, PrefixEncoder, PrefixShape
 from rankscope.models.tunings.prefix_live import cached_owner, shape_of
 
 ABOUT, ENCODER = "prefix.json", "prefix_encoder.safetensors"
@@ -38,15 +39,15 @@ FORMAT = "rankscope-prefix/1"
 CARD = """# Prefix
 
 `rankscope.load_model("this folder")` gives the model with the prefix live in `forward` and in `generate`, in every stack that has
-one. Plain PEFT opens the folder too, but knows the prefix of the decoder alone, and its `generate` leaves that out on models
-that generate from an inner language model (BLIP-2), without a word.
+one. Plain PEFT opens the folder too, but knows only the decoder's prefix, and its `generate` silently leaves that out on models
+that generate from an inner language model (BLIP-2).
 """
-"""What is written beside a prefix."""
+"""The ``README.md`` of the folder."""
 PEFT_ROWS, OTHER_ROWS, HEAD = "prompt_embeddings", "rankscope_prefix.", "base_model."
 
 
 def cached_stack(model: nn.Module) -> str | None:
-    """The stack where PEFT puts a prefix: the one that takes a cache; None if the model has none."""
+    """The stack in which PEFT puts a prefix: the last that takes a cache; None if there is none."""
     there = stacks(model)
     return next((name for name in reversed(there) if cached_owner(model, there, name) is not None), None)
 
@@ -54,12 +55,12 @@ def cached_stack(model: nn.Module) -> str | None:
 def save_prefix(
     prefix: Prefix, folder: Path, *, model: nn.Module, base: str | None, extra: Mapping[str, Tensor] | None = None
 ) -> None:
-    """Write a prefix into a folder, which is made.
+    """Write a prefix into a folder, which is created.
 
     Args:
         prefix: the prefix.
-        folder: where to; files of the same name are replaced.
-        model: the model that it belongs to, which says where PEFT would put it.
+        folder: where to write it; files of the same name are replaced.
+        model: the model that it belongs to, which decides where PEFT would put it.
         base: the base checkpoint, as PEFT records it.
         extra: further tensors for PEFT's file, by PEFT's names (a classifier's).
     """
@@ -70,19 +71,13 @@ def save_prefix(
     about = {"format": FORMAT, "peft_stack": seen, **prefix.about()}
     (folder / ABOUT).write_text(json.dumps(about, indent=2) + "\n")
     save_file({k: v.detach().cpu().contiguous() for k, v in prefix.state_dict().items()}, folder / ENCODER)
-    first = seen or next(iter(tables))
-    config = peft_config(
-        prefix.shapes[first],
-        prefix.rows,
-        model=model,
-        base=base,
-        heads={name.removeprefix(HEAD).split(".")[0] for name in extra or ()},
-    )
-    config.save_pretrained(folder)
+    shape = prefix.shapes[seen or next(iter(tables))]
+    heads = {name.removeprefix(HEAD).split(".")[0] for name in extra or ()}
+    peft_config(shape, prefix.rows, model=model, base=base, heads=heads).save_pretrained(folder)
     (folder / "README.md").write_text(CARD)
     tensors = dict(extra or {})
     for name, table in tables.items():
-        rows = to_peft(table, prefix.shapes[name]) if name == seen and _twofold(model) else table
+        rows = to_peft(table, prefix.shapes[name]) if name == seen and _has_both_sides(model) else table
         tensors[PEFT_ROWS if name == seen else OTHER_ROWS + name] = rows
     save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
 
@@ -103,11 +98,14 @@ def load_prefix(folder: Path, model: nn.Module, *, trainable: bool = False) -> P
         raise CheckpointError(
             f"{folder} has no {ENCODER}: the network that made the prefix is gone, its training cannot go on"
         )
-    if trainable and about is not None:
-        built = _built(about, _tensors(folder / ENCODER), folder)
-        built.head = _head(_tensors(_weights(folder)))
-        return built
-    tensors = _tensors(_weights(folder))
+    tensors = read_weights(folder)
+    prefix = _built(about, folder) if about is not None and trainable else _folded(about, tensors, folder, model)
+    prefix.head = {name.removeprefix(HEAD): tensor for name, tensor in tensors.items() if name.startswith(HEAD)}
+    return prefix
+
+
+def _folded(about: Mapping[str, Any] | None, tensors: Mapping[str, Tensor], folder: Path, model: nn.Module) -> Prefix:
+    """The prefix without its network: the rows that PEFT's file holds."""
     tables = {k.removeprefix(OTHER_ROWS): t for k, t in tensors.items() if k.startswith(OTHER_ROWS)}
     seen: str | None = cached_stack(model) if about is None else about["peft_stack"]
     if about is not None:
@@ -122,25 +120,13 @@ def load_prefix(folder: Path, model: nn.Module, *, trainable: bool = False) -> P
         raise CheckpointError(
             f"{folder} holds a prefix for {', '.join(tables) or 'nothing'}; it should hold one for {', '.join(shapes)}"
         )
-    prefix = Prefix.of_tables(tables, shapes)
-    prefix.head = _head(tensors)
-    return prefix
+    return Prefix.of_tables(tables, shapes)
 
 
-def _head(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {name.removeprefix(HEAD): tensor for name, tensor in tensors.items() if name.startswith(HEAD)}
-
-
-def _weights(folder: Path) -> Path:
-    if (folder / WEIGHTS).is_file():
-        return folder / WEIGHTS
-    raise CheckpointError(
-        f"{folder} has no {WEIGHTS}; a prefix in adapter_model.bin must be saved again by PEFT as safetensors"
-    )
-
-
-def _built(about: Mapping[str, Any], tensors: Mapping[str, Tensor], folder: Path) -> Prefix:
-    prefix = Prefix(_shapes(about), rows=about["rows"], encoder=Encoder(**about["encoder"]))
+def _built(about: Mapping[str, Any], folder: Path) -> Prefix:
+    """The prefix with the network that makes its rows."""
+    tensors = read_tensors(folder / ENCODER)
+    prefix = Prefix(_shapes(about), rows=about["rows"], encoder=PrefixEncoder(**about["encoder"]))
     wanted = {name: tuple(t.shape) for name, t in prefix.state_dict().items()}
     found = {name: tuple(t.shape) for name, t in tensors.items()}
     if wanted != found:
@@ -148,32 +134,22 @@ def _built(about: Mapping[str, Any], tensors: Mapping[str, Tensor], folder: Path
         raise CheckpointError(
             f"{folder / ENCODER} does not fit its {ABOUT}: {wrong[0]} is {found.get(wrong[0])}, not {wanted.get(wrong[0])}"
         )
-    prefix.load_state_dict(dict(tensors))
+    prefix.load_state_dict(tensors)
     return prefix
 
 
-def _shapes(about: Mapping[str, Any]) -> dict[str, Shape]:
-    return {name: Shape(**shape) for name, shape in about["stacks"].items()}
+def _shapes(about: Mapping[str, Any]) -> dict[str, PrefixShape]:
+    return {name: PrefixShape(**shape) for name, shape in about["stacks"].items()}
 
 
-def _tensors(path: Path) -> dict[str, Tensor]:
-    try:
-        tensors = load_file(path)
-    except (FileNotFoundError, SafetensorError) as error:
-        raise CheckpointError(f"{path} cannot be read ({error}); the prefix is incomplete") from error
-    bad = [name for name, tensor in tensors.items() if not torch.isfinite(tensor).all()]
-    if bad:
-        raise CheckpointError(f"{path}: {bad[0]} holds NaN or infinite numbers")
-    return tensors
-
-
-def _twofold(model: nn.Module) -> bool:
+def _has_both_sides(model: nn.Module) -> bool:
+    """Whether the model has an encoder and a decoder of text."""
     return {"encoder", "decoder"} <= stacks(model).keys()
 
 
 def task_type(model: nn.Module) -> str:
     """PEFT's name for what the model does, which decides how plain PEFT wraps it."""
-    if _twofold(model):
+    if _has_both_sides(model):
         return "SEQ_2_SEQ_LM"
     if type(model).__name__.endswith("ForSequenceClassification"):
         return "SEQ_CLS"
@@ -182,23 +158,23 @@ def task_type(model: nn.Module) -> str:
 
 
 def peft_config(
-    shape: Shape, rows: int, *, model: nn.Module, base: str | None, heads: Collection[str] = ()
+    shape: PrefixShape, rows: int, *, model: nn.Module, base: str | None, heads: Collection[str] = ()
 ) -> PrefixTuningConfig:
     """PEFT's configuration of a prefix of ``rows`` rows.
 
-    For an encoder–decoder PEFT hands block i the slots 4i and 4i+1 of its list taken twice (the two between are meant for
-    attention to the encoder, and it drops them). A list of twice the blocks lets every block have its own.
+    For an encoder–decoder PEFT takes its list of slots twice and gives block i the slots 4i and 4i+1 (the two between are
+    meant for attention to the encoder, and are dropped). A list for twice the blocks gives every block slots of its own.
     """
-    twofold = _twofold(model)
+    times = 2 if _has_both_sides(model) else 1
     return PrefixTuningConfig(
         task_type=task_type(model), num_virtual_tokens=rows, token_dim=shape.heads * shape.width, inference_mode=True,
-        num_layers=shape.layers * (2 if twofold else 1), num_attention_heads=shape.heads, prefix_projection=False,
-        num_transformer_submodules=2 if twofold else 1, encoder_hidden_size=shape.heads * shape.width,
+        num_layers=shape.layers * times, num_attention_heads=shape.heads, prefix_projection=False,
+        num_transformer_submodules=times, encoder_hidden_size=shape.heads * shape.width,
         base_model_name_or_path=base, modules_to_save=sorted(heads) or None,
     )  # fmt: skip
 
 
-def to_peft(table: Tensor, shape: Shape) -> Tensor:
+def to_peft(table: Tensor, shape: PrefixShape) -> Tensor:
     """PEFT's ``prompt_embeddings`` for an encoder–decoder, with zeros in the slots that it drops.
 
     Args:
@@ -209,15 +185,15 @@ def to_peft(table: Tensor, shape: Shape) -> Tensor:
     return torch.cat([blocks, torch.zeros_like(blocks)], dim=2).reshape(len(table), -1)
 
 
-def of_peft(config: Mapping[str, Any], tensors: Mapping[str, Tensor], shape: Shape, folder: Path) -> Tensor:
+def of_peft(config: Mapping[str, Any], tensors: Mapping[str, Tensor], shape: PrefixShape, folder: Path) -> Tensor:
     """``(n, layers · 2 · heads · width)`` rows that PEFT would give the blocks of the stack.
 
     Raises:
         CheckpointError: if the tensor is missing or belongs to a base of another shape.
     """
-    table = tensors.get("prompt_embeddings")
+    table = tensors.get(PEFT_ROWS)
     if table is None:
-        raise CheckpointError(f"{folder} holds no prompt_embeddings; it holds {', '.join(tensors) or 'nothing'}")
+        raise CheckpointError(f"{folder} holds no {PEFT_ROWS}; it holds {', '.join(tensors) or 'nothing'}")
     heads, width = config["num_attention_heads"], config["token_dim"] // config["num_attention_heads"]
     slots = 2 * config["num_layers"]
     if (heads, width) != (shape.heads, shape.width) or table.shape[1] != slots * heads * width:
@@ -226,6 +202,7 @@ def of_peft(config: Mapping[str, Any], tensors: Mapping[str, Tensor], shape: Sha
             f"the model has {shape.heads} of width {shape.width} in {shape.layers}: it belongs to another base"
         )
     rows = table.view(len(table), slots, heads * width)
+    # Block i is given the slots step·i (keys) and step·i + 1 (values) of the list taken step / 2 times.
     step = 2 * (config.get("num_transformer_submodules") or 1)
     rows = torch.cat([rows] * (step // 2), dim=1)
     if rows.shape[1] < step * shape.layers:

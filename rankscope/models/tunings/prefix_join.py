@@ -1,7 +1,7 @@
 """A prefix inside the attention of stacks that take no cache: an encoder, a vision tower, a Q-Former.
 
-Each attention of such a stack gets a configuration of its own whose attention function joins the prefix's keys and values
-to the attention's own and then calls the function that was configured before.
+Each attention of such a stack gets a copy of its configuration, which names an attention function that puts the prefix's
+keys and values before the attention's own and then calls the function that was configured before.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import sys
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -24,7 +24,7 @@ from rankscope.models.tunings.prefix import Prefix
 NAME = "rankscope_prefix"
 """The name of the prefix among the model's submodules, and of the attention that joins it."""
 HELD = "_rankscope_prefix"
-"""The attribute in which an attention, or a cache, keeps that it has the prefix."""
+"""The attribute by which an attention, or a cache, remembers that it has the prefix."""
 
 
 def many(rows: Tensor, batch: int) -> Tensor:
@@ -33,7 +33,7 @@ def many(rows: Tensor, batch: int) -> Tensor:
 
 
 def compute_dtype(module: nn.Module) -> torch.dtype:
-    """The dtype in which the module's keys and values come: autocast's where that is on, else the weights'."""
+    """The dtype of the module's keys and values: autocast's if that is on, else the weights'."""
     weight = next(p for p in module.parameters() if p.is_floating_point())
     kind = weight.device.type
     return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else weight.dtype
@@ -56,7 +56,7 @@ def widened(mask: Any, rows: int) -> Any:
 
 
 class Folded:
-    """Before a stack's first block runs: the prefix's keys and values are made, once for all its blocks."""
+    """A hook before a stack's first block: makes the prefix's keys and values, once for all its blocks."""
 
     def __init__(self, prefix: Prefix, stack: str) -> None:
         self.prefix, self.stack = prefix, stack
@@ -66,11 +66,15 @@ class Folded:
         self.now = self.prefix(self.stack).to(compute_dtype(module))
 
 
-class Joined:
-    """What an attention that joins a prefix holds: where the rows are, and its configuration as it was."""
+class Joined(NamedTuple):
+    """What an attention keeps that a prefix was joined to."""
 
-    def __init__(self, rows: Folded, layer: int, config: Any) -> None:
-        self.rows, self.layer, self.config = rows, layer, config
+    rows: Folded
+    """Where the keys and values are."""
+    layer: int
+    """Which of the blocks it belongs to."""
+    config: Any
+    """Its configuration as it was."""
 
 
 def join(stack: Stack, prefix: Prefix) -> None:
@@ -115,13 +119,11 @@ def attention_with_prefix(
     assert held.rows.now is not None
     keys, values = held.rows.now[held.layer]
     if attention_mask is None and getattr(module, "is_causal", False) and query.shape[2] > 1:
-        attention_mask = torch.ones(query.shape[2], key.shape[2], dtype=torch.bool, device=key.device).tril()[
-            None, None
-        ]
+        # Without a mask the function would be causal over prefix and text together; the prefix is to be seen by every row.
+        attention_mask = torch.ones(1, 1, query.shape[2], key.shape[2], dtype=torch.bool, device=key.device).tril()
     key = torch.cat([many(keys, key.shape[0]).to(key.dtype), key], dim=2)
     value = torch.cat([many(values, value.shape[0]).to(value.dtype), value], dim=2)
-    if options.get("position_bias") is not None:
-        bias = options["position_bias"]
+    if (bias := options.get("position_bias")) is not None:  # the prefix has no position, so its bias is 0
         options["position_bias"] = torch.cat([bias.new_zeros(*bias.shape[:-1], keys.shape[1]), bias], dim=-1)
     return _own(module, held)(module, query, key, value, widened(attention_mask, keys.shape[1]), **options)
 

@@ -21,19 +21,17 @@ from transformers import DynamicCache, EncoderDecoderCache
 from transformers.cache_utils import DynamicLayer
 
 from rankscope.errors import CheckpointError, UnknownName, UsageError
+from rankscope.models.families import family_of
 from rankscope.models.stacks import Stack, stacks, unwrapped
 from rankscope.models.tunings.attention import self_attention
-from rankscope.models.tunings.prefix import Encoder, Prefix, Shape
+from rankscope.models.tunings.prefix import Prefix, PrefixEncoder, PrefixShape
 from rankscope.models.tunings.prefix_join import HELD, NAME, Folded, compute_dtype, join, many, widened
 
 _CACHES = ("cache", "past_key_values")
 """What a module may call the cache that it takes: transformers renamed the second the first in 5.24."""
-_MASKS_OUTSIDE = ("paligemma",)
-"""Types whose outer model makes the masks and positions of the language model inside from the cache that it hands over:
-there a prefix is joined inside each attention, where neither counts it."""
 
 
-def shape_of(stack: Stack) -> Shape:
+def shape_of(stack: Stack) -> PrefixShape:
     """What the self-attention of every block of a stack takes.
 
     Raises:
@@ -48,7 +46,7 @@ def shape_of(stack: Stack) -> Shape:
             f"the blocks of {stack.name} differ in their attention {sorted(shapes)}; a prefix needs them equal"
         )
     heads, width = shapes.pop()
-    return Shape(len(found), heads, width)
+    return PrefixShape(len(found), heads, width)
 
 
 def language_stacks(model: nn.Module) -> tuple[str, ...]:
@@ -58,7 +56,7 @@ def language_stacks(model: nn.Module) -> tuple[str, ...]:
 
 
 def new_prefix(
-    model: nn.Module, *, rows: int = 16, stacks_in: Sequence[str] | None = None, encoder: Encoder | None = None
+    model: nn.Module, *, rows: int = 16, stacks_in: Sequence[str] | None = None, encoder: PrefixEncoder | None = None
 ) -> Prefix:
     """A prefix that fits the model, drawn at random from torch's generator; not attached yet.
 
@@ -150,7 +148,7 @@ def _swap_head(model: nn.Module, prefix: Prefix) -> None:
 
 def cached_owner(model: nn.Module, there: Mapping[str, Stack], name: str) -> nn.Module | None:
     """The module around a stack, and no other, that takes its cache, makes its masks and counts its positions."""
-    if str(getattr(getattr(unwrapped(model), "config", None), "model_type", "")) in _MASKS_OUTSIDE:
+    if family_of(unwrapped(model)).masks_outside:
         return None
     first = there[name].blocks[0]
     others = {id(stack.blocks[0]) for other, stack in there.items() if other != name and stack.blocks}
@@ -162,12 +160,12 @@ def cached_owner(model: nn.Module, there: Mapping[str, Stack], name: str) -> nn.
             return None
         takes = inspect.signature(module.forward).parameters
         if any(name in takes for name in _CACHES) and ("inputs_embeds" in takes or "input_ids" in takes):
-            return None if getattr(module, "is_decoder", None) is False and _twofold(module) else module
+            return None if getattr(module, "is_decoder", None) is False and _fills_two_caches(module) else module
     return None
 
 
-def _twofold(module: nn.Module) -> bool:
-    """Whether the module belongs to a model with an encoder and a decoder."""
+def _fills_two_caches(module: nn.Module) -> bool:
+    """Whether the module is a decoder that also caches its attention to an encoder."""
     return bool(getattr(getattr(module, "config", None), "is_encoder_decoder", False))
 
 
@@ -206,8 +204,8 @@ class InCache:
 
     def _filled(self, module: nn.Module, cache: Any, inputs: Tensor) -> Any:
         if cache is None:
-            own = DynamicCache(config=module.config) if not _twofold(module) else DynamicCache()
-            cache = EncoderDecoderCache(own, DynamicCache()) if _twofold(module) else own
+            own = DynamicCache(config=module.config) if not _fills_two_caches(module) else DynamicCache()
+            cache = EncoderDecoderCache(own, DynamicCache()) if _fills_two_caches(module) else own
         if getattr(cache, HELD, False):
             return cache
         own = cache.self_attention_cache if isinstance(cache, EncoderDecoderCache) else cache

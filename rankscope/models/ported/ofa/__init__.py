@@ -15,40 +15,13 @@ fairseq ``.pt`` is read through :mod:`rankscope.models.ported.ofa.fairseq`.
 Not ported: generation of images (``code_masks``; its weights are kept), two images at once, sampling of patches.
 """
 
-from __future__ import annotations
-
-from importlib import import_module
-from typing import Any
-
-_HOMES = {
-    "OFAConfig": "configuration",
-    "OFAModel": "model",
-    "OFATokenizer": "tokenization",
-    "OFAImageProcessor": "processing",
-    "OFAProcessor": "processing",
-    "CAPTION_PROMPT": "prompts",
-    "vqa_prompt": "prompts",
-    "load": "loading",
-    "load_fairseq": "fairseq",
-    "register": "loading",
-}
+from rankscope.models.ported.ofa.configuration import OFAConfig
+from rankscope.models.ported.ofa.fairseq import load_fairseq
+from rankscope.models.ported.ofa.model import OFAModel
+from rankscope.models.ported.ofa.processing import OFAImageProcessor, OFAProcessor
+from rankscope.models.ported.ofa.prompts import CAPTION_PROMPT, vqa_prompt
+from rankscope.models.ported.ofa.tokenization import OFATokenizer
 
 __all__ = [
-    "CAPTION_PROMPT",
-    "OFAConfig",
-    "OFAImageProcessor",
-    "OFAModel",
-    "OFAProcessor",
-    "OFATokenizer",
-    "load",
-    "load_fairseq",
-    "register",
-    "vqa_prompt",
-]
-
-
-def __getattr__(name: str) -> Any:
-    """The public names, imported when first asked for."""
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    "CAPTION_PROMPT", "OFAConfig", "OFAImageProcessor", "OFAModel", "OFAProcessor", "OFATokenizer", "load_fairseq", "vqa_prompt",
+]  # fmt: skip

@@ -5,8 +5,6 @@ from __future__ import annotations
 from transformers.configuration_utils import PreTrainedConfig
 
 from rankscope.errors import CheckpointError
-from rankscope.models.ported.ofa.family import FAMILY
-from rankscope.models.ported.register import enter_models
 
 RESNETS = {
     "resnet18": (2, 2, 2),
@@ -81,8 +79,7 @@ class OFAConfig(PreTrainedConfig):
     share_decoder_input_output_embed: bool = True
 
     def __post_init__(self, **kwargs: object) -> None:
-        """Refuse what is not ported, and enter the models into transformers' tables."""
-        enter_models(FAMILY)
+        """Refuse what is not ported."""
         super().__post_init__(**kwargs)
         self.tie_word_embeddings = True
         if self.resnet_type not in RESNETS:

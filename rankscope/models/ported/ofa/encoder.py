@@ -128,14 +128,6 @@ class OFAEncoder(OFAPreTrainedModel):
         self.gradient_checkpointing = False
         self.post_init()
 
-    def get_input_embeddings(self) -> nn.Embedding:
-        """The words' embeddings."""
-        return self.embed_tokens
-
-    def set_input_embeddings(self, value: nn.Embedding) -> None:
-        """Replace the words' embeddings."""
-        self.embed_tokens = value
-
     def forward(
         self,
         input_ids: Tensor | None = None,

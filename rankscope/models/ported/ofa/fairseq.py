@@ -19,7 +19,8 @@ from torch import Tensor
 
 from rankscope.errors import CheckpointError
 from rankscope.models.ported.ofa.configuration import RESNETS, OFAConfig
-from rankscope.models.ported.register import read_tensors
+from rankscope.models.ported.ofa.model import OFAModel
+from rankscope.models.tensor_files import read_plain
 
 RENAMED = (
     (r"^encoder\.(layers\.\d+)\.attn_ln\.", r"encoder.\1.self_attn_mid_layer_norm."),
@@ -41,36 +42,40 @@ def renamed(key: str) -> str:
     return key
 
 
-def load_fairseq(file: str | Path, *, dtype: torch.dtype | None = None, **changes: Any) -> Any:
+def load_fairseq(file: str | Path, *, dtype: torch.dtype | None = None, **changes: Any) -> OFAModel:
     """The model of a fairseq ``.pt``, in evaluation mode.
 
     Args:
         file: the checkpoint.
-        dtype: of the weights; the file's unless given.
-        changes: fields of the configuration that sizes do not tell (``dropout``, ``scale_embedding``, …).
+        dtype: the dtype of the weights; the file's unless given.
+        changes: fields of the configuration that sizes do not show (``dropout``, ``scale_embedding``, …).
 
     Raises:
-        CheckpointError: if the file needs code to load, is not OFA's, or a key does not land.
+        CheckpointError: if the file is not OFA's, or a key does not land.
+        UnsafeError: if it needs code to load.
     """
-    from rankscope.models.ported.ofa.model import OFAModel
-
     file = Path(file)
     with torch.serialization.safe_globals([argparse.Namespace]):
-        weights = read_tensors(file)
-    weights = {renamed(key): v for key, v in weights.items() if not any(re.search(drop, key) for drop in DROPPED)}
-    config = config_of(weights, file, **changes)
-    model = OFAModel(config)
+        content = read_plain(file)
+    content = content.get("model", content) if isinstance(content, dict) else {}
+    weights = {renamed(k): v for k, v in content.items() if isinstance(v, Tensor) and not _dropped(k)}
+    if not weights:
+        raise CheckpointError(f"{file} holds no dictionary of tensors")
+    model = OFAModel(config_of(weights, file, **changes))
     there = {key: tuple(value.shape) for key, value in model.state_dict().items()}
-    told = {
+    faults = {
         "missing": sorted(there.keys() - weights.keys()),
         "unexpected": sorted(weights.keys() - there.keys()),
         "of another shape": sorted(k for k in there.keys() & weights.keys() if there[k] != tuple(weights[k].shape)),
     }
-    if faults := [f"{len(keys)} {kind} ({', '.join(keys[:4])})" for kind, keys in told.items() if keys]:
-        raise CheckpointError(f"{file} does not fit OFA: {'; '.join(faults)}")
+    if found := [f"{len(keys)} {kind} ({', '.join(keys[:4])})" for kind, keys in faults.items() if keys]:
+        raise CheckpointError(f"{file} does not fit OFA: {'; '.join(found)}")
     model.load_state_dict(weights)
-    kind = dtype or next(value.dtype for value in weights.values() if value.is_floating_point())
-    return model.to(kind).eval()
+    return model.to(dtype or next(value.dtype for value in weights.values() if value.is_floating_point())).eval()
+
+
+def _dropped(key: str) -> bool:
+    return any(re.search(pattern, key) for pattern in DROPPED)
 
 
 def config_of(weights: Mapping[str, Tensor], source: Path | str, **changes: Any) -> OFAConfig:
@@ -79,7 +84,7 @@ def config_of(weights: Mapping[str, Tensor], source: Path | str, **changes: Any)
     Args:
         weights: key to tensor; only shapes are read.
         source: named in errors.
-        changes: fields that replace or complete what the weights tell.
+        changes: fields that replace or complete what the weights show.
 
     Raises:
         CheckpointError: if they are not OFA's.

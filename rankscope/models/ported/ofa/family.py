@@ -1,19 +1,25 @@
-"""How OFA enters transformers' tables. Nothing heavy is imported here."""
+"""What the product knows of OFA, and the classes that it registers with transformers."""
 
 from __future__ import annotations
 
-from rankscope.models.ported.register import Family
+from rankscope.models.family import Family, pair
+from rankscope.models.ported.ofa.configuration import OFAConfig
+from rankscope.models.ported.ofa.inputs import OFAInputs
+from rankscope.models.ported.ofa.model import OFAModel
+from rankscope.models.ported.ofa.processing import OFAImageProcessor, OFAProcessor
+from rankscope.models.ported.ofa.tokenization import OFATokenizer, check_vocabulary
+from rankscope.models.ported.port import Port
 
 FAMILY = Family(
-    model_type="ofa",
-    package="rankscope.models.ported.ofa",
-    config="configuration.OFAConfig",
-    models={
-        "MODEL_MAPPING": "model.OFAModel",
-        "MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING": "model.OFAModel",
-        "MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING": "model.OFAModel",
-    },
-    tokenizer="tokenization.OFATokenizer",
-    processor="processing.OFAProcessor",
-    image_processor="processing.OFAImageProcessor",
+    pair("layers", "layer_norm"),
+    inputs=OFAInputs,
+    reads_images=True,
+    check_vocabulary=check_vocabulary,
+    port=Port(
+        config=OFAConfig,
+        models=dict.fromkeys(("AutoModel", "AutoModelForSeq2SeqLM", "AutoModelForImageTextToText"), OFAModel),
+        tokenizer=OFATokenizer,
+        processor=OFAProcessor,
+        image_processor=OFAImageProcessor,
+    ),
 )

@@ -9,10 +9,14 @@ from transformers.cache_utils import Cache
 from transformers.generation import GenerationMixin
 from transformers.modeling_outputs import Seq2SeqLMOutput
 
-from rankscope.errors import UsageError
+from rankscope.models.ported.arguments import arguments
 from rankscope.models.ported.ofa.configuration import OFAConfig
 from rankscope.models.ported.ofa.decoder import OFADecoder
 from rankscope.models.ported.ofa.encoder import OFAEncoder, OFAEncoderOutput, OFAPreTrainedModel
+
+_FLAGS = ("use_cache", "output_hidden_states", "output_attentions")
+_TENSORS = ("patch_masks", "inputs_embeds", "decoder_attention_mask", "decoder_inputs_embeds", "cache")
+"""The rarer arguments of a forward pass."""
 
 
 class OFAModel(OFAPreTrainedModel, GenerationMixin):
@@ -83,7 +87,7 @@ class OFAModel(OFAPreTrainedModel, GenerationMixin):
         Raises:
             UsageError: for an unknown option, and whatever encoder and decoder refuse.
         """
-        wanted = _taken(self.config, options)
+        wanted = arguments(self.config, options, model="OFA", flags=_FLAGS, return_dict=True, **dict.fromkeys(_TENSORS))
         flags = {name: wanted[name] for name in ("output_hidden_states", "output_attentions")}
         if encoder_outputs is None:
             encoder_outputs = self.encoder(
@@ -101,10 +105,9 @@ class OFAModel(OFAPreTrainedModel, GenerationMixin):
             **flags,
         )
         logits = self.decoder.output_projection(out.last_hidden_state)
+        loss = None if labels is None else nn.functional.cross_entropy(logits.flatten(0, 1).float(), labels.flatten())
         result = Seq2SeqLMOutput(
-            loss=None
-            if labels is None
-            else nn.functional.cross_entropy(logits.flatten(0, 1).float(), labels.flatten()),
+            loss=loss,
             logits=logits,
             past_key_values=out.past_key_values,
             decoder_hidden_states=out.hidden_states,
@@ -114,7 +117,7 @@ class OFAModel(OFAPreTrainedModel, GenerationMixin):
             encoder_hidden_states=encoder_outputs.hidden_states,
             encoder_attentions=encoder_outputs.attentions,
         )
-        return result.to_tuple() if wanted["return_dict"] is False else result
+        return result if wanted["return_dict"] else result.to_tuple()
 
     def prepare_decoder_input_ids_from_labels(self, labels: Tensor) -> Tensor:
         """``(b, q)`` labels after the start word, without the last; −100 becomes padding."""
@@ -127,30 +130,3 @@ class OFAModel(OFAPreTrainedModel, GenerationMixin):
 def _fuller(*caches: Cache | None) -> Cache | None:
     """The cache with the most positions; None where none is given."""
     return max((c for c in caches if c is not None), key=lambda c: c.get_seq_length(), default=None)
-
-
-_OPTIONS = (
-    "patch_masks",
-    "inputs_embeds",
-    "decoder_attention_mask",
-    "decoder_inputs_embeds",
-    "cache",
-    "use_cache",
-    "output_hidden_states",
-    "output_attentions",
-    "return_dict",
-)
-
-
-def _taken(config: OFAConfig, given: dict[str, Any]) -> dict[str, Any]:
-    """The rarer arguments of a forward pass, with their defaults.
-
-    Raises:
-        UsageError: for one that does not exist.
-    """
-    if unknown := sorted(name for name in given if name not in _OPTIONS):
-        raise UsageError(f"OFA's forward takes no argument {', '.join(unknown)}; it takes {', '.join(_OPTIONS)}")
-    taken = {name: given.get(name) for name in _OPTIONS}
-    for name in ("use_cache", "output_hidden_states", "output_attentions"):
-        taken[name] = getattr(config, name) if taken[name] is None else taken[name]
-    return taken

@@ -12,40 +12,14 @@ Layout of a folder: ``config.json`` (without ``model_type``; recognised by ``img
 ``pytorch_model.bin``. A ``training_args.bin`` beside them is a pickle of code and is never opened.
 """
 
-from __future__ import annotations
-
-from importlib import import_module
-from typing import Any
-
-_HOMES = {
-    "VinVLConfig": "configuration",
-    "VinVLModel": "encoder",
-    "VinVLForImageCaptioning": "captioning",
-    "VinVLForSequenceClassification": "classification",
-    "encode_caption_inputs": "encoding",
-    "encode_vqa_inputs": "encoding",
-    "caption_visibility": "attention",
-    "mask_words": "masking",
-    "load": "loading",
-    "register": "loading",
-}
+from rankscope.models.ported.vinvl.captioning import VinVLForImageCaptioning
+from rankscope.models.ported.vinvl.classification import VinVLForSequenceClassification
+from rankscope.models.ported.vinvl.configuration import VinVLConfig
+from rankscope.models.ported.vinvl.encoder import VinVLModel
+from rankscope.models.ported.vinvl.encoding import encode_caption_inputs, encode_vqa_inputs
+from rankscope.models.ported.vinvl.masking import mask_words
 
 __all__ = [
-    "VinVLConfig",
-    "VinVLForImageCaptioning",
-    "VinVLForSequenceClassification",
-    "VinVLModel",
-    "caption_visibility",
-    "encode_caption_inputs",
-    "encode_vqa_inputs",
-    "load",
-    "mask_words",
-    "register",
-]
-
-
-def __getattr__(name: str) -> Any:
-    """The public names, imported when first asked for."""
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    "VinVLConfig", "VinVLForImageCaptioning", "VinVLForSequenceClassification", "VinVLModel", "encode_caption_inputs",
+    "encode_vqa_inputs", "mask_words",
+]  # fmt: skip

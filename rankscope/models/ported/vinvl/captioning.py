@@ -6,10 +6,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers.activations import ACT2FN
 from transformers.cache_utils import Cache
 from transformers.generation import GenerationMixin
 from transformers.modeling_outputs import MaskedLMOutput
+from transformers.models.bert.modeling_bert import BertPredictionHeadTransform
 
 from rankscope.errors import UsageError
 from rankscope.models.ported.vinvl.attention import caption_visibility
@@ -19,26 +19,12 @@ from rankscope.models.ported.vinvl.generation import CaptionOutput, Decoder, Dec
 from rankscope.models.ported.vinvl.search import beam_search, step_search
 
 
-class Transform(nn.Module):
-    """Dense layer, activation, norm."""
-
-    def __init__(self, config: VinVLConfig) -> None:
-        super().__init__()
-        self.dense = nn.Linear(config.hidden_size, config.hidden_size)
-        self.activation = ACT2FN[config.hidden_act]
-        self.LayerNorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """``(*, d)``."""
-        return self.LayerNorm(self.activation(self.dense(x)))
-
-
 class Predictions(nn.Module):
     """States to scores over the vocabulary, with the word embeddings as weights and a bias of its own."""
 
     def __init__(self, config: VinVLConfig) -> None:
         super().__init__()
-        self.transform = Transform(config)
+        self.transform = BertPredictionHeadTransform(config)
         self.decoder = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
         self.bias = nn.Parameter(torch.zeros(config.vocab_size))
 

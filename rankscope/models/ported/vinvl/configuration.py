@@ -5,8 +5,6 @@ from __future__ import annotations
 from transformers.configuration_utils import PreTrainedConfig
 
 from rankscope.errors import CheckpointError
-from rankscope.models.ported.register import enter_models
-from rankscope.models.ported.vinvl.family import FAMILY
 
 
 class VinVLConfig(PreTrainedConfig):
@@ -56,8 +54,7 @@ class VinVLConfig(PreTrainedConfig):
     """The inner width of the ``mlp`` classifier, in hidden sizes."""
 
     def __post_init__(self, **kwargs: object) -> None:
-        """Take the published spellings, refuse what is not ported, and enter the models into transformers' tables."""
-        enter_models(FAMILY)
+        """Take the published spellings, and refuse what is not ported."""
         kwargs.pop("tie_word_embeddings", None)
         super().__post_init__(**kwargs)
         self.tie_word_embeddings = bool(self.tie_weights)

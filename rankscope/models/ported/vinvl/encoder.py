@@ -1,4 +1,7 @@
-"""The encoder: word embeddings, regions joined after them, and BERT's blocks (post-norm, no norm at the end)."""
+"""The encoder: word embeddings, regions joined after them, and BERT's blocks (post-norm, no norm at the end).
+
+The maps and norms of a block are transformers' own of BERT; embeddings and attention differ and are written here.
+"""
 
 from __future__ import annotations
 
@@ -6,13 +9,14 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers.activations import ACT2FN
 from transformers.cache_utils import Cache, DynamicCache
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_outputs import BaseModelOutputWithPoolingAndCrossAttentions
 from transformers.modeling_utils import PreTrainedModel
+from transformers.models.bert.modeling_bert import BertIntermediate, BertOutput, BertPooler, BertSelfOutput
 
 from rankscope.errors import UsageError
+from rankscope.models.ported.arguments import arguments
 from rankscope.models.ported.vinvl.attention import SelfAttention, additive
 from rankscope.models.ported.vinvl.configuration import VinVLConfig
 
@@ -35,45 +39,18 @@ class Embeddings(nn.Module):
         return self.dropout(self.LayerNorm(x))
 
 
-class AddNorm(nn.Module):
-    """Project, drop out, add the residual, normalise."""
-
-    def __init__(self, config: VinVLConfig, width: int) -> None:
-        super().__init__()
-        self.dense = nn.Linear(width, config.hidden_size)
-        self.LayerNorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
-        self.dropout = nn.Dropout(config.hidden_dropout_prob)
-
-    def forward(self, x: Tensor, residual: Tensor) -> Tensor:
-        """``(b, t, d)``."""
-        return self.LayerNorm(self.dropout(self.dense(x)) + residual)
-
-
 class Attention(nn.Module):
     """Self-attention with its output projection; named as the checkpoint names it (``self``, ``output``)."""
 
     def __init__(self, config: VinVLConfig, index: int) -> None:
         super().__init__()
         self.self = SelfAttention(config, index)
-        self.output = AddNorm(config, config.hidden_size)
+        self.output = BertSelfOutput(config)
 
     def forward(self, x: Tensor, bias: Tensor, past: Cache | None, transient: int) -> tuple[Tensor, Tensor]:
         """States ``(b, t, d)`` and weights."""
         mixed, weights = self.self(x, bias, past, transient)
         return self.output(mixed, x), weights
-
-
-class Intermediate(nn.Module):
-    """The wide half of the feed-forward network."""
-
-    def __init__(self, config: VinVLConfig) -> None:
-        super().__init__()
-        self.dense = nn.Linear(config.hidden_size, config.intermediate_size)
-        self.activation = ACT2FN[config.hidden_act]
-
-    def forward(self, x: Tensor) -> Tensor:
-        """``(b, t, intermediate)``."""
-        return self.activation(self.dense(x))
 
 
 class Layer(GradientCheckpointingLayer):
@@ -82,8 +59,8 @@ class Layer(GradientCheckpointingLayer):
     def __init__(self, config: VinVLConfig, index: int) -> None:
         super().__init__()
         self.attention = Attention(config, index)
-        self.intermediate = Intermediate(config)
-        self.output = AddNorm(config, config.intermediate_size)
+        self.intermediate = BertIntermediate(config)
+        self.output = BertOutput(config)
 
     def forward(
         self, x: Tensor, bias: Tensor, past: Cache | None = None, transient: int = 0, weights: bool = False
@@ -115,18 +92,6 @@ class Encoder(nn.Module):
         return states, seen
 
 
-class Pooler(nn.Module):
-    """The first position, through a dense layer and tanh."""
-
-    def __init__(self, config: VinVLConfig) -> None:
-        super().__init__()
-        self.dense = nn.Linear(config.hidden_size, config.hidden_size)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """``(b, d)``."""
-        return torch.tanh(self.dense(x[:, 0]))
-
-
 class VinVLPreTrainedModel(PreTrainedModel):
     """What the heads share: configuration, initialisation, names."""
 
@@ -150,24 +115,18 @@ class VinVLPreTrainedModel(PreTrainedModel):
 class VinVLModel(VinVLPreTrainedModel):
     """Words, tags and regions in; states of every position out."""
 
+    _input_embed_layer = "word_embeddings"
+
     def __init__(self, config: VinVLConfig) -> None:
         super().__init__(config)
         self.embeddings = Embeddings(config)
         self.encoder = Encoder(config)
-        self.pooler = Pooler(config)
+        self.pooler = BertPooler(config)
         self.img_embedding = nn.Linear(config.img_feature_dim, config.hidden_size)
         if config.use_img_layernorm:
             self.LayerNorm = nn.LayerNorm(config.hidden_size, eps=config.img_layer_norm_eps)
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
         self.post_init()
-
-    def get_input_embeddings(self) -> nn.Embedding:
-        """The word embeddings."""
-        return self.embeddings.word_embeddings
-
-    def set_input_embeddings(self, value: nn.Embedding) -> None:
-        """Replace the word embeddings."""
-        self.embeddings.word_embeddings = value
 
     def embed(
         self,
@@ -218,15 +177,19 @@ class VinVLModel(VinVLPreTrainedModel):
         Raises:
             UsageError: for an unknown option, a mask that does not fit, or gradient checkpointing with a prefix.
         """
-        wanted = _Options(self.config, options)
+        flags = ("output_attentions", "output_hidden_states")
+        wanted = arguments(
+            self.config, options, model="VinVL", flags=flags, token_type_ids=None, positions=None, inputs_embeds=None,
+            transient=0, use_cache=False, return_dict=True,
+        )  # fmt: skip
         x = self.embed(
             input_ids,
             img_feats,
-            segments=segment_ids if segment_ids is not None else wanted.token_type_ids,
-            positions=wanted.positions,
-            inputs_embeds=wanted.inputs_embeds,
+            segments=segment_ids if segment_ids is not None else wanted["token_type_ids"],
+            positions=wanted["positions"],
+            inputs_embeds=wanted["inputs_embeds"],
         )
-        if past_key_values is None and wanted.use_cache:
+        if past_key_values is None and wanted["use_cache"]:
             past_key_values = DynamicCache()
         past = 0 if past_key_values is None else past_key_values.get_seq_length()
         checkpointing = any(block.gradient_checkpointing for block in self.encoder.layer)
@@ -239,34 +202,13 @@ class VinVLModel(VinVLPreTrainedModel):
             attention_mask = torch.ones(x.shape[:2], device=x.device)
         bias = additive(attention_mask, past=past, rows=x.shape[1], dtype=x.dtype)
         states, seen = self.encoder(
-            x, bias, past=past_key_values, transient=wanted.transient, weights=wanted.output_attentions
+            x, bias, past=past_key_values, transient=wanted["transient"], weights=wanted["output_attentions"]
         )
         out = BaseModelOutputWithPoolingAndCrossAttentions(
             last_hidden_state=states[-1],
             pooler_output=self.pooler(states[-1]),
-            past_key_values=past_key_values if wanted.use_cache else None,
-            hidden_states=tuple(states) if wanted.output_hidden_states else None,
-            attentions=tuple(seen) if wanted.output_attentions else None,
+            past_key_values=past_key_values if wanted["use_cache"] else None,
+            hidden_states=tuple(states) if wanted["output_hidden_states"] else None,
+            attentions=tuple(seen) if wanted["output_attentions"] else None,
         )
-        return out if wanted.return_dict else out.to_tuple()
-
-
-class _Options:
-    """The rarer arguments of a forward pass, with their defaults from the configuration."""
-
-    def __init__(self, config: VinVLConfig, given: dict[str, Any]) -> None:
-        self.token_type_ids: Tensor | None = given.pop("token_type_ids", None)
-        self.positions: Tensor | None = given.pop("positions", None)
-        self.inputs_embeds: Tensor | None = given.pop("inputs_embeds", None)
-        self.transient: int = given.pop("transient", 0)
-        self.use_cache = bool(given.pop("use_cache", False))
-        self.output_attentions = self._flag(given.pop("output_attentions", None), config.output_attentions)
-        self.output_hidden_states = self._flag(given.pop("output_hidden_states", None), config.output_hidden_states)
-        self.return_dict = self._flag(given.pop("return_dict", None), True)
-        if given:
-            raise UsageError(f"VinVL's forward takes no argument {', '.join(sorted(given))}")
-
-    @staticmethod
-    def _flag(value: bool | None, default: bool) -> bool:
-        """The value, or its default."""
-        return default if value is None else value
+        return out if wanted["return_dict"] else out.to_tuple()

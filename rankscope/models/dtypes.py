@@ -13,6 +13,7 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import nn
 
 from rankscope.errors import UsageError
+from rankscope.models.tunings.effect import held
 from rankscope.models.tunings.prefix_live import prefix_of
 
 PRECISIONS = ("float32", "bfloat16", "float16", "float64")
@@ -62,8 +63,7 @@ def _tuned(model: nn.Module) -> Iterator[nn.Module]:
     """The modules that hold what tunings added."""
     for module in model.modules():
         if isinstance(module, BaseTunerLayer):
-            held = (getattr(module, name, None) for name in module.adapter_layer_names)
-            yield from (part for part in held if isinstance(part, nn.Module))
+            yield from (factor for factor in held(module) if isinstance(factor, nn.Module))
         elif isinstance(module, PeftModel) and isinstance(getattr(module, "prompt_encoder", None), nn.Module):
             yield module.prompt_encoder
     if (live := prefix_of(model)) is not None:

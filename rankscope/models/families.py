@@ -72,7 +72,7 @@ FAMILIES: dict[str, Family] = {
     "llava": Family(_LLAVA, inputs=LlavaInputs),
     "vipllava": Family(_LLAVA),
     "paligemma": Family(_LLAVA, inputs=PaliGemmaInputs, masks_outside=True),
-    # Florence's vision tower changes its width and its grid from stage to stage: it is read where it is handed over.
+    # Florence's vision tower changes its width and its grid from stage to stage: it is read after its projector.
     "florence2": Family((_PROJECTOR, _LANGUAGE), reads_images=True, places_images=True, caption_prompt="<CAPTION>"),
     "qwen2_vl": _qwen_vl("embed_dim"),
     "qwen2_5_vl": _qwen_vl("hidden_size"),

@@ -38,7 +38,7 @@ class StackSpec:
 
 @dataclass(frozen=True)
 class InnerModel:
-    """A whole model inside another one, with a type and a record of its own."""
+    """A whole model inside another one, whose type has a record of its own."""
 
     path: str
     """Path to it."""
@@ -58,7 +58,7 @@ class Family:
     """Where its stacks are. Without any they are searched by structure, which finds the one stack of most decoders and
     encoders."""
     inputs: type[Inputs] = Inputs
-    """How its examples become tensors; a class of its own only where the fields below do not say it."""
+    """How its examples become tensors; a subclass only for what the fields below cannot say."""
     reads_images: bool = False
     """Whether it reads images although none of its stacks has patches for columns."""
     reads_regions: bool = False

@@ -71,9 +71,7 @@ def takes_positions(model: nn.Module, there: Mapping[str, Stack]) -> bool:
         UsageError: if it neither counts nor takes them: then only padding on the right is correct.
     """
     text = [s for s in there.values() if s.columns == "text"]
-    if not text:
-        return False
-    if all(family_of(s.owner).counts_positions for s in text):
+    if all(family_of(s.owner).counts_positions for s in text):  # or there is no stack of text
         return False
     owner = text[0].owner
     takes = [m for m in (unwrapped(model), owner) if m is not None]

@@ -7,7 +7,7 @@ import pickle
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import transformers
@@ -20,7 +20,7 @@ from rankscope.checkpoint import Checkpoint
 from rankscope.devices import check_spread, where
 from rankscope.errors import CheckpointError, MissingTool, UnsafeError, UsageError
 from rankscope.models.dtypes import precision
-from rankscope.models.families import FAMILIES, UNKNOWN
+from rankscope.models.families import family_of
 from rankscope.models.quiet import quiet
 from rankscope.models.register import register
 from rankscope.models.tunings.attach import attach
@@ -38,9 +38,9 @@ _AUTOS = (
     "AutoModelForZeroShotImageClassification",
     "AutoModel",
 )
-"""Where a class is looked for when the configuration names none, or one that the weights do not fit; in this order."""
+"""Where a class is looked for, in this order, if the configuration names none or one that the weights do not fit."""
 _COMPUTED = re.compile(r"(^|\.)(position_ids|inv_freq|masked_bias|num_batches_tracked)$")
-"""Tensors that older versions wrote beside the weights and every version computes itself."""
+"""Tensors that older versions saved with the weights and every version computes itself."""
 _FAULTS = ("missing_keys", "unexpected_keys", "mismatched_keys")
 
 
@@ -59,7 +59,7 @@ def load_model(
     Args:
         checkpoint: a folder, a name in the local Hub cache, a list of those in order, or what was read from them.
         base_model: the base, in place of the one that the adapter names.
-        device: where the model is put; left where it was loaded unless given.
+        device: where the model is put; where it was loaded unless given.
         dtype: the dtype of the weights; that of the checkpoint unless given.
         device_map: how the model is spread over devices, as accelerate takes it; in place of ``device``.
         load_in_4bit: quantise the base's linear maps to 4 bits (needs bitsandbytes and a GPU).
@@ -68,10 +68,9 @@ def load_model(
     Raises:
         CheckpointError: if a tensor is missing, left over, of another shape, or not finite, or an adapter does not land.
         UnsafeError: if the checkpoint needs code that was not trusted.
-        MissingTool: if weights of few bits are asked for, or lie in the checkpoint, without the package that reads them.
+        MissingTool: if weights of few bits are asked for, or in the checkpoint, without the package that reads them.
         UsageError: if this machine has no such device, a model cannot be run in that dtype, or an option excludes another.
     """
-    options: dict[str, Any] = {"dtype": precision(dtype)}
     if device is not None and device_map is not None:
         raise UsageError("device puts the whole model in one place and device_map spreads it; give one of them")
     if device_map is not None:
@@ -81,11 +80,12 @@ def load_model(
     quantised = "quantization_config" in found.config
     if load_in_4bit and quantised:
         raise UsageError(f"the weights in {found.weights} are quantised already; leave load_in_4bit out")
-    if load_in_4bit:
-        options["quantization_config"] = _four_bits()
     if device is not None and (load_in_4bit or quantised):
-        device, device_map = None, {"": device}  # quantised weights are made where they stay
-    model = load_base(found.weights, trust_remote_code=trust_remote_code, device_map=device_map, **options)
+        device, device_map = None, {"": device}  # quantised weights cannot be moved
+    model = load_base(
+        found.weights, dtype=precision(dtype), device_map=device_map, trust_remote_code=trust_remote_code,
+        quantization_config=_four_bits() if load_in_4bit else None,
+    )  # fmt: skip
     if device is not None:
         model = model.to(device)
     return attach(model, found).eval()
@@ -96,45 +96,55 @@ def _four_bits() -> Any:
         import bitsandbytes  # noqa: F401
     except ImportError as error:
         raise MissingTool(
-            "4-bit weights need the package bitsandbytes and a GPU; install it, or load without"
+            "4-bit weights need the package bitsandbytes and a GPU; install it, or leave load_in_4bit out"
         ) from error
     return transformers.BitsAndBytesConfig(load_in_4bit=True)
 
 
-def load_base(folder: Path, *, trust_remote_code: bool = False, **options: Any) -> PreTrainedModel:
+def load_base(
+    folder: Path,
+    *,
+    dtype: torch.dtype | Literal["auto"] = "auto",
+    device_map: str | Mapping[str, Any] | None = None,
+    quantization_config: Any = None,
+    trust_remote_code: bool = False,
+) -> PreTrainedModel:
     """The model in a folder, without tunings.
 
     Args:
         folder: a full model.
+        dtype: the dtype of the weights; that of the checkpoint unless given.
+        device_map: how the model is spread over devices, as accelerate takes it.
+        quantization_config: how its linear maps are quantised, as transformers takes it.
         trust_remote_code: run the Python files that it brings along.
-        options: passed to ``from_pretrained``.
 
     Raises:
-        CheckpointError: if the folder's weights do not fit the architecture that its configuration tells.
+        CheckpointError: if the folder's weights do not fit the architecture that its configuration describes.
         UnsafeError: if it needs code that was not trusted.
         MissingTool: if its weights are quantised in a way that a package not installed here reads.
     """
     register()
     config = read_config(folder, trust_remote_code=trust_remote_code)
-    first: dict[str, list[str]] = {}
+    options = {"dtype": dtype, "device_map": device_map, "quantization_config": quantization_config}
+    faults: dict[str, list[str]] = {}
     named = getattr(config, "architectures", None) or ()
     for cls in model_classes(config, folder, trust_remote_code=trust_remote_code):
-        model, faults = _try(cls, folder, config, trust_remote_code=trust_remote_code, **options)
-        if not faults:
+        model, found = _try(cls, folder, config, trust_remote_code=trust_remote_code, **options)
+        if not found:
             _check_finite(model, folder)
-            if check := FAMILIES.get(config.model_type, UNKNOWN).check_vocabulary:
+            if check := family_of(model).check_vocabulary:
                 check(folder, config.to_dict())
             return model
-        first = first or {cls.__name__: faults}
-        if cls.__name__ in named and any("unexpected" not in fault for fault in faults):
+        faults[cls.__name__] = found
+        if cls.__name__ in named and any("unexpected" not in fault for fault in found):
             break  # another head can take tensors that this one leaves over, but not make up those that are missing
-    if not first:
+    if not faults:
         raise CheckpointError(
             f"transformers {transformers.__version__} has no model class for {folder} ({config.model_type})"
         )
-    name, faults = next(iter(first.items()))
+    name, found = next(iter(faults.items()))
     raise CheckpointError(
-        f"{folder} does not fit {name}: {'; '.join(faults)}. Its weights and its config.json belong to different models, or "
+        f"{folder} does not fit {name}: {'; '.join(found)}. Its weights and its config.json belong to different models, or "
         "the files are incomplete; nothing is filled in at random"
     )
 
@@ -144,7 +154,7 @@ def read_config(folder: Path, *, trust_remote_code: bool = False) -> Any:
 
     Raises:
         CheckpointError: if transformers does not know the model type.
-        UnsafeError: if the configuration asks for Python files of its own and they were not trusted.
+        UnsafeError: if the configuration asks to run Python files that were not trusted.
     """
     content = json.loads((folder / "config.json").read_text())
     remote = content.get("auto_map")
@@ -195,7 +205,7 @@ def _remote_classes(remote: Mapping[str, str], folder: Path) -> Iterator[type[Pr
 def _try(
     cls: type[PreTrainedModel], folder: Path, config: Any, *, trust_remote_code: bool, **options: Any
 ) -> tuple[PreTrainedModel, list[str]]:
-    """A model of a class, and in words what of the files did not fit it."""
+    """A model of a class, and what in the files did not fit it, in words."""
     try:
         with quiet():
             model, info = cls.from_pretrained(
@@ -225,7 +235,7 @@ def _fault(kind: str, keys: Sequence[Any]) -> str:
 
 
 def _line(error: object) -> str:
-    """The first lines of a message in one, without advice to load what is not safe."""
+    """The start of a message as one line, without advice to load what is not safe."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip() and "weights_only" not in line]
     return " ".join(lines)[:300] or type(error).__name__
 

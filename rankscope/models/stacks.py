@@ -16,11 +16,11 @@ from peft import PeftMixedModel, PeftModel
 from torch import nn
 from transformers import PreTrainedModel
 
-from rankscope.errors import CheckpointError, UnknownName
+from rankscope.errors import CheckpointError
 from rankscope.models.families import family_of
 from rankscope.models.family import Columns, StackSpec
 from rankscope.reading.hooks import Tap
-from rankscope.sites import Site, describe, points
+from rankscope.sites import Site, points
 
 _SENSES = {"vision": ("vision", "visual", "image", "vit"), "qformer": ("qformer",), "audio": ("audio", "speech")}
 """For the name of a stack, the words in a path that show it, wherever they are."""
@@ -32,7 +32,7 @@ _NORMS = ("norm", "ln_f", "layernorm", "layer_norm", "norm_f")
 
 @dataclass(frozen=True)
 class Stack:
-    """A stack of blocks, or a single module that is a site by itself."""
+    """A stack of blocks, or a single module with one site."""
 
     name: str
     """Its name in a site."""
@@ -96,26 +96,9 @@ def stacks(model: nn.Module) -> dict[str, Stack]:
     return {stack.name: stack for stack in found}
 
 
-def sites(model: nn.Module) -> tuple[Site, ...]:
-    """Every site of a model, in order."""
-    return tuple(taps(model))
-
-
 def taps(model: nn.Module) -> dict[Site, Tap]:
-    """Where each site of a model is read."""
+    """Where each site of a model is read, in the order in which an input passes them."""
     return {site: tap for stack in stacks(model).values() for site, tap in stack.taps.items()}
-
-
-def tap(model: nn.Module, site: Site) -> Tap:
-    """Where one site is read.
-
-    Raises:
-        UnknownName: if the model has no such site; the message lists those it has.
-    """
-    there = taps(model)
-    if site not in there:
-        raise UnknownName(f"the model has no site {site}; it has {describe(tuple(there))}")
-    return there[site]
 
 
 def _named(base: nn.Module) -> Iterator[tuple[str, nn.Module]]:

@@ -129,7 +129,7 @@ def batches_by_length(lengths: Sequence[int], budget: int) -> list[tuple[tuple[i
 
     Args:
         lengths: tokens of each sample.
-        budget: most tokens a batch; a longer sample is a batch of its own.
+        budget: the most tokens in a batch; a longer sample is a batch by itself.
 
     Returns:
         Samples (as their places in ``lengths``) and the padded length of each batch; a function of the arguments alone.

@@ -21,7 +21,7 @@ from rankscope.errors import DataError, UsageError
 from rankscope.features import ROLES
 from rankscope.models.inputs.reader import reader
 from rankscope.models.load import load_model
-from rankscope.models.stacks import sites
+from rankscope.models.stacks import taps
 
 
 @pytest.fixture(autouse=True)
@@ -65,7 +65,7 @@ def agree(model: Any, read: Any, examples: list[Example]) -> None:
                 atol=2e-5,
                 msg=lambda m, s=site: f"{s}: {m}",
             )
-    assert together.keys() == set(sites(model))
+    assert together.keys() == set(taps(model))
 
 
 @pytest.mark.parametrize("head", ["captioning", "vqa"])

@@ -20,7 +20,7 @@ from rankscope.errors import CheckpointError, DataError, UsageError
 from rankscope.features import ROLES
 from rankscope.models.inputs.reader import Reader, padded, reader
 from rankscope.models.load import load_model
-from rankscope.models.stacks import sites
+from rankscope.models.stacks import taps
 from rankscope.models.tunings.prefix_live import attach_prefix, new_prefix
 from rankscope.reading.forward import ModelBatch
 
@@ -111,7 +111,7 @@ def test_padding_on_the_left_gives_the_same_rows(folder: Callable[..., Path], na
     batches = [r.read(examples()) for r in (right, left)]
     found = [called(model, batch) for batch in batches]
     assert not torch.equal(batches[0].inputs["input_ids"], batches[1].inputs["input_ids"])
-    for site in sites(model):
+    for site in taps(model):
         for i in range(3):
             a, b = (real(h[site], batch, site, i) for h, batch in zip(found, batches, strict=True))
             torch.testing.assert_close(a, b, rtol=1e-5, atol=2e-5, msg=lambda m, s=site: f"{s}: {m}")
@@ -255,7 +255,9 @@ def test_a_folder_from_before_placeholders_still_shows_its_image(
     (model, read), (_, new) = opened(old), opened(folder(name))
     assert roles(read.read([WHOLE]), "decoder") == roles(new.read([WHOLE]), "decoder")
     other = read.read([Example("x", TEXT, tiny.picture(1), WHOLE.targets)])
-    assert not torch.equal(called(model, read.read([WHOLE]))[sites(model)[-1]], called(model, other)[sites(model)[-1]])
+    assert not torch.equal(
+        called(model, read.read([WHOLE]))[tuple(taps(model))[-1]], called(model, other)[tuple(taps(model))[-1]]
+    )
 
 
 def test_a_placeholder_without_an_embedding_is_named(folder: Callable[..., Path], tmp_path: Path) -> None:
@@ -290,7 +292,7 @@ def test_batches_do_not_depend_on_the_order_of_their_samples(folder: Callable[..
     model, read = opened(folder("blip2-t5", "lora"))
     there, back = read.read(examples()), read.read(examples()[::-1])
     a, b = called(model, there), called(model, back)
-    for site in sites(model):
+    for site in taps(model):
         torch.testing.assert_close(real(a[site], there, site, 0), real(b[site], back, site, 2), rtol=1e-5, atol=2e-5)
 
 

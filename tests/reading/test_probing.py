@@ -31,7 +31,7 @@ class Patches(nn.Module):
 
 
 class Odd(nn.Module):
-    """Parts that cannot be read: used twice, not used, of no tensor, of whole numbers, not a sample a row."""
+    """Parts that cannot be read: used twice, not used, of no tensor, of whole numbers, without a row for each sample."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -83,14 +83,14 @@ def test_parts_that_give_no_rows_are_told_with_their_reason() -> None:
         "twice": "it runs more than once",
         "never": "it does not run",
         "none": "it returns no tensor",
-        "whole": "it returns int64 of shape (3,), not features with a sample a row",
-        "turned": "it returns float32 of shape (4, 3), not features with a sample a row",
+        "whole": "it returns int64 of shape (3,), not features with one row for each sample",
+        "turned": "it returns float32 of shape (4, 3), not features with one row for each sample",
     }
 
 
 def test_a_grid_whose_features_nothing_tells_is_not_guessed() -> None:
     found = parts(nn.Sequential(nn.Identity()), torch.randn(2, 3, 4, 5))
-    assert "no dimension is known to be the features" in found.unreadable[Site("0", "output")]
+    assert "which of its dimensions is the features is not known" in found.unreadable[Site("0", "output")]
 
 
 def test_a_module_without_parts_is_its_own() -> None:

@@ -23,31 +23,7 @@ if TYPE_CHECKING:
 _VOCABULARIES = ("tokenizer.json", "vocab.json", "vocab.txt", "merges.txt", "*.model", "*.tiktoken", "*.spm")
 """Files of which a tokenizer has at least one; without them transformers makes one that knows no word."""
 ABSENT = 255
-"""The role of a column that is in the model and stands for nothing."""
-
-
-def open_processor(folder: Path, *, text: bool, image: bool, trust_remote_code: bool = False) -> Any:
-    """The tokenizer, image processor or processor of a checkpoint, whichever its model needs.
-
-    Raises:
-        CheckpointError: if it is not in the folder, or cannot be read.
-    """
-    what, auto = "tokenizer", AutoTokenizer
-    if image:
-        what, auto = ("processor", AutoProcessor) if text else ("image processor", AutoImageProcessor)
-    if text and not any(True for pattern in _VOCABULARIES for _ in folder.glob(pattern)):
-        raise CheckpointError(
-            f"{folder} has no tokenizer: none of {', '.join(_VOCABULARIES)}; save it there with tokenizer.save_pretrained, or "
-            "name the folder that has it (--processor, processor=…), or the base that was tuned (--base-model, base_model=…)"
-        )
-    try:
-        with quiet():
-            return auto.from_pretrained(folder, trust_remote_code=trust_remote_code, local_files_only=True)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, ImportError) as error:
-        reason = " ".join(str(error).split())[:300]
-        raise CheckpointError(
-            f"{folder} has no {what} that can be read ({reason}); save it there with processor.save_pretrained"
-        ) from error
+"""The role of a column that the model computes and that never counts."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +37,7 @@ class Encoding:
     roles: Mapping[str, Tensor]
     """For each stack ``(t,)`` uint8, the role of each of its columns; without the rows that a prompt adds."""
     parts: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
-    """For a stack or an input whose columns are several sequences, each padded by itself: their lengths."""
+    """For a stack or an input whose columns are several sequences, each padded separately: their lengths."""
 
     @property
     def length(self) -> int:
@@ -90,8 +66,27 @@ class Inputs:
 
     @classmethod
     def open(cls, folder: Path, *, text: bool, image: bool, trust_remote_code: bool = False) -> Any:
-        """The processor in a checkpoint's folder; see :func:`open_processor`."""
-        return open_processor(folder, text=text, image=image, trust_remote_code=trust_remote_code)
+        """The tokenizer, image processor or processor of a checkpoint, whichever its model needs.
+
+        Raises:
+            CheckpointError: if it is not in the folder, or cannot be read.
+        """
+        what, auto = "tokenizer", AutoTokenizer
+        if image:
+            what, auto = ("processor", AutoProcessor) if text else ("image processor", AutoImageProcessor)
+        if text and not any(True for pattern in _VOCABULARIES for _ in folder.glob(pattern)):
+            raise CheckpointError(
+                f"{folder} has no tokenizer: none of {', '.join(_VOCABULARIES)}; save it there with tokenizer.save_pretrained, or "
+                "name the folder that has it (--processor, processor=…), or the base that was tuned (--base-model, base_model=…)"
+            )
+        try:
+            with quiet():
+                return auto.from_pretrained(folder, trust_remote_code=trust_remote_code, local_files_only=True)
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, ImportError) as error:
+            reason = " ".join(str(error).split())[:300]
+            raise CheckpointError(
+                f"{folder} has no {what} that can be read ({reason}); save it there with processor.save_pretrained"
+            ) from error
 
     def complete(self, base: nn.Module) -> None:
         """Take from the model what the files of an older checkpoint leave out; here nothing.
@@ -130,7 +125,7 @@ class Inputs:
 
     @property
     def image_token(self) -> int | None:
-        """The token that stands in the text for a part of the image."""
+        """The placeholder in the text for a part of the image."""
         return getattr(self.config, "image_token_id", None) or getattr(self.config, "image_token_index", None)
 
     def _with(self, columns: str) -> list[Stack]:
@@ -197,7 +192,7 @@ class Inputs:
         return self._arrays(self.processor(images=example.open_image(), text=text, return_tensors="pt", **options))
 
     def _arrays(self, produced: Any) -> dict[str, Tensor]:
-        """The tensors without a batch dimension; segment numbers are left out where there is one segment."""
+        """The tensors without a batch dimension; segment numbers are left out if there is only one segment."""
         tensors = {name: value[0] for name, value in produced.items() if isinstance(value, Tensor)}
         tensors.pop("mm_token_type_ids", None)
         if "token_type_ids" in tensors and not tensors["token_type_ids"].any():
@@ -208,7 +203,7 @@ class Inputs:
         return tensors
 
     def _target(self, example: Example) -> dict[str, Tensor]:
-        """The decoder's own input: the target, or the text where there is none, shifted by the start token."""
+        """The decoder's own input: the target, or the text if there is none, shifted by the start token."""
         labels = self.tokenizer(text_target=example.target or example.text)["input_ids"]
         if labels and labels[-1] == self.tokenizer.eos_token_id:
             labels = labels[:-1]
@@ -262,7 +257,7 @@ class Inputs:
             end = int((~special).nonzero()[-1]) + 1
             roles[end - answer : end] = ANSWER
         roles[special] = SPECIAL
-        # A placeholder stands for a part of the image, although tokenizers count it as special.
+        # A placeholder is a part of the image, although tokenizers count it as special.
         if self.image_token is not None:
             roles[ids == self.image_token] = IMAGE
         return roles

@@ -33,19 +33,12 @@ from rankscope.models.register import register
 from rankscope.models.stacks import Stack, stacks, unwrapped
 from rankscope.reading.forward import ModelBatch
 
-PADDED = {
-    "input_ids": "pad",
-    "decoder_input_ids": "pad",
-    "qformer_input_ids": "pad",
-    "attention_mask": 0,
-    "decoder_attention_mask": 0,
-    "qformer_attention_mask": 0,
-    "token_type_ids": 0,
-    "mm_token_type_ids": 0,
-    "segment_ids": 0,
-    "img_feats": 0,
-}
-"""Inputs along the tokens of a sample, and what they are padded with."""
+_TOKENS = frozenset({"input_ids", "decoder_input_ids", "qformer_input_ids"})
+"""Inputs that are padded with the padding token."""
+_MASKS = frozenset({"attention_mask", "decoder_attention_mask", "qformer_attention_mask"})
+_SEGMENTS = frozenset({"token_type_ids", "mm_token_type_ids", "segment_ids"})
+_PADDED = _TOKENS | _MASKS | _SEGMENTS | {"img_feats"}
+"""Inputs along the tokens of a sample; those that are no tokens are padded with 0."""
 _OF_THE_TEXT = ("input_ids", "attention_mask", "token_type_ids", "mm_token_type_ids")
 """Those that are padded on the side that was asked for; all others are padded on the right."""
 
@@ -124,8 +117,8 @@ class Reader:
         parts = [e.inputs[name] for e in encodings]
         if name in self.inputs.family.packed:
             return self._cast(torch.cat(parts))
-        if name in PADDED:
-            fill = self.inputs.pad if PADDED[name] == "pad" else 0
+        if name in _PADDED:
+            fill = self.inputs.pad if name in _TOKENS else 0
             return self._cast(in_parts(parts, [e.parts.get(name) for e in encodings], fill, side=self._side(name)))
         shapes = {tuple(p.shape) for p in parts}
         if len(shapes) > 1:
@@ -159,7 +152,7 @@ def _tokens(stack: Stack, encoding: Encoding) -> int:
 
 
 def in_parts(rows: Sequence[Tensor], lengths: Sequence[tuple[int, ...] | None], fill: float, *, side: str) -> Tensor:
-    """``(b, t)`` from ``(t_i,)`` each; a row of several sequences has each of them padded by itself."""
+    """``(b, t)`` from ``(t_i,)`` each; in a row of several sequences each of them is padded separately."""
     if lengths[0] is None:
         return padded(rows, fill, side=side)
     split = [row.split(list(own or ())) for row, own in zip(rows, lengths, strict=True)]

@@ -11,11 +11,11 @@ from torch import Tensor, nn
 from rankscope.data.probes import Example
 from rankscope.errors import CheckpointError
 from rankscope.features import ANSWER, TEXT
-from rankscope.models.inputs.encode import Encoding, Inputs, open_processor
+from rankscope.models.inputs.encode import Encoding, Inputs
 
 
 class BlipInputs(Inputs):
-    """The placeholders stand for the rows of the queries; InstructBLIP's Q-Former reads the question, never the answer."""
+    """One placeholder for each row of the queries; InstructBLIP's Q-Former reads the question, never the answer."""
 
     def complete(self, base: Any) -> None:
         """The number of placeholders from the model and their token from the tokenizer, which old folders do not name.
@@ -101,8 +101,8 @@ class QwenInputs(Inputs):
     @classmethod
     def open(cls, folder: Path, *, text: bool, image: bool, trust_remote_code: bool = False) -> Any:
         """Tokenizer and image processor, from a checkpoint's folder."""
-        tokenizer = open_processor(folder, text=True, image=False, trust_remote_code=trust_remote_code)
-        pictures = open_processor(folder, text=False, image=True, trust_remote_code=trust_remote_code)
+        tokenizer = super().open(folder, text=True, image=False, trust_remote_code=trust_remote_code)
+        pictures = super().open(folder, text=False, image=True, trust_remote_code=trust_remote_code)
         return QwenProcessor(pictures, tokenizer)
 
     def _processed(self, example: Example, text: str) -> dict[str, Tensor]:

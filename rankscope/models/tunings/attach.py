@@ -1,6 +1,6 @@
 """Tunings onto a base, strictly: every tensor of an adapter lands, none keeps its initial value, and something changes.
 
-A single adapter is attached as PEFT does it. Several are put *inside* the base, in order, each under a name of its own,
+A single adapter is attached as PEFT does it. Several are put *inside* the base, in order, each under its own name,
 because PEFT refuses to wrap one kind in another; a prefix is hooked into the base's own modules
 (:mod:`rankscope.models.tunings.prefix_live`), so that it is alive in ``forward`` and in ``generate``; a prompt wraps what is
 left from outside.
@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import peft
-import torch
 from peft.tuners.tuners_utils import BaseTunerLayer, cast_adapter_dtype
 from torch import Tensor, nn
 from transformers import GenerationMixin, PreTrainedModel
@@ -22,7 +21,7 @@ from rankscope.models.stacks import unwrapped
 from rankscope.models.tunings.adapters import check_landed, peft_config, read_weights, understood
 from rankscope.models.tunings.effect import adapters_in, changes
 from rankscope.models.tunings.offload import check_lent, lent, make_room
-from rankscope.models.tunings.prefix_files import OTHER_ROWS, PEFT_ROWS, load_prefix
+from rankscope.models.tunings.prefix_files import PEFT_ROWS, load_prefix
 from rankscope.models.tunings.prefix_live import attach_prefix
 
 PREFIX = "prefix_tuning"
@@ -46,7 +45,7 @@ def attach(model: PreTrainedModel, checkpoint: Checkpoint, *, must_change: bool 
         WrongBase: if the base is not the one that was tuned, by its recorded digest.
         CheckpointError: if an adapter does not land, or changes nothing.
     """
-    check_base(checkpoint)
+    _check_base(checkpoint)
     order = {PREFIX: 1, **dict.fromkeys(PROMPTS, 2)}
     adapters = sorted(checkpoint.adapters, key=lambda t: order.get(t.kind, 0))
     for what, kinds in (("prefix", (PREFIX,)), ("prompt", PROMPTS)):
@@ -55,12 +54,12 @@ def attach(model: PreTrainedModel, checkpoint: Checkpoint, *, must_change: bool 
     alone, attached = len(adapters) == 1, list[str]()
     for i, tuning in enumerate(adapters):
         if tuning.kind == PREFIX:
-            prefix(unwrapped(model), tuning)
+            _hook_prefix(unwrapped(model), tuning)
         elif tuning.kind in PROMPTS:
-            model = prompt(model, tuning)
+            model = _wrap_in_prompt(model, tuning)
         else:
             attached.append("default" if alone else f"stage{i}")
-            model = inside(model, tuning, name=attached[-1], wrap=alone, must_change=must_change)
+            model = _inject(model, tuning, name=attached[-1], wrap=alone, must_change=must_change)
     if len(attached) > 1:
         _activate(model, attached)
     return model.requires_grad_(False) if adapters else model
@@ -74,7 +73,7 @@ def _activate(model: nn.Module, names: Sequence[str]) -> None:
             module.set_adapter([name for name in names if name in held])
 
 
-def check_base(checkpoint: Checkpoint) -> None:
+def _check_base(checkpoint: Checkpoint) -> None:
     """Check that the base is the one that was tuned, if its digest was recorded.
 
     Raises:
@@ -90,7 +89,7 @@ def check_base(checkpoint: Checkpoint) -> None:
         )
 
 
-def inside(model: nn.Module, tuning: Tuning, *, name: str, wrap: bool, must_change: bool = True) -> nn.Module:
+def _inject(model: nn.Module, tuning: Tuning, *, name: str, wrap: bool, must_change: bool = True) -> nn.Module:
     """The model with an adapter in its layers (LoRA and its kin, IA³, bottleneck adapters).
 
     Args:
@@ -131,33 +130,26 @@ def _missing(model: nn.Module, name: str, weights: dict[str, Tensor]) -> list[st
     return sorted(set(whole) - set(weights))
 
 
-@torch.no_grad()
-def prefix(model: nn.Module, tuning: Tuning) -> None:
-    """Make a prefix live in the model, and put what else its file holds (a classifier) in its place.
+def _hook_prefix(model: nn.Module, tuning: Tuning) -> None:
+    """Make a prefix live in the model, with the classification head that was trained with it.
 
     Raises:
         CheckpointError: if the prefix belongs to a base of another shape.
     """
-    rows = load_prefix(tuning.path, model)
-    rest = {k: t for k, t in read_weights(tuning.path).items() if k != PEFT_ROWS and not k.startswith(OTHER_ROWS)}
-    there = dict(model.named_parameters())
-    names = {key: key.removeprefix("base_model.").removeprefix("model.") for key in rest}
-    unexpected = [k for k, name in names.items() if name not in there or there[name].shape != rest[k].shape]
-    check_landed(tuning, [], unexpected)
-    for key, tensor in rest.items():
-        there[names[key]].copy_(tensor)
+    prefix, own = load_prefix(tuning.path, model), dict(model.named_parameters())
+    check_landed(tuning, [], [n for n, t in prefix.head.items() if n not in own or own[n].shape != t.shape])
     with understood(tuning):
-        attach_prefix(model, rows)
+        attach_prefix(model, prefix)
 
 
-def prompt(model: nn.Module, tuning: Tuning) -> nn.Module:
+def _wrap_in_prompt(model: nn.Module, tuning: Tuning) -> nn.Module:
     """The model with rows before its text; they wrap the language model inside, if that generates by itself.
 
     Raises:
         CheckpointError: if the prompt belongs to a base of another width.
     """
     config, weights = peft_config(tuning), read_weights(tuning.path)
-    path = language_model(model)
+    path = _language_model(model)
     host = model.get_submodule(path)
     with understood(tuning):
         check_landed(tuning, [PEFT_ROWS] if PEFT_ROWS not in weights else [], [])
@@ -171,7 +163,7 @@ def prompt(model: nn.Module, tuning: Tuning) -> nn.Module:
     return model
 
 
-def language_model(model: nn.Module) -> str:
+def _language_model(model: nn.Module) -> str:
     """The path of the model inside that generates text by itself, as BLIP-2's does; empty for the model as a whole."""
     base, named = unwrapped(model), model.named_modules()
     return next((path for path, m in named if path and isinstance(m, GenerationMixin) and m is not base), "")

@@ -58,12 +58,8 @@ class Attention:
         if len(self.maps) == 3:
             return width_out(getattr(self.module, self.maps[1]))
         # A fused map gives queries, keys and values of one width only if it is 3 · heads · head width wide.
-        fused, heads, named = (
-            width_out(getattr(self.module, self.maps[0])),
-            self._query_heads,
-            _first(self.module, _HEAD_WIDTH),
-        )
-        if fused % 3 or (named is not None and fused != 3 * heads * named):
+        fused, named = width_out(getattr(self.module, self.maps[0])), _first(self.module, _HEAD_WIDTH)
+        if fused % 3 or (named is not None and fused != 3 * self._query_heads * named):
             raise UsageError(
                 f"{self.path}.{self.maps[0]} fuses queries with fewer keys and values, so that a prefix does not fit in it"
             )

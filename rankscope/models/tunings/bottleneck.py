@@ -33,7 +33,7 @@ class BottleneckConfig(PeftConfig):
     """PEFT's configuration of a bottleneck adapter."""
 
     target_modules: list[str] | set[str] | str | None = field(default=None)
-    """The modules behind whose output an adapter stands: names, path endings, or a regular expression."""
+    """The modules that get an adapter after their output: names, path endings, or a regular expression."""
     exclude_modules: list[str] | set[str] | str | None = field(default=None)
     """Modules left out of those."""
     bottleneck_size: int = field(default=16)
@@ -120,6 +120,7 @@ class BottleneckLayer(nn.Module, BaseTunerLayer):
                     self._cast_input_dtype(result, next(self.bottleneck_down[name].parameters()).dtype)
                 )
                 added = self.bottleneck_up[name](self.bottleneck_between[name](inner))
+                # h ← h + s · U f(D h)
                 result = result + (self.scaling[name] * added).to(kept)
         return result
 

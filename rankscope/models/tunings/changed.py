@@ -90,7 +90,7 @@ def _matrices(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
 
 
 def _oriented(module: nn.Module, weight: Tensor) -> Tensor:
-    """``(out, in)``: a convolution's kernels side by side, GPT-2's layers turned."""
+    """``(out, in)``: a convolution's kernels side by side, GPT-2's layers transposed."""
     return weight.mT if isinstance(module, Conv1D) else weight.flatten(1)
 
 

@@ -15,6 +15,8 @@ ROUNDING = torch.finfo(torch.float32).eps
 """Relative changes up to this, computed in float64, are rounding: factors of the base's own weights (DoRA's lengths, a
 singular value decomposition) are stored in float32."""
 
+_BY_NAME = nn.ModuleDict | nn.ParameterDict | Mapping
+
 
 def changes(model: nn.Module, name: str, weights: Mapping[str, Tensor]) -> bool:
     """Whether an adapter changes what any of its layers computes, tried on random input to the layer alone.
@@ -53,7 +55,9 @@ def _saved_differs(module: ModulesToSaveWrapper, name: str) -> bool:
 def _layer_changes(layer: Any, name: str) -> bool:
     x = _input_of(layer.get_base_layer())
     if x is None:
-        return not any(_is_zero(part[name]) for part in _parts(layer) if name in part)
+        return not any(
+            _is_zero(factor[name]) for factor in held(layer) if isinstance(factor, _BY_NAME) and name in factor
+        )
     before, active = layer.training, list(layer.active_adapters)
     try:
         layer.eval()
@@ -80,15 +84,14 @@ def _differs_in_float64(layer: Any, x: Tensor) -> bool:
     return not _close(exact(x), exact.get_base_layer()(x), ROUNDING)
 
 
-def _parts(layer: Any) -> list[Mapping[str, Any]]:
-    """What a layer holds of its adapters: for each factor a dictionary from the adapter's name."""
-    held = (getattr(layer, attribute, None) for attribute in layer.adapter_layer_names)
-    return [dict(part.items()) for part in held if isinstance(part, nn.ModuleDict | nn.ParameterDict | Mapping)]
+def held(layer: Any) -> list[Any]:
+    """What a layer holds of its adapters: for most factors a dictionary from the adapter's name."""
+    return [factor for name in layer.adapter_layer_names if (factor := getattr(layer, name, None)) is not None]
 
 
 def adapters_in(layer: Any) -> set[str]:
     """The names of the adapters that a layer holds."""
-    return {name for part in _parts(layer) for name in part}
+    return {name for factor in held(layer) if isinstance(factor, _BY_NAME) for name in factor}
 
 
 def _is_zero(part: Any) -> bool:

@@ -16,7 +16,7 @@ from torch import nn
 
 from rankscope.checkpoint import Tuning
 from rankscope.errors import CheckpointError
-from rankscope.models.tunings.effect import adapters_in
+from rankscope.models.tunings.effect import adapters_in, held
 
 _OUTSIDE = ("lora", "ia3", "bottleneck")
 """Kinds that take what the base's layer gives and never read its weights."""
@@ -48,6 +48,6 @@ def make_room(layers: Sequence[Any]) -> None:
     for layer in layers:
         hooks = (getattr(module, "_hf_hook", None) for module in layer.get_base_layer().modules())
         device = next(hook.execution_device for hook in hooks if hook is not None)
-        for held in (getattr(layer, name, None) for name in layer.adapter_layer_names):
-            if isinstance(held, nn.Module):
-                held._apply(lambda x, to=device: torch.empty_like(x, device=to) if x.is_meta else x)
+        for factor in held(layer):
+            if isinstance(factor, nn.Module):
+                factor._apply(lambda x, to=device: torch.empty_like(x, device=to) if x.is_meta else x)

@@ -100,7 +100,9 @@ def load_prefix(folder: Path, model: nn.Module, *, trainable: bool = False) -> P
         )
     tensors = read_weights(folder)
     prefix = _built(about, folder) if about is not None and trainable else _folded(about, tensors, folder, model)
-    prefix.head = {name.removeprefix(HEAD): tensor for name, tensor in tensors.items() if name.startswith(HEAD)}
+    # Whatever is no rows is the head; PEFT's wrappers of a task put one or two prefixes before its names.
+    rest = {k: t for k, t in tensors.items() if k != PEFT_ROWS and not k.startswith(OTHER_ROWS)}
+    prefix.head = {name.removeprefix(HEAD).removeprefix("model."): tensor for name, tensor in rest.items()}
     return prefix
 
 

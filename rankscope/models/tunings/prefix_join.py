@@ -81,7 +81,7 @@ def join(stack: Stack, prefix: Prefix) -> None:
     """Make the prefix live in every block of a stack.
 
     Raises:
-        UsageError: if the architecture computes its attention by itself, out of reach.
+        UsageError: if the architecture does not ask transformers for its attention function.
     """
     AttentionInterface.register(NAME, attention_with_prefix)
     rows = Folded(prefix, stack.name)

@@ -1,8 +1,8 @@
 """A prefix at work inside a model: in ``forward`` and in ``generate``, in decoders and in encoders.
 
 Hooks on the base network's own modules, so that it does not matter who calls them: the model's ``forward``, its
-``generate``, the ``generate`` of a language model inside a vision–language model, or a PEFT wrapper around it all. The
-caller's view is that of a model without a prefix; masks and positions that it hands over are shifted here.
+``generate``, the ``generate`` of a language model inside a vision–language model, or a PEFT wrapper around it all. To the
+caller the model has no prefix: the masks and positions that it passes are shifted here.
 
 Two routes. A stack that takes a cache gets the prefix as the cache's first entries, which is what PEFT does, so that
 both give the same function (positions start after the prefix). A stack that takes none (the encoder of T5 or BART, a
@@ -38,7 +38,7 @@ def shape_of(stack: Stack) -> PrefixShape:
         UsageError: if there are no blocks, they differ, or their attention is not known.
     """
     if not stack.blocks:
-        raise UsageError(f"{stack.name} has no blocks of attention; a prefix cannot stand in it")
+        raise UsageError(f"{stack.name} has no blocks of attention; a prefix does not fit in it")
     found = [self_attention(block) for block in stack.blocks]
     shapes = {(a.heads, a.head_width) for a in found}
     if len(shapes) != 1:
@@ -63,7 +63,7 @@ def new_prefix(
     Args:
         model: the model, wrapped or not.
         rows: the length of the prefix.
-        stacks_in: the stacks to stand in; those that read text unless given.
+        stacks_in: the stacks that get one; those that read text unless given.
         encoder: how the rows are made.
 
     Raises:

@@ -3,7 +3,7 @@
 Origin. Written afresh from the papers — Wang et al., "OFA: Unifying Architectures, Tasks, and Modalities Through a
 Simple Sequence-to-Sequence Learning Framework", ICML 2022; Lewis et al., "BART", ACL 2020; Shleifer et al.,
 "NormFormer", 2021 (head scaling, norms inside the blocks); Ke et al., "Rethinking Positional Encoding in Language
-Pre-training" (TUPE: positions apart from words), ICLR 2021; Dai et al., "CoAtNet", NeurIPS 2021 (relative positions of
+Pre-training" (TUPE: positions untied from words), ICLR 2021; Dai et al., "CoAtNet", NeurIPS 2021 (relative positions of
 patches); He et al., "Deep Residual Learning", CVPR 2016 — and from the layout of the published weights: keys and shapes
 of ``pytorch_model.bin``, fields of ``config.json``. No line is taken from the authors' repository; what only their
 implementation decides (which states are zeroed, the order of the sums) was settled on the reference outputs, to which

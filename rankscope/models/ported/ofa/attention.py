@@ -1,7 +1,7 @@
 """Attention with a learned scale for each head, over the usual interface of transformers.
 
-So that a prefix, or another implementation, can be put in its place: the module asks
-``ALL_ATTENTION_FUNCTIONS`` and hands positions over as ``position_bias``.
+The module asks ``ALL_ATTENTION_FUNCTIONS`` and passes positions as ``position_bias``, so that a prefix, or another
+implementation, can take its place.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ def eager_attention_forward(
         attention_mask: ``(b, 1, 1 or q, k)`` added to the scores, or None.
         options: ``scaling``, ``dropout`` and ``position_bias`` ``(b or 1, heads, q, k)``.
     """
+    # softmax(s · QKᵀ + bias + mask) V
     scores = query @ key.transpose(-1, -2) * options["scaling"]
     if (bias := options.get("position_bias")) is not None:
         scores = scores + bias
@@ -42,7 +43,7 @@ def eager_attention_forward(
 def hidden(real: Tensor, dtype: torch.dtype) -> Tensor | None:
     """``(b, 1, *, k)`` to be added to scores: 0 where ``real``, ``(b, *, k)``, is true, the least number elsewhere.
 
-    None where all is real.
+    None if all is real.
     """
     if bool(real.all()):
         return None
@@ -85,6 +86,7 @@ class Attention(nn.Module):
         mixed, weights = attend(
             self, query, key, value, mask, scaling=self.scaling, dropout=dropout, position_bias=bias
         )
+        # NormFormer: head h is multiplied by its learned scale before the heads are mixed.
         return self.out_proj((mixed * self.c_attn[:, None]).flatten(2)), weights
 
     def _keys(self, x: Tensor, past: Cache | None) -> tuple[Tensor, Tensor]:
@@ -93,6 +95,7 @@ class Attention(nn.Module):
             if self.is_cross_attention and past.is_updated.get(self.layer_idx):
                 layer = past.cross_attention_cache.layers[self.layer_idx]
                 return layer.keys, layer.values
+            # The encoder's keys are made once; those of words grow with every call.
             past.is_updated[self.layer_idx] = past.is_updated.get(self.layer_idx) or self.is_cross_attention
             past = past.cross_attention_cache if self.is_cross_attention else past.self_attention_cache
         key, value = self._split(self.k_proj(x)), self._split(self.v_proj(x))

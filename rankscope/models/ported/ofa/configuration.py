@@ -20,7 +20,7 @@ class OFAConfig(PreTrainedConfig):
     """BART's sizes, the stem, and the positions.
 
     Raises:
-        CheckpointError: for an unknown stem, or an output matrix apart from the embeddings (none is published).
+        CheckpointError: for an unknown stem, or an output matrix that is not the embeddings (none is published).
     """
 
     model_type = "ofa"
@@ -62,7 +62,7 @@ class OFAConfig(PreTrainedConfig):
     decoder_start_token_id: int | None = 0
     is_encoder_decoder: bool = True
     normformer: bool = True
-    """Whether norms stand after attention and inside the feed-forward network."""
+    """Whether there are norms after attention and inside the feed-forward network."""
     layernorm_embedding: bool = True
     patch_layernorm_embedding: bool = True
     code_layernorm_embedding: bool = True
@@ -71,7 +71,7 @@ class OFAConfig(PreTrainedConfig):
     """Whether positions are added to words too, besides their own part in the scores."""
     resnet_type: str = "resnet101"
     resnet_model_path: str | None = None
-    """Where the authors kept a ResNet; not read, since a checkpoint holds the stem."""
+    """Where the authors kept a ResNet; not read, because a checkpoint holds the stem."""
     token_bucket_size: int = 256
     image_bucket_size: int = 42
     code_image_size: int = 128

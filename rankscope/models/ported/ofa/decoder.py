@@ -1,4 +1,4 @@
-"""The decoder: words from words before them and from the encoder, with positions kept apart."""
+"""The decoder: words from words before them and from the encoder, with positions untied from them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from rankscope.models.ported.ofa.positions import code_places, products, scaling
 
 
 class _Places(NamedTuple):
-    """Where the words stand: those of this call are the last of the columns."""
+    """The positions of the words: those of this call are the last of the columns."""
 
     real: Tensor
     """``(b, q, k)``: which columns each word may see."""
@@ -87,6 +87,7 @@ class OFADecoder(OFAPreTrainedModel):
         heads = self.config.decoder_attention_heads
         factor = {"heads": heads, "scale": scaling(self.config, heads)}
         query, memory = self.pos_ln(rows), encoder_outputs.position_embedding
+        # TUPE: a score is word · word + position · position, each with projections of its own; these are the second terms.
         own = products(self.self_pos_q_linear(query), self.self_pos_k_linear(columns), **factor)
         other = products(self.cross_pos_q_linear(query), self.cross_pos_k_linear(memory), **factor)
         mask = hidden(places.real, x.dtype)
@@ -138,12 +139,14 @@ class OFADecoder(OFAPreTrainedModel):
                 f"{total} decoder positions (with prefix and cache) and max_position_embeddings "
                 f"{self.config.max_position_embeddings}: write fewer words"
             )
+        # Word i of this call has position past + i, and sees every column up to it.
         causal = torch.ones(q, total, dtype=torch.bool, device=words.device).tril(past)
         if mask is None:
             columns = torch.arange(total, device=words.device)[None]
             return _Places(causal.expand(b, q, total), columns[:, past:], columns)
         if mask.shape not in ((b, total), (b, q)):
             raise UsageError(f"a decoder mask of shape {tuple(mask.shape)} for {q} words after {past}, batch {b}")
+        # A mask of this call's words alone says nothing of earlier columns: they are real.
         real = nn.functional.pad(mask.bool(), (total - mask.shape[1], 0), value=True)
         columns = (real.cumsum(1) - 1).clamp(min=0)
         return _Places(causal & real[:, None, :], columns[:, past:], columns)

@@ -1,4 +1,4 @@
-"""The encoder: patches, then words, each with its positions kept apart."""
+"""The encoder: patches, then words, each with its positions untied from it."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ _BUFFERS = {
     "image_rp_bucket": lambda config: image_buckets(config.image_bucket_size),
     "image_position_idx": code_places,
 }
-"""Tables of numbers that checkpoints hold beside the weights."""
+"""Tables of integers that checkpoints hold in addition to the weights."""
 
 
 def add_positions(module: nn.Module, config: OFAConfig, *, layers: int, heads: int) -> None:
@@ -137,7 +137,7 @@ class OFAEncoder(OFAPreTrainedModel):
         inputs_embeds: Tensor | None = None,
         **options: Any,
     ) -> OFAEncoderOutput | tuple[Any, ...]:
-        """Read images and words; patches stand before the words.
+        """Read images and words; patches come before the words.
 
         Args:
             input_ids: ``(b, t)``; the padding word is not read, on either side.
@@ -157,6 +157,7 @@ class OFAEncoder(OFAPreTrainedModel):
         places = torch.cat([p.places for p in parts], dim=1)
         x = x * real[:, :, None].to(x.dtype)
         grid = None if patch_images is None else self._grid(patch_images)
+        # TUPE: position · position, the same for every block.
         shared = products(
             self.pos_q_linear(places),
             self.pos_k_linear(places),
@@ -184,7 +185,7 @@ class OFAEncoder(OFAPreTrainedModel):
     def _words(self, ids: Tensor | None, embeds: Tensor | None, mask: Tensor | None) -> _Sequence:
         """The words, embedded; a word's position counts from the first real one."""
         if embeds is None and ids is None:
-            raise UsageError("OFA's encoder reads words: give input_ids, the prompt, even where there is an image")
+            raise UsageError("OFA's encoder reads words: give input_ids, the prompt, even with an image")
         words = self.embed_tokens(ids) if embeds is None else embeds
         if mask is None:
             mask = words.new_ones(words.shape[:2]) if ids is None else ids != self.config.pad_token_id
@@ -195,6 +196,7 @@ class OFAEncoder(OFAPreTrainedModel):
             raise UsageError(
                 f"{length} words and max_position_embeddings {self.config.max_position_embeddings}: shorten the text"
             )
+        # The number of padding columns before the first real word; % makes a row of nothing but padding count as 0.
         padding = (real.cumsum(1) == 0).sum(1, keepdim=True) % max(length, 1)
         places = (torch.arange(length, device=words.device) - padding).clamp(min=0)
         positions = self.embed_positions(places)
@@ -237,7 +239,7 @@ class OFAEncoder(OFAPreTrainedModel):
         return grid_places(height, width, side, device=images.device)
 
     def _bias(self, shared: Tensor, layer: int, grid: Tensor | None, words: int) -> Tensor:
-        """``(b, heads, n, n)``: the shared products and the layer's own relative positions, patches and words apart."""
+        """``(b, heads, n, n)``: the shared products and the layer's own relative positions; between patches and words there are none."""
         text = self.token_rel_pos_table_list.bias(layer, self.token_rp_bucket[:words, :words])
         patches = shared.shape[-1] - words
         own = nn.functional.pad(text, (patches, 0, patches, 0))

@@ -1,8 +1,8 @@
 """A fairseq checkpoint of OFA, through a map of keys.
 
-Such a ``.pt`` holds ``model`` (the weights) beside training state and the arguments of the run, an
+Such a ``.pt`` holds ``model`` (the weights), the training state, and the arguments of the run, an
 ``argparse.Namespace``. It is read with ``weights_only=True``; besides tensors and plain containers only that one class,
-which holds values and runs nothing, is let through. Sizes are read off the weights.
+which holds values and runs nothing, is allowed. Sizes are read off the weights.
 """
 
 from __future__ import annotations
@@ -98,7 +98,7 @@ def config_of(weights: Mapping[str, Tensor], source: Path | str, **changes: Any)
     # resnet34 and resnet50 have the same bottlenecks here.
     stem = next((name for name, blocks in RESNETS.items() if blocks == stages), None)
     if stem is None:
-        raise CheckpointError(f"{source} has a stem of {stages} blocks, which is none of {', '.join(RESNETS)}")
+        raise CheckpointError(f"{source} has a stem of {stages} blocks; known are {', '.join(RESNETS)}")
     fields = {
         "vocab_size": vocabulary,
         "d_model": width,

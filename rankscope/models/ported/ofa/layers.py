@@ -14,7 +14,7 @@ from rankscope.models.ported.ofa.resnet import DropPath
 
 
 class _Block(GradientCheckpointingLayer):
-    """What the two blocks share; parameters lie directly in the block, as the checkpoint names them."""
+    """What the two blocks share; parameters belong directly to the block, as the checkpoint names them."""
 
     def __init__(self, config: OFAConfig, inner: int, *, before: bool, drop_path: float) -> None:
         super().__init__()
@@ -43,7 +43,7 @@ class _Block(GradientCheckpointingLayer):
         inner = self.ffn_layer_norm(self.activation_dropout(inner))
         x = x + self.drop_path(self.dropout(self.fc2(inner)))
         x = x if self.before else self.final_layer_norm(x)
-        if x.dtype == torch.float16:
+        if x.dtype == torch.float16:  # sums of large models overflow float16
             most = torch.finfo(x.dtype).max - 1000
             x = x.clamp(-most, most)
         return x
@@ -55,7 +55,7 @@ class _Block(GradientCheckpointingLayer):
 
 
 class EncoderLayer(_Block):
-    """Self-attention and a feed-forward network. It returns ``(b, t, d)``, and weights beside it when asked."""
+    """Self-attention and a feed-forward network. It returns ``(b, t, d)``, and attention weights with it on request."""
 
     def __init__(self, config: OFAConfig, index: int, drop_path: float) -> None:
         super().__init__(config, config.encoder_ffn_dim, before=config.encoder_normalize_before, drop_path=drop_path)

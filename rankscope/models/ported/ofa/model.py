@@ -36,14 +36,6 @@ class OFAModel(OFAPreTrainedModel, GenerationMixin):
             setattr(self.generation_config, name, getattr(config, name))
         self.post_init()
 
-    def get_encoder(self, *args: Any, **kwargs: Any) -> nn.Module:
-        """The encoder."""
-        return self.encoder
-
-    def get_decoder(self) -> nn.Module:
-        """The decoder."""
-        return self.decoder
-
     def get_input_embeddings(self) -> nn.Embedding:
         """The words' embeddings."""
         return self.encoder.embed_tokens
@@ -80,7 +72,7 @@ class OFAModel(OFAPreTrainedModel, GenerationMixin):
             encoder_outputs: what the encoder returned, if it ran already.
             past_key_values: a cache or prefix for the decoder; ``cache`` is the same under transformers' newer name. Of
                 two, as PEFT and ``generate`` may give, the fuller one holds.
-            labels: ``(b, q)`` words, −100 where none is asked; the loss is their mean cross entropy.
+            labels: ``(b, q)`` words, −100 where none is predicted; the loss is their mean cross entropy.
             options: ``patch_masks``, ``inputs_embeds``, ``decoder_attention_mask``, ``decoder_inputs_embeds``,
                 ``cache``, ``use_cache``, ``output_hidden_states``, ``output_attentions``, ``return_dict``.
 
@@ -128,5 +120,5 @@ class OFAModel(OFAPreTrainedModel, GenerationMixin):
 
 
 def _fuller(*caches: Cache | None) -> Cache | None:
-    """The cache with the most positions; None where none is given."""
+    """The cache with the most positions; None if there is none."""
     return max((c for c in caches if c is not None), key=lambda c: c.get_seq_length(), default=None)

@@ -1,7 +1,7 @@
 """Relative positions in buckets, and what positions add to attention scores.
 
-Positions are kept apart from words (TUPE): each layer adds to its scores a product of projected positions, the same for
-all layers, and a learned bias of the relative position's bucket, its own. Words far apart share logarithmic buckets;
+Positions are untied from words (TUPE): each layer adds to its scores a product of projected positions, the same for all
+layers, and a learned bias for the relative position's bucket, the layer's own. Distant words share logarithmic buckets;
 patches have one bucket for each offset in the grid.
 """
 
@@ -23,6 +23,7 @@ def token_buckets(bucket: int, positions: int = TABLE_POSITIONS) -> Tensor:
     place = torch.arange(positions)
     offset = place[:, None] - place[None, :]
     middle = bucket // 2
+    # far = m + ⌈(m − 1) · ln(distance / m) / ln((positions − 1) / m)⌉: from m at distance m to 2m − 1 at the last position.
     distance = offset.abs().clamp(min=middle - 1) if middle > 1 else offset.abs()
     far = torch.log(distance / middle) / math.log((positions - 1) / middle) * (middle - 1)
     far = far.ceil().int() + middle
@@ -35,12 +36,13 @@ def image_bucket_count(side: int) -> int:
 
 
 def image_buckets(side: int) -> Tensor:
-    """``(side² + 1, side² + 1)`` numbers of buckets; entry 0 stands outside the grid."""
+    """``(side² + 1, side² + 1)`` numbers of buckets; entry 0 is the position outside the grid."""
     row, column = torch.meshgrid(torch.arange(side), torch.arange(side), indexing="ij")
     row, column = row.flatten(), column.flatten()
     down = row[:, None] - row[None, :] + side - 1
     right = column[:, None] - column[None, :] + side - 1
     count = image_bucket_count(side)
+    # An offset (down, right), each from 0 to 2·side − 2, is numbered row by row.
     buckets = torch.empty(side**2 + 1, side**2 + 1, dtype=torch.long)
     buckets[1:, 1:] = down * (2 * side - 1) + right
     buckets[0, :], buckets[:, 0], buckets[0, 0] = count - 3, count - 2, count - 1
@@ -80,5 +82,8 @@ def products(query: Tensor, key: Tensor, *, heads: int, scale: float) -> Tensor:
 
 
 def scaling(config: OFAConfig, heads: int) -> float:
-    """What scores are multiplied by: words' and positions' alike, hence the factor of 2 under the root."""
+    """What scores are multiplied by, (attn_scale_factor · head width)^(−1/2).
+
+    A score is the sum of two products, of words and of positions: hence the factor, 2 as published.
+    """
     return (config.d_model / heads * config.attn_scale_factor) ** -0.5

@@ -51,15 +51,11 @@ class OFAImageProcessor(BaseImageProcessor):
         self.resolution = resolution
         self.image_mean, self.image_std = list(image_mean), list(image_std)
 
-    def __call__(self, images: Any, **options: Any) -> BatchFeature:
-        """``preprocess``."""
-        return self.preprocess(images, **options)
-
     def preprocess(self, images: Any, return_tensors: str | None = "pt", resolution: int | None = None) -> BatchFeature:
         """``patch_images`` ``(b, 3, resolution, resolution)`` of one PIL image or several.
 
         Raises:
-            DataError: if something is no image.
+            DataError: if something is not an image.
             UsageError: if other tensors than torch's are asked for.
         """
         if return_tensors not in (None, "pt"):
@@ -101,7 +97,7 @@ class OFAProcessor(ProcessorMixin):
         )
 
     def __call__(self, images: Any = None, text: str | Sequence[str] | None = None, **options: Any) -> BatchFeature:
-        """``input_ids``, ``attention_mask`` and, where there are images, ``patch_images``.
+        """``input_ids``, ``attention_mask`` and, with images, ``patch_images``.
 
         Args:
             images: one PIL image or several.

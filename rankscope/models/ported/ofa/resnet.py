@@ -1,6 +1,6 @@
 """The stem: the first three stages of a ResNet of bottlenecks, sixteen pixels to a patch.
 
-The stride of a stage stands in the 3 × 3 convolution. Every stem is made of bottlenecks, the small ones too.
+The 3 × 3 convolution has the stride of its stage. Every stem is made of bottlenecks, the small ones too.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ class DropPath(nn.Module):
         """``(b, *)``."""
         if not self.training or self.probability == 0:
             return x
+        # Dividing by the probability of being kept leaves the expectation as it is.
         kept = torch.rand(len(x), *[1] * (x.dim() - 1), device=x.device) >= self.probability
         return x * kept.to(x.dtype) / (1 - self.probability)
 

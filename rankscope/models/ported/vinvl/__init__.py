@@ -5,11 +5,11 @@ Tasks", ECCV 2020; Zhang et al., "VinVL: Revisiting Visual Representations in Vi
 et al., "BERT", NAACL 2019; Zhou et al., "Unified Vision-Language Pre-Training" (the sequence-to-sequence mask), AAAI
 2020 — and from the layout of the published weights: the keys and shapes of ``pytorch_model.bin`` and the fields of
 ``config.json``. No line is taken from the authors' repository. The constants that decide agreement with it (the
-additive −10000 of the mask, the bookkeeping of its beam search) are named where they stand, and ``tests/models_vinvl``
+additive −10000 of the mask, the bookkeeping of its beam search) are named where they are used, and ``tests/models_vinvl``
 holds the port to the original's outputs.
 
 Layout of a folder: ``config.json`` (without ``model_type``; recognised by ``img_feature_dim``), ``vocab.txt``,
-``pytorch_model.bin``. A ``training_args.bin`` beside them is a pickle of code and is never opened.
+``pytorch_model.bin``. A ``training_args.bin`` in it is a pickle of code and is never opened.
 """
 
 from rankscope.models.ported.vinvl.captioning import VinVLForImageCaptioning

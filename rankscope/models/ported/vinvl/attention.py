@@ -1,8 +1,8 @@
 """What a position may see, and the attention that reads it.
 
 A mask says 1 where a query may look. It is ``(b, n)`` — which of the ``n`` positions (words, tags, then regions) are
-real — or ``(b, n, n)``, row by row. A prefix or the keys of an earlier call stand before the ``n`` columns; a mask that
-does not speak of them leaves them visible to every row.
+real — or ``(b, n, n)``, row by row. A prefix or the keys of an earlier call come before the ``n`` columns; a mask
+without columns for them leaves them visible to every row.
 """
 
 from __future__ import annotations
@@ -37,12 +37,13 @@ def caption_visibility(mask: Tensor, caption: Tensor) -> Tensor:
     before, real = mask[:, :-n].bool(), mask[:, -n:].bool()
     causal = torch.ones(n, n, dtype=torch.bool, device=mask.device).tril()
     rows, columns = caption[:, :, None], caption[:, None, :]
+    # A word sees no later word of the caption; everything sees what is outside the caption; only real positions count.
     seen = ((rows & columns & causal) | ~columns) & real[:, :, None] & real[:, None, :]
     return torch.cat([before[:, None, :].expand(-1, n, -1), seen], dim=2)
 
 
 def additive(mask: Tensor, *, past: int, rows: int, dtype: torch.dtype) -> Tensor:
-    """The mask as what is added to scores; earlier columns that it does not speak of are seen.
+    """The mask as what is added to scores; earlier columns that it does not cover are seen.
 
     Args:
         mask: ``(b, m)`` or ``(b, rows, m)`` with ``rows ≤ m ≤ past + rows``: the last ``m`` columns.
@@ -64,6 +65,7 @@ def additive(mask: Tensor, *, past: int, rows: int, dtype: torch.dtype) -> Tenso
         )
     seen = mask if mask.dim() == 3 else mask[:, None, :]
     before = seen.new_ones(*seen.shape[:2], past + rows - columns)
+    # 0 where seen, −10000 where not: (1 − mask) · −10000, as BERT has it.
     return ((1.0 - torch.cat([before, seen], dim=2).to(dtype)) * _HIDDEN)[:, None]
 
 
@@ -97,6 +99,7 @@ class SelfAttention(nn.Module):
             old_key, old_value = past.update(key[:, :, :kept], value[:, :, :kept], self.index)
             key = torch.cat([old_key, key[:, :, kept:]], dim=2)
             value = torch.cat([old_value, value[:, :, kept:]], dim=2)
+        # softmax(QKᵀ / √w + bias) V
         scores = query @ key.transpose(-1, -2) / math.sqrt(query.shape[-1]) + bias
         weights = scores.softmax(dim=-1)
         mixed = self.dropout(weights) @ value

@@ -1,4 +1,4 @@
-"""The captioning head: a word is predicted where ``[MASK]`` stands, from the words before it, the tags and the regions."""
+"""The captioning head: a word is predicted in the place of ``[MASK]``, from the words before it, the tags and the regions."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from rankscope.models.ported.vinvl.search import beam_search, step_search
 
 
 class Predictions(nn.Module):
-    """States to scores over the vocabulary, with the word embeddings as weights and a bias of its own."""
+    """States to scores over the vocabulary, with the word embeddings as weights, and a bias."""
 
     def __init__(self, config: VinVLConfig) -> None:
         super().__init__()
@@ -60,6 +60,7 @@ class CaptioningLoss(nn.Module):
 
     def forward(self, logits: Tensor, words: Tensor) -> Tensor:
         """A scalar from ``(m, V)`` logits and ``(m,)`` words."""
+        # q: 1 − ε at the word, ε / (V − 1) at every other.
         target = torch.full_like(logits, self.smoothing / (logits.shape[1] - 1))
         target.scatter_(1, words[:, None], 1 - self.smoothing)
         loss = nn.functional.kl_div(logits.log_softmax(-1), target, reduction="none").sum(1)
@@ -112,8 +113,8 @@ class VinVLForImageCaptioning(VinVLPreTrainedModel, GenerationMixin):
         Args:
             input_ids: ``(b, text)``: the caption with ``[MASK]`` where words are wanted, then the tags.
             attention_mask: ``(b, n)`` real positions, from which the two-dimensional mask is made (the caption is
-                what stands before the first ``segment_ids`` of 1), or that mask itself, ``(b, n, n)``.
-            labels: ``(b, text)`` words, −100 where none is asked.
+                what comes before the first ``segment_ids`` of 1), or that mask itself, ``(b, n, n)``.
+            labels: ``(b, text)`` words, −100 where none is predicted.
 
         Raises:
             UsageError: if no position has a label.
@@ -150,7 +151,7 @@ class VinVLForImageCaptioning(VinVLPreTrainedModel, GenerationMixin):
         """Captions, word by word: ``[MASK]`` is put after the caption so far and its most likely word is taken.
 
         Args:
-            input_ids: ``(b, slots + tags)``; what stands in the caption's slots is not read.
+            input_ids: ``(b, slots + tags)``; the contents of the caption's slots are not read.
             img_feats, attention_mask, segment_ids: as for :meth:`forward`.
             options: the fields of :class:`Decoding`; ``token_type_ids`` for ``segment_ids``; ``return_dict_in_generate``
                 for a :class:`CaptionOutput`.
@@ -173,7 +174,7 @@ class VinVLForImageCaptioning(VinVLPreTrainedModel, GenerationMixin):
     def _visibility(
         self, input_ids: Tensor | None, img_feats: Tensor | None, mask: Tensor | None, segments: Tensor | None
     ) -> Tensor:
-        """The two-dimensional mask as booleans, made from a one-dimensional one where that is given."""
+        """The two-dimensional mask as booleans, made from a one-dimensional one if need be."""
         if mask is not None and mask.dim() == 3:
             return mask.bool()
         if input_ids is None:

@@ -34,7 +34,7 @@ class VinVLConfig(PreTrainedConfig):
     eos_token_id: int | list[int] | None = 102
     """``[SEP]``, with which a caption ends."""
     mask_token_id: int | None = 103
-    """``[MASK]``, which stands where the next word of a caption is predicted."""
+    """``[MASK]``, in whose place the next word of a caption is predicted."""
     img_feature_dim: int = 2054
     """2048 appearance features and the box's corners and size, relative to the image."""
     img_feature_type: str = "faster_r-cnn"

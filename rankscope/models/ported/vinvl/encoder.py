@@ -54,7 +54,7 @@ class Attention(nn.Module):
 
 
 class Layer(GradientCheckpointingLayer):
-    """One block. It returns ``(b, t, d)`` states, and the attention weights beside them when asked."""
+    """One block. It returns ``(b, t, d)`` states, and the attention weights with them on request."""
 
     def __init__(self, config: VinVLConfig, index: int) -> None:
         super().__init__()

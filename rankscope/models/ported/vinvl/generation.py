@@ -48,14 +48,14 @@ class Decoding:
     exact_beams: bool = False
     """Whether a beam keeps its own history; the published search mixes them (see :meth:`Decoder.reorder`)."""
     tag_position: int | None = None
-    """The position of the first tag; by default where it stands in ``input_ids``. (``od_labels_start_posid``.)"""
+    """The position of the first tag; by default its place in ``input_ids`` (``od_labels_start_posid``)."""
 
     @classmethod
     def of(cls, config: VinVLConfig, options: dict[str, Any], *, slots: int) -> Decoding:
         """The options given, and the model's for the others.
 
         Args:
-            config: the model's; it tells the special words.
+            config: the model's; it has the special words.
             options: those of the fields, and transformers' ``max_new_tokens`` (at most what fits the ``slots``).
             slots: places for the caption in the input.
 
@@ -66,8 +66,8 @@ class Decoding:
         eos = config.eos_token_id
         own = {"bos": config.bos_token_id, "pad": config.pad_token_id, "mask": config.mask_token_id}
         own["eos"] = eos[0] if isinstance(eos, list) else eos
-        told = {name: given.pop(f"{name}_token_id", None) for name in own}
-        ids: dict[str, Any] = {name: value if told[name] is None else told[name] for name, value in own.items()}
+        asked = {name: given.pop(f"{name}_token_id", None) for name in own}
+        ids: dict[str, Any] = {name: value if asked[name] is None else asked[name] for name, value in own.items()}
         if "max_new_tokens" in given:
             given["max_length"] = min(given.pop("max_new_tokens") + 1, slots)
         for name, neutral in _NEUTRAL.items():
@@ -152,7 +152,7 @@ class Scene:
 
 
 def slots_of(input_ids: Tensor, segments: Tensor | None) -> int:
-    """How many places there are before the first tag of a batch: all, where none has a tag."""
+    """The number of places before the first tag of a batch: all of them if there is no tag."""
     if segments is None or not (segments != 0).any():
         return input_ids.shape[1]
     return int((segments != 0).any(dim=0).nonzero()[0])

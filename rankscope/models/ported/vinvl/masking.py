@@ -21,7 +21,7 @@ def mask_words(
 
     Of a caption's ``n`` positions, ``[SEP]`` among them and ``[CLS]`` not, ``round(n · probability)`` are drawn, at
     least 1 and at most ``most``. Four in five of them become ``[MASK]``, one in ten any word, one in ten stay. The words
-    after a hidden one do not tell it, because no word sees a later one.
+    after a hidden one do not reveal it, because no word sees a later one.
 
     Args:
         inputs: made by ``encode_caption_inputs`` with captions.
@@ -31,7 +31,7 @@ def mask_words(
         probability, most: the published values unless given.
 
     Returns:
-        The same with other ``input_ids`` and with ``labels`` ``(b, t)``, −100 where nothing is asked.
+        The same with other ``input_ids`` and with ``labels`` ``(b, t)``, −100 where nothing is predicted.
 
     Raises:
         UsageError: if a caption has no position to hide.
@@ -48,6 +48,7 @@ def mask_words(
         count = min(max(round(probability * len(positions)), 1), most, len(positions) - 1)
         drawn = positions[1 + torch.randperm(len(positions) - 1, generator=generator)[:count]]
         labels[row, drawn] = ids[row, drawn]
+        # Of the words drawn, 80 % become [MASK], 10 % a random word, and 10 % stay (BERT, §3.1).
         fate = torch.rand(count, generator=generator)
         other = torch.randint(vocabulary, (count,), generator=generator)
         hidden = torch.where(fate < 0.8, torch.full_like(other, mask_id), other).to(ids.device)

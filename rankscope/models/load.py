@@ -126,7 +126,7 @@ def load_base(
     register()
     config = read_config(folder, trust_remote_code=trust_remote_code)
     options = {"dtype": dtype, "device_map": device_map, "quantization_config": quantization_config}
-    faults: dict[str, list[str]] = {}
+    faults: dict[str, dict[str, str]] = {}
     named = getattr(config, "architectures", None) or ()
     for cls in model_classes(config, folder, trust_remote_code=trust_remote_code):
         model, found = _try(cls, folder, config, trust_remote_code=trust_remote_code, **options)
@@ -136,7 +136,7 @@ def load_base(
                 check(folder, config.to_dict())
             return model
         faults[cls.__name__] = found
-        if cls.__name__ in named and any("unexpected" not in fault for fault in found):
+        if cls.__name__ in named and found.keys() - {"unexpected_keys"}:
             break  # another head can take tensors that this one leaves over, but not make up those that are missing
     if not faults:
         raise CheckpointError(
@@ -144,7 +144,7 @@ def load_base(
         )
     name, found = next(iter(faults.items()))
     raise CheckpointError(
-        f"{folder} does not fit {name}: {'; '.join(found)}. Its weights and its config.json belong to different models, or "
+        f"{folder} does not fit {name}: {'; '.join(found.values())}. Its weights and its config.json belong to different models, or "
         "the files are incomplete; nothing is filled in at random"
     )
 
@@ -204,8 +204,8 @@ def _remote_classes(remote: Mapping[str, str], folder: Path) -> Iterator[type[Pr
 
 def _try(
     cls: type[PreTrainedModel], folder: Path, config: Any, *, trust_remote_code: bool, **options: Any
-) -> tuple[PreTrainedModel, list[str]]:
-    """A model of a class, and what in the files did not fit it, in words."""
+) -> tuple[PreTrainedModel, dict[str, str]]:
+    """A model of a class, and what in the files did not fit it: by kind, in words."""
     try:
         with quiet():
             model, info = cls.from_pretrained(
@@ -222,8 +222,10 @@ def _try(
     except (OSError, RuntimeError, ValueError, KeyError, TypeError, AttributeError, EOFError, SafetensorError) as error:
         raise CheckpointError(f"the weights in {folder} cannot be loaded as {cls.__name__}: {_line(error)}") from error
     info["unexpected_keys"] = [k for k in info.get("unexpected_keys") or () if not _COMPUTED.search(k)]
-    faults = [_fault(kind, info[kind]) for kind in _FAULTS if info.get(kind)]
-    return model, faults + [_line(message) for message in info.get("error_msgs") or ()]
+    faults = {kind: _fault(kind, info[kind]) for kind in _FAULTS if info.get(kind)}
+    if messages := info.get("error_msgs"):
+        faults["error_msgs"] = "; ".join(map(_line, messages))
+    return model, faults
 
 
 def _fault(kind: str, keys: Sequence[Any]) -> str:

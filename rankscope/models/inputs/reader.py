@@ -38,9 +38,9 @@ _TOKENS = frozenset({"input_ids", "decoder_input_ids", "qformer_input_ids"})
 _MASKS = frozenset({"attention_mask", "decoder_attention_mask", "qformer_attention_mask"})
 _SEGMENTS = frozenset({"token_type_ids", "mm_token_type_ids", "segment_ids"})
 _PADDED = _TOKENS | _MASKS | _SEGMENTS | {"img_feats"}
-"""Inputs along the tokens of a sample; those that are no tokens are padded with 0."""
+"""Inputs along the tokens of a sample; all but the tokens themselves are padded with 0."""
 _OF_THE_TEXT = ("input_ids", "attention_mask", "token_type_ids", "mm_token_type_ids")
-"""Those that are padded on the side that was asked for; all others are padded on the right."""
+"""Of those, the ones that are padded on the side that was asked for; the others are padded on the right."""
 
 
 class Reader:

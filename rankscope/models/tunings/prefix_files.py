@@ -73,7 +73,7 @@ def save_prefix(
     save_file({k: v.detach().cpu().contiguous() for k, v in prefix.state_dict().items()}, folder / ENCODER)
     shape = prefix.shapes[seen or next(iter(tables))]
     heads = {name.removeprefix(HEAD).split(".")[0] for name in extra or ()}
-    peft_config(shape, prefix.rows, model=model, base=base, heads=heads).save_pretrained(folder)
+    prefix_config(shape, prefix.rows, model=model, base=base, heads=heads).save_pretrained(folder)
     (folder / "README.md").write_text(CARD)
     tensors = dict(extra or {})
     for name, table in tables.items():
@@ -159,7 +159,7 @@ def task_type(model: nn.Module) -> str:
     return "CAUSAL_LM" if can is not None and can() else "FEATURE_EXTRACTION"
 
 
-def peft_config(
+def prefix_config(
     shape: PrefixShape, rows: int, *, model: nn.Module, base: str | None, heads: Collection[str] = ()
 ) -> PrefixTuningConfig:
     """PEFT's configuration of a prefix of ``rows`` rows.

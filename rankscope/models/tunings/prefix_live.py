@@ -165,12 +165,12 @@ def cached_owner(model: nn.Module, there: Mapping[str, Stack], name: str) -> nn.
 
 
 def _fills_two_caches(module: nn.Module) -> bool:
-    """Whether the module is a decoder that also caches its attention to an encoder."""
+    """Whether the module belongs to a model whose decoder also caches what it reads of an encoder."""
     return bool(getattr(getattr(module, "config", None), "is_encoder_decoder", False))
 
 
 def no_checkpointing(stack: str) -> UsageError:
-    """The error to raise where a prefix in a stack meets gradient checkpointing."""
+    """The error for a prefix in a stack with gradient checkpointing."""
     return UsageError(
         f"a prefix in {stack} does not work with gradient checkpointing: the blocks drop the cache that holds it; train "
         "without gradient_checkpointing, or with a smaller batch and accumulation"
@@ -178,7 +178,7 @@ def no_checkpointing(stack: str) -> UsageError:
 
 
 class InCache:
-    """Before a stack runs: the prefix goes into an empty cache, and the caller's mask and positions make room for it."""
+    """A hook before a stack: puts the prefix into an empty cache, and makes room for it in the caller's mask and positions."""
 
     def __init__(self, prefix: Prefix, stack: str, owner: nn.Module, block: nn.Module) -> None:
         self.prefix, self.stack, self.block = prefix, stack, block

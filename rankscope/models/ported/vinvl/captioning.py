@@ -15,7 +15,7 @@ from rankscope.errors import UsageError
 from rankscope.models.ported.vinvl.attention import caption_visibility
 from rankscope.models.ported.vinvl.configuration import VinVLConfig
 from rankscope.models.ported.vinvl.encoder import VinVLModel, VinVLPreTrainedModel
-from rankscope.models.ported.vinvl.generation import CaptionOutput, Decoder, Decoding, Scene, slots_of
+from rankscope.models.ported.vinvl.generation import CaptionOutput, Context, Decoder, Decoding, slots_of
 from rankscope.models.ported.vinvl.search import beam_search, step_search
 
 
@@ -167,8 +167,8 @@ class VinVLForImageCaptioning(VinVLPreTrainedModel, GenerationMixin):
         start = start.repeat_interleave(beams, dim=0)
         prefix = self.prepare_inputs_for_generation(start).get("past_key_values")
         visible = self._visibility(input_ids, img_feats, attention_mask, segments)
-        scene = Scene.of(input_ids, img_feats, visible, segments, decoding).repeat(beams)
-        out = (beam_search if beams > 1 else step_search)(Decoder(self, scene, decoding, prefix), start, decoding)
+        context = Context.of(input_ids, img_feats, visible, segments, decoding).repeat(beams)
+        out = (beam_search if beams > 1 else step_search)(Decoder(self, context, decoding, prefix), start, decoding)
         return out if full else out.sequences
 
     def _visibility(

@@ -71,7 +71,7 @@ class Layer(GradientCheckpointingLayer):
         return (x, seen) if weights else x
 
 
-class Encoder(nn.Module):
+class Blocks(nn.Module):
     """The blocks in order."""
 
     def __init__(self, config: VinVLConfig) -> None:
@@ -120,7 +120,7 @@ class VinVLModel(VinVLPreTrainedModel):
     def __init__(self, config: VinVLConfig) -> None:
         super().__init__(config)
         self.embeddings = Embeddings(config)
-        self.encoder = Encoder(config)
+        self.encoder = Blocks(config)
         self.pooler = BertPooler(config)
         self.img_embedding = nn.Linear(config.img_feature_dim, config.hidden_size)
         if config.use_img_layernorm:

@@ -104,7 +104,7 @@ _NEUTRAL: dict[str, Any] = {
 
 
 @dataclass(frozen=True)
-class Scene:
+class Context:
     """What a caption is about: tags and regions, and who sees whom among them."""
 
     tags: Tensor
@@ -121,7 +121,7 @@ class Scene:
     @classmethod
     def of(
         cls, input_ids: Tensor, regions: Tensor | None, visible: Tensor, segments: Tensor | None, decoding: Decoding
-    ) -> Scene:
+    ) -> Context:
         """Split ``(b, slots + tags)`` ids and their mask at the first tag.
 
         Raises:
@@ -142,13 +142,13 @@ class Scene:
         inner, outward = visible[:, slots:, slots:], visible[:, :1, slots:]
         return cls(tags, tagged[:, slots:], positions, regions, inner, outward)
 
-    def repeat(self, times: int) -> Scene:
+    def repeat(self, times: int) -> Context:
         """Each entry ``times`` times in a row."""
         if times == 1:
             return self
         values = {field.name: getattr(self, field.name) for field in fields(self)}
         repeated: dict[str, Any] = {k: None if v is None else v.repeat_interleave(times, 0) for k, v in values.items()}
-        return Scene(**repeated)
+        return Context(**repeated)
 
 
 def slots_of(input_ids: Tensor, segments: Tensor | None) -> int:
@@ -161,13 +161,13 @@ def slots_of(input_ids: Tensor, segments: Tensor | None) -> int:
 class Decoder:
     """Next-word scores for captions that grow by one word a step."""
 
-    def __init__(self, model: VinVLPreTrainedModel, scene: Scene, decoding: Decoding, prefix: Cache | None) -> None:
-        self.model, self.scene, self.mask, self.exact = model, scene, decoding.mask, decoding.exact_beams
+    def __init__(self, model: VinVLPreTrainedModel, context: Context, decoding: Decoding, prefix: Cache | None) -> None:
+        self.model, self.context, self.mask, self.exact = model, context, decoding.mask, decoding.exact_beams
         self.cache: Cache = DynamicCache() if prefix is None else prefix
-        context = scene.inner.shape[1]
-        if context:
-            places = {"positions": scene.positions, "use_cache": True}
-            self.cache = model(scene.tags, scene.regions, scene.inner, scene.segments, prefix, **places).past_key_values
+        if context.inner.shape[1]:
+            places = {"positions": context.positions, "use_cache": True}
+            out = model(context.tags, context.regions, context.inner, context.segments, prefix, **places)
+            self.cache = out.past_key_values
 
     def scores(self, captions: Tensor) -> Tensor:
         """``(b, V)`` scores of the word after ``(b, t)`` captions; the last word is new to the cache."""
@@ -201,7 +201,7 @@ class Decoder:
 
     def _rows(self, b: int, t: int) -> Tensor:
         """``(b, 2, c + t + 1)``: the word sees itself and what is before it; ``[MASK]`` sees both."""
-        outward = self.scene.outward.bool().expand(b, 2, -1)
+        outward = self.context.outward.bool().expand(b, 2, -1)
         caption = torch.ones(b, 2, t + 1, dtype=torch.bool, device=outward.device)
         caption[:, 0, t] = False
         return torch.cat([outward, caption], dim=2)

@@ -35,8 +35,8 @@ from torch import nn
 import rankscope
 from rankscope.data import ProbeSet
 from rankscope.data.scenes import scenes
-from rankscope.models.prefix import rows_hidden
-from rankscope.models.prefix_live import attach_prefix, detach_prefix, new_prefix
+from rankscope.models.tunings.prefix import rows_hidden
+from rankscope.models.tunings.prefix_live import attach_prefix, detach_prefix, new_prefix
 from rankscope.plots.style import look, new_figure, panel_title, panels, save, styled
 from rankscope.tuning import held_out_loss
 from rankscope.tuning.recipes import recipe

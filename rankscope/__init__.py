@@ -12,10 +12,6 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
-from rankscope.models.ported import install
-
-install()  # OFA and VinVL for transformers, the bottleneck adapter for PEFT, once those are imported; imports nothing itself
-
 _WHERE: dict[str, str] = {
     "collect": "rankscope.collecting.collect",
     "load": "rankscope.collecting.resolve",
@@ -27,11 +23,12 @@ _WHERE: dict[str, str] = {
     "curve": "rankscope.analysis.curves",
     "weigh": "rankscope.analysis.weigh",
     "load_model": "rankscope.models.load",
+    "register": "rankscope.models.register",
     "train": "rankscope.tuning",
     "generate": "rankscope.tuning",
     "score": "rankscope.scores.join",
     "SpectrumCallback": "rankscope.tuning",
-    "BottleneckConfig": "rankscope.models.bottleneck",
+    "BottleneckConfig": "rankscope.models.tunings.bottleneck",
     "embedded_checkpoint": "rankscope.data",
     "open_data": "rankscope.data.open",
     "Run": "rankscope.store",

@@ -67,7 +67,7 @@ def spread(model: torch.nn.Module, seed: int) -> torch.nn.Module:
 
 def build(*, seed: int = 0, **changes: Any) -> Any:
     """A tiny model in evaluation mode."""
-    from rankscope.models import ofa
+    from rankscope.models.ported import ofa
 
     torch.manual_seed(seed)
     return spread(ofa.OFAModel(ofa.OFAConfig(**fields(**changes))), seed).eval()

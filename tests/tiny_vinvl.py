@@ -41,7 +41,7 @@ def fields(*, head: str = "captioning", **changes: Any) -> dict[str, Any]:
 
 def save_published(folder: Path, *, head: str = "captioning", seed: int = 0, **changes: Any) -> Path:
     """Write ``config.json``, ``vocab.txt`` and ``pytorch_model.bin``; returns the folder."""
-    from rankscope.models import vinvl
+    from rankscope.models.ported import vinvl
 
     settings = fields(head=head, **changes)
     torch.manual_seed(seed)

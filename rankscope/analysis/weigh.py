@@ -16,7 +16,7 @@ from rankscope.errors import DataError, NotComparable, UnknownName
 from rankscope.measures.effective_rank import effective_rank
 from rankscope.measures.numerical_rank import numerical_rank
 from rankscope.measures.stable_rank import stable_rank
-from rankscope.models.changed import Change, Learnt, weight_changes
+from rankscope.models.tunings.changed import Change, Learnt, weight_changes
 from rankscope.progress import Progress, silent
 from rankscope.results.record import NOTHING
 from rankscope.results.weights import Weighed, WeightReport

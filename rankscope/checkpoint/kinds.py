@@ -18,7 +18,7 @@ _REPOSITORY = re.compile(r"[\w.-]+(/[\w.-]+)?")
 _BARE = {
     ".safetensors": "a bare weights file",
     ".bin": "a bare weights file",
-    ".pt": "a bare pickle of weights (fairseq, as OFA was first published: rankscope.models.ofa.load_fairseq(FILE)"
+    ".pt": "a bare pickle of weights (fairseq, as OFA was first published: rankscope.models.ported.ofa.load_fairseq(FILE)"
     ".save_pretrained(FOLDER) makes a folder of it; or a saved state dictionary)",
     ".pth": "a bare pickle of weights (as LAVIS publishes BLIP-2)",
     ".ckpt": "a bare pickle of weights (as PyTorch Lightning writes)",

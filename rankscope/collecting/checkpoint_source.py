@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -17,12 +17,12 @@ from rankscope.data.probes import ProbeSet
 from rankscope.devices import where
 from rankscope.errors import CheckpointError, UsageError
 from rankscope.models.dtypes import features_dtype, weights_dtype
+from rankscope.models.inputs.reader import Reader, reader
 from rankscope.models.load import load_model
-from rankscope.models.reader import Reader, reader
 from rankscope.models.stacks import stacks, taps, unwrapped
-from rankscope.reading.forward import Inputs
+from rankscope.reading.forward import ModelBatch
 
-Collate = Callable[[Sequence[int]], Inputs]
+Collate = Callable[[Sequence[int]], ModelBatch]
 
 
 def from_checkpoint(
@@ -34,7 +34,7 @@ def from_checkpoint(
     base_model: str | Path | None = None,
     device: str | None = None,
     trust_remote_code: bool = False,
-    padding_side: str = "right",
+    padding_side: Literal["right", "left"] = "right",
     chat: bool = False,
     **loading: Any,
 ) -> Source:
@@ -113,9 +113,8 @@ def _lengths(read: Reader, probe: ProbeSet) -> tuple[int, ...]:
 
 
 def _collate(read: Reader, probe: ProbeSet, device: torch.device) -> Any:
-    def collate(samples: Sequence[int]) -> Inputs:
-        batch = read.read([probe[i] for i in samples]).to(device)
-        return Inputs(batch.inputs, batch.grids)
+    def collate(samples: Sequence[int]) -> ModelBatch:
+        return read.read([probe[i] for i in samples]).to(device)
 
     return collate
 

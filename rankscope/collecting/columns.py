@@ -11,12 +11,12 @@ from torch import Tensor, nn
 from rankscope.errors import UsageError
 from rankscope.features import TEXT, Grid
 from rankscope.models.dtypes import features_dtype
-from rankscope.models.limits import takes_positions, virtual_rows
+from rankscope.models.limits import prompt_rows, takes_positions
 from rankscope.models.stacks import stacks, taps
-from rankscope.reading.forward import Inputs
+from rankscope.reading.forward import ModelBatch
 from rankscope.reading.probing import Parts
 
-Collate = Callable[[Sequence[int]], Inputs]
+Collate = Callable[[Sequence[int]], ModelBatch]
 _COLUMNS = {"text": ("attention_mask", "input_ids"), "target": ("decoder_attention_mask", "decoder_input_ids")}
 """The inputs that tell what the columns of a stack are: the mask, and what all of is real where there is none."""
 
@@ -29,20 +29,20 @@ def from_columns(model: nn.Module, collate: Collate) -> tuple[Parts, Collate]:
     Raises:
         UsageError: for a prompt, whose rows tensors do not tell from those of the text.
     """
-    if virtual_rows(model):
+    if prompt_rows(model):
         raise UsageError("a model with a prompt is read from texts, which tell its rows from the prompt's; got tensors")
     there = stacks(model)
 
-    def gridded(samples: Sequence[int]) -> Inputs:
+    def gridded(samples: Sequence[int]) -> ModelBatch:
         found = collate(samples)
-        batch = found.kwargs["batch"]
+        batch = found.inputs["batch"]
         if not isinstance(batch, Mapping):
             return found
         grids = {name: grid for name, s in there.items() if (grid := _grid(s.columns, batch)) is not None}
         if _left_padded(found.mask) and "position_ids" not in batch and takes_positions(model, there):
             assert found.mask is not None
             batch = {**batch, "position_ids": (found.mask.long().cumsum(1) - 1).clamp(min=0)}
-        return Inputs({"batch": batch}, grids)
+        return ModelBatch({"batch": batch}, grids)
 
     widths = {s.name: s.width for s in there.values()}
     return Parts(taps(model), widths, dtype=features_dtype(model)), gridded

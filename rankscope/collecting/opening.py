@@ -34,7 +34,7 @@ def open_source(
         n: only the first n samples.
         opening: how a checkpoint is loaded, as :func:`rankscope.load_model` takes it: ``base_model``, ``device`` (the GPU where
             there is one), ``dtype``, ``device_map``, ``load_in_4bit``, ``trust_remote_code``; how texts and images are read, as
-            :func:`rankscope.models.reader.reader` takes it: ``padding_side``, ``chat``; and ``processor``, the folder of the
+            :func:`rankscope.models.inputs.reader.reader` takes it: ``padding_side``, ``chat``; and ``processor``, the folder of the
             tokenizer or processor where it is not the checkpoint's own.
 
     Raises:

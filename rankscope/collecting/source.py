@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from rankscope.collecting.samples import content
-from rankscope.reading.forward import Inputs
+from rankscope.reading.forward import ModelBatch
 from rankscope.reading.hooks import Tap, reading
 from rankscope.sites import Site
 
@@ -35,7 +35,7 @@ class Source:
     """The ids of the samples."""
     lengths: tuple[int, ...]
     """About how many columns each sample has."""
-    collate: Callable[[Sequence[int]], Inputs]
+    collate: Callable[[Sequence[int]], ModelBatch]
     """From places of samples to a batch on the model's device."""
     checkpoint: dict[str, Any]
     """What the manifest says of the checkpoint."""
@@ -62,7 +62,7 @@ class Source:
         if all(self.known_widths.get(site.stack) for site in taps):
             return {site: int(self.known_widths[site.stack] or 0) for site in taps}
         with torch.inference_mode(), reading(taps, lambda site, hidden: torch.empty(hidden.shape[-1])) as found:
-            self.model(**self.collate(range(1)).kwargs)
+            self.model(**self.collate(range(1)).inputs)
         return {site: len(width) for site, width in found.items()}
 
 

@@ -12,13 +12,13 @@ from torch import Tensor, nn
 from rankscope.collecting.samples import Samples, fingerprint, length_of, samples_of
 from rankscope.collecting.source import TENSORS, Source, module_digest, of_transformers
 from rankscope.errors import DataError
-from rankscope.reading.forward import Inputs
+from rankscope.reading.forward import ModelBatch
 from rankscope.reading.probing import Parts, probe
 
 MASK = "attention_mask"
 """The input that tells which columns are real, where samples are dictionaries that hold it."""
 
-Collate = Callable[[Sequence[int]], Inputs]
+Collate = Callable[[Sequence[int]], ModelBatch]
 
 
 def from_tensors(model: nn.Module, data: Any, n: int | None) -> Source:
@@ -81,10 +81,10 @@ def _opened(called: Called, samples: Samples, few: Sequence[int]) -> tuple[Parts
     """What of a module can be read, and how its batches are made."""
     device = called.device
 
-    def collate(places: Sequence[int]) -> Inputs:
+    def collate(places: Sequence[int]) -> ModelBatch:
         batch = _moved(samples.batch(places), device)
         mask = batch.get(MASK) if isinstance(batch, Mapping) else None
-        return Inputs({"batch": batch}, {}, mask if isinstance(mask, Tensor) else None)
+        return ModelBatch({"batch": batch}, {}, mask if isinstance(mask, Tensor) else None)
 
     if of_transformers(called.module):
         from rankscope.collecting.columns import from_columns
@@ -92,7 +92,7 @@ def _opened(called: Called, samples: Samples, few: Sequence[int]) -> tuple[Parts
         return from_columns(called.module, collate)
     batch = collate(few)
     try:
-        return probe(called.module, lambda: called(**batch.kwargs), len(few)), collate
+        return probe(called.module, lambda: called(**batch.inputs), len(few)), collate
     except (TypeError, RuntimeError, ValueError, IndexError, NotImplementedError) as error:
         told = " ".join(str(error).split())[:300]
         raise DataError(f"{type(called.module).__name__} cannot be called with these samples: {told}") from error

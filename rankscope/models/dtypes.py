@@ -1,4 +1,4 @@
-"""In which precision a model computes."""
+"""The precision in which a model computes."""
 
 from __future__ import annotations
 
@@ -13,14 +13,15 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import nn
 
 from rankscope.errors import UsageError
-from rankscope.models.prefix_live import prefix_of
+from rankscope.models.tunings.effect import held
+from rankscope.models.tunings.prefix_live import prefix_of
 
 PRECISIONS = ("float32", "bfloat16", "float16", "float64")
-"""In which a model can be run."""
+"""The dtypes in which a model can be run."""
 
 
 def precision(dtype: torch.dtype | str | None) -> torch.dtype | Literal["auto"]:
-    """The dtype that is meant, by itself or by its name; ``auto``, the checkpoint's own, where nothing is given.
+    """A dtype, given as such or by its name; ``auto``, the checkpoint's own, for None.
 
     Raises:
         UsageError: if a model cannot be run in it.
@@ -36,8 +37,8 @@ def precision(dtype: torch.dtype | str | None) -> torch.dtype | Literal["auto"]:
 def features_dtype(model: nn.Module) -> torch.dtype:
     """The dtype that holds the hidden states of every block.
 
-    Some float16 models keep a part of each block in float32 (T5's last map), and what such a part returns may be beyond
-    float16. What tunings hold does not enter: PEFT keeps it in float32 and casts what it computes to the base's dtype.
+    Some float16 models keep a part of each block in float32 (T5's last map), and what such a part returns may overflow
+    float16. Tunings do not count: PEFT keeps them in float32 and casts what they compute to the base's dtype.
     """
     return reduce(torch.promote_types, _weights(model), next(iter(_weights(model)), torch.float32))
 
@@ -62,8 +63,7 @@ def _tuned(model: nn.Module) -> Iterator[nn.Module]:
     """The modules that hold what tunings added."""
     for module in model.modules():
         if isinstance(module, BaseTunerLayer):
-            held = (getattr(module, name, None) for name in module.adapter_layer_names)
-            yield from (part for part in held if isinstance(part, nn.Module))
+            yield from (factor for factor in held(module) if isinstance(factor, nn.Module))
         elif isinstance(module, PeftModel) and isinstance(getattr(module, "prompt_encoder", None), nn.Module):
             yield module.prompt_encoder
     if (live := prefix_of(model)) is not None:

@@ -1,57 +1,46 @@
-"""What a model can take: rows that prefixes and prompts add, positions that there are, padding that is right."""
+"""What a model can take: the rows that prefixes and prompts add, its positions, and the side on which it may be padded."""
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping
-from typing import Literal, overload
 
 from peft import PeftModel
 from torch import nn
 
 from rankscope.errors import DataError, UsageError
-from rankscope.models.prefix_live import cached_owner, prefix_of
+from rankscope.models.families import family_of
 from rankscope.models.stacks import Stack, stacks, unwrapped
+from rankscope.models.tunings.prefix_live import cached_owner, prefix_of
 
 _IN_CACHE = ("PREFIX_TUNING", "CARTRIDGE")
 """PEFT's kinds of prompt learning that add no rows to the hidden states."""
-_OWN_POSITIONS = {
-    "opt",
-    "roberta",
-    "xlm-roberta",
-    "camembert",
-    "t5",
-    "mt5",
-    "umt5",
-    "bloom",
-    "mpt",
-    "qwen2_vl_text",
-    "qwen2_5_vl_text",
-}
-"""Types that count positions from the mask or the padding by themselves, or have none."""
 
 
-@overload
-def virtual_rows(model: nn.Module) -> int: ...
-@overload
-def virtual_rows(model: nn.Module, *, prefix: Literal[True]) -> dict[str, int]: ...
-def virtual_rows(model: nn.Module, *, prefix: bool = False) -> int | dict[str, int]:
-    """Rows that a prompt puts before the text; or, for each stack, those that a prefix holds in its cache."""
-    wrapped = [m.active_peft_config for m in model.modules() if isinstance(m, PeftModel)]
+def _prompts(model: nn.Module, *, in_cache: bool) -> int:
+    """The rows of PEFT's prompts, of those that are in the cache or of those before the text."""
+    wrapped = (m.active_peft_config for m in model.modules() if isinstance(m, PeftModel))
     prompts = [c for c in wrapped if c.is_prompt_learning]
-    kinds = {id(c): str(getattr(c.peft_type, "value", c.peft_type)) for c in prompts}
-    if not prefix:
-        return sum(c.num_virtual_tokens for c in prompts if kinds[id(c)] not in _IN_CACHE)
-    of_peft = sum(c.num_virtual_tokens for c in prompts if kinds[id(c)] in _IN_CACHE)
-    live = prefix_of(model)
-    if live is None:
-        return {"decoder": of_peft}
+    kinds = [str(getattr(c.peft_type, "value", c.peft_type)) for c in prompts]
+    return sum(c.num_virtual_tokens for c, k in zip(prompts, kinds, strict=True) if (k in _IN_CACHE) == in_cache)
+
+
+def prompt_rows(model: nn.Module) -> int:
+    """Rows that a prompt puts before the text."""
+    return _prompts(model, in_cache=False)
+
+
+def prefix_rows(model: nn.Module) -> dict[str, int]:
+    """For each stack the rows that a prefix holds in its cache, where they take positions."""
+    prefix = prefix_of(model)
+    if prefix is None:
+        return {"decoder": _prompts(model, in_cache=True)}
     there = stacks(model)  # a prefix that is joined inside an attention takes no position
-    return {name: live.rows for name in live.shapes if cached_owner(unwrapped(model), there, name) is not None}
+    return {name: prefix.rows for name in prefix.shapes if cached_owner(unwrapped(model), there, name) is not None}
 
 
 def check_length(sample: str, stack: Stack, columns: int, added: int) -> None:
-    """See that a sample fits the positions of a stack of tokens.
+    """Check that a sample fits the positions of a stack of tokens.
 
     Args:
         sample: its id, for the message.
@@ -68,7 +57,7 @@ def check_length(sample: str, stack: Stack, columns: int, added: int) -> None:
     if stack.columns not in ("text", "target") or not isinstance(most, int) or most <= 0:
         return
     if columns + added > most:
-        room = f", {added} of them of the prefix or prompt" if added else ""
+        room = f" ({added} of them for the prefix or prompt)" if added else ""
         raise DataError(
             f"sample {sample!r} takes {columns + added} positions in {stack.name}{room}, and the model has {most}; shorten it "
             "or leave it out"
@@ -76,16 +65,13 @@ def check_length(sample: str, stack: Stack, columns: int, added: int) -> None:
 
 
 def takes_positions(model: nn.Module, there: Mapping[str, Stack]) -> bool:
-    """Whether positions must be handed over where padding is on the left; False where the model counts them itself.
+    """Whether positions must be passed to the model when padding is on the left; False if the model counts them itself.
 
     Raises:
-        UsageError: if it does not, and takes none: then only padding on the right is right.
+        UsageError: if it neither counts nor takes them: then only padding on the right is correct.
     """
     text = [s for s in there.values() if s.columns == "text"]
-    if not text:
-        return False
-    kinds = {getattr(getattr(s.owner, "config", None), "model_type", None) for s in text}
-    if kinds <= _OWN_POSITIONS:
+    if all(family_of(s.owner).counts_positions for s in text):  # or there is no stack of text
         return False
     owner = text[0].owner
     takes = [m for m in (unwrapped(model), owner) if m is not None]

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import json
-import logging
 import pickle
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import transformers
@@ -17,16 +15,15 @@ from safetensors import SafetensorError
 from torch import nn
 from transformers import AutoConfig, PreTrainedModel
 from transformers.models.auto import modeling_auto
-from transformers.utils import logging as transformers_logging
 
 from rankscope.checkpoint import Checkpoint
 from rankscope.devices import check_spread, where
 from rankscope.errors import CheckpointError, MissingTool, UnsafeError, UsageError
-from rankscope.models import ported
-from rankscope.models.attach import attach
 from rankscope.models.dtypes import precision
-from rankscope.models.ofa.loading import check_vocabulary as check_ofa
-from rankscope.models.vinvl.loading import check_vocabulary as check_vinvl
+from rankscope.models.families import family_of
+from rankscope.models.quiet import quiet
+from rankscope.models.register import register
+from rankscope.models.tunings.attach import attach
 
 _AUTOS = (
     "AutoModelForImageTextToText",
@@ -41,11 +38,9 @@ _AUTOS = (
     "AutoModelForZeroShotImageClassification",
     "AutoModel",
 )
-"""Where a class is looked for when the configuration names none, or one that the weights do not fit; in this order."""
+"""Where a class is looked for, in this order, if the configuration names none or one that the weights do not fit."""
 _COMPUTED = re.compile(r"(^|\.)(position_ids|inv_freq|masked_bias|num_batches_tracked)$")
-"""Tensors that older versions wrote beside the weights and every version computes itself."""
-_VOCABULARIES = {"ofa": check_ofa, "vinvl": check_vinvl}
-"""What sees that a family's words are as many as its embeddings, by ``model_type``."""
+"""Tensors that older versions saved with the weights and every version computes itself."""
 _FAULTS = ("missing_keys", "unexpected_keys", "mismatched_keys")
 
 
@@ -64,7 +59,7 @@ def load_model(
     Args:
         checkpoint: a folder, a name in the local Hub cache, a list of those in order, or what was read from them.
         base_model: the base, in place of the one that the adapter names.
-        device: where the model is put; left where it was loaded unless given.
+        device: where the model is put; where it was loaded unless given.
         dtype: the dtype of the weights; that of the checkpoint unless given.
         device_map: how the model is spread over devices, as accelerate takes it; in place of ``device``.
         load_in_4bit: quantise the base's linear maps to 4 bits (needs bitsandbytes and a GPU).
@@ -73,10 +68,9 @@ def load_model(
     Raises:
         CheckpointError: if a tensor is missing, left over, of another shape, or not finite, or an adapter does not land.
         UnsafeError: if the checkpoint needs code that was not trusted.
-        MissingTool: if weights of few bits are asked for, or lie in the checkpoint, without the package that reads them.
+        MissingTool: if weights of few bits are asked for, or in the checkpoint, without the package that reads them.
         UsageError: if this machine has no such device, a model cannot be run in that dtype, or an option excludes another.
     """
-    options: dict[str, Any] = {"dtype": precision(dtype)}
     if device is not None and device_map is not None:
         raise UsageError("device puts the whole model in one place and device_map spreads it; give one of them")
     if device_map is not None:
@@ -86,11 +80,12 @@ def load_model(
     quantised = "quantization_config" in found.config
     if load_in_4bit and quantised:
         raise UsageError(f"the weights in {found.weights} are quantised already; leave load_in_4bit out")
-    if load_in_4bit:
-        options["quantization_config"] = _four_bits()
     if device is not None and (load_in_4bit or quantised):
-        device, device_map = None, {"": device}  # quantised weights are made where they stay
-    model = load_base(found.weights, trust_remote_code=trust_remote_code, device_map=device_map, **options)
+        device, device_map = None, {"": device}  # quantised weights cannot be moved
+    model = load_base(
+        found.weights, dtype=precision(dtype), device_map=device_map, trust_remote_code=trust_remote_code,
+        quantization_config=_four_bits() if load_in_4bit else None,
+    )  # fmt: skip
     if device is not None:
         model = model.to(device)
     return attach(model, found).eval()
@@ -101,45 +96,55 @@ def _four_bits() -> Any:
         import bitsandbytes  # noqa: F401
     except ImportError as error:
         raise MissingTool(
-            "4-bit weights need the package bitsandbytes and a GPU; install it, or load without"
+            "4-bit weights need the package bitsandbytes and a GPU; install it, or leave load_in_4bit out"
         ) from error
     return transformers.BitsAndBytesConfig(load_in_4bit=True)
 
 
-def load_base(folder: Path, *, trust_remote_code: bool = False, **options: Any) -> PreTrainedModel:
+def load_base(
+    folder: Path,
+    *,
+    dtype: torch.dtype | Literal["auto"] = "auto",
+    device_map: str | Mapping[str, Any] | None = None,
+    quantization_config: Any = None,
+    trust_remote_code: bool = False,
+) -> PreTrainedModel:
     """The model in a folder, without tunings.
 
     Args:
         folder: a full model.
+        dtype: the dtype of the weights; that of the checkpoint unless given.
+        device_map: how the model is spread over devices, as accelerate takes it.
+        quantization_config: how its linear maps are quantised, as transformers takes it.
         trust_remote_code: run the Python files that it brings along.
-        options: passed to ``from_pretrained``.
 
     Raises:
-        CheckpointError: if the folder's weights do not fit the architecture that its configuration tells.
+        CheckpointError: if the folder's weights do not fit the architecture that its configuration describes.
         UnsafeError: if it needs code that was not trusted.
         MissingTool: if its weights are quantised in a way that a package not installed here reads.
     """
-    ported.install()
+    register()
     config = read_config(folder, trust_remote_code=trust_remote_code)
-    first: dict[str, list[str]] = {}
+    options = {"dtype": dtype, "device_map": device_map, "quantization_config": quantization_config}
+    faults: dict[str, dict[str, str]] = {}
     named = getattr(config, "architectures", None) or ()
     for cls in model_classes(config, folder, trust_remote_code=trust_remote_code):
-        model, faults = _try(cls, folder, config, trust_remote_code=trust_remote_code, **options)
-        if not faults:
+        model, found = _try(cls, folder, config, trust_remote_code=trust_remote_code, **options)
+        if not found:
             _check_finite(model, folder)
-            if check := _VOCABULARIES.get(config.model_type):
+            if check := family_of(model).check_vocabulary:
                 check(folder, config.to_dict())
             return model
-        first = first or {cls.__name__: faults}
-        if cls.__name__ in named and any("unexpected" not in fault for fault in faults):
+        faults[cls.__name__] = found
+        if cls.__name__ in named and found.keys() - {"unexpected_keys"}:
             break  # another head can take tensors that this one leaves over, but not make up those that are missing
-    if not first:
+    if not faults:
         raise CheckpointError(
             f"transformers {transformers.__version__} has no model class for {folder} ({config.model_type})"
         )
-    name, faults = next(iter(first.items()))
+    name, found = next(iter(faults.items()))
     raise CheckpointError(
-        f"{folder} does not fit {name}: {'; '.join(faults)}. Its weights and its config.json belong to different models, or "
+        f"{folder} does not fit {name}: {'; '.join(found.values())}. Its weights and its config.json belong to different models, or "
         "the files are incomplete; nothing is filled in at random"
     )
 
@@ -149,7 +154,7 @@ def read_config(folder: Path, *, trust_remote_code: bool = False) -> Any:
 
     Raises:
         CheckpointError: if transformers does not know the model type.
-        UnsafeError: if the configuration asks for Python files of its own and they were not trusted.
+        UnsafeError: if the configuration asks to run Python files that were not trusted.
     """
     content = json.loads((folder / "config.json").read_text())
     remote = content.get("auto_map")
@@ -199,8 +204,8 @@ def _remote_classes(remote: Mapping[str, str], folder: Path) -> Iterator[type[Pr
 
 def _try(
     cls: type[PreTrainedModel], folder: Path, config: Any, *, trust_remote_code: bool, **options: Any
-) -> tuple[PreTrainedModel, list[str]]:
-    """A model of a class, and in words what of the files did not fit it."""
+) -> tuple[PreTrainedModel, dict[str, str]]:
+    """A model of a class, and what in the files did not fit it: by kind, in words."""
     try:
         with quiet():
             model, info = cls.from_pretrained(
@@ -217,8 +222,10 @@ def _try(
     except (OSError, RuntimeError, ValueError, KeyError, TypeError, AttributeError, EOFError, SafetensorError) as error:
         raise CheckpointError(f"the weights in {folder} cannot be loaded as {cls.__name__}: {_line(error)}") from error
     info["unexpected_keys"] = [k for k in info.get("unexpected_keys") or () if not _COMPUTED.search(k)]
-    faults = [_fault(kind, info[kind]) for kind in _FAULTS if info.get(kind)]
-    return model, faults + [_line(message) for message in info.get("error_msgs") or ()]
+    faults = {kind: _fault(kind, info[kind]) for kind in _FAULTS if info.get(kind)}
+    if messages := info.get("error_msgs"):
+        faults["error_msgs"] = "; ".join(map(_line, messages))
+    return model, faults
 
 
 def _fault(kind: str, keys: Sequence[Any]) -> str:
@@ -230,7 +237,7 @@ def _fault(kind: str, keys: Sequence[Any]) -> str:
 
 
 def _line(error: object) -> str:
-    """The first lines of a message in one, without advice to load what is not safe."""
+    """The start of a message as one line, without advice to load what is not safe."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip() and "weights_only" not in line]
     return " ".join(lines)[:300] or type(error).__name__
 
@@ -243,17 +250,3 @@ def _check_finite(model: nn.Module, folder: Path) -> None:
             f"{len(bad)} tensors of {folder} hold NaN or infinite numbers ({', '.join(bad[:4])}): the file is damaged, or "
             "its training diverged"
         )
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Within the block transformers draws no progress bar and logs no table: what it would tell is checked and raised."""
-    verbosity, bars = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
-    transformers_logging.set_verbosity(logging.CRITICAL)
-    transformers_logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        transformers_logging.set_verbosity(verbosity)
-        if bars:
-            transformers_logging.enable_progress_bar()

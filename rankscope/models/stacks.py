@@ -3,62 +3,102 @@
 A site is read on the base network's own modules, which stay in place under every tuning: so ``decoder.3`` means the same
 in a plain model, inside a ``PeftModel``, with LoRA injected, with hooks of a device map, and around a prefix. What is
 *called* is always the outermost, tuned model.
+
+The stacks of a known family are where its record says; those of any other transformers model are found by structure.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
+from peft import PeftMixedModel, PeftModel
 from torch import nn
 from transformers import PreTrainedModel
 
-from rankscope.errors import CheckpointError, UnknownName
-from rankscope.models import structure
-from rankscope.models.families import FAMILIES, Inner, Part
-from rankscope.models.stack import Stack, unwrapped
+from rankscope.errors import CheckpointError
+from rankscope.models.families import family_of
+from rankscope.models.family import Columns, StackSpec
 from rankscope.reading.hooks import Tap
-from rankscope.sites import Site, describe
+from rankscope.sites import Site, points
 
-__all__ = ["Stack", "sites", "stacks", "tap", "taps", "unwrapped"]
+_SENSES = {"vision": ("vision", "visual", "image", "vit"), "qformer": ("qformer",), "audio": ("audio", "speech")}
+"""For the name of a stack, the words in a path that show it, wherever they are."""
+_SIDES = {"decoder": ("decoder", "language"), "text": ("text",), "encoder": ("encoder",)}
+"""The same for words of which the innermost in the path decides."""
+_COLUMNS: dict[str, Columns] = {"vision": "patches", "qformer": "queries", "audio": "any"}
+_NORMS = ("norm", "ln_f", "layernorm", "layer_norm", "norm_f")
+
+
+@dataclass(frozen=True)
+class Stack:
+    """A stack of blocks, or a single module with one site."""
+
+    name: str
+    """Its name in a site."""
+    blocks: tuple[nn.Module, ...]
+    """The blocks in order; none if a single module is read."""
+    final: nn.Module | None = None
+    """The norm after the last block, whose output is the final site; None if the base has no norm there."""
+    output: nn.Module | None = None
+    """The single module that is read; None for a stack of blocks."""
+    width: int | None = None
+    """Width of the hidden states; None if the configuration does not say it."""
+    columns: Columns = "any"
+    """What the columns of the hidden states are."""
+    owner: nn.Module | None = None
+    """The outermost model around the blocks that has their configuration."""
+
+    @property
+    def taps(self) -> dict[Site, Tap]:
+        """Where each site is read, from the stack's input to its output."""
+        if self.output is not None:
+            return {Site(self.name, "output"): Tap(self.output)}
+        inner = points(len(self.blocks), embed=False, final=False)
+        taps = {"embed": Tap(self.blocks[0], entering=True)}
+        taps |= {point: Tap(block) for point, block in zip(inner, self.blocks, strict=True)}
+        if self.final is not None:
+            taps["final"] = Tap(self.final)
+        return {Site(self.name, point): tap for point, tap in taps.items()}
+
+    @property
+    def sites(self) -> tuple[Site, ...]:
+        """Its sites, from the input to the output."""
+        return tuple(self.taps)
+
+
+def unwrapped(module: nn.Module) -> nn.Module:
+    """The base model inside PEFT's wrapper, data parallelism or ``torch.compile``; the module itself if there is none."""
+    while True:
+        if isinstance(module, PeftModel | PeftMixedModel):
+            module = module.get_base_model()
+        elif "_orig_mod" in module._modules:
+            module = module._modules["_orig_mod"]  # type: ignore[assignment]
+        elif isinstance(module, nn.parallel.DistributedDataParallel | nn.DataParallel):
+            module = module.module
+        else:
+            return module
 
 
 def stacks(model: nn.Module) -> dict[str, Stack]:
     """The stacks of a model by name, in the order in which an input passes them.
 
-    A Hugging Face model of a family in :data:`~rankscope.models.families.FAMILIES` has those of the table, any other
+    A transformers model of a type in :data:`~rankscope.models.families.FAMILIES` has those of its record, any other
     those found by its structure; in any other ``nn.Module`` each named submodule is a stack with the site ``output``.
 
     Args:
         model: the model, wrapped or not.
     """
     base = unwrapped(model)
-    found = list(_family(base)) or structure.search(base) if isinstance(base, PreTrainedModel) else []
+    found = list(_of_family(base)) or search(base) if isinstance(base, PreTrainedModel) else []
     if not found:
         return {name: Stack(name, (), output=module) for name, module in _named(base)}
     return {stack.name: stack for stack in found}
 
 
-def sites(model: nn.Module) -> tuple[Site, ...]:
-    """Every site of a model, in order."""
-    return tuple(taps(model))
-
-
 def taps(model: nn.Module) -> dict[Site, Tap]:
-    """Where each site of a model is read."""
+    """Where each site of a model is read, in the order in which an input passes them."""
     return {site: tap for stack in stacks(model).values() for site, tap in stack.taps.items()}
-
-
-def tap(model: nn.Module, site: Site) -> Tap:
-    """Where one site is read.
-
-    Raises:
-        UnknownName: if the model has no such site; the message lists those it has.
-    """
-    there = taps(model)
-    if site not in there:
-        raise UnknownName(f"the model has no site {site}; it has {describe(tuple(there))}")
-    return there[site]
 
 
 def _named(base: nn.Module) -> Iterator[tuple[str, nn.Module]]:
@@ -67,47 +107,39 @@ def _named(base: nn.Module) -> Iterator[tuple[str, nn.Module]]:
             yield name, module
 
 
-def _family(model: nn.Module) -> Iterator[Stack]:
-    """The stacks that the table gives for a model; none where it is not there or its paths do not exist."""
-    kind = getattr(getattr(model, "config", None), "model_type", None)
+def _of_family(model: nn.Module) -> Iterator[Stack]:
+    """The stacks that a model's record names; none if it has no record, or its paths do not exist."""
     base = getattr(model, "base_model", model)
-    for part in FAMILIES.get(str(kind), ()):
-        if isinstance(part, Inner):
-            yield from _inner(base, part)
-        elif (stack := _stack(base, part)) is not None:
-            yield stack
+    for spec in family_of(model).stacks:
+        if isinstance(spec, StackSpec):
+            yield from _at(base, spec)
+        elif (inner := _along(base, spec.path)[-1]) is not None:
+            names = dict(spec.rename)
+            for stack in list(_of_family(inner)) or search(inner):
+                yield replace(stack, name=names.get(stack.name, stack.name))
 
 
-def _inner(base: nn.Module, part: Inner) -> list[Stack]:
-    model = walk(base, part.path)[-1]
-    if model is None:
-        return []
-    names = dict(part.rename)
-    found = list(_family(model)) or structure.search(model)
-    return [replace(stack, name=names.get(stack.name, stack.name)) for stack in found]
-
-
-def _stack(base: nn.Module, part: Part) -> Stack | None:
-    way = walk(base, part.blocks)
-    if way[-1] is None:
-        return None
+def _at(base: nn.Module, spec: StackSpec) -> Iterator[Stack]:
+    """The stack that one entry of a record names, if its path exists."""
+    way = _along(base, spec.blocks)
+    last = way[-1]
+    if last is None:
+        return
     models = [m for m in way if isinstance(m, PreTrainedModel)]
     owner = next(m for m in models if m.config is models[-1].config)
-    if part.single:
-        return Stack(
-            part.stack, (), output=way[-1], width=structure.width_out(way[-1]), columns=part.columns, owner=owner
-        )
-    blocks = tuple(way[-1].children())
+    if spec.single:
+        yield Stack(spec.stack, (), output=last, width=_projected_width(last), columns=spec.columns, owner=owner)
+        return
+    blocks = tuple(last.children())
     if not blocks:
-        raise CheckpointError(f"the stack {part.stack} of this {type(base).__name__} has no blocks")
-    final = walk(base, part.final)[-1] if part.final else None
-    return Stack(
-        part.stack, blocks, final, width=structure.width_of(owner, part.width), columns=part.columns, owner=owner
-    )
+        raise CheckpointError(f"the stack {spec.stack} of this {type(base).__name__} has no blocks")
+    final = _along(base, spec.final)[-1] if spec.final else None
+    width = width_of(owner, spec.width)
+    yield Stack(spec.stack, blocks, final, width=width, columns=spec.columns, owner=owner)
 
 
-def walk(module: nn.Module, path: str) -> list[nn.Module | None]:
-    """The modules along a path, wrappers opened at each step; the last is None where the path does not exist."""
+def _along(module: nn.Module, path: str) -> list[nn.Module | None]:
+    """The modules along a path, wrappers opened at each step; the last is None if the path does not exist."""
     way: list[nn.Module | None] = [unwrapped(module)]
     for name in path.split("."):
         child = getattr(way[-1], name, None)
@@ -115,3 +147,102 @@ def walk(module: nn.Module, path: str) -> list[nn.Module | None]:
             return [*way, None]
         way.append(unwrapped(child))
     return way
+
+
+def search(model: nn.Module) -> list[Stack]:
+    """The stacks of blocks of a model: its outermost lists of modules of one class, each with the norm that follows it."""
+    model = unwrapped(model)
+    found: dict[str, Stack] = {}
+    lists = _lists(model)
+    for path, blocks in lists.items():
+        name = _name(model, path, alone=len(lists) == 1)
+        if name in found:
+            name = path.replace(".", "_")
+        owner = _owner(model, path)
+        columns = _COLUMNS.get(name) or _columns(model, name)
+        found[name] = Stack(
+            name, tuple(blocks), _norm_after(model, path), width=width_of(owner), columns=columns, owner=owner
+        )
+    return list(found.values())
+
+
+def _lists(model: nn.Module) -> dict[str, nn.ModuleList]:
+    """The lists of blocks: children of one class (or fewer classes than children) with weights, not inside another such list."""
+    lists: dict[str, nn.ModuleList] = {}
+    for path, module in model.named_modules():
+        if not isinstance(module, nn.ModuleList) or any(path.startswith(f"{outer}.") for outer in lists):
+            continue
+        kinds = {type(child) for child in module}
+        if kinds and len(kinds) < max(len(module), 2) and any(True for _ in module.parameters()) and _deep(module):
+            lists[path] = module
+    return lists
+
+
+def _deep(blocks: nn.ModuleList) -> bool:
+    """Whether the children are blocks, with parts of their own, and not plain layers."""
+    return all(sum(1 for _ in child.modules()) > 3 for child in blocks)
+
+
+def _name(model: nn.Module, path: str, *, alone: bool) -> str:
+    config = getattr(model, "config", None)
+    if alone:
+        generates = bool(getattr(config, "is_decoder", False)) or _generates(model)
+        return "decoder" if generates else "encoder"
+    for step, names in [(path, _SENSES), *((step, _SIDES) for step in reversed(path.split(".")))]:
+        for name, words in names.items():
+            if any(word in step.lower() for word in words):
+                return name
+    return "decoder" if _generates(model) else "encoder"
+
+
+def _generates(model: nn.Module) -> bool:
+    kinds = getattr(getattr(model, "config", None), "architectures", None) or [type(model).__name__]
+    return any(word in kind for kind in kinds for word in ("CausalLM", "LMHead", "ConditionalGeneration"))
+
+
+def _columns(model: nn.Module, name: str) -> Columns:
+    if name == "decoder" and getattr(getattr(model, "config", None), "is_encoder_decoder", False):
+        return "target"
+    pictures = name == "encoder" and getattr(model, "main_input_name", "") == "pixel_values"
+    return "patches" if pictures else "text"
+
+
+def _owner(model: nn.Module, path: str) -> nn.Module:
+    """The outermost module around a path that has the configuration of the innermost one with any."""
+    owner = model
+    names = path.split(".")
+    for end in range(1, len(names)):
+        module = model.get_submodule(".".join(names[:end]))
+        if getattr(module, "config", None) not in (None, getattr(owner, "config", None)):
+            owner = module
+    return owner
+
+
+def _norm_after(model: nn.Module, path: str) -> nn.Module | None:
+    """The norm after a list among its siblings, or after its parent among the parent's; None if there is none."""
+    for _ in range(2):
+        parent, _, child = path.rpartition(".")
+        siblings = list(model.get_submodule(parent).named_children())
+        place = [name for name, _ in siblings].index(child)
+        for i, (name, module) in enumerate(siblings):
+            if name.lower().endswith(_NORMS) and "embed" not in name and (i > place or "final" in name):
+                return module
+        if not parent:
+            return None
+        path = parent
+    return None
+
+
+def width_of(owner: nn.Module, name: str = "hidden_size") -> int | None:
+    """The width of the hidden states, from the configuration."""
+    config = getattr(owner, "config", None)
+    if config is not None and hasattr(config, "get_text_config") and not hasattr(config, name):
+        config = config.get_text_config()
+    width = getattr(config, name, None)
+    return width if isinstance(width, int) else None
+
+
+def _projected_width(module: nn.Module) -> int | None:
+    """The width of what a projector returns, by its last linear map; None if it has none."""
+    widths = [m.out_features for m in module.modules() if isinstance(m, nn.Linear)]
+    return widths[-1] if widths else None

@@ -1,8 +1,8 @@
-"""The loop: batches in, chosen rows of every site out."""
+"""One forward pass: a batch in, the chosen rows of every site out."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -21,15 +21,20 @@ Places = tuple[Tensor, Tensor, Tensor]
 """Sample, position and role of each row."""
 
 
-class Inputs(NamedTuple):
+class ModelBatch(NamedTuple):
     """One batch, ready for the model."""
 
-    kwargs: Mapping[str, Any]
-    """What the model is called with."""
+    inputs: dict[str, Any]
+    """What the model is called with: ``model(**batch.inputs)``."""
     grids: Mapping[str, Grid]
-    """For each stack what its columns are. A stack that is not named has the columns that its hidden states have."""
+    """For each stack what its columns are, rows that a prompt adds included. A stack without a grid has the columns that
+    its hidden states have."""
     mask: Tensor | None = None
-    """``(b, t)``, not zero at what is real, for hidden states of that shape at a stack that is not named; the others are all real."""
+    """``(b, t)``, nonzero at real columns, for hidden states of that shape at a stack without a grid; None if all are real."""
+
+    def to(self, device: torch.device | str) -> ModelBatch:
+        """The same batch with its inputs, all of them tensors, on a device; grids stay where they are."""
+        return self._replace(inputs={name: tensor.to(device) for name, tensor in self.inputs.items()})
 
 
 class Read(NamedTuple):
@@ -42,14 +47,14 @@ class Read(NamedTuple):
 
 
 def read(
-    model: nn.Module, taps: Mapping[Site, Tap], inputs: Inputs, *, kind: str = "last", keep_special: bool = False
+    model: nn.Module, taps: Mapping[Site, Tap], batch: ModelBatch, *, kind: str = "last", keep_special: bool = False
 ) -> Read:
     """One forward pass, and the chosen rows of every site.
 
     Args:
         model: the tuned model itself; it is called, and must be in evaluation mode.
         taps: where each site is read.
-        inputs: one batch.
+        batch: what it is called with.
         kind: which rows; one of :data:`rankscope.reading.pooling.KINDS`.
         keep_special: whether special tokens count.
 
@@ -60,16 +65,16 @@ def read(
         raise CheckpointError(
             "the model is in training mode, in which dropout changes every feature; call model.eval()"
         )
-    poolings = {stack: pool(grid, kind, keep_special=keep_special) for stack, grid in inputs.grids.items()}
+    poolings = {stack: pool(grid, kind, keep_special=keep_special) for stack, grid in batch.grids.items()}
 
     def keep(site: Site, hidden: Tensor) -> Tensor:
         if site.stack not in poolings:
-            poolings[site.stack] = pool(_unnamed(hidden, inputs.mask), kind, keep_special=keep_special)
-        grid = inputs.grids.get(site.stack)
+            poolings[site.stack] = pool(_unnamed(hidden, batch.mask), kind, keep_special=keep_special)
+        grid = batch.grids.get(site.stack)
         return poolings[site.stack](_columns(hidden, poolings[site.stack], site, grid)).cpu()
 
     with torch.inference_mode(), reading(taps, keep) as features:
-        model(**inputs.kwargs)
+        model(**batch.inputs)
     silent = [str(site) for site in taps if site not in features]
     if silent:
         raise CheckpointError(f"the forward pass never reached {', '.join(silent)}; leave these sites out")
@@ -77,9 +82,9 @@ def read(
 
 
 def _unnamed(hidden: Tensor, mask: Tensor | None) -> Grid:
-    """The grid of a stack of which nothing is known but its hidden states."""
-    shape = hidden.shape[:-1].numel() // len(hidden) if len(hidden) else 1
-    real = torch.ones(len(hidden), shape, dtype=torch.bool)
+    """The grid of a stack of which only its hidden states are known."""
+    columns = hidden.shape[:-1].numel() // len(hidden) if len(hidden) else 1
+    real = torch.ones(len(hidden), columns, dtype=torch.bool)
     if mask is not None and hidden.ndim > 2 and mask.shape == real.shape:
         real = mask.cpu() != 0
     return Grid(torch.full(real.shape, TEXT, dtype=torch.uint8), real)
@@ -88,10 +93,11 @@ def _unnamed(hidden: Tensor, mask: Tensor | None) -> Grid:
 def _columns(hidden: Tensor, pooling: Pooling, site: Site, grid: Grid | None = None) -> Tensor:
     """Hidden states as ``(b, t, d)``: as they are, or unpacked from ``(b·t, d)``, or from the real columns alone."""
     b, t = pooling.mask.shape
-    if hidden.ndim > 3:
+    if hidden.ndim > 3:  # (b, h, w, d): the cells of a grid are columns
         hidden = hidden.flatten(1, -2)
     if hidden.ndim == 2 and len(hidden) == b * t:
         hidden = hidden.unflatten(0, (b, t))
+    # Packed towers return the real columns of all samples in a row: each goes back to its place.
     if hidden.ndim == 2 and grid is not None and len(hidden) == int(grid.real.sum()):
         hidden = hidden.new_zeros(b, t, hidden.shape[-1]).masked_scatter(grid.real[..., None].to(hidden.device), hidden)
     if hidden.shape[:2] != (b, t) or hidden.ndim != 3:
@@ -123,7 +129,7 @@ def batches_by_length(lengths: Sequence[int], budget: int) -> list[tuple[tuple[i
 
     Args:
         lengths: tokens of each sample.
-        budget: most tokens a batch; a longer sample is a batch of its own.
+        budget: the most tokens in a batch; a longer sample is a batch by itself.
 
     Returns:
         Samples (as their places in ``lengths``) and the padded length of each batch; a function of the arguments alone.
@@ -136,15 +142,3 @@ def batches_by_length(lengths: Sequence[int], budget: int) -> list[tuple[tuple[i
         batches.append((tuple(order[:take]), longest))
         order = order[take:]
     return batches
-
-
-def read_all(
-    model: nn.Module,
-    taps: Mapping[Site, Tap],
-    batches: Iterable[tuple[Any, Sequence[int]]],
-    collate: Callable[[Sequence[int]], Inputs],
-    **options: Any,
-) -> Iterator[tuple[Any, Sequence[int], Read]]:
-    """What every batch gives: pairs of a batch and its samples in, and the same with its rows out."""
-    for batch, samples in batches:
-        yield batch, samples, read(model, taps, collate(samples), **options)

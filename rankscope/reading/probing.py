@@ -14,14 +14,14 @@ from rankscope.reading.hooks import Tap, hidden_states
 from rankscope.sites import Site
 
 _FIRST = ("out_channels", "num_channels")
-"""What modules call their width that return it as dimension 1."""
+"""What modules that return their features as dimension 1 call their width."""
 _LAST = ("out_features", "embedding_dim", "embed_dim", "d_model")
-"""What modules call it that return it last."""
+"""What modules that return them last call it."""
 
 
 @dataclass
 class Parts:
-    """What a forward pass showed of a module's named parts."""
+    """What one forward pass shows of a module's named parts."""
 
     taps: dict[Site, Tap] = field(default_factory=dict)
     """Those that can be read."""
@@ -36,25 +36,26 @@ class Parts:
 def probe(module: nn.Module, call: Callable[[], object], samples: int) -> Parts:
     """The named parts of a module that give rows of features, as one forward pass shows them.
 
-    A part is read where it runs once and returns a tensor with a sample a row: ``(b, d)``, ``(b, t, d)`` or, where a
-    convolution or its norm made it, ``(b, d, *)``.
+    A part can be read if it runs once and returns a tensor with one row for each sample: ``(b, d)``, ``(b, t, d)`` or,
+    from a convolution or its norm, ``(b, d, *)``.
 
     Args:
         module: the module; one without parts is its own, named ``model``.
         call: makes the forward pass.
-        samples: how many samples that has.
+        samples: how many samples it has.
     """
     named = {name: part for name, part in module.named_modules() if name} or {"model": module}
     sites = {name: Site(name, "output") for name in named}
     seen: dict[str, list[Tap | str]] = {name: [] for name in named}
     widths: dict[str, int | None] = {}
     dtypes: set[torch.dtype] = set()
-    told: list[tuple[int, int]] = []
+    axes: list[tuple[int, int]] = []
 
     def look(name: str) -> Callable[..., None]:
         def hook(part: nn.Module, args: object, output: object) -> None:
-            told.extend(filter(None, [_axis(part)]))
-            found, widths[name] = _tap(part, output, samples, told[-1] if told else None)
+            # An activation keeps the layout of the part before it, so the last axis that was known counts.
+            axes.extend(filter(None, [_axis(part)]))
+            found, widths[name] = _tap(part, output, samples, axes[-1] if axes else None)
             seen[name].append(found)
             if isinstance(found, Tap):
                 dtypes.add(hidden_states(output).dtype)
@@ -79,7 +80,7 @@ def probe(module: nn.Module, call: Callable[[], object], samples: int) -> Parts:
 
 
 def _axis(part: nn.Module) -> tuple[int, int] | None:
-    """The dimension in which a part returns its features, and how many they are, where its kind tells."""
+    """The dimension in which a part returns its features, and how many they are; None if its class does not say it."""
     if isinstance(part, nn.modules.batchnorm._NormBase):
         return 1, part.num_features
     if isinstance(part, nn.LayerNorm | nn.RMSNorm):
@@ -91,18 +92,18 @@ def _axis(part: nn.Module) -> tuple[int, int] | None:
     return None
 
 
-def _tap(part: nn.Module, output: object, samples: int, told: tuple[int, int] | None) -> tuple[Tap | str, int | None]:
-    """Where to read a part and its width, or why it cannot be read; ``told`` is the last axis that a part told of."""
+def _tap(part: nn.Module, output: object, samples: int, axis: tuple[int, int] | None) -> tuple[Tap | str, int | None]:
+    """Where to read a part and its width, or why it cannot be read; ``axis`` is the last that was known, with its width."""
     try:
         hidden = hidden_states(output)
     except CheckpointError:
         return "it returns no tensor", None
     if hidden.ndim < 2 or len(hidden) != samples or not hidden.is_floating_point():
-        return f"it returns {_words(hidden)}, not features with a sample a row", None
-    fits = [axis for axis in (1, -1) if told and hidden.shape[axis] == told[1]]
+        return f"it returns {_words(hidden)}, not features with one row for each sample", None
+    fits = [dim for dim in (1, -1) if axis and hidden.shape[dim] == axis[1]]
     if hidden.ndim > 3 and not fits:
-        return f"it returns {_words(hidden)}, of which no dimension is known to be the features", None
-    first = hidden.ndim > 2 and told is not None and (told[0] if told[0] in fits else fits[0] if fits else -1) == 1
+        return f"it returns {_words(hidden)}, and which of its dimensions is the features is not known", None
+    first = hidden.ndim > 2 and axis is not None and (axis[0] if axis[0] in fits else fits[0] if fits else -1) == 1
     return Tap(part, channels_first=first), hidden.shape[1 if first else -1]
 
 

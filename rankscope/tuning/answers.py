@@ -19,7 +19,7 @@ from rankscope.data.files import read_json
 from rankscope.data.probes import Example, ProbeSet
 from rankscope.data.vqa import ANNOTATORS, answer_vocabulary, soft_scores
 from rankscope.errors import CheckpointError, DataError
-from rankscope.models.reader import Reader
+from rankscope.models.inputs.reader import Reader
 
 FILE = "answers.json"
 """In a checkpoint's folder: the list of answers, in the order of the labels."""

@@ -24,8 +24,9 @@ from torch.utils.data import Dataset
 from rankscope.data.probes import Example, ProbeSet
 from rankscope.errors import DataError, UnknownName, UsageError
 from rankscope.features import ANSWER, IMAGE
+from rankscope.models.inputs.encode import Encoding
+from rankscope.models.inputs.reader import Reader, padded
 from rankscope.models.limits import check_length
-from rankscope.models.reader import Encoding, Reader, padded
 from rankscope.tuning.answers import Answers
 from rankscope.tuning.masked import fills_masks
 from rankscope.tuning.stages import heads

@@ -13,8 +13,8 @@ from transformers import TrainerCallback
 
 from rankscope.errors import OutputExists, StoreCorrupt, UsageError
 from rankscope.linalg.svd import singular_values
-from rankscope.models.reader import Batch
 from rankscope.models.stacks import taps
+from rankscope.reading.forward import ModelBatch
 from rankscope.reading.hooks import Tap, reading
 from rankscope.reading.pooling import check_kind, pool
 from rankscope.sites import Site, select
@@ -33,7 +33,7 @@ class SpectrumCallback(TrainerCallback):
 
     def __init__(
         self,
-        batches: Sequence[Batch],
+        batches: Sequence[ModelBatch],
         out: str | Path,
         *,
         sites: str | Sequence[str] = "all",

@@ -15,8 +15,8 @@ from rankscope.checkpoint import Checkpoint
 from rankscope.data.open import open_data
 from rankscope.data.probes import Example, ProbeSet
 from rankscope.errors import DataError, OutputExists, UnknownName, UsageError
+from rankscope.models.inputs.reader import Reader, reader
 from rankscope.models.load import load_model
-from rankscope.models.reader import Reader, reader
 from rankscope.models.stacks import unwrapped
 from rankscope.store.files import storing
 from rankscope.tuning.answers import chosen, known_answers, require_answers

@@ -11,8 +11,8 @@ from torch import nn
 
 from rankscope.checkpoint import Checkpoint
 from rankscope.data.open import open_data
+from rankscope.models.inputs.reader import Reader, reader
 from rankscope.models.load import load_model
-from rankscope.models.reader import Reader, reader
 from rankscope.tuning.answers import answers_for
 from rankscope.tuning.batches import IGNORED, Encoder, Sample, collate, samples, settle_task
 from rankscope.tuning.masked import fills_masks, hide_words, seed_of

@@ -7,8 +7,8 @@ import hashlib
 import torch
 from torch import Tensor, nn
 
-from rankscope.models.reader import Reader
-from rankscope.models.vinvl import mask_words
+from rankscope.models.inputs.reader import Reader
+from rankscope.models.ported.vinvl import mask_words
 
 
 def fills_masks(reading: Reader) -> bool:

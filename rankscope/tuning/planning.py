@@ -13,10 +13,9 @@ from rankscope.checkpoint import Checkpoint
 from rankscope.data.open import open_data
 from rankscope.errors import CheckpointError, UsageError
 from rankscope.features import ANSWER, TEXT
+from rankscope.models.inputs.reader import Reader, inputs_of, reader
 from rankscope.models.load import load_model
-from rankscope.models.prefix_start import Tokens
-from rankscope.models.reader import Reader, inputs_of, reader
-from rankscope.models.stacks import stacks
+from rankscope.models.tunings.prefix_start import Tokens
 from rankscope.tuning.answers import answers_for
 from rankscope.tuning.batches import Encoder, TrainingData, collate, samples, settle_task
 from rankscope.tuning.config import Recipe
@@ -94,9 +93,7 @@ def _check_recipe(made: Recipe, task: str) -> None:
 
 def reading_of(model: nn.Module, plan: Plan) -> Reader:
     """The reader of a model as it is now, with the prefix that is attached."""
-    there = stacks(model)
-    made = inputs_of(model)(plan.processor, model.config, there, generates=hasattr(model, "generate"))
-    return Reader(model, made)
+    return Reader(model, inputs_of(model, plan.processor))
 
 
 def training_data(reading: Reader, plan: Plan) -> TrainingData:

@@ -18,7 +18,7 @@ from transformers import LogitsProcessor
 
 from rankscope.data.probes import Example, ProbeSet
 from rankscope.errors import NonFinite
-from rankscope.models.reader import Reader
+from rankscope.models.inputs.reader import Reader
 from rankscope.scores.cider import CiderReward
 from rankscope.tuning.batches import IGNORED
 from rankscope.tuning.config import ScstOptions

@@ -20,12 +20,13 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from rankscope.errors import UsageError
-from rankscope.models.bottleneck import BottleneckConfig, register_bottleneck
-from rankscope.models.load import quiet
-from rankscope.models.prefix import Encoder, Prefix
-from rankscope.models.prefix_files import HEAD, save_prefix
-from rankscope.models.prefix_join import NAME as PREFIX
-from rankscope.models.prefix_live import (
+from rankscope.models.quiet import quiet
+from rankscope.models.stacks import stacks, unwrapped
+from rankscope.models.tunings.bottleneck import BottleneckConfig, register_bottleneck
+from rankscope.models.tunings.prefix import Prefix, PrefixEncoder
+from rankscope.models.tunings.prefix_files import HEAD, save_prefix
+from rankscope.models.tunings.prefix_join import NAME as PREFIX
+from rankscope.models.tunings.prefix_live import (
     attach_prefix,
     cached_owner,
     detach_prefix,
@@ -33,21 +34,21 @@ from rankscope.models.prefix_live import (
     no_checkpointing,
     prefix_of,
 )
-from rankscope.models.prefix_start import Tokens, token_rows
-from rankscope.models.stacks import stacks, unwrapped
+from rankscope.models.tunings.prefix_start import Tokens, token_rows
 from rankscope.tuning.config import Recipe
 from rankscope.tuning.targets import blocks_of, named, query_key_value, sublayer_outputs
 
 CARD = """# Bottleneck adapter
 
-PEFT has no bottleneck adapter of its own, and knows this one once rankscope is imported:
+PEFT has no bottleneck adapter of its own; `rankscope.register()` makes this one known to it:
 
     import rankscope
     from peft import PeftModel
 
+    rankscope.register()
     model = PeftModel.from_pretrained(base, "this folder")
 """
-"""What is written beside a bottleneck adapter."""
+"""The ``README.md`` beside a bottleneck adapter."""
 HEADS = ("classifier", "score", "classification_head")
 """How the names of classifiers' heads end, as PEFT finds them (``pre_classifier``); every stage of a classification trains them."""
 _MARKS = {"prefix": f"{PREFIX}.", "lora": ".lora_", "adapter": ".bottleneck_"}
@@ -79,7 +80,7 @@ def attach_kinds(
 def _attach_prefix(model: nn.Module, recipe: Recipe, tokens: Iterable[Tokens] | None = None) -> Prefix:
     o = recipe.prefix
     given = o.init == "tokens"
-    encoder = Encoder(o.projection, o.embedding, o.hidden, o.depth, o.dropout, o.init_std, given)
+    encoder = PrefixEncoder(o.projection, o.embedding, o.hidden, o.depth, o.dropout, o.init_std, given)
     prefix = new_prefix(model, rows=o.length, stacks_in=o.stacks, encoder=encoder)
     if given and tokens is not None:
         prefix.start_at(token_rows(model, prefix, tokens))

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from torch import nn
 
 from rankscope.errors import UnknownName, UsageError
-from rankscope.models.prefix_attention import Attention, attentions, width_out
-from rankscope.models.prefix_live import language_stacks
 from rankscope.models.stacks import Stack, stacks, unwrapped
+from rankscope.models.tunings.attention import Attention, attentions, width_out
+from rankscope.models.tunings.prefix_live import language_stacks
 
 
 def blocks_of(model: nn.Module, names: Sequence[str] = ()) -> dict[str, nn.Module]:

@@ -20,7 +20,8 @@ from transformers import TrainerCallback
 
 from rankscope.checkpoint import STAGES, Checkpoint
 from rankscope.errors import NonFinite, RankscopeError
-from rankscope.models.load import load_model, quiet
+from rankscope.models.load import load_model
+from rankscope.models.quiet import quiet
 from rankscope.tuning.batches import collate, counter
 from rankscope.tuning.callback import SpectrumCallback
 from rankscope.tuning.config import Recipe, Stage

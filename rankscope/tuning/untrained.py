@@ -20,9 +20,11 @@ from torch import Tensor, nn
 
 from rankscope.checkpoint import Checkpoint
 from rankscope.data.open import open_data
+from rankscope.models.inputs.reader import Reader, reader
 from rankscope.models.load import load_model
-from rankscope.models.prefix import Prefix, rows_hidden
-from rankscope.models.prefix_live import (
+from rankscope.models.stacks import stacks, unwrapped
+from rankscope.models.tunings.prefix import Prefix, rows_hidden
+from rankscope.models.tunings.prefix_live import (
     attach_prefix,
     cached_owner,
     detach_prefix,
@@ -30,8 +32,6 @@ from rankscope.models.prefix_live import (
     new_prefix,
     prefix_of,
 )
-from rankscope.models.reader import Reader, reader
-from rankscope.models.stacks import stacks, unwrapped
 from rankscope.reading.hooks import reading as tapped
 from rankscope.sites import Site
 from rankscope.tuning.batches import Encoder, Sample, samples, settle_task

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from rankscope.data.probes import Example
-from rankscope.models.reader import Batch
 from rankscope.models.stacks import taps
+from rankscope.reading.forward import ModelBatch
 from rankscope.sites import Site
 
 TEXTS = ("how many digits are there?", "three is left of seven, and", "a photo of")
@@ -25,7 +25,7 @@ def examples(count: int = 3) -> list[Example]:
     ][:count]
 
 
-def called(model: nn.Module, batch: Batch) -> dict[Site, Tensor]:
+def called(model: nn.Module, batch: ModelBatch) -> dict[Site, Tensor]:
     """What each site gives for a batch."""
     return recorded(model, batch.inputs)
 
@@ -58,7 +58,7 @@ def recorded(model: nn.Module, inputs: Mapping[str, Tensor]) -> dict[Site, Tenso
     return found
 
 
-def real(hidden: Tensor, batch: Batch, site: Site, place: int) -> Tensor:
+def real(hidden: Tensor, batch: ModelBatch, site: Site, place: int) -> Tensor:
     """The real rows of one sample of a batch."""
     mask = batch.grids[site.stack].real[place]
     hidden = hidden.reshape(batch.grids[site.stack].real.shape[0], -1, hidden.shape[-1])

@@ -19,10 +19,10 @@ from transformers import BertConfig, BertForSequenceClassification
 
 from rankscope.checkpoint import Checkpoint, digest
 from rankscope.errors import CheckpointError, UnsafeError
-from rankscope.models.attach import attach
-from rankscope.models.bottleneck import BottleneckConfig, register_bottleneck
 from rankscope.models.describe import describe
 from rankscope.models.load import load_base, load_model
+from rankscope.models.tunings.attach import attach
+from rankscope.models.tunings.bottleneck import BottleneckConfig, register_bottleneck
 from rankscope.sites import Site
 
 WEIGHTS = "adapter_model.safetensors"

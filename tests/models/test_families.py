@@ -15,14 +15,16 @@ import peft
 import pytest
 import tiny
 import torch
+import transformers
 from tapped import called, examples, real
 from torch import Tensor, nn
 
 import rankscope
 from rankscope.data.probes import Example
+from rankscope.models.families import FAMILIES, UNKNOWN, family_of
+from rankscope.models.inputs.reader import reader
 from rankscope.models.load import load_model
-from rankscope.models.reader import reader
-from rankscope.models.stacks import sites, stacks
+from rankscope.models.stacks import stacks, taps
 from rankscope.sites import Site
 
 CASES = tiny.cases()
@@ -169,14 +171,14 @@ def test_features_are_the_hidden_states_of_one_unpadded_sample(
                 rows = rows[tiny.VIRTUAL :]
             torch.testing.assert_close(found, rows, rtol=1e-5, atol=2e-5, msg=lambda m, s=site: f"{s}: {m}")
             swept += 1
-    assert swept == 3 * len(sites(core(model)))
+    assert swept == 3 * len(taps(core(model)))
 
 
 @pytest.mark.parametrize(("name", "tuning"), [case for case in CASES if case[1] != "none"])
 def test_a_tuning_changes_what_is_read(folder: Callable[..., Path], name: str, tuning: str) -> None:
     tuned, base = load_model(folder(name, tuning)), load_model(folder(name))
     batch, before = (reader(m, folder(name)).read(examples(1)) for m in (tuned, base))
-    site = sites(base)[-1]
+    site = tuple(taps(base))[-1]
     a, b = (real(called(m, x)[site], x, site, 0) for m, x in ((tuned, batch), (base, before)))
     assert a.shape == b.shape
     assert (a - b).abs().max() > 1e-3
@@ -185,3 +187,15 @@ def test_a_tuning_changes_what_is_read(folder: Callable[..., Path], name: str, t
 def test_the_table_is_swept_whole() -> None:
     assert len(CASES) == 11 * 6 - 2 * 3
     assert {name for name, _ in CASES} == set(tiny.FAMILIES)
+
+
+def test_every_record_is_of_a_type_that_transformers_knows_once_registered() -> None:
+    rankscope.register()
+    assert FAMILIES.keys() <= set(transformers.CONFIG_MAPPING)
+    assert {name for name, family in FAMILIES.items() if family.port is not None} == {"ofa", "vinvl"}
+    assert len(FAMILIES) >= 45
+
+
+def test_a_model_without_a_record_has_the_defaults() -> None:
+    assert family_of(torch.nn.Linear(2, 2)) is UNKNOWN
+    assert family_of(None) is UNKNOWN

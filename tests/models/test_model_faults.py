@@ -352,7 +352,7 @@ def test_the_digest_sees_weights_and_configuration_and_nothing_else(
 
 
 def test_no_tokenizer_is_said(folder: Callable[..., Path], tmp_path: Path) -> None:
-    from rankscope.models.reader import reader
+    from rankscope.models.inputs.reader import reader
 
     copy = Path(shutil.copytree(folder("gpt2"), tmp_path / "model"))
     for name in ("tokenizer.json", "tokenizer_config.json"):

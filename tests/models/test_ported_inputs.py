@@ -19,9 +19,9 @@ from rankscope.data.probes import Example
 from rankscope.data.regions import RegionFeatures
 from rankscope.errors import DataError, UsageError
 from rankscope.features import ROLES
+from rankscope.models.inputs.reader import reader
 from rankscope.models.load import load_model
-from rankscope.models.reader import reader
-from rankscope.models.stacks import sites
+from rankscope.models.stacks import taps
 
 
 @pytest.fixture(autouse=True)
@@ -65,7 +65,7 @@ def agree(model: Any, read: Any, examples: list[Example]) -> None:
                 atol=2e-5,
                 msg=lambda m, s=site: f"{s}: {m}",
             )
-    assert together.keys() == set(sites(model))
+    assert together.keys() == set(taps(model))
 
 
 @pytest.mark.parametrize("head", ["captioning", "vqa"])
@@ -111,7 +111,7 @@ def test_ofa_reads_patches_and_words(tmp_path: Path) -> None:
     assert set(words(batch, "decoder")[1:]) == {"answer"}
     assert batch.inputs["decoder_input_ids"][0, :2].tolist().count(model.config.bos_token_id) == 1
     agree(model, read, [Example("d", " the image"), Example("e", " what does it")])
-    with pytest.raises(DataError, match="some have none; read them apart"):
+    with pytest.raises(DataError, match="some have none; read them separately"):
         read.read([examples[0], Example("d", " the image")])
     with pytest.raises(DataError, match="'f' has neither an image nor a text"):
         read.encode(Example("f", "", targets=("the image",)))

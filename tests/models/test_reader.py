@@ -18,16 +18,17 @@ from torch import nn
 from rankscope.data.probes import Example
 from rankscope.errors import CheckpointError, DataError, UsageError
 from rankscope.features import ROLES
+from rankscope.models.inputs.reader import Reader, padded, reader
 from rankscope.models.load import load_model
-from rankscope.models.prefix_live import attach_prefix, new_prefix
-from rankscope.models.reader import Batch, Reader, padded, reader
-from rankscope.models.stacks import sites
+from rankscope.models.stacks import taps
+from rankscope.models.tunings.prefix_live import attach_prefix, new_prefix
+from rankscope.reading.forward import ModelBatch
 
 TEXT = "three is left of seven"
 WHOLE = Example("whole", TEXT, tiny.picture(5), ("two digits", "five", "five"))
 
 
-def roles(batch: Batch, stack: str, place: int = 0) -> list[str]:
+def roles(batch: ModelBatch, stack: str, place: int = 0) -> list[str]:
     """The roles of a sample's real columns, runs of one role as one word with its length."""
     grid = batch.grids[stack]
     runs: list[tuple[str, int]] = []
@@ -110,7 +111,7 @@ def test_padding_on_the_left_gives_the_same_rows(folder: Callable[..., Path], na
     batches = [r.read(examples()) for r in (right, left)]
     found = [called(model, batch) for batch in batches]
     assert not torch.equal(batches[0].inputs["input_ids"], batches[1].inputs["input_ids"])
-    for site in sites(model):
+    for site in taps(model):
         for i in range(3):
             a, b = (real(h[site], batch, site, i) for h, batch in zip(found, batches, strict=True))
             torch.testing.assert_close(a, b, rtol=1e-5, atol=2e-5, msg=lambda m, s=site: f"{s}: {m}")
@@ -142,7 +143,7 @@ def test_padding_on_the_left_is_refused_where_no_text_is_read(folder: Callable[.
 
 def test_padding_on_the_left_after_a_prompt_is_refused(folder: Callable[..., Path]) -> None:
     model = load_model(folder("gpt2", "prompt"))
-    with pytest.raises(UsageError, match=r"a prompt with padding on the left.*pad right"):
+    with pytest.raises(UsageError, match=r"padding would follow the prompt.*pad right"):
         reader(model, folder("gpt2"), padding_side="left")
 
 
@@ -176,7 +177,7 @@ def test_a_text_that_does_not_fit_the_positions_is_refused(folder: Callable[...,
     called(model, read.read([fits]))
     told = r"takes \d+ positions in decoder.*the model has 128"
     with pytest.raises(
-        DataError, match=told if room == 128 else r"5 of them of the prefix or prompt.*the model has 128"
+        DataError, match=told if room == 128 else r"5 of them for the prefix or prompt.*the model has 128"
     ):
         read.encode(Example("long", "seven of " * room))
 
@@ -254,14 +255,16 @@ def test_a_folder_from_before_placeholders_still_shows_its_image(
     (model, read), (_, new) = opened(old), opened(folder(name))
     assert roles(read.read([WHOLE]), "decoder") == roles(new.read([WHOLE]), "decoder")
     other = read.read([Example("x", TEXT, tiny.picture(1), WHOLE.targets)])
-    assert not torch.equal(called(model, read.read([WHOLE]))[sites(model)[-1]], called(model, other)[sites(model)[-1]])
+    assert not torch.equal(
+        called(model, read.read([WHOLE]))[tuple(taps(model))[-1]], called(model, other)[tuple(taps(model))[-1]]
+    )
 
 
 def test_a_placeholder_without_an_embedding_is_named(folder: Callable[..., Path], tmp_path: Path) -> None:
     old = Path(shutil.copytree(folder("blip2-opt"), tmp_path / "old"))
     told = json.loads((old / "config.json").read_text())
     (old / "config.json").write_text(json.dumps(told | {"image_token_index": 10**6}))
-    with pytest.raises(CheckpointError, match=r"the placeholder of the image is token 1000000, and the model has \d+"):
+    with pytest.raises(CheckpointError, match=r"the image.s placeholder is token 1000000, and the model has \d+"):
         opened(old)
 
 
@@ -289,7 +292,7 @@ def test_batches_do_not_depend_on_the_order_of_their_samples(folder: Callable[..
     model, read = opened(folder("blip2-t5", "lora"))
     there, back = read.read(examples()), read.read(examples()[::-1])
     a, b = called(model, there), called(model, back)
-    for site in sites(model):
+    for site in taps(model):
         torch.testing.assert_close(real(a[site], there, site, 0), real(b[site], back, site, 2), rtol=1e-5, atol=2e-5)
 
 
@@ -300,7 +303,7 @@ def test_padding_fills_one_side() -> None:
 
 
 def test_an_empty_batch_is_refused(folder: Callable[..., Path]) -> None:
-    with pytest.raises(UsageError, match="an empty batch has no inputs"):
+    with pytest.raises(UsageError, match="a batch needs at least one sample"):
         opened(folder("gpt2"))[1].collate([])
 
 

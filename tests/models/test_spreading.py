@@ -15,8 +15,8 @@ from tapped import called, examples
 
 from rankscope.devices import check_spread
 from rankscope.errors import CheckpointError, MissingTool, UsageError
+from rankscope.models.inputs.reader import reader
 from rankscope.models.load import load_model
-from rankscope.models.reader import reader
 
 Folder = Callable[..., Path]
 ON_DISK = {
@@ -44,7 +44,7 @@ def test_an_adapter_that_reads_weights_on_disk_is_refused(folder: Folder, tmp_pa
         tuned = peft.get_peft_model(tiny.open_base(folder("gpt2")), config)
         tiny.spread(tuned, 3)
         tuned.save_pretrained(tmp_path / name)
-        with pytest.raises(CheckpointError, match="needs the weights of layers that device_map keeps beside"):
+        with pytest.raises(CheckpointError, match="needs the weights of layers that device_map offloads"):
             load_model(tmp_path / name, base_model=folder("gpt2"), device_map=ON_DISK)
 
 

@@ -17,10 +17,10 @@ from torch import Tensor
 
 import rankscope
 from rankscope.data.probes import Example
+from rankscope.models.inputs.reader import Reader, reader
 from rankscope.models.load import load_model
-from rankscope.models.prefix_live import attach_prefix, detach_prefix, new_prefix
-from rankscope.models.reader import Reader, reader
 from rankscope.models.stacks import stacks
+from rankscope.models.tunings.prefix_live import attach_prefix, detach_prefix, new_prefix
 from rankscope.sites import Site
 from rankscope.tuning.generation import continuations, prompt_inputs, prompt_reader
 

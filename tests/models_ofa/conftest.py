@@ -14,7 +14,8 @@ from safetensors.torch import load_file
 from tiny_ofa import PIXELS, save_published
 from torch import Tensor, nn
 
-from rankscope.models import ofa
+from rankscope.models.load import load_model
+from rankscope.models.ported import ofa
 
 HERE = Path(__file__).resolve().parent
 PUBLISHED = HERE.parents[2] / "shared" / "reference" / "ofa"
@@ -72,7 +73,7 @@ def reference(request: pytest.FixtureRequest) -> Reference:
     if not PUBLISHED.is_dir():
         pytest.skip("the reference checkpoint does not lie beside the repository")
     expected = load_file(PUBLISHED / "expected.safetensors")
-    return Reference(ofa.load(PUBLISHED), expected, expected["patch_images"])
+    return Reference(load_model(PUBLISHED), expected, expected["patch_images"])
 
 
 @pytest.fixture(scope="session")
@@ -84,7 +85,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def model(folder: Path) -> Any:
     """The tiny folder's model."""
-    return ofa.load(folder)
+    return load_model(folder)
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from safetensors.torch import load_file
 
-from rankscope.models import ofa
+from rankscope.models.load import load_model
 
 HERE = Path(__file__).resolve().parent
 SOURCE = HERE.parents[2] / "shared" / "reference" / "ofa"
@@ -31,7 +31,7 @@ def pack() -> Path:
     values = {f"weights/{name}": value.half().numpy() for name, value in kept.items()}
     values |= {f"expected/{name}": value.numpy() for name, value in expected.items() if name != "patch_images"}
     with torch.no_grad():
-        values["patches"] = ofa.load(SOURCE).encoder.embed_images(expected["patch_images"]).numpy()
+        values["patches"] = load_model(SOURCE).encoder.embed_images(expected["patch_images"]).numpy()
     values["config"] = np.array((SOURCE / "config.json").read_text())
     assert json.loads(str(values["config"]))["model_type"] == "ofa"
     target = HERE / "reference.npz"

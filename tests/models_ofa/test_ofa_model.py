@@ -8,6 +8,7 @@ from tiny_vinvl import checkpointed
 from torch.testing import assert_close
 
 from rankscope.errors import UsageError
+from rankscope.models.load import load_model
 
 DECODED = torch.tensor([[0, 33, 44, 77], [0, 55, 66, 88]])
 EXACT = {"rtol": 0.0, "atol": 1e-5}
@@ -157,11 +158,9 @@ def test_every_parameter_of_reading_and_writing_gets_a_gradient(model, asked, ch
 
 
 def test_checkpointing_changes_no_gradient(folder, asked) -> None:
-    from rankscope.models import ofa
-
     grads = []
     for checkpointing in (False, True):
-        model = ofa.load(folder).train()
+        model = load_model(folder).train()
         for module in model.modules():
             if isinstance(module, torch.nn.Dropout):
                 module.p = 0.0

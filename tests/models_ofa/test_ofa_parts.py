@@ -14,11 +14,13 @@ from tiny_ofa import PIXELS, build, save_published, vocabulary
 from torch.nn import functional
 from torch.testing import assert_close
 
+import rankscope
 from rankscope.errors import CheckpointError, DataError, UsageError
-from rankscope.models import ofa
-from rankscope.models.ofa.positions import code_places, grid_places, image_buckets, token_buckets
-from rankscope.models.ofa.processing import resolution_of
-from rankscope.models.ofa.resnet import DropPath, Stem
+from rankscope.models.load import load_model
+from rankscope.models.ported import ofa
+from rankscope.models.ported.ofa.positions import code_places, grid_places, image_buckets, token_buckets
+from rankscope.models.ported.ofa.processing import resolution_of
+from rankscope.models.ported.ofa.resnet import DropPath, Stem
 
 
 def naive_stem(weights: dict[str, torch.Tensor], x: torch.Tensor, blocks: tuple[int, ...]) -> torch.Tensor:
@@ -130,7 +132,7 @@ def test_long_questions_are_cut() -> None:
 
 
 def test_the_tokenizer_is_bart_s_with_codes_and_bins(folder) -> None:
-    ofa.register()
+    rankscope.register()
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
     assert type(tokenizer).__name__ == "OFATokenizer"
     base = vocabulary()
@@ -146,7 +148,7 @@ def test_the_tokenizer_is_bart_s_with_codes_and_bins(folder) -> None:
 
 
 def test_a_saved_tokenizer_is_the_same(folder, tmp_path) -> None:
-    ofa.register()
+    rankscope.register()
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
     tokenizer.save_pretrained(tmp_path)
     again = ofa.OFATokenizer.from_pretrained(tmp_path)
@@ -168,7 +170,7 @@ def test_pixels_are_a_square_from_minus_one_to_one() -> None:
 
 
 def test_the_processor_of_a_published_folder_needs_no_settings(folder, model, tmp_path) -> None:
-    ofa.register()
+    rankscope.register()
     processor = transformers.AutoProcessor.from_pretrained(folder)
     assert type(processor).__name__ == "OFAProcessor"
     assert processor.image_processor.resolution == 64, "the grid of the tiny model takes no more"
@@ -203,7 +205,7 @@ def test_post_norm_and_plain_norms_are_read_too(tmp_path, asked) -> None:
     """Other settings of the configuration than the published ones load and run."""
     changes = {"normformer": False, "encoder_normalize_before": False, "decoder_normalize_before": False}
     folder = save_published(tmp_path / "plain", **changes, scale_embedding=True, entangle_position_embedding=True)
-    model = ofa.load(folder)
+    model = load_model(folder)
     assert not any("mid_layer_norm" in name or name.endswith("coder.layer_norm.weight") for name in model.state_dict())
     with torch.no_grad():
         assert model(**asked, decoder_input_ids=torch.zeros(2, 3, dtype=torch.long)).logits.isfinite().all()

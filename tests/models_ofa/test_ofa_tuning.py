@@ -9,8 +9,8 @@ from tiny_vinvl import checkpointed
 from torch.testing import assert_close
 
 from rankscope.errors import UsageError
-from rankscope.models import ofa
-from rankscope.models.prefix_live import attach_prefix, detach_prefix, new_prefix
+from rankscope.models.load import load_model
+from rankscope.models.tunings.prefix_live import attach_prefix, detach_prefix, new_prefix
 
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
 """PEFT asks transformers by a name that transformers is about to drop."""
@@ -48,7 +48,7 @@ def test_a_tuning_changes_scores_trains_and_reloads(folder, model, asked, tmp_pa
     assert trained
     assert all(p.grad is not None for p in trained)
     wrapped.save_pretrained(tmp_path)
-    again = peft.PeftModel.from_pretrained(ofa.load(folder), tmp_path).eval()
+    again = peft.PeftModel.from_pretrained(load_model(folder), tmp_path).eval()
     with torch.no_grad():
         assert_close(again(**asked, decoder_input_ids=DECODED).logits, out.logits.detach(), rtol=0, atol=1e-6)
 

@@ -6,16 +6,18 @@ import pytest
 import torch
 import transformers
 
+import rankscope
 from rankscope.errors import DataError, UsageError
-from rankscope.models import vinvl
-from rankscope.models.vinvl.encoding import Lengths
+from rankscope.models.load import load_model
+from rankscope.models.ported import vinvl
+from rankscope.models.ported.vinvl.encoding import Lengths
 
 SHORT = Lengths(text=12, caption=8, regions=3)
 
 
 @pytest.fixture
 def tokenizer(captioning):
-    vinvl.register()
+    rankscope.register()
     return transformers.AutoTokenizer.from_pretrained(captioning)
 
 
@@ -37,7 +39,7 @@ def test_a_caption_has_its_slots_and_tags_after_them(tokenizer) -> None:
 def test_without_captions_the_slots_wait_to_be_filled(tokenizer, captioning) -> None:
     out = vinvl.encode_caption_inputs(tokenizer, [torch.ones(2, 10)], tags=[["cat"]], lengths=SHORT)
     assert out["input_ids"].tolist() == [[2, 4, 4, 4, 4, 4, 4, 3, 6, 3]]
-    assert vinvl.load(captioning).generate(**out, max_length=8).shape == (1, 8)
+    assert load_model(captioning).generate(**out, max_length=8).shape == (1, 8)
 
 
 def test_long_captions_and_tags_are_cut_at_the_published_lengths(tokenizer) -> None:

@@ -8,7 +8,7 @@ from tiny_vinvl import save_published
 from torch.testing import assert_close
 
 from rankscope.errors import NonFinite, UsageError
-from rankscope.models import vinvl
+from rankscope.models.load import load_model
 
 MASK, CLS, SEP = 4, 2, 3
 
@@ -34,7 +34,7 @@ def stepwise(model, scene, length: int) -> torch.Tensor:
 
 
 def test_cached_greedy_decoding_is_step_by_step_decoding(captioning, scene) -> None:
-    model = vinvl.load(captioning)
+    model = load_model(captioning)
     expected = stepwise(model, scene, 8)
     assert len(set(expected.flatten().tolist())) > 4
     assert torch.equal(model.generate(**scene, max_length=8), expected)
@@ -42,7 +42,7 @@ def test_cached_greedy_decoding_is_step_by_step_decoding(captioning, scene) -> N
 
 @pytest.mark.parametrize("exact", [True, False])
 def test_one_alone_is_decoded_as_among_many(captioning, scene, exact) -> None:
-    model = vinvl.load(captioning)
+    model = load_model(captioning)
     options = {"max_length": 8, "num_beams": 3, "exact_beams": exact}
     many = model.generate(**scene, **options)
     alone = [model.generate(**{k: v[i : i + 1] for k, v in scene.items()}, **options) for i in range(2)]
@@ -50,7 +50,7 @@ def test_one_alone_is_decoded_as_among_many(captioning, scene, exact) -> None:
 
 
 def test_a_beam_s_score_is_its_mean_log_probability(captioning, scene) -> None:
-    model = vinvl.load(captioning)
+    model = load_model(captioning)
     out = model.generate(
         **scene, max_length=6, num_beams=4, num_return_sequences=4, exact_beams=True, return_dict_in_generate=True
     )
@@ -73,14 +73,14 @@ def test_a_beam_s_score_is_its_mean_log_probability(captioning, scene) -> None:
 
 
 def test_more_beams_never_score_less_with_their_own_history(captioning, scene) -> None:
-    model = vinvl.load(captioning)
+    model = load_model(captioning)
     greedy = model.generate(**scene, max_length=4, return_dict_in_generate=True).sequences_scores
     options = {"num_beams": 15, "exact_beams": True, "return_dict_in_generate": True}
     assert (model.generate(**scene, max_length=4, **options).sequences_scores >= greedy - 1e-5).all()
 
 
 def test_sampling_draws_and_is_repeated_by_the_seed(captioning, scene) -> None:
-    model = vinvl.load(captioning)
+    model = load_model(captioning)
     drawn = []
     for seed in (1, 1, 2):
         torch.manual_seed(seed)
@@ -94,7 +94,7 @@ def test_sampling_draws_and_is_repeated_by_the_seed(captioning, scene) -> None:
 
 
 def test_images_without_tags_or_without_regions_are_decoded(captioning, scene) -> None:
-    model = vinvl.load(captioning)
+    model = load_model(captioning)
     regions = model.generate(scene["input_ids"][:, :8], scene["img_feats"], max_length=8)
     tags = model.generate(scene["input_ids"], None, None, scene["segment_ids"], max_length=8)
     nothing = model.generate(scene["input_ids"][:, :8], max_length=8)
@@ -104,7 +104,7 @@ def test_images_without_tags_or_without_regions_are_decoded(captioning, scene) -
 
 def test_tags_keep_the_position_they_were_trained_at(captioning, scene) -> None:
     """A caption of fewer slots with ``tag_position`` decodes as one of more slots without."""
-    model = vinvl.load(captioning)
+    model = load_model(captioning)
     columns = [0, 1, 2, 3, 4, 8, 9, 10]
     fewer = {
         "input_ids": scene["input_ids"][:, columns],
@@ -118,7 +118,7 @@ def test_tags_keep_the_position_they_were_trained_at(captioning, scene) -> None:
 
 def test_the_usual_options_of_generate_are_understood(captioning, scene) -> None:
     """What a caller writes who knows transformers: new words beyond the slots, words that a tokenizer lacks, no top-k."""
-    model = vinvl.load(captioning)
+    model = load_model(captioning)
     usual = {
         "max_new_tokens": 48,
         "eos_token_id": None,
@@ -134,7 +134,7 @@ def test_the_usual_options_of_generate_are_understood(captioning, scene) -> None
 
 
 def test_impossible_requests_are_named(captioning, scene, tmp_path) -> None:
-    model = vinvl.load(captioning)
+    model = load_model(captioning)
     with pytest.raises(UsageError, match="max_length 9 does not fit the 8 slots"):
         model.generate(**scene, max_length=9)
     with pytest.raises(UsageError, match="takes no top_h; it takes do_sample"):
@@ -148,5 +148,5 @@ def test_impossible_requests_are_named(captioning, scene, tmp_path) -> None:
     model.config.bos_token_id = 101
     with pytest.raises(UsageError, match="the bos token is not among the 15 words"):
         model.generate(**scene, max_length=8)
-    untied = vinvl.load(save_published(tmp_path / "untied", tie_weights=False))
+    untied = load_model(save_published(tmp_path / "untied", tie_weights=False))
     assert untied.cls.predictions.decoder.weight is not untied.bert.embeddings.word_embeddings.weight

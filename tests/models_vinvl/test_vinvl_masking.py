@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from rankscope.errors import UsageError
-from rankscope.models import vinvl
+from rankscope.models.load import load_model
+from rankscope.models.ported import vinvl
 
 MASK, WORDS = 4, 15
 
@@ -45,7 +46,7 @@ def test_as_many_as_published_and_four_in_five_become_the_mask() -> None:
 
 
 def test_hidden_words_train_the_model(captioning, scene) -> None:
-    model = vinvl.load(captioning).train()
+    model = load_model(captioning).train()
     optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
     losses = []
     for seed in range(40):

@@ -8,8 +8,9 @@ from tiny_vinvl import checkpointed
 from torch.testing import assert_close
 
 from rankscope.errors import UsageError
-from rankscope.models import vinvl
-from rankscope.models.vinvl.captioning import CaptioningLoss
+from rankscope.models.load import load_model
+from rankscope.models.ported import vinvl
+from rankscope.models.ported.vinvl.captioning import CaptioningLoss
 
 
 def one(scene, row: int, words: list[int], regions: int):
@@ -23,7 +24,7 @@ def one(scene, row: int, words: list[int], regions: int):
 
 def test_one_alone_equals_one_among_many(vqa, scene) -> None:
     """Padding inside the text (the empty slots) needs positions given; there is none in a question's text."""
-    model = vinvl.load(vqa)
+    model = load_model(vqa)
     scene["input_ids"][1, 4:] = torch.tensor([5, 7, 3, 0, 0, 0, 0])
     scene["attention_mask"][1] = torch.tensor([1] * 7 + [0] * 4 + [1, 1, 1, 0])
     with torch.no_grad():
@@ -34,7 +35,7 @@ def test_one_alone_equals_one_among_many(vqa, scene) -> None:
 
 @pytest.mark.parametrize("side", ["left", "right"])
 def test_padding_does_not_show_on_either_side(captioning, scene, side) -> None:
-    model = vinvl.load(captioning)
+    model = load_model(captioning)
     short = one(scene, 0, list(range(7)), 4)
     empty = torch.zeros(1, 3, dtype=torch.long)
     order = (lambda pad, x: [pad, x]) if side == "left" else (lambda pad, x: [x, pad])
@@ -56,7 +57,7 @@ def test_padding_does_not_show_on_either_side(captioning, scene, side) -> None:
 
 
 def test_words_do_not_see_later_words_and_tags_do_not_see_words(captioning, scene) -> None:
-    model = vinvl.load(captioning)
+    model = load_model(captioning)
     other = {**scene, "input_ids": scene["input_ids"].clone()}
     other["input_ids"][0, 4] = 12
     with torch.no_grad():
@@ -66,7 +67,7 @@ def test_words_do_not_see_later_words_and_tags_do_not_see_words(captioning, scen
 
 
 def test_states_come_from_hooks_and_from_the_output_alike(captioning, scene) -> None:
-    model = vinvl.load(captioning)
+    model = load_model(captioning)
     caught = []
     handles = [b.register_forward_hook(lambda m, a, out: caught.append(out)) for b in model.bert.encoder.layer]
     with torch.no_grad():
@@ -77,7 +78,7 @@ def test_states_come_from_hooks_and_from_the_output_alike(captioning, scene) -> 
 
 def test_attention_weights_are_rows_of_probabilities(vqa, scene) -> None:
     with torch.no_grad():
-        weights = vinvl.load(vqa)(**scene, output_attentions=True).attentions
+        weights = load_model(vqa)(**scene, output_attentions=True).attentions
     assert [tuple(w.shape) for w in weights] == [(2, 4, 15, 15)] * 3
     assert_close(weights[0].sum(-1), torch.ones(2, 4, 15))
     assert weights[0][0, :, :, 7].max() == 0
@@ -91,7 +92,7 @@ def labelled(scene):
 
 @pytest.mark.parametrize("checkpointing", [False, True])
 def test_every_parameter_of_captioning_gets_a_gradient(captioning, scene, checkpointing) -> None:
-    model = vinvl.load(captioning).train()
+    model = load_model(captioning).train()
     if checkpointing:
         checkpointed(model)
     model(**scene, labels=labelled(scene)).loss.backward()
@@ -103,7 +104,7 @@ def test_every_parameter_of_captioning_gets_a_gradient(captioning, scene, checkp
 def test_checkpointing_changes_no_gradient(vqa, scene) -> None:
     grads = []
     for checkpointing in (False, True):
-        model = vinvl.load(vqa).train()
+        model = load_model(vqa).train()
         for module in model.modules():
             if isinstance(module, torch.nn.Dropout):
                 module.p = 0.0
@@ -115,7 +116,7 @@ def test_checkpointing_changes_no_gradient(vqa, scene) -> None:
 
 
 def test_training_drops_and_evaluation_does_not(captioning, scene) -> None:
-    model = vinvl.load(captioning)
+    model = load_model(captioning)
     assert torch.equal(model(**scene).logits, model(**scene).logits)
     model.train()
     assert not torch.equal(model(**scene).logits, model(**scene).logits)
@@ -136,7 +137,7 @@ def test_the_captioning_loss_is_its_definition() -> None:
 
 @pytest.mark.parametrize("kind", ["bce", "kl", "xe"])
 def test_the_losses_of_answers_are_their_definitions(vqa, kind) -> None:
-    model = vinvl.load(vqa)
+    model = load_model(vqa)
     model.config.loss_type = kind
     logits = torch.randn(3, 5, dtype=torch.float64)
     labels = torch.rand(3, 5, dtype=torch.float64).softmax(-1) if kind != "xe" else torch.tensor([0, 4, 2])
@@ -151,7 +152,7 @@ def test_the_losses_of_answers_are_their_definitions(vqa, kind) -> None:
 
 
 def test_wrong_arguments_are_named(captioning, vqa, scene) -> None:
-    model, answers = vinvl.load(captioning), vinvl.load(vqa)
+    model, answers = load_model(captioning), load_model(vqa)
     with pytest.raises(UsageError, match="takes no argument position_ids"):
         model(**scene, position_ids=torch.zeros(2, 11))
     with pytest.raises(UsageError, match="does not cover the 15 words, tags and regions"):

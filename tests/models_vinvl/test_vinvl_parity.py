@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from rankscope.models import vinvl
-from rankscope.models.vinvl.attention import caption_visibility
+from rankscope.models.load import load_model
+from rankscope.models.ported.vinvl.attention import caption_visibility
 
 TOLERANCE = {"rtol": 0.0, "atol": 1e-4}
 
@@ -15,7 +15,7 @@ TOLERANCE = {"rtol": 0.0, "atol": 1e-4}
 @pytest.mark.parametrize("head", ["captioning", "vqa"])
 def test_every_state_and_score_is_the_original_s(references, head) -> None:
     reference = references[head]
-    model = vinvl.load(reference.folder)
+    model = load_model(reference.folder)
     with torch.no_grad():
         out = model(**reference.inputs, labels=reference.expected.get("labels"), output_hidden_states=True)
     states = [name for name in reference.expected if name.startswith("hidden_states.")]
@@ -31,7 +31,7 @@ def test_every_state_and_score_is_the_original_s(references, head) -> None:
 def test_captions_are_the_original_s(references, beams, name) -> None:
     reference = references["captioning"]
     expected = reference.expected
-    out = vinvl.load(reference.folder).generate(
+    out = load_model(reference.folder).generate(
         expected["generate_input_ids"],
         expected["img_feats"],
         expected["generate_attention_mask"],
@@ -48,7 +48,7 @@ def test_beams_with_their_own_history_differ_from_the_published_ones(references)
     """The quirk that is followed by default is visible here: without it one of the three captions changes."""
     reference = references["captioning"]
     expected = reference.expected
-    captions = vinvl.load(reference.folder).generate(
+    captions = load_model(reference.folder).generate(
         expected["generate_input_ids"],
         expected["img_feats"],
         expected["generate_attention_mask"],
@@ -73,5 +73,5 @@ def test_a_one_dimensional_mask_gives_the_same_scores(references) -> None:
     reference = references["captioning"]
     real = reference.expected["attention_mask"].diagonal(dim1=1, dim2=2)
     with torch.no_grad():
-        logits = vinvl.load(reference.folder)(**{**reference.inputs, "attention_mask": real}).logits
+        logits = load_model(reference.folder)(**{**reference.inputs, "attention_mask": real}).logits
     assert_close(logits, reference.expected["logits"], **TOLERANCE)

@@ -9,8 +9,8 @@ from tiny_vinvl import checkpointed
 from torch.testing import assert_close
 
 from rankscope.errors import UsageError
-from rankscope.models import vinvl
-from rankscope.models.prefix_live import attach_prefix, detach_prefix, new_prefix
+from rankscope.models.load import load_model
+from rankscope.models.tunings.prefix_live import attach_prefix, detach_prefix, new_prefix
 
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
 """PEFT asks transformers by a name that transformers is about to drop."""
@@ -41,7 +41,7 @@ def config(method: str, task: str) -> peft.PeftConfig:
 )
 def test_a_tuning_changes_scores_trains_and_reloads(request, scene, tmp_path, method, head, task) -> None:
     folder = request.getfixturevalue(head)
-    base = vinvl.load(folder)
+    base = load_model(folder)
     with torch.no_grad():
         before = base(**scene).logits
     tuned = spread(peft.get_peft_model(base, config(method, task)))
@@ -52,7 +52,7 @@ def test_a_tuning_changes_scores_trains_and_reloads(request, scene, tmp_path, me
     assert trained
     assert all(p.grad is not None for n, p in tuned.named_parameters() if n in trained and "classifier" not in n)
     tuned.save_pretrained(tmp_path / "tuned")
-    again = peft.PeftModel.from_pretrained(vinvl.load(folder), tmp_path / "tuned").eval()
+    again = peft.PeftModel.from_pretrained(load_model(folder), tmp_path / "tuned").eval()
     with torch.no_grad():
         assert_close(again(**scene).logits, out.logits.detach(), rtol=0, atol=1e-6)
 
@@ -61,7 +61,7 @@ def test_a_tuning_changes_scores_trains_and_reloads(request, scene, tmp_path, me
 def test_what_generate_writes_is_what_forward_says(captioning, scene, method) -> None:
     from test_vinvl_generation import stepwise
 
-    base = vinvl.load(captioning)
+    base = load_model(captioning)
     plain = base.generate(**scene, max_length=8)
     tuned = spread(peft.get_peft_model(base, config(method, "CAUSAL_LM"))).eval()
     expected = stepwise(tuned, scene, 8)
@@ -71,7 +71,7 @@ def test_what_generate_writes_is_what_forward_says(captioning, scene, method) ->
 
 
 def test_a_prefix_is_seen_by_every_real_row(captioning, scene) -> None:
-    tuned = spread(peft.get_peft_model(vinvl.load(captioning), config("prefix", "CAUSAL_LM"))).eval()
+    tuned = spread(peft.get_peft_model(load_model(captioning), config("prefix", "CAUSAL_LM"))).eval()
     with torch.no_grad():
         weights = tuned(**scene, output_attentions=True).attentions[0]
     assert weights.shape[-1] == 3 + 15
@@ -80,7 +80,7 @@ def test_a_prefix_is_seen_by_every_real_row(captioning, scene) -> None:
 
 
 def test_rows_stay_those_of_the_text_under_a_prefix(captioning, scene) -> None:
-    tuned = peft.get_peft_model(vinvl.load(captioning), config("prefix", "CAUSAL_LM")).eval()
+    tuned = peft.get_peft_model(load_model(captioning), config("prefix", "CAUSAL_LM")).eval()
     with torch.no_grad():
         assert tuned(**scene, output_hidden_states=True).hidden_states[1].shape == (2, 15, 24)
 
@@ -88,7 +88,7 @@ def test_rows_stay_those_of_the_text_under_a_prefix(captioning, scene) -> None:
 def test_a_prefix_with_gradient_checkpointing_is_refused(captioning, scene) -> None:
     from transformers.cache_utils import DynamicCache
 
-    model = vinvl.load(captioning).train()
+    model = load_model(captioning).train()
     checkpointed(model)
     with pytest.raises(UsageError, match="append to a prefix or cache twice"):
         model(**scene, past_key_values=DynamicCache())
@@ -98,7 +98,7 @@ def test_a_prefix_with_gradient_checkpointing_is_refused(captioning, scene) -> N
 def test_rankscope_s_prefix_is_live_behind_the_inner_mask(request, scene, head) -> None:
     from test_vinvl_generation import stepwise
 
-    model = vinvl.load(request.getfixturevalue(head))
+    model = load_model(request.getfixturevalue(head))
     with torch.no_grad():
         before = model(**scene).logits
     prefix = attach_prefix(model, new_prefix(model, rows=3)).eval()

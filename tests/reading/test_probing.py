@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from rankscope.reading.forward import Inputs, read
+from rankscope.reading.forward import ModelBatch, read
 from rankscope.reading.probing import Parts, probe
 from rankscope.sites import Site
 
@@ -31,7 +31,7 @@ class Patches(nn.Module):
 
 
 class Odd(nn.Module):
-    """Parts that cannot be read: used twice, not used, of no tensor, of whole numbers, not a sample a row."""
+    """Parts that cannot be read: used twice, not used, of no tensor, of whole numbers, without a row for each sample."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -72,7 +72,7 @@ def test_features_are_where_the_part_that_made_them_puts_them() -> None:
 def test_channels_of_a_convolution_are_the_features_of_its_places() -> None:
     net = nn.Sequential(nn.Conv2d(3, 5, 3)).eval()
     x = torch.randn(2, 3, 6, 6)
-    found = read(net, parts(net, x).taps, Inputs({"input": x}, {}), kind="tokens")
+    found = read(net, parts(net, x).taps, ModelBatch({"input": x}, {}), kind="tokens")
     torch.testing.assert_close(found.features[Site("0", "output")], net(x).movedim(1, -1).reshape(-1, 5))
 
 
@@ -83,14 +83,14 @@ def test_parts_that_give_no_rows_are_told_with_their_reason() -> None:
         "twice": "it runs more than once",
         "never": "it does not run",
         "none": "it returns no tensor",
-        "whole": "it returns int64 of shape (3,), not features with a sample a row",
-        "turned": "it returns float32 of shape (4, 3), not features with a sample a row",
+        "whole": "it returns int64 of shape (3,), not features with one row for each sample",
+        "turned": "it returns float32 of shape (4, 3), not features with one row for each sample",
     }
 
 
 def test_a_grid_whose_features_nothing_tells_is_not_guessed() -> None:
     found = parts(nn.Sequential(nn.Identity()), torch.randn(2, 3, 4, 5))
-    assert "no dimension is known to be the features" in found.unreadable[Site("0", "output")]
+    assert "which of its dimensions is the features is not known" in found.unreadable[Site("0", "output")]
 
 
 def test_a_module_without_parts_is_its_own() -> None:

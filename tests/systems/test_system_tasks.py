@@ -18,8 +18,8 @@ from transformers import TrainerCallback
 from rankscope.data.open import open_data
 from rankscope.data.probes import Example
 from rankscope.errors import UsageError
+from rankscope.models.inputs.reader import reader
 from rankscope.models.load import load_model
-from rankscope.models.reader import reader
 from rankscope.tuning import generate, held_out_loss, train
 from rankscope.tuning.answers import Answers
 from rankscope.tuning.generation import continuations, prompt_inputs, prompt_reader

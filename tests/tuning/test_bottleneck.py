@@ -14,7 +14,7 @@ from torch import nn
 from torch.testing import assert_close
 
 from rankscope.errors import UsageError
-from rankscope.models.bottleneck import BottleneckConfig
+from rankscope.models.tunings.bottleneck import BottleneckConfig
 from rankscope.tuning.targets import sublayer_outputs
 
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")

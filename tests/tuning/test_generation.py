@@ -15,10 +15,10 @@ from transformers import Trainer, TrainerCallback, TrainingArguments
 from tuning_data import examples
 
 from rankscope.errors import DataError, NonFinite, OutputExists, StoreCorrupt, UnknownName, UsageError
+from rankscope.models.inputs.reader import reader
 from rankscope.models.load import load_model
-from rankscope.models.prefix_live import attach_prefix, new_prefix
-from rankscope.models.reader import reader
-from rankscope.models.stacks import sites
+from rankscope.models.stacks import taps
+from rankscope.models.tunings.prefix_live import attach_prefix, new_prefix
 from rankscope.scores.join import score
 from rankscope.tuning import SpectrumCallback, generate, read_spectra, train
 from rankscope.tuning.generation import continuations, prompt_inputs, prompt_reader
@@ -170,7 +170,7 @@ def test_a_callback_records_spectra_and_disturbs_nothing(base: Callable[[str], P
     files = [(tmp_path / n / "0-lora" / "adapter_model.safetensors").read_bytes() for n in "ab"]
     assert files[0] == files[1]
     spectra = read_spectra(tmp_path / "s.jsonl")
-    assert set(spectra) == {str(site) for site in sites(model)}
+    assert set(spectra) == {str(site) for site in taps(model)}
     assert all(list(steps) == [0, 2, 4, 5] for steps in spectra.values())
     last = spectra["decoder.final"]
     with torch.no_grad():

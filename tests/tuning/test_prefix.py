@@ -16,10 +16,11 @@ from torch import Tensor, nn
 from torch.testing import assert_close
 
 from rankscope.errors import CheckpointError, UnknownName, UsageError
-from rankscope.models.prefix import Encoder, Prefix, Shape, effective_rows
-from rankscope.models.prefix_files import cached_stack, load_prefix, save_prefix
-from rankscope.models.prefix_live import attach_prefix, detach_prefix, new_prefix, prefix_of
+from rankscope.measures.effective_rank import effective_rank
 from rankscope.models.stacks import stacks
+from rankscope.models.tunings.prefix import Prefix, PrefixEncoder, PrefixShape
+from rankscope.models.tunings.prefix_files import cached_stack, load_prefix, save_prefix
+from rankscope.models.tunings.prefix_live import attach_prefix, detach_prefix, new_prefix, prefix_of
 from rankscope.tuning.trainer import save_memory
 
 ROWS = 5
@@ -191,15 +192,18 @@ def test_one_layer_mixes_the_base_with_the_mean_value_of_the_prefix(base: Callab
     assert_close(found, attention.o_proj(expected.transpose(1, 2).reshape(2, 5, 32)), rtol=1e-4, atol=1e-5)
 
 
+def effective_rows(prefix: Prefix) -> float:
+    return float(effective_rank(torch.linalg.svdvals(prefix.tables()["decoder"].double())))
+
+
 def test_rows_start_apart_and_equal_rows_stay_equal() -> None:
-    shape = {"decoder": Shape(2, 4, 8)}
+    shape = {"decoder": PrefixShape(2, 4, 8)}
     torch.manual_seed(0)
-    assert effective_rows(Prefix(shape, rows=16).tables()["decoder"]) > 8
-    same = Prefix(shape, rows=16, encoder=Encoder(dropout=0.0))
+    assert effective_rows(Prefix(shape, rows=16)) > 8
+    same = Prefix(shape, rows=16, encoder=PrefixEncoder(dropout=0.0))
     with torch.no_grad():
         same.stacks["decoder"].embedding.copy_(same.stacks["decoder"].embedding[:1].expand(16, -1))
-    assert effective_rows(same.tables()["decoder"]) == pytest.approx(1.0, abs=1e-4)
-    assert effective_rows(torch.zeros(4, 3)) == 0
+    assert effective_rows(same) == pytest.approx(1.0, abs=1e-4)
 
 
 def test_dropout_pulls_equal_rows_apart() -> None:
@@ -207,7 +211,7 @@ def test_dropout_pulls_equal_rows_apart() -> None:
 
     def spread(dropout: float) -> float:
         torch.manual_seed(0)
-        prefix = Prefix({"decoder": Shape(2, 4, 8)}, rows=8, encoder=Encoder(dropout=dropout))
+        prefix = Prefix({"decoder": PrefixShape(2, 4, 8)}, rows=8, encoder=PrefixEncoder(dropout=dropout))
         embedding = prefix.stacks["decoder"].embedding
         with torch.no_grad():
             embedding.copy_(embedding[:1].expand(8, -1))
@@ -260,11 +264,11 @@ def test_gradient_checkpointing_works_where_there_is_no_cache(base: Callable[[st
             "no stack 'qformer' for a prefix; it has decoder",
         ),
         (lambda m: [prefixed(m), prefixed(m)], UsageError, "has a prefix already"),
-        (lambda m: attach_prefix(m, Prefix({"decoder": Shape(2, 4, 8)})), UsageError, "belongs to another base"),
-        (lambda m: attach_prefix(m, Prefix({"encoder": Shape(3, 4, 8)})), UnknownName, "no stack 'encoder'"),
+        (lambda m: attach_prefix(m, Prefix({"decoder": PrefixShape(2, 4, 8)})), UsageError, "belongs to another base"),
+        (lambda m: attach_prefix(m, Prefix({"encoder": PrefixShape(3, 4, 8)})), UnknownName, "no stack 'encoder'"),
         (lambda m: new_prefix(m, rows=0), UsageError, "at least 1 row"),
-        (lambda m: Encoder(init_std=0), UsageError, "equal rows keeps them equal"),
-        (lambda m: Encoder(dropout=1), UsageError, "lies in"),
+        (lambda m: PrefixEncoder(init_std=0), UsageError, "equal rows keeps them equal"),
+        (lambda m: PrefixEncoder(dropout=1), UsageError, "lies in"),
     ],
 )
 def test_what_does_not_fit_is_refused(base: Callable[[str], Path], call, error: type[Exception], message: str) -> None:
@@ -287,7 +291,7 @@ def test_spoilt_folders_are_refused(base: Callable[[str], Path], tmp_path: Path)
         with pytest.raises(CheckpointError, match=message):
             load_prefix(tmp_path, model)
     file.unlink()
-    with pytest.raises(CheckpointError, match="has no adapter_model"):
+    with pytest.raises(CheckpointError, match="has no weights: none of adapter_model"):
         load_prefix(tmp_path, model)
     (tmp_path / "prefix_encoder.safetensors").unlink()
     with pytest.raises(CheckpointError, match="its training cannot go on"):

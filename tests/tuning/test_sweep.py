@@ -13,8 +13,8 @@ from tuning_data import examples
 
 from rankscope.data import ProbeSet
 from rankscope.errors import UsageError
+from rankscope.models.inputs.reader import reader
 from rankscope.models.load import load_model
-from rankscope.models.reader import reader
 from rankscope.tuning.batches import Encoder, check_task, collate, samples, task_of
 from rankscope.tuning.recipes import METHODS, recipe
 from rankscope.tuning.stages import attach_kinds, kind_of, save_kinds, set_trainable

@@ -190,7 +190,7 @@ def test_a_second_stage_starts_where_the_first_ended(base: Callable[[str], Path]
 
 
 def test_a_new_process_opens_each_part_as_it_was(base: Callable[[str], Path], tmp_path: Path) -> None:
-    """With plain PEFT, which knows the bottleneck adapter once rankscope is imported; the whole with rankscope."""
+    """With plain PEFT, which knows the bottleneck adapter once it is registered; the whole with rankscope."""
     out = tmp_path / "o"
     train(base("gpt2"), method="pt-adapter", data=examples("gpt2"), out=out, steps=2, learning_rate=1e-2, **SMALL)
     model = load_model(out)
@@ -200,6 +200,7 @@ def test_a_new_process_opens_each_part_as_it_was(base: Callable[[str], Path], tm
     torch.save({"whole": whole, "0-prefix": prefix, "1-adapter": adapter}, tmp_path / "expected.pt")
     code = """
 import rankscope, sys, warnings, torch, peft, transformers
+rankscope.register()
 warnings.simplefilter("ignore")
 base, out, expected = sys.argv[1], sys.argv[2], torch.load(sys.argv[3], weights_only=True)
 ids = torch.arange(10, 20)[None]
@@ -502,7 +503,7 @@ def test_mixed_precision_trains_on_a_cpu(base: Callable[[str], Path], tmp_path: 
 def test_the_prefix_counts_in_the_positions(base: Callable[[str], Path], tmp_path: Path) -> None:
     data = [Example("a", text="five " * 24)]
     train(base("gpt2"), method="lora", data=data, out=tmp_path / "fits", steps=1, **SMALL)
-    with pytest.raises(DataError, match="of them of the prefix"):
+    with pytest.raises(DataError, match="of them for the prefix"):
         train(base("gpt2"), method="prefix", data=data, out=tmp_path / "o", steps=1, **{**SMALL, "prefix_length": 120})
 
 

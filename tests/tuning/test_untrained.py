@@ -17,9 +17,9 @@ from tuning_data import SMALL, examples, weights
 
 import rankscope
 from rankscope.errors import UsageError
-from rankscope.models.prefix import Encoder, rows_hidden
-from rankscope.models.prefix_live import attach_prefix, detach_prefix, new_prefix
-from rankscope.models.prefix_start import Tokens, token_rows
+from rankscope.models.tunings.prefix import PrefixEncoder, rows_hidden
+from rankscope.models.tunings.prefix_live import attach_prefix, detach_prefix, new_prefix
+from rankscope.models.tunings.prefix_start import Tokens, token_rows
 from rankscope.tuning import preview
 from rankscope.tuning.untrained import Untrained, untrained_prefix
 
@@ -89,7 +89,7 @@ def test_rows_of_tokens_are_those_tokens(base: Callable[[str], Path], name: str)
     first, then = torch.tensor([[12, 40, 33, 21, 87]]), torch.tensor([[55, 23, 190, 71]])
     with torch.no_grad():
         want = model(input_ids=torch.cat([first, then], 1)).logits[:, 5:]
-        prefix = new_prefix(model, rows=5, encoder=Encoder(given_start=True))
+        prefix = new_prefix(model, rows=5, encoder=PrefixEncoder(given_start=True))
         prefix.start_at(token_rows(model, prefix, [Tokens({"input_ids": first}, {})]))
         attach_prefix(model, prefix).eval()
         assert_close(model(input_ids=then).logits, want, rtol=1e-5, atol=1e-5)
@@ -101,7 +101,7 @@ def test_rows_of_tokens_are_those_tokens(base: Callable[[str], Path], name: str)
 @pytest.mark.parametrize(("name", "stack"), [("t5", "encoder"), ("vit", "encoder"), ("blip2-opt", "vision")])
 def test_stacks_without_a_cache_start_from_their_maps(base: Callable[[str], Path], name: str, stack: str) -> None:
     model = tiny.open_base(base(name))
-    prefix = new_prefix(model, rows=3, stacks_in=[stack], encoder=Encoder(projection=False))
+    prefix = new_prefix(model, rows=3, stacks_in=[stack], encoder=PrefixEncoder(projection=False))
     inputs: dict[str, torch.Tensor] = {"input_ids": torch.tensor([[12, 40, 33, 21]])}
     if name == "t5":
         inputs["decoder_input_ids"] = torch.tensor([[0, 5]])

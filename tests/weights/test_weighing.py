@@ -16,7 +16,7 @@ from torch.testing import assert_close
 
 import rankscope
 from rankscope.errors import NotComparable, UnknownName
-from rankscope.models.bottleneck import BottleneckConfig
+from rankscope.models.tunings.bottleneck import BottleneckConfig
 from rankscope.weights.intruders import intruders
 
 Folder = Callable[..., Path]

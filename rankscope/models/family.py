@@ -1,0 +1,102 @@
+"""What the product knows of a model type: one record, with defaults that hold for most.
+
+Paths in a record start at the base of the model (``GPT2LMHeadModel`` → its ``transformer``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from rankscope.models.inputs.encode import Inputs
+from rankscope.models.ported.port import Port
+
+Columns = Literal["text", "target", "patches", "queries", "projected", "any"]
+"""What the columns of a stack's hidden states are: tokens of the input text (with the placeholders of an image in it),
+tokens of the decoder's own input, patches of the image, learned queries, patches as the language model receives them."""
+
+
+@dataclass(frozen=True)
+class StackSpec:
+    """Where one stack of a family is."""
+
+    stack: str
+    """Its name in a site."""
+    blocks: str
+    """Path to the list of blocks; with ``single``, to the module whose output is the only site."""
+    final: str | None = None
+    """Path to the module whose output is the final site: the norm after the last block; None if there is none."""
+    columns: Columns = "text"
+    """What its columns are."""
+    width: str = "hidden_size"
+    """What the configuration calls the width of its hidden states."""
+    single: bool = False
+    """Whether the path leads to one module, read at ``output``."""
+
+
+@dataclass(frozen=True)
+class InnerModel:
+    """A whole model inside another one, whose type has a record of its own."""
+
+    path: str
+    """Path to it."""
+    rename: tuple[tuple[str, str], ...] = ()
+    """New names for its stacks, as pairs (its name, the name in sites)."""
+
+
+Layout = tuple[StackSpec | InnerModel, ...]
+"""The stacks of a family, in the order in which an input passes them."""
+
+
+@dataclass(frozen=True)
+class Family:
+    """One model type. A new family is one record in :data:`rankscope.models.families.FAMILIES`, and its test."""
+
+    stacks: Layout = ()
+    """Where its stacks are. Without any they are searched by structure, which finds the one stack of most decoders and
+    encoders."""
+    inputs: type[Inputs] = Inputs
+    """How its examples become tensors; a subclass only for what the fields below cannot say."""
+    reads_images: bool = False
+    """Whether it reads images although none of its stacks has patches for columns."""
+    reads_regions: bool = False
+    """Whether it reads features of image regions instead of pixels."""
+    places_images: bool = False
+    """Whether its processor puts the image's placeholders into the text; otherwise they are put before the text."""
+    image_frame: tuple[str, ...] = ()
+    """Tokens around an image's placeholders, which count as special."""
+    packed: frozenset[str] = frozenset()
+    """Inputs whose rows are those of all samples one after another, without a batch dimension."""
+    caption_prompt: str = ""
+    """What an image without a text is asked."""
+    counts_positions: bool = False
+    """Whether the model counts positions from the mask or the padding, or has none, so that it needs no ``position_ids``
+    when padding is on the left."""
+    masks_outside: bool = False
+    """Whether its outer model makes the language model's masks and positions from the cache that it passes on. A prefix
+    in that cache would be counted twice, so it is joined inside each attention instead."""
+    check_vocabulary: Callable[[Path, Mapping[str, Any]], None] | None = None
+    """Raises if the vocabulary in a folder does not fit the fields of its ``config.json``."""
+    port: Port | None = None
+    """The classes to register with transformers, for an architecture that transformers does not have."""
+
+
+def decoder(blocks: str, final: str | None) -> Layout:
+    """A decoder-only language model."""
+    return (StackSpec("decoder", blocks, final),)
+
+
+def encoder(blocks: str, final: str | None = None, columns: Columns = "text") -> Layout:
+    """An encoder."""
+    return (StackSpec("encoder", blocks, final, columns),)
+
+
+def pair(blocks: str, final: str | None) -> Layout:
+    """An encoder and a decoder that are built alike."""
+    ends = {side: f"{side}.{final}" if final else None for side in ("encoder", "decoder")}
+    return (
+        StackSpec("encoder", f"encoder.{blocks}", ends["encoder"], "text"),
+        StackSpec("decoder", f"decoder.{blocks}", ends["decoder"], "target"),
+    )

@@ -1,0 +1,226 @@
+"""Reading: examples to batches that a model takes, and what each column of every stack is.
+
+A sample is encoded alone, without padding, and padded only when samples are put into a batch, so that it does not depend
+on its neighbours. Padding is on the right unless the left is asked for; then positions are passed to the model.
+
+What becomes of the parts of an :class:`~rankscope.data.probes.Example`:
+
+- *decoder-only* models read the text and then the target (the most frequent one), whose tokens have the role ``answer``;
+- *encoders* read the text, or the target if there is no text (a caption);
+- *encoder–decoders* read the text in the encoder, and the target in the decoder, shifted by the start token; without a
+  target the decoder reads the text itself, as BART does, with the role ``text``;
+- *images* go through the checkpoint's image processor; in the text they are placeholders.
+
+No chat template is applied unless asked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from rankscope.checkpoint import processor_folder
+from rankscope.data.probes import Example
+from rankscope.errors import CheckpointError, DataError, UsageError
+from rankscope.features import Grid
+from rankscope.models.families import family_of
+from rankscope.models.inputs.encode import ABSENT, Encoding, Inputs
+from rankscope.models.limits import check_length, prefix_rows, prompt_rows, takes_positions
+from rankscope.models.register import register
+from rankscope.models.stacks import Stack, stacks, unwrapped
+from rankscope.reading.forward import ModelBatch
+
+_TOKENS = frozenset({"input_ids", "decoder_input_ids", "qformer_input_ids"})
+"""Inputs that are padded with the padding token."""
+_MASKS = frozenset({"attention_mask", "decoder_attention_mask", "qformer_attention_mask"})
+_SEGMENTS = frozenset({"token_type_ids", "mm_token_type_ids", "segment_ids"})
+_PADDED = _TOKENS | _MASKS | _SEGMENTS | {"img_feats"}
+"""Inputs along the tokens of a sample; all but the tokens themselves are padded with 0."""
+_OF_THE_TEXT = ("input_ids", "attention_mask", "token_type_ids", "mm_token_type_ids")
+"""Of those, the ones that are padded on the side that was asked for; the others are padded on the right."""
+
+
+class Reader:
+    """Turns examples into what one model takes.
+
+    Args:
+        model: the tuned model, wrapped or not.
+        inputs: how a sample is made into tensors.
+        padding_side: the side on which short samples are padded.
+
+    Raises:
+        UsageError: if padding on the left cannot be right for this model.
+    """
+
+    def __init__(self, model: nn.Module, inputs: Inputs, *, padding_side: Literal["right", "left"] = "right") -> None:
+        self.inputs = inputs
+        self.stacks: dict[str, Stack] = stacks(model)
+        self.padding_side = padding_side
+        self.dtype: torch.dtype = getattr(unwrapped(model), "dtype", torch.float32)
+        self.virtual = prompt_rows(model)
+        """Rows that a prompt puts before the text."""
+        self.prefix = prefix_rows(model)
+        """Rows that a prefix puts into the cache of each stack."""
+        self.positions = padding_side == "left" and takes_positions(model, self.stacks)
+        if padding_side == "left" and not any(stack.columns == "text" for stack in self.stacks.values()):
+            raise UsageError(
+                f"a {type(unwrapped(model)).__name__} reads no text, so there is nothing to pad on the left"
+            )
+        if padding_side == "left" and self.virtual:
+            raise UsageError(
+                "on the left, padding would follow the prompt, and PEFT drops the positions that would correct it; pad right"
+            )
+
+    def length(self, example: Example) -> int:
+        """How many tokens an example has, without opening its image; for planning batches."""
+        return self.inputs.length(example)
+
+    def encode(self, example: Example) -> Encoding:
+        """One example as the model takes it.
+
+        Raises:
+            DataError: if it lacks what the model reads, or does not fit its positions (prefix and prompt count).
+        """
+        made = self.inputs.encode(example)
+        missing = [name for name in self.stacks if name not in made.roles]
+        assert not missing, f"no columns for {missing}"
+        for name, stack in self.stacks.items():
+            added = (self.virtual if stack.columns == "text" else 0) + self.prefix.get(name, 0)
+            check_length(example.id, stack, _tokens(stack, made), added)
+        return made
+
+    def collate(self, encodings: Sequence[Encoding]) -> ModelBatch:
+        """Samples in one batch, padded to the longest of them.
+
+        Raises:
+            DataError: if some have images and others none, or images differ in size.
+        """
+        if not encodings:
+            raise UsageError("a batch needs at least one sample")
+        if any(e.inputs.keys() != encodings[0].inputs.keys() for e in encodings):
+            raise DataError("some samples of the batch have an image and some have none; read them separately")
+        inputs = {name: self._joined(name, encodings) for name in encodings[0].inputs}
+        if self.positions:
+            # The first real token has position 0; what padding before it has does not matter.
+            inputs["position_ids"] = (inputs["attention_mask"].cumsum(1) - 1).clamp(min=0)
+        grids = {name: self._grid(stack, encodings) for name, stack in self.stacks.items()}
+        return ModelBatch(inputs, grids)
+
+    def read(self, examples: Sequence[Example]) -> ModelBatch:
+        """Examples encoded and put in one batch."""
+        return self.collate([self.encode(example) for example in examples])
+
+    def _joined(self, name: str, encodings: Sequence[Encoding]) -> Tensor:
+        parts = [e.inputs[name] for e in encodings]
+        if name in self.inputs.family.packed:
+            return self._cast(torch.cat(parts))
+        if name in _PADDED:
+            fill = self.inputs.pad if name in _TOKENS else 0
+            return self._cast(in_parts(parts, [e.parts.get(name) for e in encodings], fill, side=self._side(name)))
+        shapes = {tuple(p.shape) for p in parts}
+        if len(shapes) > 1:
+            raise DataError(
+                f"{name} differ in shape {sorted(shapes)} within a batch; read them one by one (--tokens-per-batch 1)"
+            )
+        return self._cast(torch.stack(parts))
+
+    def _cast(self, tensor: Tensor) -> Tensor:
+        """Pixels and features in the dtype of the weights that take them."""
+        return tensor.to(self.dtype) if tensor.is_floating_point() else tensor
+
+    def _side(self, name: str) -> str:
+        return self.padding_side if name in _OF_THE_TEXT else "right"
+
+    def _grid(self, stack: Stack, encodings: Sequence[Encoding]) -> Grid:
+        side = self.padding_side if stack.columns == "text" else "right"
+        lengths = [e.parts.get(stack.name) for e in encodings]
+        role = in_parts([e.roles[stack.name] for e in encodings], lengths, ABSENT, side=side)
+        if stack.columns == "text" and self.virtual:
+            role = torch.cat([role.new_full((len(role), self.virtual), ABSENT), role], 1)
+        real = role != ABSENT
+        return Grid(role.masked_fill(~real, 0), real)
+
+
+def _tokens(stack: Stack, encoding: Encoding) -> int:
+    """The number of columns of a stack that take positions: its tokens."""
+    names = {"text": "input_ids", "target": "decoder_input_ids"}
+    tokens = encoding.inputs.get(names.get(stack.columns, ""))
+    return len(encoding.roles[stack.name]) if tokens is None else len(tokens)
+
+
+def in_parts(rows: Sequence[Tensor], lengths: Sequence[tuple[int, ...] | None], fill: float, *, side: str) -> Tensor:
+    """``(b, t)`` from ``(t_i,)`` each; in a row of several sequences each of them is padded separately."""
+    if lengths[0] is None:
+        return padded(rows, fill, side=side)
+    split = [row.split(list(own or ())) for row, own in zip(rows, lengths, strict=True)]
+    return torch.cat([padded(part, fill, side=side) for part in zip(*split, strict=True)], 1)
+
+
+def padded(parts: Sequence[Tensor], fill: float, *, side: str = "right") -> Tensor:
+    """``(b, t, *)`` from ``(t_i, *)`` each, padded on one side."""
+    longest = max(len(p) for p in parts)
+    out = parts[0].new_full((len(parts), longest, *parts[0].shape[1:]), fill)
+    for row, part in zip(out, parts, strict=True):
+        row[longest - len(part) if side == "left" else 0 :][: len(part)] = part
+    return out
+
+
+def reader(
+    model: nn.Module,
+    checkpoint: Any,
+    *,
+    padding_side: Literal["right", "left"] = "right",
+    answers: bool = True,
+    chat: bool = False,
+    trust_remote_code: bool = False,
+) -> Reader:
+    """The reader of a model, with the tokenizer or processor in its checkpoint.
+
+    Args:
+        model: the tuned model.
+        checkpoint: where it was loaded from: a :class:`~rankscope.checkpoint.Checkpoint`, what that can be read from, or the
+            folder of a tokenizer or processor alone.
+        padding_side: the side on which short samples are padded.
+        answers: whether a decoder-only model reads the target too.
+        chat: whether the chat template is applied.
+        trust_remote_code: run the Python files that the checkpoint brings along.
+
+    Raises:
+        CheckpointError: if there is no tokenizer or processor in it, or no chat template and one is asked for.
+        UsageError: if padding on the left cannot be right for this model.
+    """
+    register()
+    folder, family = processor_folder(checkpoint), family_of(unwrapped(model))
+    columns = {stack.columns for stack in stacks(model).values()}
+    processor = family.inputs.open(
+        folder,
+        text="text" in columns,
+        image="patches" in columns or family.reads_images,
+        trust_remote_code=trust_remote_code,
+    )
+    templates = (getattr(p, "chat_template", None) for p in (processor, getattr(processor, "tokenizer", None)))
+    if chat and not any(templates):
+        raise CheckpointError(f"{folder} has no chat template; read the texts as they are, or save one there")
+    return Reader(model, inputs_of(model, processor, answers=answers, chat=chat), padding_side=padding_side)
+
+
+def inputs_of(model: nn.Module, processor: Any, *, answers: bool = True, chat: bool = False) -> Inputs:
+    """How a model's examples become tensors, with a processor that is open already.
+
+    Args:
+        model: the model, tuned or not.
+        processor: its tokenizer, image processor or processor.
+        answers: whether a decoder-only model reads the target too.
+        chat: whether the chat template is applied.
+
+    Raises:
+        CheckpointError: if the processor belongs to another model.
+    """
+    base: Any = unwrapped(model)
+    family = family_of(base)
+    made = family.inputs(processor, base.config, stacks(model), family, answers, chat, hasattr(base, "generate"))
+    made.complete(base)
+    return made

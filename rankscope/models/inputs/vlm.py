@@ -1,0 +1,118 @@
+"""Inputs of vision–language models whose images are placeholders in the text, as many as the model makes rows of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from rankscope.data.probes import Example
+from rankscope.errors import CheckpointError
+from rankscope.features import ANSWER, TEXT
+from rankscope.models.inputs.encode import Encoding, Inputs
+
+
+class BlipInputs(Inputs):
+    """One placeholder for each row of the queries; InstructBLIP's Q-Former reads the question, never the answer."""
+
+    def complete(self, base: Any) -> None:
+        """The number of placeholders from the model and their token from the tokenizer, which old folders do not name.
+
+        Without them the language model would not see the image.
+
+        Raises:
+            CheckpointError: if the model has no embedding for the placeholder.
+        """
+        words = base.get_input_embeddings().num_embeddings
+        if getattr(self.processor, "num_query_tokens", 0) is None:
+            self.processor.num_query_tokens = self.config.num_query_tokens
+        if self.config.image_token_id is None:
+            self.config.image_token_id = self.tokenizer.convert_tokens_to_ids(str(self.processor.image_token))
+        if self.config.image_token_id >= words:
+            raise CheckpointError(
+                f"the image's placeholder is token {self.config.image_token_id}, and the model has {words}; resize its "
+                "embeddings (model.resize_token_embeddings), or take the tokenizer that belongs to it"
+            )
+
+    def _processed(self, example: Example, text: str) -> dict[str, Tensor]:
+        made = super()._processed(example, text)
+        if "qformer_input_ids" in made:
+            asked = self._arrays(self.processor.qformer_tokenizer(example.text, return_tensors="pt"))
+            made |= {f"qformer_{name}": asked[name] for name in ("input_ids", "attention_mask")}
+        return made
+
+
+class LlavaInputs(Inputs):
+    """As many placeholders as the tower makes patches, also for a folder older than the processors that count them."""
+
+    def complete(self, base: nn.Module) -> None:
+        """How many patches an image has, from the model's configuration."""
+        processor, vision = self.processor, self.config.vision_config
+        if getattr(processor, "patch_size", 0) is None:
+            processor.patch_size = vision.patch_size
+            processor.vision_feature_select_strategy = self.config.vision_feature_select_strategy
+            processor.num_additional_image_tokens = int(vision.model_type == "clip_vision_model")
+
+
+class PaliGemmaInputs(Inputs):
+    """Placeholders and the prompt, which see each other, a line break, and then the target, which sees what is before it."""
+
+    def _processed(self, example: Example, text: str) -> dict[str, Tensor]:
+        suffix = example.target if self.answers and example.target else None
+        marked = f"{self.processor.image_token}{example.text}"
+        made = self.processor(images=example.open_image(), text=marked, suffix=suffix, return_tensors="pt")
+        kinds = made["token_type_ids"][0].long()
+        return {**self._arrays(made), "token_type_ids": kinds}
+
+    def encode(self, example: Example) -> Encoding:
+        """An example as the model takes it; the roles of its tokens follow the processor's own division."""
+        made = super().encode(example)
+        inputs = {name: tensor for name, tensor in made.inputs.items() if name != "labels"}
+        roles = self._token_roles(inputs["input_ids"], TEXT, 0)
+        roles[(inputs["token_type_ids"] == 1) & (roles == TEXT)] = ANSWER
+        return replace(made, inputs=inputs, roles={**made.roles, "decoder": roles})
+
+    def _text(self, example: Example) -> tuple[str, int]:
+        return example.text, 0
+
+
+@dataclass(frozen=True)
+class QwenProcessor:
+    """Qwen's processor without its part for videos, which needs packages that images do not."""
+
+    image_processor: Any
+    tokenizer: Any
+
+    def apply_chat_template(self, conversation: Any, **options: Any) -> Any:
+        """The tokenizer's."""
+        return self.tokenizer.apply_chat_template(conversation, **options)
+
+    def save_pretrained(self, folder: Path) -> None:
+        """Write both parts."""
+        self.image_processor.save_pretrained(folder)
+        self.tokenizer.save_pretrained(folder)
+
+
+class QwenInputs(Inputs):
+    """The patches of all images in one list, as many as each image's size gives; one placeholder for each merged square."""
+
+    @classmethod
+    def open(cls, folder: Path, *, text: bool, image: bool, trust_remote_code: bool = False) -> Any:
+        """Tokenizer and image processor, from a checkpoint's folder."""
+        tokenizer = super().open(folder, text=True, image=False, trust_remote_code=trust_remote_code)
+        pictures = super().open(folder, text=False, image=True, trust_remote_code=trust_remote_code)
+        return QwenProcessor(pictures, tokenizer)
+
+    def _processed(self, example: Example, text: str) -> dict[str, Tensor]:
+        pictures = self.processor.image_processor(images=[example.open_image()], return_tensors="pt")
+        grid = pictures["image_grid_thw"]
+        # merge_size² neighbouring patches become one row of the language model.
+        count = int(grid.prod()) // self.processor.image_processor.merge_size**2
+        token = self.tokenizer.convert_ids_to_tokens(self.image_token)
+        before, after = self.family.image_frame
+        placed = text if token in text else f"{before}{token}{after}{text}"
+        tokens = self._arrays(self.tokenizer(placed.replace(token, token * count), return_tensors="pt"))
+        kinds = tokens["input_ids"].eq(self.image_token or 0).long()
+        return {**tokens, "mm_token_type_ids": kinds, "pixel_values": pictures["pixel_values"], "image_grid_thw": grid}

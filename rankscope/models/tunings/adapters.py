@@ -1,0 +1,102 @@
+"""An adapter's files: its configuration, its tensors, and the errors when they do not fit a base."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import fields
+from pathlib import Path
+
+import peft
+from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
+from torch import Tensor
+
+from rankscope.checkpoint import Tuning
+from rankscope.checkpoint.files import ADAPTER_WEIGHTS, weight_files
+from rankscope.errors import CheckpointError
+from rankscope.models.tensor_files import read_tensors
+from rankscope.models.tunings.bottleneck import register_bottleneck
+
+_UNREAD = {
+    **dict.fromkeys(
+        ("multitask_prompt_tuning", "poly"),
+        "needs a task for every sample; a probe set has none, so it is not read",
+    ),
+    "xlora": "mixes adapters of other folders; give those, one at a time or as a list",
+}
+"""Kinds of adapters that cannot be read, and why."""
+
+
+def peft_config(tuning: Tuning) -> peft.PeftConfig:
+    """PEFT's configuration of an adapter; entries that this PEFT does not know are left out.
+
+    Raises:
+        CheckpointError: if this PEFT does not know the kind of adapter, or it cannot be read.
+    """
+    register_bottleneck()
+    kinds = {str(getattr(kind, "value", kind)).lower(): cls for kind, cls in PEFT_TYPE_TO_CONFIG_MAPPING.items()}
+    if tuning.kind in _UNREAD:
+        raise CheckpointError(f"{tuning.path} is an adapter of the kind {tuning.kind!r}, which {_UNREAD[tuning.kind]}")
+    if tuning.kind not in kinds:
+        raise CheckpointError(
+            f"{tuning.path} is an adapter of the kind {tuning.kind!r}, which PEFT {peft.__version__} does not know; it knows "
+            f"{', '.join(sorted(kinds))}"
+        )
+    known = {field.name for field in fields(kinds[tuning.kind]) if field.init} - {"auto_mapping"}
+    try:
+        config = kinds[tuning.kind](**{k: v for k, v in tuning.config.items() if k in known and k != "peft_type"})
+    except (TypeError, ValueError) as error:
+        raise CheckpointError(
+            f"{tuning.path / 'adapter_config.json'} is no configuration of {tuning.kind}: {error}"
+        ) from error
+    config.inference_mode = True
+    return config
+
+
+def read_weights(folder: Path) -> dict[str, Tensor]:
+    """The tensors of an adapter, on the CPU.
+
+    Raises:
+        CheckpointError: if the file is damaged, or a tensor holds NaN or infinite numbers.
+        UnsafeError: if it is a pickle of more than tensors.
+    """
+    return read_tensors(weight_files(folder, ADAPTER_WEIGHTS)[0])
+
+
+def check_landed(tuning: Tuning, missing: list[str], unexpected: list[str]) -> None:
+    """Check that an adapter's tensors are those that its layers expect.
+
+    Raises:
+        CheckpointError: if some are missing or left over.
+    """
+    faults = [
+        f"{len(keys)} {word} ({', '.join(sorted(keys)[:4])}{', …' if len(keys) > 4 else ''})"
+        for word, keys in (("missing", missing), ("unexpected", unexpected))
+        if keys
+    ]
+    if faults:
+        raise CheckpointError(
+            f"the adapter {tuning.path} ({tuning.kind}) does not land: {'; '.join(faults)}. It was made for another base, or "
+            "its file is incomplete; the base without it would give plausible numbers of the wrong model"
+        )
+
+
+@contextmanager
+def understood(tuning: Tuning) -> Iterator[None]:
+    """Turns what PEFT raises inside the block into an error that names the adapter."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    except (ValueError, RuntimeError, KeyError, TypeError, AttributeError, NotImplementedError) as error:
+        reason = " ".join(line.strip() for line in str(error).splitlines()[:3])[:300].rstrip(".")
+        raise CheckpointError(
+            f"the adapter {tuning.path} ({tuning.kind}) does not fit this base: {reason}. It was made for another base, or its "
+            "file is damaged"
+        ) from error
+
+
+def parameters(tuning: Tuning) -> int:
+    """How many numbers an adapter holds."""
+    return sum(tensor.numel() for tensor in read_weights(tuning.path).values())

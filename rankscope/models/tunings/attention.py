@@ -1,0 +1,125 @@
+"""Where the attention of a block is: its query, key and value maps, its heads, and whether it looks at another stack.
+
+It is found by the names of its maps, so one table serves every architecture: prefixes need the heads, LoRA the maps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from torch import nn
+
+from rankscope.errors import UsageError
+
+QKV = (
+    ("q_proj", "k_proj", "v_proj"),
+    ("query", "key", "value"),
+    ("q", "k", "v"),
+    ("q_lin", "k_lin", "v_lin"),
+    ("query_proj", "key_proj", "value_proj"),
+    ("wq", "wk", "wv"),
+)
+"""What architectures call the three maps, which are direct children of the attention module."""
+FUSED = ("c_attn", "qkv", "query_key_value", "qkv_proj", "Wqkv", "in_proj")
+"""What they call one map that makes all three."""
+_HEADS = ("num_attention_heads", "num_heads", "n_heads", "n_head")
+_HEAD_WIDTH = ("head_dim", "attention_head_size", "key_value_proj_dim")
+_CROSS = ("cross", "encoder_attn", "encdec")
+
+
+@dataclass(frozen=True)
+class Attention:
+    """One attention of one block."""
+
+    path: str
+    """Its path inside the block."""
+    module: nn.Module
+    """The module whose direct children the maps are."""
+    maps: tuple[str, ...]
+    """The names of the maps: query, key and value, or the fused one."""
+    cross: bool
+    """Whether its keys and values come from another stack."""
+
+    @property
+    def head_width(self) -> int:
+        """The width of a head."""
+        named = _first(self.module, _HEAD_WIDTH)
+        return named if named is not None else self._width // self._query_heads
+
+    @property
+    def heads(self) -> int:
+        """The number of heads of keys and values."""
+        return self._width // self.head_width
+
+    @property
+    def _width(self) -> int:
+        """The width of the keys over all heads."""
+        if len(self.maps) == 3:
+            return width_out(getattr(self.module, self.maps[1]))
+        # A fused map gives queries, keys and values of one width only if it is 3 · heads · head width wide.
+        fused, named = width_out(getattr(self.module, self.maps[0])), _first(self.module, _HEAD_WIDTH)
+        if fused % 3 or (named is not None and fused != 3 * self._query_heads * named):
+            raise UsageError(
+                f"{self.path}.{self.maps[0]} fuses queries with fewer keys and values, so that a prefix does not fit in it"
+            )
+        return fused // 3
+
+    @property
+    def _query_heads(self) -> int:
+        named = _first(self.module, _HEADS) or _first(getattr(self.module, "config", None), _HEADS)
+        if named is None:
+            raise UsageError(
+                f"{type(self.module).__name__} does not say how many heads it has, so that a prefix cannot be shaped for it"
+            )
+        return named
+
+
+def _first(thing: object, names: Sequence[str]) -> int | None:
+    return next((value for name in names if isinstance(value := getattr(thing, name, None), int)), None)
+
+
+def width_out(module: nn.Module) -> int:
+    """The width of what a linear map returns, whatever its class (``Linear``, GPT-2's ``Conv1D``, PEFT's layers).
+
+    Raises:
+        UsageError: if the module is no linear map.
+    """
+    for name in ("out_features", "nf"):
+        if isinstance(width := getattr(module, name, None), int):
+            return width
+    base = getattr(module, "base_layer", None)
+    if not isinstance(base, nn.Module):
+        raise UsageError(f"{type(module).__name__} is no linear map")
+    return width_out(base)
+
+
+def attentions(block: nn.Module) -> tuple[Attention, ...]:
+    """Every attention in a block, in the block's order.
+
+    Args:
+        block: one block of a stack.
+    """
+    found = []
+    for path, module in block.named_modules():
+        names = {name for name, _ in module.named_children()}
+        maps: tuple[str, ...] | None = next((three for three in QKV if names.issuperset(three)), None)
+        maps = maps or next(((one,) for one in FUSED if one in names), None)
+        if maps:
+            cross = bool(getattr(module, "is_cross_attention", False)) or any(word in path.lower() for word in _CROSS)
+            found.append(Attention(path, module, maps, cross))
+    return tuple(found)
+
+
+def self_attention(block: nn.Module) -> Attention:
+    """The one attention of a block whose keys come from the block's own stack.
+
+    Raises:
+        UsageError: if there is none, or more than one.
+    """
+    own = [a for a in attentions(block) if not a.cross]
+    if len(own) != 1:
+        raise UsageError(
+            f"{type(block).__name__} has {len(own)} self-attentions with maps of known names; a prefix needs exactly 1"
+        )
+    return own[0]

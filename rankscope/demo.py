@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from rankscope.analysis.compare import compare
-from rankscope.collecting.collect import run_job
-from rankscope.collecting.prepare import prepare
+from rankscope.collecting.collect import collect
 from rankscope.data import embedded_checkpoint
 from rankscope.plots import save
 from rankscope.progress import Progress, silent
@@ -73,7 +72,7 @@ def run_demo(
     for number, (name, path) in enumerate(models.items(), start=2):
         progress(number, parts, f"collecting: {name}")
         run = out / f"{name}.pt"
-        runs.append(run_job(prepare(path, data, rows="tokens", out=run, name=name, overwrite=overwrite, reuse=True)))
+        runs.append(collect(path, data, rows="tokens", out=run, name=name, overwrite=overwrite, reuse=True))
     losses = {}
     for number, (name, path) in enumerate(models.items(), start=5):
         progress(number, parts, f"held-out loss: {name}")

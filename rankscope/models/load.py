@@ -21,7 +21,7 @@ from transformers.utils import logging as transformers_logging
 
 from rankscope.checkpoint import Checkpoint
 from rankscope.devices import check_spread, where
-from rankscope.errors import CheckpointError, MissingTool, UnsafeError, UsageError
+from rankscope.errors import CheckpointError, MissingTool, UnsafeError, UsageError, public
 from rankscope.models import ported
 from rankscope.models.attach import attach
 from rankscope.models.dtypes import precision
@@ -49,6 +49,7 @@ _VOCABULARIES = {"ofa": check_ofa, "vinvl": check_vinvl}
 _FAULTS = ("missing_keys", "unexpected_keys", "mismatched_keys")
 
 
+@public
 def load_model(
     checkpoint: str | Path | Sequence[str | Path] | Checkpoint,
     *,

@@ -8,7 +8,7 @@ from typing import Any
 
 from rankscope.data.open import open_data
 from rankscope.data.probes import Example
-from rankscope.errors import DataError, OutputExists, UnknownName, UsageError
+from rankscope.errors import DataError, OutputExists, UnknownName, UsageError, public
 from rankscope.scores import (
     Java,
     Question,
@@ -28,6 +28,7 @@ _ENOUGH = 4
 """So many annotators can agree that an answer is right for certain: every one of them sees three others."""
 
 
+@public
 def score(
     predictions: str | Path | Mapping[str, str],
     data: Any,

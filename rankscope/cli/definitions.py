@@ -6,8 +6,9 @@ from dataclasses import fields
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from typer import Argument
 
-from rankscope.cli import show
+from rankscope.cli import options, show
 
 if TYPE_CHECKING:
     from rankscope.definition import Comparison, Definition, WeightDefinition
@@ -16,8 +17,8 @@ if TYPE_CHECKING:
 
 
 def definitions(
-    name: Annotated[str | None, typer.Argument(help="One measure, or several by comma; all without it.")] = None,
-    as_json: show.Json = False,
+    name: Annotated[str | None, Argument(help="One measure, or several by comma; all without it.")] = None,
+    as_json: options.Json = False,
 ) -> None:
     """List every measure: formula, citation, range and bias, and what noise scores.
 
@@ -70,8 +71,3 @@ def _record(measure: Known) -> dict[str, object]:
     """Everything that is said of a measure, without its functions."""
     told = {f.name: getattr(measure, f.name) for f in fields(measure)} | {"enough": _enough(measure)}
     return {name: value for name, value in told.items() if not callable(value) and value is not None}
-
-
-def add_to(app: typer.Typer) -> None:
-    """Register the command."""
-    app.command()(definitions)

@@ -2,29 +2,28 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 import typer
 
-from rankscope.cli import show
+from rankscope.cli import options, show
 
 if TYPE_CHECKING:
     from rankscope.models.describe import Description
 
 SAMPLES = 1000
-"""The number of samples for which a cost is told."""
+"""The number of samples whose cost is shown."""
 
 
 def inspect(
-    checkpoint: Annotated[list[Path], typer.Argument(help="A checkpoint folder, or several in order: base, adapters.")],
-    base_model: show.BaseModel = None,
-    trust_remote_code: Annotated[bool, typer.Option(help="Allow code that lies in the checkpoint to run.")] = False,
-    as_json: show.Json = False,
+    checkpoint: options.Checkpoint,
+    base_model: options.BaseModel = None,
+    trust_remote_code: options.TrustRemoteCode = False,
+    as_json: options.Json = False,
 ) -> None:
-    """Tell what a checkpoint is: its base, its tunings in order and whether each lands, its sites and widths.
+    """Describe a checkpoint: its base, its tunings in order and whether each lands, its sites and widths.
 
-    Ends with status 3 where a tuning does not land. Example: rankscope inspect lora/
+    Ends with status 3 if a tuning does not land. Example: rankscope inspect lora/
     """
     from rankscope.checkpoint import Checkpoint
     from rankscope.models.describe import describe
@@ -37,19 +36,12 @@ def inspect(
 
 def _record(found: Description) -> dict[str, object]:
     return {
+        **vars(found),
         "path": str(found.path),
         "base": str(found.base),
-        "base_verified": found.base_verified,
-        "model": found.model,
-        "model_type": found.model_type,
-        "parameters": found.parameters,
-        "dtype": found.dtype,
         "tunings": [{"kind": t.kind, "path": str(t.path), "parameters": t.parameters} for t in found.tunings],
-        "lands": found.lands,
-        "trouble": found.trouble,
         "sites": {str(site): width for site, width in found.sites.items()},
         "bytes_a_row": _bytes_a_row(found),
-        "effective_prefix_rows": found.effective_prefix_rows,
     }
 
 
@@ -58,6 +50,7 @@ def _bytes_a_row(found: Description) -> int:
 
 
 def _print(found: Description) -> None:
+    from rankscope.collecting.job import size_in_words
     from rankscope.sites import describe
 
     checked = {None: "no digest recorded", True: "digest as recorded", False: "NOT the recorded one"}[
@@ -77,14 +70,8 @@ def _print(found: Description) -> None:
             ("sites", f"{describe(tuple(mine))}, width {next(iter(mine.values())) or 'unknown until it runs'}")
         )
     each = _bytes_a_row(found)
-    cost = (
-        f"{show.size(each)} a sample at all sites with one row each; {show.size(each * SAMPLES)} for {SAMPLES} samples"
-    )
+    all_samples = size_in_words(each * SAMPLES)
+    cost = f"{size_in_words(each)} a sample at all sites with one row each; {all_samples} for {SAMPLES} samples"
     lines.append(("collect", f"{cost}; about {2 * found.parameters:.2g} FLOP a token"))
     for key, text in lines:
         typer.echo(f"{key:>9}  {text}")
-
-
-def add_to(app: typer.Typer) -> None:
-    """Register the command."""
-    app.command()(inspect)

@@ -5,29 +5,28 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from typer import Option
 
-from rankscope.cli import show
+from rankscope.cli import options, show
 
 if TYPE_CHECKING:
     from rankscope.selftest import Answer, Selftest
 
 
 def selftest(
-    only: Annotated[str | None, typer.Option(help="Some planted answers, by comma; all without it.")] = None,
-    as_json: show.Json = False,
-    as_csv: show.Csv = False,
-    quiet: show.Quiet = False,
+    printing: options.Printing,
+    only: Annotated[str | None, Option(help="Some planted answers, by comma. Default: all.")] = None,
 ) -> None:
-    """Put planted answers through the whole pipeline: what each measure said, and what it had to say.
+    """Put planted answers through the whole pipeline: the value of each measure beside the one that it must have.
 
     Ends with 1 if an answer lies outside its tolerance. Example: rankscope selftest
     """
     from rankscope.selftest import run
 
     names = [name.strip() for name in only.split(",")] if only else None
-    with show.progress("selftest", quiet=quiet) as progress:
+    with printing.progress("selftest") as progress:
         result = run(names, progress=progress)
-    show.records(result.to_records(), as_json=as_json, as_csv=as_csv, table=lambda: _tables(result))
+    printing.records(result.to_records(), lambda: _tables(result))
     for answer in result.wrong:
         show.note(f"wrong: {answer.scenario}: {answer.measure} said {_said(answer)}, expected {_expected(answer)}")
     if result.wrong:
@@ -68,8 +67,3 @@ def _said(answer: Answer) -> str:
 
 def _expected(answer: Answer) -> str:
     return "refuse" if answer.expected != answer.expected else f"{answer.expected:.3g}"
-
-
-def add_to(app: typer.Typer) -> None:
-    """Register the command."""
-    app.command()(selftest)

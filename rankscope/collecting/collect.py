@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, Literal
 
@@ -96,31 +97,13 @@ def collect(
         NonFinite: if a feature is NaN or infinite; the site and the sample are named.
         StorageError: if the disk is too small, full or failing; what was committed is kept.
     """
-    request = Request(
-        sites=sites,
-        rows=rows,
-        n=n,
-        out=out,
-        name=name,
-        keep_special=keep_special,
-        tokens_per_batch=tokens_per_batch,
-        nonfinite=nonfinite,
-        shard=shard,
-        overwrite=overwrite,
-        reuse=reuse,
+    given = locals()  # the options by name: Request and Loading have fields of the same names
+    job = prepare(
+        model,
+        data,
+        Request(**{f.name: given[f.name] for f in fields(Request)}),
+        Loading(**{f.name: given[f.name] for f in fields(Loading)}),
     )
-    loading = Loading(
-        base_model=base_model,
-        dtype=dtype,
-        device=device,
-        device_map=device_map,
-        load_in_4bit=load_in_4bit,
-        trust_remote_code=trust_remote_code,
-        processor=processor,
-        padding_side=padding_side,
-        chat=chat,
-    )
-    job = prepare(model, data, request, loading)
     if preview is not None:
         preview(job)
     return run_job(job, progress=progress)

@@ -282,9 +282,9 @@ def _shard(given: str | None, out: Path) -> tuple[int, int]:
 
 
 def size_in_words(count: float) -> str:
-    """Bytes in the unit that leaves one to four digits before the point."""
+    """Bytes in the largest unit of which there is at least one."""
     for unit in ("B", "KiB", "MiB", "GiB"):
         if count < 1024:
-            return f"{count:.0f} {unit}"
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
         count /= 1024
     return f"{count:.1f} TiB"

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset, default_collate
+from torch.utils.data import DataLoader, Dataset, IterableDataset, default_collate
 
 from rankscope.collecting.source import TENSORS, Collate, Source, content, in_memory, of_transformers
 from rankscope.errors import DataError
@@ -121,34 +121,14 @@ def samples_of(data: Any) -> Samples:
             "a module is fed with a tensor, one row for each sample, or a dictionary or tuple of those; with a list of "
             f"samples; or with a Dataset or DataLoader of them; got {type(data).__name__}"
         )
-    if isinstance(data, Mapping):
-        tensors = {str(name): torch.as_tensor(x) for name, x in data.items()}
-        _equally_long(tensors.values())
-        return Samples(_counted(_Rows(tensors)), default_collate)
-    if isinstance(data, tuple):
-        columns = [torch.as_tensor(x) for x in data]
-        _equally_long(columns)
-        return Samples(_counted(TensorDataset(*columns)), default_collate)
+    if isinstance(data, Mapping | tuple):
+        columns = [torch.as_tensor(x) for x in (data.values() if isinstance(data, Mapping) else data)]
+        sizes = {len(x) if x.ndim else 0 for x in columns}
+        if len(sizes) > 1:
+            raise DataError(f"the tensors hold {sorted(sizes)} samples; each must have a row for every sample")
+        rows = list(zip(*columns, strict=True)) if max(sizes) else []
+        data = [dict(zip(map(str, data), row, strict=True)) for row in rows] if isinstance(data, Mapping) else rows
     return Samples(_counted(torch.as_tensor(data) if isinstance(data, np.ndarray) else data), default_collate)
-
-
-class _Rows(Sequence[Any]):
-    """Tensors by name as samples: a dictionary of the tensors' rows at one place."""
-
-    def __init__(self, tensors: Mapping[str, Tensor]) -> None:
-        self.tensors = tensors
-
-    def __len__(self) -> int:
-        return min(map(len, self.tensors.values()))
-
-    def __getitem__(self, place: Any) -> Any:
-        return {name: x[place] for name, x in self.tensors.items()}
-
-
-def _equally_long(tensors: Iterable[Tensor]) -> None:
-    sizes = {len(x) if x.ndim else 0 for x in tensors}
-    if len(sizes) > 1:
-        raise DataError(f"the tensors hold {sorted(sizes)} samples; each must have a row for every sample")
 
 
 def _counted(items: Any) -> Any:

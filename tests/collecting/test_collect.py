@@ -147,20 +147,20 @@ def test_a_tokenizer_that_lies_elsewhere_is_read(folder: Folder, texts: Path, tm
         assert run.n("decoder.0") == 48
 
 
-def test_the_door_hands_every_option_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_door_hands_every_option_on(monkeypatch: pytest.MonkeyPatch) -> None:
     offered = {p.name: p.default for p in inspect.signature(rankscope.collect).parameters.values()}
     held = {f.name: f.default for kind in (Request, Loading) for f in fields(kind)}
     assert held == {name: offered[name] for name in held}
     assert offered.keys() - held == {"model", "data", "preview", "progress"}
-    given = {name: object() for name in held} | {"model": object(), "data": object()}
+    given: dict[str, Any] = {name: f"a {name}" for name in held} | {"model": object(), "data": object()}
+    given |= {"rows": "mean", "tokens_per_batch": 7, "nonfinite": "keep", "padding_side": "left"}
     seen: list[Any] = []
-    monkeypatch.setattr(collecting, "Request", lambda **told: seen.append(told) or "request")
-    monkeypatch.setattr(collecting, "Loading", lambda **told: seen.append(told) or "loading")
     monkeypatch.setattr(collecting, "prepare", lambda *told: seen.append(told) or "job")
     monkeypatch.setattr(collecting, "run_job", lambda job, progress: (job, progress))
-    assert collecting.collect(**given, preview=seen.append, progress=print) == ("job", print)
-    assert seen[0] | seen[1] == {name: given[name] for name in held}
-    assert seen[2:] == [(given["model"], given["data"], "request", "loading"), "job"]
+    assert rankscope.collect(**given, preview=seen.append, progress=print) == ("job", print)
+    (model, data, request, loading), job = seen
+    assert (model, data, job) == (given["model"], given["data"], "job")
+    assert vars(request) | vars(loading) == {name: given[name] for name in held}
 
 
 @pytest.mark.parametrize(

@@ -6,8 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
-from typer import Option
+from typer import Exit, Option, echo
 
 from rankscope.cli import options, show
 
@@ -66,10 +65,10 @@ def collect(
         if not quiet or dry_run:
             show.note(job.in_words())
         if dry_run:
-            raise typer.Exit
+            raise Exit
 
     with show.progress("collecting", quiet=quiet or dry_run) as progress:
         run = rankscope.collect(
             checkpoint, probes.open(data), **vars(what), **vars(loading), preview=preview, progress=progress
         )
-    typer.echo(run.path)
+    echo(run.path)

@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 from typing import Annotated
 
-import typer
-from typer import Argument
+from typer import Argument, Exit, echo
 
 from rankscope.cli import options
 
@@ -23,6 +22,6 @@ def check(
     from rankscope.data import check as run_check
 
     report = run_check(path, **probes.keywords())
-    typer.echo(json.dumps(report.to_json(), indent=1) if as_json else str(report))
+    echo(json.dumps(report.to_json(), indent=1) if as_json else str(report))
     if report.faults:
-        raise typer.Exit(3)
+        raise Exit(3)

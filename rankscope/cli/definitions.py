@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import fields
 from typing import TYPE_CHECKING, Annotated
 
-import typer
-from typer import Argument
+from typer import Argument, echo
 
 from rankscope.cli import options, show
 
@@ -34,7 +33,7 @@ def definitions(
     if name:
         sections = {"": [WEIGHT_DEFINITIONS[name]] if name in WEIGHT_DEFINITIONS else [*named(name)]}
     rows = [_record(measure) for measures in sections.values() for measure in measures]
-    show.records(rows, as_json=as_json, as_csv=False, table=lambda: typer.echo("\n".join(_lines(sections))))
+    show.records(rows, as_json=as_json, as_csv=False, table=lambda: echo("\n".join(_lines(sections))))
 
 
 def _lines(sections: dict[str, list[Known]]) -> list[str]:

@@ -5,8 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
-from typer import Option
+from typer import Option, echo
 
 from rankscope.cli import options, show
 
@@ -30,7 +29,7 @@ def demo(
     with show.progress("demo", quiet=quiet) as progress:
         result = run_demo(out, steps=steps, samples=samples, overwrite=overwrite, progress=progress)
     _table(result)
-    typer.echo(f"figure {out / 'compare.svg'}, table {out / 'compare.csv'}, checkpoints and runs beside them")
+    echo(f"figure {out / 'compare.svg'}, table {out / 'compare.csv'}, checkpoints and runs beside them")
 
 
 def _table(result: Demo) -> None:

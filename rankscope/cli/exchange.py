@@ -5,8 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-import typer
-from typer import Argument, Option
+from typer import Argument, Option, echo
 
 from rankscope.cli import options, show
 from rankscope.errors import UsageError
@@ -38,7 +37,7 @@ def import_(
     )
     for text in run.manifest.notes:
         show.note(f"note: {text}")
-    typer.echo(run.path)
+    echo(run.path)
 
 
 def _lines(path: Path) -> list[str]:
@@ -58,4 +57,4 @@ def export(
     """
     from rankscope.store import export_run, open_run
 
-    typer.echo(export_run(open_run(run), out, to=to))
+    echo(export_run(open_run(run), out, to=to))

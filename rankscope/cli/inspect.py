@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import typer
+from typer import Exit, echo
 
 from rankscope.cli import options, show
 
@@ -31,7 +31,7 @@ def inspect(
     found = describe(Checkpoint.read(checkpoint, base_model=base_model), trust_remote_code=trust_remote_code)
     show.records([_record(found)], as_json=as_json, as_csv=False, table=lambda: _print(found))
     if not found.lands:
-        raise typer.Exit(3)
+        raise Exit(3)
 
 
 def _record(found: Description) -> dict[str, object]:
@@ -74,4 +74,4 @@ def _print(found: Description) -> None:
     cost = f"{size_in_words(each)} a sample at all sites with one row each; {all_samples} for {SAMPLES} samples"
     lines.append(("collect", f"{cost}; about {2 * found.parameters:.2g} FLOP a token"))
     for key, text in lines:
-        typer.echo(f"{key:>9}  {text}")
+        echo(f"{key:>9}  {text}")

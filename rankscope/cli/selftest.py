@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated
 
-import typer
-from typer import Option
+from typer import Exit, Option, echo
 
 from rankscope.cli import options, show
 
@@ -30,7 +29,7 @@ def selftest(
     for answer in result.wrong:
         show.note(f"wrong: {answer.scenario}: {answer.measure} said {_said(answer)}, expected {_expected(answer)}")
     if result.wrong:
-        raise typer.Exit(1)
+        raise Exit(1)
 
 
 def _tables(result: Selftest) -> None:
@@ -52,7 +51,7 @@ def _tables(result: Selftest) -> None:
         rest = [[a.scenario, a.measure, _said(a), _expected(a), "yes" if a.right else "NO", a.truth] for a in others]
         show.table("Other planted answers", ["planted", "measure", "said", "expected", "right", "what is true"], rest)
     right = len(result.answers) - len(result.wrong)
-    typer.echo(f"{right} of {len(result.answers)} answers lie within their tolerance")
+    echo(f"{right} of {len(result.answers)} answers lie within their tolerance")
 
 
 def _cell(answer: Answer | None) -> str:

@@ -10,18 +10,18 @@ from pathlib import Path
 from shutil import get_terminal_size
 from typing import Any
 
-import typer
+from typer import echo
 
 
 def note(text: str) -> None:
     """A line on stderr."""
-    typer.echo(text, err=True)
+    echo(text, err=True)
 
 
 def records(rows: Sequence[Mapping[str, Any]], *, as_json: bool, as_csv: bool, table: Callable[[], None]) -> None:
     """Print records in the form that was asked for: JSON, CSV, or the table that ``table`` prints."""
     if as_json:
-        typer.echo(json.dumps(list(rows), indent=1, allow_nan=False))
+        echo(json.dumps(list(rows), indent=1, allow_nan=False))
     elif as_csv:
         import csv
 

@@ -9,8 +9,7 @@ from inspect import Parameter
 from pathlib import Path
 from typing import Annotated, Any
 
-import typer
-from typer import Argument, Option
+from typer import Argument, Option, echo
 
 from rankscope.cli import options, show
 from rankscope.cli.options import flat
@@ -102,7 +101,7 @@ def train(
         for place, stage in enumerate(result.training):
             show.note(_in_words(place, stage))
     if first:
-        typer.echo(result.path)
+        echo(result.path)
 
 
 def _show_preview(base: Path, how: dict[str, Any]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import typer
+from typer import echo
 
 from rankscope.cli import options, show
 
@@ -19,4 +19,4 @@ def verify(run: options.Stored) -> None:
     for problem in report.problems[1:]:
         show.note(problem.message)
     report.check()
-    typer.echo(f"{run}: {report.files} files, {size_in_words(report.bytes)}, every byte as it was written")
+    echo(f"{run}: {report.files} files, {size_in_words(report.bytes)}, every byte as it was written")

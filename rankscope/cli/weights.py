@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,17 +14,24 @@ if TYPE_CHECKING:
     from rankscope.results.weights import Weighed, WeightReport
 
 
+@dataclass(frozen=True)
+class Weighing:
+    """What is weighed, and how; fields are named as :func:`rankscope.weigh` names them."""
+
+    modules: Annotated[str, Option(help="The modules, as *.q_proj; several patterns by comma.")] = "*"
+    k: Annotated[int, Option(help="Number of leading singular vectors among which intruders are sought.")] = 10
+    threshold: Annotated[float, Option(help="The cosine below which a vector is an intruder.")] = 0.5
+    draws: Annotated[int, Option(help="Draws of noise for each count of intruders; 0 for none.")] = 4
+    base_model: options.BaseModel = None
+    trust_remote_code: options.TrustRemoteCode = False
+    device: options.Device = None
+
+
 def weights(
     checkpoint: options.Checkpoint,
+    weighing: Weighing,
     printing: options.Printing,
-    modules: Annotated[str, Option(help="The modules, as *.q_proj; several patterns by comma.")] = "*",
-    k: Annotated[int, Option(help="Number of leading singular vectors among which intruders are sought.")] = 10,
-    threshold: Annotated[float, Option(help="The cosine below which a vector is an intruder.")] = 0.5,
-    draws: Annotated[int, Option(help="Draws of noise for each count of intruders; 0 for none.")] = 4,
     spectra: Annotated[Path | None, Option(help="Write the singular values of every change here (.npz).")] = None,
-    base_model: options.BaseModel = None,
-    trust_remote_code: options.TrustRemoteCode = False,
-    device: options.Device = None,
 ) -> None:
     """Spectra of what tuning changed in each weight matrix, intruder dimensions beside those of noise, power-law tails.
 
@@ -34,17 +42,7 @@ def weights(
     import rankscope
 
     with printing.progress("weighing") as progress:
-        result = rankscope.weigh(
-            checkpoint,
-            base_model=base_model,
-            modules=modules,
-            k=k,
-            threshold=threshold,
-            draws=draws,
-            trust_remote_code=trust_remote_code,
-            device=device,
-            progress=progress,
-        )
+        result = rankscope.weigh(checkpoint, **vars(weighing), progress=progress)
     printing.notes(result.notes)
     printing.records(result.to_records(), lambda: _table(result))
     if spectra:

@@ -200,15 +200,15 @@ def _chosen(source: Source, sites: str | Sequence[str | Site]) -> tuple[dict[Sit
         CheckpointError: if a part that was asked for by name cannot be read.
     """
     if sites == "all":
-        notes = [f"{site} is left out: {why}" for site, why in source.unreadable.items()]
-        if not source.taps:
+        notes = [f"{site} is left out: {why}" for site, why in source.parts.unreadable.items()]
+        if not source.parts.taps:
             raise CheckpointError(f"no part of {source.name} can be read: {'; '.join(notes) or 'it has none'}")
-        return dict(source.taps), notes
-    chosen = select(sites, (*source.taps, *source.unreadable))
+        return dict(source.parts.taps), notes
+    chosen = select(sites, (*source.parts.taps, *source.parts.unreadable))
     for site in chosen:
-        if site in source.unreadable:
-            raise CheckpointError(f"{site} cannot be read: {source.unreadable[site]}")
-    return {site: source.taps[site] for site in chosen}, []
+        if site in source.parts.unreadable:
+            raise CheckpointError(f"{site} cannot be read: {source.parts.unreadable[site]}")
+    return {site: source.parts.taps[site] for site in chosen}, []
 
 
 def _rows_per_sample(source: Source, request: Request, chosen: Mapping[Site, Tap]) -> dict[str, float]:

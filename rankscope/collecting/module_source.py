@@ -42,8 +42,7 @@ def from_tensors(model: nn.Module, data: Any, n: int | None) -> Source:
     return Source(
         model=caller,
         name=name,
-        taps=parts.taps,
-        known_widths=parts.widths,
+        parts=parts,
         ids=tuple(str(i) for i in range(count)),
         lengths=tuple(length_of(item) for item in items),
         collate=collate,
@@ -51,8 +50,6 @@ def from_tensors(model: nn.Module, data: Any, n: int | None) -> Source:
         data_name=TENSORS,
         fingerprint=fingerprint(items),
         reading={"device": caller.device.type},
-        dtype=parts.dtype,
-        unreadable=parts.unreadable,
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from rankscope.reading.forward import Inputs
 from rankscope.reading.hooks import Tap, reading
+from rankscope.reading.probing import Parts
 from rankscope.sites import Site
 
 TENSORS = "tensors"
@@ -29,10 +30,9 @@ class Source:
     """The tuned model, in evaluation mode; it is the one that is called."""
     name: str
     """The checkpoint's name."""
-    taps: Mapping[Site, Tap]
-    """Where each of its sites is read."""
-    known_widths: Mapping[str, int | None]
-    """The width of each stack; None where the configuration does not say."""
+    parts: Parts
+    """Where each of its sites is read, the width of each stack (None where the configuration does not say), and the narrowest
+    dtype that holds the features of every site exactly."""
     ids: tuple[str, ...]
     """The ids of the samples."""
     lengths: tuple[int, ...]
@@ -47,21 +47,17 @@ class Source:
     """The probe set's fingerprint."""
     reading: dict[str, Any]
     """How the model is read: padding side, attention implementation, precision."""
-    dtype: torch.dtype = torch.float32
-    """The narrowest dtype that holds the features of every site exactly."""
     notes: tuple[str, ...] = ()
     """Remarks of the data's reader."""
-    unreadable: Mapping[Site, str] = field(default_factory=dict)
-    """Parts of a module that cannot be read, and why."""
 
     def stored_dtype(self, kind: str) -> str:
         """The dtype in which rows of a kind are stored: the features' own, or float32 for means over half precision."""
-        lifted = torch.promote_types(self.dtype, torch.float32) if kind == "mean" else self.dtype
+        lifted = torch.promote_types(self.parts.dtype, torch.float32) if kind == "mean" else self.parts.dtype
         return str(lifted).removeprefix("torch.")
 
     def widths(self, taps: Mapping[Site, Tap]) -> dict[Site, int]:
         """The number of features at each site: from the configuration, or else from one sample."""
-        known = {site: width for site in taps if (width := self.known_widths.get(site.stack))}
+        known = {site: width for site in taps if (width := self.parts.widths.get(site.stack))}
         if len(known) == len(taps):
             return known
         with torch.inference_mode(), reading(taps, lambda site, hidden: torch.empty(hidden.shape[-1])) as found:

@@ -68,8 +68,7 @@ def from_examples(model: Any, data: Any, n: int | None, loading: Loading) -> Sou
     return Source(
         model=loaded,
         name=name,
-        taps=taps(loaded),
-        known_widths={stack.name: stack.width for stack in stacks(loaded).values()},
+        parts=_parts(loaded),
         ids=probe_set.ids,
         lengths=tuple(length + image_columns for length in tokens),
         collate=collate,
@@ -83,7 +82,6 @@ def from_examples(model: Any, data: Any, n: int | None, loading: Loading) -> Sou
             "device": device.type,
         }
         | ({"chat": True} if loading.chat else {}),
-        dtype=features_dtype(loaded),
         notes=probe_set.notices,
     )
 
@@ -115,8 +113,12 @@ def from_tokens(model: nn.Module, collate: Collate) -> tuple[Parts, Collate]:
             batch = {**batch, "position_ids": (inputs.mask.long().cumsum(1) - 1).clamp(min=0)}
         return Inputs({"batch": batch}, grids)
 
-    widths = {s.name: s.width for s in known.values()}
-    return Parts(taps(model), widths, dtype=features_dtype(model)), described
+    return _parts(model), described
+
+
+def _parts(model: nn.Module) -> Parts:
+    widths = {stack.name: stack.width for stack in stacks(model).values()}
+    return Parts(taps(model), widths, dtype=features_dtype(model))
 
 
 def _home(model: nn.Module) -> str:

@@ -18,11 +18,11 @@ from rankscope.store import Run
 from rankscope.tuning import held_out_loss, train
 
 TRAINING = "scenes:captions/train?n=2000"
-"""What the demo tunes on: captions of a look that pre-training did not have."""
+"""The training data: captions of a look that pre-training did not have."""
 HELD_OUT = "scenes:captions/test"
-"""What it reads features on."""
+"""The data on which features are read."""
 SHOWN = ("participation-ratio", "pt-peft", "overlap", "recoverability", "drift")
-"""The measures in the table that it prints."""
+"""The measures in the printed table."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Demo:
     contrast: Contrast
     """LoRA and prefix-then-LoRA, both against the pre-trained model."""
     losses: dict[str, float]
-    """The held-out loss of each model, nats a token."""
+    """The held-out loss of each model, in nats per token."""
     out: Path
     """The folder of checkpoints, runs, tables and figures."""
 
@@ -48,8 +48,8 @@ def run_demo(
         out: the folder for everything.
         steps: training steps of each stage.
         samples: held-out samples on which features are read, at most 400.
-        overwrite: start afresh.
-        progress: told of each part.
+        overwrite: whether everything in ``out`` is made again.
+        progress: called with (parts done, parts in all, the next part).
 
     Returns:
         The comparison, and the held-out losses.
@@ -87,5 +87,5 @@ def run_demo(
 def _leave(result: Demo, versions: Mapping[str, Any]) -> None:
     save(result.contrast.plot(), result.out / "compare")
     result.contrast.to_frame().to_csv(result.out / "compare.csv", index=False)
-    told = {"versions": versions, "held_out_loss": result.losses, "records": result.contrast.to_records()}
-    (result.out / "compare.json").write_text(json.dumps(told, indent=1))
+    found = {"versions": versions, "held_out_loss": result.losses, "records": result.contrast.to_records()}
+    (result.out / "compare.json").write_text(json.dumps(found, indent=1))

@@ -67,7 +67,7 @@ class UnsafeError(RankscopeError, ValueError):
 
 
 class StoreError(RankscopeError):
-    """A store of features that cannot be used as it stands."""
+    """A store of features that cannot be used as it is."""
 
     exit_code = 4
 

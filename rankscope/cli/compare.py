@@ -26,7 +26,6 @@ def compare(
     again: Annotated[
         Path | None, Option(help="The reference collected again, in another batch size or dtype: the noise.")
     ] = None,
-    measures: options.Measures = None,
     permutations: Annotated[int, Option(help="Shuffles of the samples, for p-values against no relation.")] = 0,
     groups: options.Groups = 20,
     common_rows: Annotated[bool, Option("--common-rows", help="If the rows differ, use those that both have.")] = False,
@@ -36,8 +35,8 @@ def compare(
 ) -> None:
     """Compare two runs: changes of rank, similarity, overlap, recoverability and drift, with paired intervals.
 
-    Several runs of a recipe that differ in their seed make one arm (--arm): noise of seeds is told from noise of rows, and
-    each arm gets a verdict at each site.
+    Several runs of a recipe that differ in their seed make one arm (--arm): noise of seeds is separated from noise of rows,
+    and each arm gets a verdict at each site.
 
     Example: rankscope compare lora.pt ptlora.pt --base pretrained.pt --plot
 
@@ -45,11 +44,7 @@ def compare(
     """
     import rankscope
 
-    how: dict[str, Any] = {"base": base, "groups": groups, **vars(analysed)}
-    if measures:
-        from rankscope.registry import named
-
-        how["measures"] = named(measures)
+    how: dict[str, Any] = {"base": base, "groups": groups, **analysed.keywords()}
     of_two: dict[str, Any] = {
         "again": again,
         "base_model": base_model,

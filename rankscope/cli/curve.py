@@ -16,7 +16,6 @@ def curve(
     run: options.Run,
     analysed: options.Analysed,
     printing: options.Printing,
-    measures: options.Measures = None,
     seed: Annotated[int, Option(help="Seed of the division into parts.")] = 0,
     plot: options.Figure = None,
 ) -> None:
@@ -25,14 +24,11 @@ def curve(
     Example: rankscope curve lora.pt --measures entropy-rank,participation-ratio --plot curve
     """
     import rankscope
-    from rankscope.analysis.curves import DEFAULT_CURVES
     from rankscope.collecting.resolve import as_run
-    from rankscope.registry import named
 
-    chosen = named(measures) if measures else DEFAULT_CURVES
     with printing.progress("measuring") as progress:
         opened = as_run(run, progress=progress)
-        result = rankscope.curve(opened, chosen, seed=seed, **vars(analysed), progress=progress)
+        result = rankscope.curve(opened, seed=seed, **analysed.keywords(), progress=progress)
     printing.records(result.to_records(), lambda: _table(result))
     if plot:
         show.figure(result, plot)

@@ -53,22 +53,17 @@ def _print(found: Description) -> None:
     from rankscope.collecting.job import size_in_words
     from rankscope.sites import describe
 
-    checked = {None: "no digest recorded", True: "digest as recorded", False: "NOT the recorded one"}[
-        found.base_verified
-    ]
-    lines = [("base", f"{found.base}  ({checked})")]
+    digests = {None: "no digest recorded", True: "digest as recorded", False: "NOT the recorded one"}
+    lines = [("base", f"{found.base}  ({digests[found.base_verified]})")]
     lines += [("model", f"{found.model}, {found.model_type}, {found.parameters:,} parameters, {found.dtype}")]
-    for i, tuning in enumerate(found.tunings):
-        lines.append((f"tuning {i}", f"{tuning.summary}, {tuning.parameters:,} numbers"))
-    for stack, rows in found.effective_prefix_rows.items():
-        lines.append(("prefix", f"{stack}: {rows:.2f} effective rows"))
+    lines += [(f"tuning {i}", f"{t.summary}, {t.parameters:,} numbers") for i, t in enumerate(found.tunings)]
+    lines += [("prefix", f"{stack}: {rows:.2f} effective rows") for stack, rows in found.effective_prefix_rows.items()]
     if found.tunings:
         lines.append(("lands", "yes" if found.lands else f"NO: {found.trouble}"))
     for stack in dict.fromkeys(site.stack for site in found.sites):
         mine = {site: width for site, width in found.sites.items() if site.stack == stack}
-        lines.append(
-            ("sites", f"{describe(tuple(mine))}, width {next(iter(mine.values())) or 'unknown until it runs'}")
-        )
+        width = next(iter(mine.values())) or "unknown until it runs"
+        lines.append(("sites", f"{describe(tuple(mine))}, width {width}"))
     each = _bytes_a_row(found)
     all_samples = size_in_words(each * SAMPLES)
     cost = f"{size_in_words(each)} a sample at all sites with one row each; {all_samples} for {SAMPLES} samples"

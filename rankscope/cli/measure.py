@@ -14,7 +14,6 @@ def measure(
     run: options.Run,
     analysed: options.Analysed,
     printing: options.Printing,
-    measures: options.Measures = None,
     groups: options.Groups = 20,
     plot: options.Figure = None,
     base_model: options.BaseModel = None,
@@ -25,12 +24,10 @@ def measure(
     """
     import rankscope
     from rankscope.collecting.resolve import as_run
-    from rankscope.registry import DEFAULT_DEFINITIONS, named
 
-    chosen = named(measures) if measures else DEFAULT_DEFINITIONS
     with printing.progress("measuring") as progress:
         opened = as_run(run, progress=progress, base_model=base_model)
-        result = rankscope.measure(opened, chosen, groups=groups, **vars(analysed), progress=progress)
+        result = rankscope.measure(opened, groups=groups, **analysed.keywords(), progress=progress)
     printing.records(result.to_records(), lambda: _table(result))
     if plot:
         show.figure(result, plot)

@@ -38,11 +38,11 @@ Json = Annotated[bool, Option("--json", help="Print the result as JSON.")]
 
 @dataclass(frozen=True)
 class Data:
-    """What is said of a data set beside its path; fields are named as :func:`rankscope.open_data` names them."""
+    """What a data set needs besides its path; fields are named as :func:`rankscope.open_data` names them."""
 
     images: Annotated[Path | None, Option(help="The folder of the images, if they are not beside the data.")] = None
     regions: Annotated[Path | None, Option(help="Region features (VinVL): TSV, npz or safetensors.")] = None
-    answers: Annotated[Path | None, Option(help="VQAv2 annotations, if not beside the questions by their name.")] = None
+    answers: Annotated[Path | None, Option(help="VQAv2 annotations, if they are not beside the questions.")] = None
     columns: Annotated[list[str] | None, Option("--column", help="A field's column, as targets=summary.")] = None
     restval: Annotated[bool, Option(help="Karpathy's COCO: count restval as train, as papers do.")] = True
 
@@ -52,7 +52,7 @@ class Data:
         return {**vars(self), "columns": columns}
 
     def open(self, spec: str) -> str | ProbeSet:
-        """The data as they were typed if nothing was said beside them, else opened."""
+        """The data, opened with these options; only their name if there are none, so that the library opens them."""
         if self == Data():
             return spec
         from rankscope.data.open import open_data
@@ -64,10 +64,21 @@ class Data:
 class Analysed:
     """How runs are measured; fields are named as the library names them."""
 
+    measures: Measures = None
     sites: Sites = "all"
-    variant: Annotated[str, Option(help="The rows: raw, distinct, sinks-dropped or standardised.")] = "raw"
+    variant: Annotated[str, Option(help="Treatment of the rows: raw, distinct, sinks-dropped or standardised.")] = "raw"
     allow_duplicates: Annotated[bool, Option("--allow-duplicates", help="Measure rows even if many are equal.")] = False
     device: Device = None
+
+    def keywords(self) -> dict[str, Any]:
+        """The options as keywords of the library; without measures if none were named, so that its default holds."""
+        given = dict(vars(self))
+        names = given.pop("measures")
+        if names:
+            from rankscope.registry import named
+
+            given["measures"] = named(names)
+        return given
 
 
 @dataclass(frozen=True)
@@ -117,7 +128,7 @@ def flat(command: Callable[..., None], more: Iterable[Parameter] = ()) -> Callab
 
     Args:
         command: takes dataclasses for groups of options; its ``**keywords``, if it has them, are those in ``more``.
-        more: further options, beside those in the signature.
+        more: further options, besides those in the signature.
     """
     groups: dict[str, Any] = {}
     options: list[Parameter] = []

@@ -37,12 +37,9 @@ def _tables(result: Selftest) -> None:
     from rankscope.selftest.planted import DISSOCIATION
 
     names = [s.name for s in DISSOCIATION]
-    cells = {(a.scenario, a.measure): a for a in result.answers}
-    lines = [
-        [name, *(_cell(cells.get((name, column))) for column in COLUMNS)]
-        for name in names
-        if any(a.scenario == name for a in result.answers)
-    ]
+    cells = {(a.scenario, a.measure): _cell(a) for a in result.answers}
+    shown = [name for name in names if any(a.scenario == name for a in result.answers)]
+    lines = [[name, *(cells.get((name, column), "") for column in COLUMNS)] for name in shown]
     title = "The dissociation table: said (expected); ranks of the tuned run, 4096 rows of 256 features"
     if lines:
         show.table(title, ["planted", *COLUMNS], lines)
@@ -54,9 +51,7 @@ def _tables(result: Selftest) -> None:
     echo(f"{right} of {len(result.answers)} answers lie within their tolerance")
 
 
-def _cell(answer: Answer | None) -> str:
-    if answer is None:
-        return ""
+def _cell(answer: Answer) -> str:
     return f"{_said(answer)} ({_expected(answer)}){'' if answer.right else ' WRONG'}"
 
 

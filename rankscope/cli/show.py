@@ -130,10 +130,10 @@ def _lines(what: str) -> Callable[[int, int, str], None]:
 
     last = monotonic()
 
-    def tell(done: int, total: int, text: str) -> None:
+    def line(done: int, total: int, text: str) -> None:
         nonlocal last
         if monotonic() - last >= 30:
             last = monotonic()
             note(f"{what}: {done} of {total}  {text}")
 
-    return tell
+    return line

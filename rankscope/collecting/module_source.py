@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, IterableDataset, default_collate
 
-from rankscope.collecting.source import TENSORS, Collate, Source, content, in_memory, of_transformers
+from rankscope.collecting.source import TENSORS, Collate, Source, content, device_of, in_memory, of_transformers
 from rankscope.errors import DataError
 from rankscope.reading.forward import Inputs
 from rankscope.reading.probing import Parts, probe
@@ -49,7 +49,7 @@ def from_tensors(model: nn.Module, data: Any, n: int | None) -> Source:
         checkpoint=in_memory(model, name),
         data_name=TENSORS,
         fingerprint=fingerprint(items),
-        reading={"device": caller.device.type},
+        reading={"device": device_of(model).type},
     )
 
 
@@ -62,11 +62,6 @@ class BatchCaller(nn.Module):
         kinds = [p.kind for p in inspect.signature(module.forward).parameters.values()]
         positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
         self.takes = None if inspect.Parameter.VAR_POSITIONAL in kinds else sum(kind in positional for kind in kinds)
-
-    @property
-    def device(self) -> torch.device:
-        """The device of the module's parameters."""
-        return next((p.device for p in self.module.parameters()), torch.device("cpu"))
 
     def forward(self, batch: Any) -> Any:
         if isinstance(batch, Mapping):
@@ -160,9 +155,10 @@ def _tensors(item: Any) -> list[Tensor]:
 
 def _opened(caller: BatchCaller, samples: Samples, few: Sequence[int]) -> tuple[Parts, Collate]:
     """The readable parts of a module, and how its batches are made."""
+    device = device_of(caller)
 
     def collate(places: Sequence[int]) -> Inputs:
-        batch = _moved(samples.batch(places), caller.device)
+        batch = _moved(samples.batch(places), device)
         mask = batch.get(MASK) if isinstance(batch, Mapping) else None
         return Inputs({"batch": batch}, {}, mask if isinstance(mask, Tensor) else None)
 

@@ -73,6 +73,11 @@ def of_transformers(model: nn.Module) -> bool:
     return any(kind.__module__.split(".")[0] in ("transformers", "peft") for kind in type(inner).__mro__)
 
 
+def device_of(model: nn.Module) -> torch.device:
+    """Where a model takes its inputs: the device of the first weights that are not offloaded (``meta``)."""
+    return next((p.device for p in model.parameters() if p.device.type != "meta"), torch.device("cpu"))
+
+
 def in_memory(model: nn.Module, name: str) -> dict[str, Any]:
     """The manifest's entry for a model that was not read from a checkpoint: a digest of its parameters and buffers."""
     digest = hashlib.sha256()

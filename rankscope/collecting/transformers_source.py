@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from rankscope.checkpoint import Checkpoint, folder_name
 from rankscope.checkpoint import digest as folder_digest
 from rankscope.collecting.loading import Loading
-from rankscope.collecting.source import Collate, Source, in_memory
+from rankscope.collecting.source import Collate, Source, device_of, in_memory
 from rankscope.data.open import open_data
 from rankscope.errors import CheckpointError, UsageError
 from rankscope.features import TEXT, Grid
@@ -55,14 +55,14 @@ def from_examples(model: Any, data: Any, n: int | None, loading: Loading) -> Sou
         chat=loading.chat,
         trust_remote_code=loading.trust_remote_code,
     )
-    device = _device(loaded)
+    device = device_of(loaded)
 
     def collate(samples: Sequence[int]) -> Inputs:
         batch = examples.read([probe_set[i] for i in samples]).to(device)
         return Inputs(batch.inputs, batch.grids)
 
-    # An image becomes columns beside the text's tokens. As many are assumed for every sample as the first one has: opening
-    # all images only to plan the batches would read the data twice.
+    # Batches are planned by length, and an image adds columns to the tokens of its text. How many is measured on the first
+    # sample and assumed for all: opening every image only to plan the batches would read the data twice.
     tokens = [examples.length(example) for example in probe_set]
     image_columns = max(0, examples.encode(probe_set[0]).length - tokens[0])
     return Source(
@@ -96,10 +96,12 @@ def from_tokens(model: nn.Module, collate: Collate) -> tuple[Parts, Collate]:
         collate: from places of samples to a batch whose columns are not described yet.
 
     Raises:
-        UsageError: for a model with a prompt, whose rows cannot be told from those of the text in tensors.
+        UsageError: for a model with a prompt, because tensors do not say which rows are its own.
     """
     if virtual_rows(model):
-        raise UsageError("a model with a prompt is read from texts, which tell its rows from the prompt's; got tensors")
+        raise UsageError(
+            "a model with a prompt is read from texts, because tensors do not say which rows are the prompt's; got tensors"
+        )
     known = stacks(model)
 
     def described(samples: Sequence[int]) -> Inputs:
@@ -108,9 +110,10 @@ def from_tokens(model: nn.Module, collate: Collate) -> tuple[Parts, Collate]:
         if not isinstance(batch, Mapping):
             return inputs
         grids = {name: grid for name, s in known.items() if (grid := _grid(s.columns, batch)) is not None}
-        if _left_padded(inputs.mask) and "position_ids" not in batch and takes_positions(model, known):
-            assert inputs.mask is not None
-            batch = {**batch, "position_ids": (inputs.mask.long().cumsum(1) - 1).clamp(min=0)}
+        mask = inputs.mask
+        left_padded = mask is not None and mask.ndim == 2 and bool((mask[:, 0] == 0).any())
+        if mask is not None and left_padded and "position_ids" not in batch and takes_positions(model, known):
+            batch = {**batch, "position_ids": (mask.long().cumsum(1) - 1).clamp(min=0)}
         return Inputs({"batch": batch}, grids)
 
     return _parts(model), described
@@ -140,11 +143,6 @@ def _on_disk(checkpoint: Checkpoint) -> dict[str, Any]:
     }
 
 
-def _device(model: nn.Module) -> torch.device:
-    """Where a model takes its inputs: the device of the first weights that are not offloaded (``meta``)."""
-    return next((p.device for p in model.parameters() if p.device.type != "meta"), torch.device("cpu"))
-
-
 def _grid(columns: str, batch: Mapping[str, Any]) -> Grid | None:
     """Which columns of a stack are real, or None where the batch holds neither its mask nor its tokens."""
     mask, ids = _MASK_AND_IDS.get(columns, ("", ""))
@@ -152,7 +150,3 @@ def _grid(columns: str, batch: Mapping[str, Any]) -> Grid | None:
         return None
     real = (batch[mask] != 0 if mask in batch else torch.ones_like(batch[ids], dtype=torch.bool)).cpu()
     return Grid(torch.full(real.shape, TEXT, dtype=torch.uint8), real)
-
-
-def _left_padded(mask: Tensor | None) -> bool:
-    return mask is not None and mask.ndim == 2 and bool((mask[:, 0] == 0).any())

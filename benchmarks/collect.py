@@ -77,9 +77,10 @@ def by_rankscope(base: Path, data: Path, out: Path) -> None:
 
 def forwards_alone(base: Path, data: Path, out: Path) -> None:
     """The forward passes of the library's own plan, without a hook and without a store."""
-    from rankscope.collecting.prepare import prepare
+    from rankscope.collecting.job import Request, prepare
+    from rankscope.collecting.loading import Loading
 
-    job = prepare(base, data, rows="tokens", out=out.with_name("never-written"))
+    job = prepare(base, data, Request(rows="tokens", out=out.with_name("never-written")), Loading())
     source, model = job.source, job.source.model
     with torch.no_grad():
         for batch in job.plan:

@@ -9,63 +9,97 @@ Names are loaded when they are first used; importing the package imports nothing
 
 from __future__ import annotations
 
-import importlib
-from typing import Any
+from importlib import import_module
+from typing import TYPE_CHECKING
 
-_WHERE: dict[str, str] = {
-    "collect": "rankscope.collecting.collect",
-    "load": "rankscope.collecting.resolve",
-    "measure": "rankscope.analysis.measure",
-    "profile": "rankscope.analysis.measure",
-    "spectra": "rankscope.analysis.measure",
-    "compare": "rankscope.analysis.compare",
-    "compare_arms": "rankscope.analysis.arms",
-    "curve": "rankscope.analysis.curves",
-    "weigh": "rankscope.analysis.weigh",
-    "load_model": "rankscope.models.load",
-    "register": "rankscope.models.register",
-    "train": "rankscope.tuning",
-    "generate": "rankscope.tuning",
-    "score": "rankscope.scores.join",
-    "SpectrumCallback": "rankscope.tuning",
-    "BottleneckConfig": "rankscope.models.tunings.bottleneck",
-    "embedded_checkpoint": "rankscope.data",
-    "open_data": "rankscope.data.open",
-    "Run": "rankscope.store",
-    "Features": "rankscope.features",
-    "Rows": "rankscope.features",
-    "Site": "rankscope.sites",
-    "Spectrum": "rankscope.spectrum",
-    "Definition": "rankscope.definition",
-    "Comparison": "rankscope.definition",
-    "DEFINITIONS": "rankscope.registry",
-    "COMPARISONS": "rankscope.registry",
-    "recoverability": "rankscope.comparisons.recoverability",
-    "effective_rank": "rankscope.measures.effective_rank",
-    "entropy_rank": "rankscope.measures.effective_rank",
-    "energy_rank": "rankscope.measures.energy",
-    "hill": "rankscope.measures.hill",
-    "participation_ratio": "rankscope.measures.participation_ratio",
-    "rankme": "rankscope.measures.rankme",
-    "stable_rank": "rankscope.measures.stable_rank",
-    "RankscopeError": "rankscope.errors",
+if TYPE_CHECKING:  # what a type checker sees; _PUBLIC says the same to the interpreter, and a test holds them equal
+    from rankscope.analysis.arms import compare_arms as compare_arms
+    from rankscope.analysis.compare import compare as compare
+    from rankscope.analysis.curves import curve as curve
+    from rankscope.analysis.measure import measure as measure
+    from rankscope.analysis.measure import profile as profile
+    from rankscope.analysis.measure import spectra as spectra
+    from rankscope.analysis.weigh import weigh as weigh
+    from rankscope.collecting.collect import collect as collect
+    from rankscope.collecting.resolve import load as load
+    from rankscope.comparisons.recoverability import recoverability as recoverability
+    from rankscope.data import embedded_checkpoint as embedded_checkpoint
+    from rankscope.data.open import open_data as open_data
+    from rankscope.definition import Comparison as Comparison
+    from rankscope.definition import Definition as Definition
+    from rankscope.errors import RankscopeError as RankscopeError
+    from rankscope.features import Features as Features
+    from rankscope.features import Rows as Rows
+    from rankscope.measures.effective_rank import effective_rank as effective_rank
+    from rankscope.measures.effective_rank import entropy_rank as entropy_rank
+    from rankscope.measures.energy import energy_rank as energy_rank
+    from rankscope.measures.hill import hill as hill
+    from rankscope.measures.participation_ratio import participation_ratio as participation_ratio
+    from rankscope.measures.rankme import rankme as rankme
+    from rankscope.measures.stable_rank import stable_rank as stable_rank
+    from rankscope.models.load import load_model as load_model
+    from rankscope.models.register import register as register
+    from rankscope.models.tunings.bottleneck import BottleneckConfig as BottleneckConfig
+    from rankscope.registry import COMPARISONS as COMPARISONS
+    from rankscope.registry import DEFINITIONS as DEFINITIONS
+    from rankscope.scores.join import score as score
+    from rankscope.sites import Site as Site
+    from rankscope.spectrum import Spectrum as Spectrum
+    from rankscope.store import Run as Run
+    from rankscope.tuning import SpectrumCallback as SpectrumCallback
+    from rankscope.tuning import generate as generate
+    from rankscope.tuning import train as train
+
+    __version__: str
+
+_PUBLIC = {
+    "rankscope.collecting.collect": ("collect",),
+    "rankscope.collecting.resolve": ("load",),
+    "rankscope.analysis.measure": ("measure", "profile", "spectra"),
+    "rankscope.analysis.compare": ("compare",),
+    "rankscope.analysis.arms": ("compare_arms",),
+    "rankscope.analysis.curves": ("curve",),
+    "rankscope.analysis.weigh": ("weigh",),
+    "rankscope.models.load": ("load_model",),
+    "rankscope.tuning": ("train", "generate", "SpectrumCallback"),
+    "rankscope.scores.join": ("score",),
+    "rankscope.models.register": ("register",),
+    "rankscope.models.tunings.bottleneck": ("BottleneckConfig",),
+    "rankscope.data": ("embedded_checkpoint",),
+    "rankscope.data.open": ("open_data",),
+    "rankscope.store": ("Run",),
+    "rankscope.features": ("Features", "Rows"),
+    "rankscope.sites": ("Site",),
+    "rankscope.spectrum": ("Spectrum",),
+    "rankscope.definition": ("Definition", "Comparison"),
+    "rankscope.registry": ("DEFINITIONS", "COMPARISONS"),
+    "rankscope.comparisons.recoverability": ("recoverability",),
+    "rankscope.measures.effective_rank": ("effective_rank", "entropy_rank"),
+    "rankscope.measures.energy": ("energy_rank",),
+    "rankscope.measures.hill": ("hill",),
+    "rankscope.measures.participation_ratio": ("participation_ratio",),
+    "rankscope.measures.rankme": ("rankme",),
+    "rankscope.measures.stable_rank": ("stable_rank",),
+    "rankscope.errors": ("RankscopeError",),
 }
-"""Public names, and the module of each."""
+"""Public names by their module."""
 
-__all__ = sorted(_WHERE)
+__all__ = sorted(name for names in _PUBLIC.values() for name in names)
 
 
-def __getattr__(name: str) -> Any:
-    if name == "__version__":
-        from importlib.metadata import version
+if not TYPE_CHECKING:  # a type checker would take any name whatever to exist
 
-        return version("rankscope")
-    if name not in _WHERE:
+    def __getattr__(name: str) -> object:
+        if name == "__version__":
+            from importlib.metadata import version
+
+            return version("rankscope")
+        for module, names in _PUBLIC.items():
+            if name in names:
+                globals()[name] = value = getattr(import_module(module), name)
+                return value
         raise AttributeError(f"module 'rankscope' has no attribute {name!r}")
-    value = getattr(importlib.import_module(_WHERE[name]), name)
-    globals()[name] = value
-    return value
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_WHERE})
+    return [*__all__, "__version__"]

@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from rankscope.analysis.compare import compare
-from rankscope.collecting.collect import run_job
-from rankscope.collecting.prepare import prepare
+from rankscope.collecting.collect import collect
 from rankscope.data import embedded_checkpoint
 from rankscope.plots import save
 from rankscope.progress import Progress, silent
@@ -19,11 +18,11 @@ from rankscope.store import Run
 from rankscope.tuning import held_out_loss, train
 
 TRAINING = "scenes:captions/train?n=2000"
-"""What the demo tunes on: captions of a look that pre-training did not have."""
+"""The training data: captions of a look that pre-training did not have."""
 HELD_OUT = "scenes:captions/test"
-"""What it reads features on."""
+"""The data on which features are read."""
 SHOWN = ("participation-ratio", "pt-peft", "overlap", "recoverability", "drift")
-"""The measures in the table that it prints."""
+"""The measures in the printed table."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +32,7 @@ class Demo:
     contrast: Contrast
     """LoRA and prefix-then-LoRA, both against the pre-trained model."""
     losses: dict[str, float]
-    """The held-out loss of each model, nats a token."""
+    """The held-out loss of each model, in nats per token."""
     out: Path
     """The folder of checkpoints, runs, tables and figures."""
 
@@ -49,8 +48,8 @@ def run_demo(
         out: the folder for everything.
         steps: training steps of each stage.
         samples: held-out samples on which features are read, at most 400.
-        overwrite: start afresh.
-        progress: told of each part.
+        overwrite: whether everything in ``out`` is made again.
+        progress: called with (parts done, parts in all, the next part).
 
     Returns:
         The comparison, and the held-out losses.
@@ -73,7 +72,7 @@ def run_demo(
     for number, (name, path) in enumerate(models.items(), start=2):
         progress(number, parts, f"collecting: {name}")
         run = out / f"{name}.pt"
-        runs.append(run_job(prepare(path, data, rows="tokens", out=run, name=name, overwrite=overwrite, reuse=True)))
+        runs.append(collect(path, data, rows="tokens", out=run, name=name, overwrite=overwrite, reuse=True))
     losses = {}
     for number, (name, path) in enumerate(models.items(), start=5):
         progress(number, parts, f"held-out loss: {name}")
@@ -88,5 +87,5 @@ def run_demo(
 def _leave(result: Demo, versions: Mapping[str, Any]) -> None:
     save(result.contrast.plot(), result.out / "compare")
     result.contrast.to_frame().to_csv(result.out / "compare.csv", index=False)
-    told = {"versions": versions, "held_out_loss": result.losses, "records": result.contrast.to_records()}
-    (result.out / "compare.json").write_text(json.dumps(told, indent=1))
+    found = {"versions": versions, "held_out_loss": result.losses, "records": result.contrast.to_records()}
+    (result.out / "compare.json").write_text(json.dumps(found, indent=1))

@@ -6,7 +6,17 @@ is there and what to do, and it carries the exit code of the command line.
 
 from __future__ import annotations
 
-from typing import ClassVar
+import inspect
+from collections.abc import Callable, Iterable
+from difflib import get_close_matches
+from functools import wraps
+from typing import ClassVar, ParamSpec, TypeVar
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+_ON_THE_COMMAND_LINE = {"layers": "sites", "vqa_rule": "rule", "column": "columns", "arm": "arms"}
+"""Keywords whose name on the command line is another."""
 
 
 class RankscopeError(Exception):
@@ -24,6 +34,10 @@ class UsageError(RankscopeError, ValueError):
     """An invalid argument: an unknown kind of rows, two options that exclude each other."""
 
     exit_code = 2
+
+
+class WrongCall(UsageError, TypeError):
+    """A call with a keyword that the function does not take, with too many arguments, or without one that it needs."""
 
 
 class UnknownName(UsageError, KeyError):
@@ -98,3 +112,37 @@ class NonFinite(RankscopeError, ArithmeticError):
     """Features, a loss or weights that are NaN or infinite."""
 
     exit_code = 9
+
+
+def public(function: Callable[P, T]) -> Callable[P, T]:
+    """The function itself, except that a call which does not fit its signature raises an error that says what to write.
+
+    A type checker sees the signature of the function as it was written.
+
+    Raises:
+        WrongCall: naming the nearest keyword and all that the function takes.
+    """
+    signature = inspect.signature(function)
+    options = [name for name, parameter in signature.parameters.items() if parameter.kind is parameter.KEYWORD_ONLY]
+
+    @wraps(function)
+    def called(*args: P.args, **kwargs: P.kwargs) -> T:
+        try:
+            signature.bind(*args, **kwargs)
+        except TypeError as error:
+            raise WrongCall(
+                f"{function.__name__}(): {_correction(kwargs, signature) or error}; its options are {', '.join(options)}"
+            ) from error
+        return function(*args, **kwargs)
+
+    return called
+
+
+def _correction(given: Iterable[str], signature: inspect.Signature) -> str:
+    """What is wrong with the first keyword that a signature does not have, and which was probably meant."""
+    known = list(signature.parameters)
+    for name in given:
+        if name not in known:
+            near = get_close_matches(_ON_THE_COMMAND_LINE.get(name, name), known, n=1)
+            return f"there is no option {name!r}" + "".join(f", write {one}=" for one in near)
+    return ""

@@ -10,25 +10,25 @@ from types import FrameType
 from typing import Annotated, NoReturn
 
 import typer
+from typer import Option
 
-from rankscope.cli import (
-    collect,
-    compare,
-    curve,
-    data,
-    definitions,
-    demo,
-    exchange,
-    generate,
-    inspect,
-    measure,
-    score,
-    selftest,
-    show,
-    train,
-    verify,
-    weights,
-)
+from rankscope.cli import show
+from rankscope.cli.collect import collect
+from rankscope.cli.compare import compare
+from rankscope.cli.curve import curve
+from rankscope.cli.data import check
+from rankscope.cli.definitions import definitions
+from rankscope.cli.demo import demo
+from rankscope.cli.exchange import export, import_
+from rankscope.cli.generate import generate
+from rankscope.cli.inspect import inspect
+from rankscope.cli.measure import measure
+from rankscope.cli.options import flat
+from rankscope.cli.score import score
+from rankscope.cli.selftest import selftest
+from rankscope.cli.train import train
+from rankscope.cli.verify import verify
+from rankscope.cli.weights import weights
 from rankscope.errors import RankscopeError
 
 EXIT_CODES = """Exit codes: 0 ok · 1 unexpected · 2 usage · 3 bad checkpoint or data · 4 corrupt or incomplete store ·
@@ -40,24 +40,14 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for module in (
-    demo,
-    inspect,
-    collect,
-    measure,
-    compare,
-    curve,
-    weights,
-    verify,
-    exchange,
-    train,
-    generate,
-    score,
-    data,
-    definitions,
-    selftest,
-):
-    module.add_to(app)
+WITH_RUNS = (demo, inspect, collect, measure, compare, curve, weights, verify, import_, export)
+WITHOUT = (train, generate, score, definitions, selftest)
+for command in (*WITH_RUNS, *WITHOUT):
+    app.command(command.__name__.strip("_"))(flat(command))
+data_sets = typer.Typer(help="Look at data sets.", no_args_is_help=True)
+data_sets.command()(flat(check))
+data_sets.callback()(lambda: None)
+app.add_typer(data_sets, name="data")
 
 
 def _print_version(wanted: bool) -> None:
@@ -71,9 +61,9 @@ def _print_version(wanted: bool) -> None:
 @app.callback()
 def _options(
     version: Annotated[
-        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+        bool, Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
     ] = False,
-    debug: Annotated[bool, typer.Option("--debug", help="Show the whole traceback of an error.")] = False,
+    debug: Annotated[bool, Option("--debug", help="Show the whole traceback of an error.")] = False,
 ) -> None:
     if debug:
         os.environ["RANKSCOPE_DEBUG"] = "1"

@@ -2,96 +2,73 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
-import typer
+from typer import Exit, Option, echo
 
-from rankscope.cli import show
-from rankscope.cli.data import Answers, Columns, Images, Regions, Restval, opened
+from rankscope.cli import options, show
+
+if TYPE_CHECKING:
+    from rankscope.collecting.job import Job
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What is read and where it goes; fields are named as :func:`rankscope.collect` names them."""
+
+    sites: options.Sites = "all"
+    rows: Annotated[str, Option(help="last, first, mean, tokens, text, image, query or answer.")] = "last"
+    n: Annotated[int | None, Option("--n", help="Only the first n samples; fewer in the data is an error.")] = None
+    out: Annotated[Path | None, Option(help="A folder, or one file .pt or .safetensors. Default: NAME.pt.")] = None
+    keep_special: Annotated[bool, Option(help="Count special tokens as rows.")] = False
+    tokens_per_batch: Annotated[int, Option(help="Most tokens in a batch, padding included.")] = 8192
+    nonfinite: Annotated[str, Option(help="NaN or infinite features: refuse or keep.")] = "refuse"
+    shard: Annotated[str | None, Option(help="Only part i of n, as 0/4; the parts share one folder.")] = None
+    name: Annotated[str | None, Option(help="The run's name in tables. Default: the output's name.")] = None
+    overwrite: options.Overwrite = False
+    reuse: Annotated[bool, Option("--reuse", help="Keep a finished run of the same plan as it is.")] = False
+
+
+@dataclass(frozen=True)
+class Loading:
+    """How the checkpoint is loaded and read; fields are named as :func:`rankscope.collect` names them."""
+
+    base_model: options.BaseModel = None
+    processor: Annotated[Path | None, Option(help="The folder of the tokenizer or processor.")] = None
+    dtype: Annotated[str | None, Option(help="Run the model in float32, bfloat16, float16 or float64.")] = None
+    device: options.Device = None
+    device_map: Annotated[str | None, Option(help="Spread the model over devices: auto, balanced, cuda:1 …")] = None
+    load_in_4bit: Annotated[bool, Option("--load-in-4bit", help="Quantise the base to 4 bits (a GPU).")] = False
+    padding_side: Annotated[str, Option(help="Pad short samples on the right or left.")] = "right"
+    chat: Annotated[bool, Option("--chat", help="Put the texts through the chat template.")] = False
+    trust_remote_code: options.TrustRemoteCode = False
 
 
 def collect(
-    checkpoint: Annotated[list[Path], typer.Argument(help="A checkpoint folder, or several in order: base, adapters.")],
-    layers: Annotated[
-        str, typer.Option(help="Sites: all; decoder.0,decoder.3-5,final; 0:12:2; vision.*; last.")
-    ] = "all",
-    rows: Annotated[str, typer.Option(help="last, first, mean, tokens, text, image, query or answer.")] = "last",
-    data: Annotated[
-        str | None, typer.Option(help="The probe set: a file, a folder, or scenes. Default: scenes.")
-    ] = None,
-    images: Images = None,
-    regions: Regions = None,
-    answers: Answers = None,
-    columns: Columns = None,
-    restval: Restval = True,
-    n: Annotated[
-        int | None, typer.Option("--n", help="Only the first n samples; fewer in the data is an error.")
-    ] = None,
-    out: Annotated[
-        Path | None, typer.Option(help="A folder, or one file .pt or .safetensors. Default: NAME.pt.")
-    ] = None,
-    base_model: show.BaseModel = None,
-    processor: Annotated[
-        Path | None, typer.Option(help="The folder of the tokenizer or processor, where the checkpoint keeps none.")
-    ] = None,
-    keep_special: Annotated[bool, typer.Option(help="Count special tokens as rows.")] = False,
-    tokens_per_batch: Annotated[int, typer.Option(help="How many tokens a batch holds, padding included.")] = 8192,
-    dtype: Annotated[str | None, typer.Option(help="Run the model in float32, bfloat16 or float16.")] = None,
-    nonfinite: Annotated[str, typer.Option(help="What NaN or infinite features do: refuse or keep.")] = "refuse",
-    shard: Annotated[str | None, typer.Option(help="Only part i of n, as 0/4; the parts share one folder.")] = None,
-    device: show.Device = None,
-    device_map: Annotated[
-        str | None, typer.Option(help="Spread the model over devices: auto, balanced, cuda:1 …")
-    ] = None,
-    load_in_4bit: Annotated[bool, typer.Option("--load-in-4bit", help="Quantise the base to 4 bits (a GPU).")] = False,
-    padding_side: Annotated[str, typer.Option(help="Where short samples are filled up: right or left.")] = "right",
-    chat: Annotated[bool, typer.Option("--chat", help="Put the texts through the chat template.")] = False,
-    name: Annotated[str | None, typer.Option(help="What tables call the run. Default: the output's name.")] = None,
-    trust_remote_code: Annotated[bool, typer.Option(help="Allow code that lies in the checkpoint to run.")] = False,
-    overwrite: show.Overwrite = False,
-    dry_run: Annotated[bool, typer.Option(help="Say what it would read and write, and stop.")] = False,
-    quiet: show.Quiet = False,
+    checkpoint: options.Checkpoint,
+    what: Reading,
+    probes: options.Data,
+    loading: Loading,
+    data: Annotated[str, Option(help="The probe set: a file, a folder, or the embedded scenes.")] = "scenes",
+    dry_run: Annotated[bool, Option(help="Say what would be read and written, and stop.")] = False,
+    quiet: options.Quiet = False,
 ) -> None:
     """Read features from a checkpoint with forward hooks. A collect that was stopped continues where it was.
 
     Example: rankscope collect lora/ --layers decoder.0,final --rows tokens --data texts.jsonl --out lora.pt
     """
-    from rankscope.collecting.collect import run_job
-    from rankscope.collecting.prepare import prepare
+    import rankscope
 
-    job = prepare(
-        checkpoint,
-        opened(data or "scenes", images=images, regions=regions, answers=answers, columns=columns, restval=restval),
-        sites=layers,
-        rows=rows,
-        n=n,
-        out=out,
-        base_model=base_model,
-        processor=processor,
-        keep_special=keep_special,
-        tokens_per_batch=tokens_per_batch,
-        dtype=dtype,
-        nonfinite=nonfinite,
-        shard=shard,
-        device=device,
-        device_map=device_map,
-        load_in_4bit=load_in_4bit,
-        padding_side=padding_side,
-        chat=chat,
-        name=name,
-        trust_remote_code=trust_remote_code,
-        overwrite=overwrite,
-    )
-    if not quiet or dry_run:
-        show.note(job.in_words())
-    if dry_run:
-        return
-    with show.progress("collecting", quiet=quiet) as progress:
-        run = run_job(job, progress=progress)
-    typer.echo(run.path)
+    def preview(job: Job) -> None:
+        if not quiet or dry_run:
+            show.note(job.in_words())
+        if dry_run:
+            raise Exit
 
-
-def add_to(app: typer.Typer) -> None:
-    """Register the command."""
-    app.command()(collect)
+    with show.progress("collecting", quiet=quiet or dry_run) as progress:
+        run = rankscope.collect(
+            checkpoint, probes.open(data), **vars(what), **vars(loading), preview=preview, progress=progress
+        )
+    echo(run.path)

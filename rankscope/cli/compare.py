@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
+from typer import Argument, Option
 
-from rankscope.cli import arms, show
+from rankscope.cli import arms, options, show
 from rankscope.errors import UsageError
 
 if TYPE_CHECKING:
@@ -17,98 +17,59 @@ if TYPE_CHECKING:
 
 
 def compare(
-    a: Annotated[Path | None, typer.Argument(help="A run, or a checkpoint folder, which is collected first.")] = None,
-    b: Annotated[Path | None, typer.Argument(help="The other.")] = None,
-    arm: Annotated[
-        list[str] | None, typer.Option(help="Instead of two runs: name=pattern of an arm's runs; several times.")
-    ] = None,
-    base: Annotated[Path | None, typer.Option(help="The pre-trained run; changes are signed against it.")] = None,
+    analysed: options.Analysed,
+    printing: options.Printing,
+    a: Annotated[Path | None, Argument(help="A run, or a checkpoint folder, which is collected first.")] = None,
+    b: Annotated[Path | None, Argument(help="The other.")] = None,
+    arm: Annotated[list[str] | None, Option(help="Instead of two runs: name=pattern of an arm's runs.")] = None,
+    base: Annotated[Path | None, Option(help="The pre-trained run; changes are signed against it.")] = None,
     again: Annotated[
-        Path | None,
-        typer.Option(help="The reference collected once more, in another batch size or dtype: what it scores itself."),
+        Path | None, Option(help="The reference collected again, in another batch size or dtype: the noise.")
     ] = None,
-    measures: Annotated[
-        str | None, typer.Option("--measures", "-m", help="Names, or file.py:function, by comma; usage-1..8 are eight.")
-    ] = None,
-    layers: Annotated[str, typer.Option(help="Which sites of the runs.")] = "all",
-    permutations: Annotated[
-        int, typer.Option(help="Shuffles of the samples, for a p-value of each relation against none.")
-    ] = 0,
-    groups: Annotated[int, typer.Option(help="Groups of samples that the jackknife leaves out.")] = 20,
-    variant: show.Variant = "raw",
-    allow_duplicates: show.AllowDuplicates = False,
-    common_rows: Annotated[bool, typer.Option(help="Where the rows differ, use those that both have.")] = False,
-    plot: Annotated[bool, typer.Option(help="Draw the figure: SVG, PDF and PNG.")] = False,
-    out: Annotated[
-        Path | None, typer.Option(help="Where the figure goes, without suffix. Default: A-B beside you.")
-    ] = None,
-    as_json: show.Json = False,
-    as_csv: show.Csv = False,
-    base_model: show.BaseModel = None,
-    device: show.Device = None,
-    quiet: show.Quiet = False,
+    permutations: Annotated[int, Option(help="Shuffles of the samples, for p-values against no relation.")] = 0,
+    groups: options.Groups = 20,
+    common_rows: Annotated[bool, Option("--common-rows", help="If the rows differ, use those that both have.")] = False,
+    plot: Annotated[bool, Option("--plot", help="Draw the figure: SVG, PDF and PNG.")] = False,
+    out: Annotated[Path | None, Option(help="The figure's path, without suffix. Default: A-B.")] = None,
+    base_model: options.BaseModel = None,
 ) -> None:
     """Compare two runs: changes of rank, similarity, overlap, recoverability and drift, with paired intervals.
 
-    Of several runs of a recipe that differ in seed --arm makes one arm: seed noise and row noise are told apart, and each
-    arm gets a verdict at each site.
+    Several runs of a recipe that differ in their seed make one arm (--arm): noise of seeds is separated from noise of rows,
+    and each arm gets a verdict at each site.
 
     Example: rankscope compare lora.pt ptlora.pt --base pretrained.pt --plot
 
     Example: rankscope compare --arm lora=lora-s*.pt --arm ptlora=ptlora-s*.pt --base pretrained.pt
     """
+    import rankscope
+
+    how: dict[str, Any] = {"base": base, "groups": groups, **analysed.keywords()}
     of_two: dict[str, Any] = {
-        "common_rows": common_rows,
-        "base_model": base_model,
         "again": again,
+        "base_model": base_model,
+        "common_rows": common_rows,
         "permutations": permutations,
     }
-    if arm and (a or b or any(of_two.values())):
-        raise UsageError(
-            "--arm takes the place of the two runs, and needs runs with the same rows; "
-            f"{', '.join(sorted(of_two)).replace('_', '-')} are for two"
-        )
-    options: dict[str, Any] = {"base": base, "sites": layers, "groups": groups, "variant": variant, "device": device}
-    options |= {"allow_duplicates": allow_duplicates}
-    if measures:
-        from rankscope.registry import named
-
-        options["measures"] = named(measures)
-    with show.progress("comparing", quiet=quiet) as progress:
-        options["progress"] = progress
-        shown = _arms(arm, options) if arm else _two(a, b, {**options, **of_two})
-    for text in () if quiet else shown.result.notes:
-        show.note(f"note: {text}")
-    show.records(shown.result.to_records(), as_json=as_json, as_csv=as_csv, table=shown.table)
+    with printing.progress("comparing") as progress:
+        result: Contrast | ArmContrast
+        if arm:
+            if a or b or any(of_two.values()):
+                raise UsageError(
+                    "--arm takes the place of the two runs, and needs runs with the same rows; "
+                    f"{', '.join(of_two).replace('_', '-')} are for two"
+                )
+            result = rankscope.compare_arms(arms.named_arms(arm), **how, progress=progress)
+            table, name = partial(arms.table, result), "-".join(result.arms)
+        elif a and b:
+            result = rankscope.compare(a, b, **how, **of_two, progress=progress)
+            table, name = partial(_table, result), "-".join(result.names[:2])
+        else:
+            raise UsageError("give two runs to compare, or --arm name=pattern for several of each recipe")
+    printing.notes(result.notes)
+    printing.records(result.to_records(), table)
     if plot:
-        from rankscope import plots
-
-        for path in plots.save(shown.result.plot(), out or Path(shown.name)):
-            show.note(f"figure: {path}")
-
-
-class _Shown(NamedTuple):
-    """A result, how it is printed, and what its figure is called."""
-
-    result: Contrast | ArmContrast
-    table: Callable[[], None]
-    name: str
-
-
-def _two(a: Path | None, b: Path | None, options: dict[str, Any]) -> _Shown:
-    from rankscope.analysis.compare import compare as run_compare
-
-    if a is None or b is None:
-        raise UsageError("give two runs to compare, or --arm name=pattern for several of each recipe")
-    result = run_compare(a, b, **options)
-    return _Shown(result, lambda: _table(result), f"{result.names[0]}-{result.names[1]}")
-
-
-def _arms(given: list[str], options: dict[str, Any]) -> _Shown:
-    from rankscope.analysis.arms import compare_arms
-
-    result = compare_arms(arms.named_arms(given), **options)
-    return _Shown(result, lambda: arms.table(result), "-".join(result.arms))
+        show.figure(result, out or Path(name))
 
 
 def _table(result: Contrast) -> None:
@@ -136,8 +97,3 @@ def _line(r: Compared) -> list[str]:
         band,
         *(show.number(x) for x in (r.p, r.noise, r.itself)),
     ]
-
-
-def add_to(app: typer.Typer) -> None:
-    """Register the command."""
-    app.command()(compare)

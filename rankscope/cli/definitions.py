@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import fields
 from typing import TYPE_CHECKING, Annotated
 
-import typer
+from typer import Argument, echo
 
-from rankscope.cli import show
+from rankscope.cli import options, show
 
 if TYPE_CHECKING:
     from rankscope.definition import Comparison, Definition, WeightDefinition
@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
 
 def definitions(
-    name: Annotated[str | None, typer.Argument(help="One measure, or several by comma; all without it.")] = None,
-    as_json: show.Json = False,
+    name: Annotated[str | None, Argument(help="One measure, or several by comma. Default: all.")] = None,
+    as_json: options.Json = False,
 ) -> None:
     """List every measure: formula, citation, range and bias, and what noise scores.
 
@@ -33,21 +33,20 @@ def definitions(
     if name:
         sections = {"": [WEIGHT_DEFINITIONS[name]] if name in WEIGHT_DEFINITIONS else [*named(name)]}
     rows = [_record(measure) for measures in sections.values() for measure in measures]
-    show.records(rows, as_json=as_json, as_csv=False, table=lambda: typer.echo("\n".join(_lines(sections))))
+    show.records(rows, as_json=as_json, as_csv=False, table=lambda: _print(sections))
 
 
-def _lines(sections: dict[str, list[Known]]) -> list[str]:
-    """The sections as text, a paragraph a measure."""
-    lines: list[str] = []
+def _print(sections: dict[str, list[Known]]) -> None:
+    """Print the sections, a paragraph for each measure."""
     for title, measures in sections.items():
-        lines += [f"{len(measures)} {title}", ""] if title else []
+        if title:
+            echo(f"{len(measures)} {title}\n")
         for measure in measures:
-            lines += _paragraph(measure)
-    return lines
+            echo("\n".join(_paragraph(measure)))
 
 
 def _paragraph(measure: Known) -> list[str]:
-    told = {
+    known = {
         "formula": measure.formula,
         "source": measure.citation,
         "range": f"{measure.low} … {measure.high}{f' {measure.unit}' if measure.unit else ''}",
@@ -57,7 +56,7 @@ def _paragraph(measure: Known) -> list[str]:
         "interval": "on its logarithm" if getattr(measure, "scale", "") == "log" else "",
         "rows": f"{_enough(measure)} a feature are enough" if _enough(measure) else "",
     }
-    return [measure.name, *(f"  {key:<9}{text}" for key, text in told.items() if text), ""]
+    return [measure.name, *(f"  {key:<9}{text}" for key, text in known.items() if text), ""]
 
 
 def _enough(measure: Known) -> int:
@@ -67,11 +66,6 @@ def _enough(measure: Known) -> int:
 
 
 def _record(measure: Known) -> dict[str, object]:
-    """Everything that is said of a measure, without its functions."""
-    told = {f.name: getattr(measure, f.name) for f in fields(measure)} | {"enough": _enough(measure)}
-    return {name: value for name, value in told.items() if not callable(value) and value is not None}
-
-
-def add_to(app: typer.Typer) -> None:
-    """Register the command."""
-    app.command()(definitions)
+    """Everything known of a measure, without its functions."""
+    known = {f.name: getattr(measure, f.name) for f in fields(measure)} | {"enough": _enough(measure)}
+    return {name: value for name, value in known.items() if not callable(value) and value is not None}

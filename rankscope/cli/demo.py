@@ -5,20 +5,20 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
+from typer import Option, echo
 
-from rankscope.cli import show
+from rankscope.cli import options, show
 
 if TYPE_CHECKING:
     from rankscope.demo import Demo
 
 
 def demo(
-    out: Annotated[Path, typer.Option(help="The folder for everything that it makes.")] = Path("rankscope-demo"),
-    steps: Annotated[int, typer.Option(help="Training steps of each stage.")] = 100,
-    samples: Annotated[int, typer.Option(help="Held-out samples to read features on, at most 400.")] = 256,
-    overwrite: show.Overwrite = False,
-    quiet: show.Quiet = False,
+    out: Annotated[Path, Option(help="The folder for everything that it makes.")] = Path("rankscope-demo"),
+    steps: Annotated[int, Option(help="Training steps of each stage.")] = 100,
+    samples: Annotated[int, Option(help="Held-out samples to read features on, at most 400.")] = 256,
+    overwrite: options.Overwrite = False,
+    quiet: options.Quiet = False,
 ) -> None:
     """Tune the embedded checkpoint with LoRA and with prefix then LoRA, collect all sites, compare, and draw.
 
@@ -29,7 +29,7 @@ def demo(
     with show.progress("demo", quiet=quiet) as progress:
         result = run_demo(out, steps=steps, samples=samples, overwrite=overwrite, progress=progress)
     _table(result)
-    typer.echo(f"figure {out / 'compare.svg'}, table {out / 'compare.csv'}, checkpoints and runs beside them")
+    echo(f"figure {out / 'compare.svg'}, table {out / 'compare.csv'}, checkpoints and runs beside them")
 
 
 def _table(result: Demo) -> None:
@@ -52,8 +52,3 @@ def _table(result: Demo) -> None:
     ]
     title = f"against {base} (ranks: change; others: relation); held-out loss: {losses}"
     show.table(title, ["last site", "measure", a, b, f"{b} − {a}"], lines, words=2)
-
-
-def add_to(app: typer.Typer) -> None:
-    """Register the command."""
-    app.command()(demo)

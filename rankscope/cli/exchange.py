@@ -5,26 +5,20 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-import typer
+from typer import Argument, Option, echo
 
-from rankscope.cli import show
+from rankscope.cli import options, show
 from rankscope.errors import UsageError
 
 
 def import_(
-    source: Annotated[
-        Path, typer.Argument(help="An array, a dictionary of tensors, columns, or another tool's store.")
-    ],
-    out: Annotated[
-        Path | None, typer.Option(help="The run: a folder, .pt or .safetensors. Default: SOURCE.run")
-    ] = None,
-    name: Annotated[str | None, typer.Option(help="What tables and figures call it.")] = None,
-    site: Annotated[
-        list[str] | None, typer.Option(help="The site of a name in the source, as h3=decoder.3; several times.")
-    ] = None,
-    columns: Annotated[str | None, typer.Option(help="Only these names of the source, by comma.")] = None,
-    ids: Annotated[Path | None, typer.Option(help="A text file with the id of each sample, a line each.")] = None,
-    overwrite: show.Overwrite = False,
+    source: Annotated[Path, Argument(help="An array, a dictionary of tensors, columns, or another tool's store.")],
+    out: Annotated[Path | None, Option(help="The run: a folder, .pt or .safetensors. Default: SOURCE.run")] = None,
+    name: Annotated[str | None, Option(help="What tables and figures call it.")] = None,
+    site: Annotated[list[str] | None, Option(help="The site of a name in the source, as h3=decoder.3.")] = None,
+    columns: Annotated[str | None, Option(help="Only these names of the source, by comma.")] = None,
+    ids: Annotated[Path | None, Option(help="A text file with the id of each sample, a line each.")] = None,
+    overwrite: options.Overwrite = False,
 ) -> None:
     """Make a run of what another tool wrote: .npy, .npz, .pt, .safetensors, Parquet, Arrow, SAELens, TorchLens.
 
@@ -32,26 +26,18 @@ def import_(
     """
     from rankscope.store import import_features
 
-    named = dict(_pair(text) for text in site or ())
     run = import_features(
         source,
         out or source.with_name(f"{source.stem}.run"),
         name=name,
-        sites=named,
+        sites=options.pairs(site, "a site is name=site, as h3=decoder.3", str.rpartition),
         columns=columns.split(",") if columns else None,
         ids=_lines(ids) if ids else None,
         overwrite=overwrite,
     )
     for text in run.manifest.notes:
         show.note(f"note: {text}")
-    typer.echo(run.path)
-
-
-def _pair(text: str) -> tuple[str, str]:
-    name, equals, site = text.rpartition("=")
-    if not (name and equals and site):
-        raise UsageError(f"a site is name=site, as h3=decoder.3; got {text!r}")
-    return name, site
+    echo(run.path)
 
 
 def _lines(path: Path) -> list[str]:
@@ -61,9 +47,9 @@ def _lines(path: Path) -> list[str]:
 
 
 def export(
-    run: Annotated[Path, typer.Argument(help="A run: a folder, a .pt or a .safetensors file.")],
-    out: Annotated[Path, typer.Option(help="The folder to make.")],
-    to: Annotated[str, typer.Option(help="npy, parquet or hf.")] = "npy",
+    run: options.Stored,
+    out: Annotated[Path, Option(help="The folder to make.")],
+    to: Annotated[str, Option(help="npy, parquet or hf.")] = "npy",
 ) -> None:
     """Write a run's features for other tools, a site at a time, with where each row came from.
 
@@ -71,10 +57,4 @@ def export(
     """
     from rankscope.store import export_run, open_run
 
-    typer.echo(export_run(open_run(run), out, to=to))
-
-
-def add_to(app: typer.Typer) -> None:
-    """Register the commands."""
-    app.command(name="import")(import_)
-    app.command()(export)
+    echo(export_run(open_run(run), out, to=to))

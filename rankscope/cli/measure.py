@@ -2,60 +2,35 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
-import typer
-
-from rankscope.cli import show
+from rankscope.cli import options, show
 
 if TYPE_CHECKING:
     from rankscope.results.record import Measured, Measurement
 
 
 def measure(
-    run: Annotated[Path, typer.Argument(help="A run, or a checkpoint folder, which is collected first.")],
-    measures: Annotated[
-        str | None, typer.Option("--measures", "-m", help="Names, or file.py:function, by comma.")
-    ] = None,
-    layers: Annotated[str, typer.Option(help="Which sites of the run.")] = "all",
-    groups: Annotated[int, typer.Option(help="Groups of samples that the jackknife leaves out.")] = 20,
-    variant: show.Variant = "raw",
-    allow_duplicates: show.AllowDuplicates = False,
-    as_json: show.Json = False,
-    as_csv: show.Csv = False,
-    plot: Annotated[Path | None, typer.Option(help="Write the figure here, without suffix: SVG, PDF and PNG.")] = None,
-    base_model: show.BaseModel = None,
-    device: show.Device = None,
-    quiet: show.Quiet = False,
+    run: options.Run,
+    analysed: options.Analysed,
+    printing: options.Printing,
+    groups: options.Groups = 20,
+    plot: options.Figure = None,
+    base_model: options.BaseModel = None,
 ) -> None:
     """Measure a run: effective rank, stable rank, participation ratio, energy-90, the PT-PEFT ratio, and others by name.
 
     Example: rankscope measure lora.pt --measures roy-vetterli,stable-rank --json
     """
-    from rankscope.analysis.measure import measure as run_measure
+    import rankscope
     from rankscope.collecting.resolve import as_run
-    from rankscope.registry import DEFAULT_DEFINITIONS, named
 
-    chosen = named(measures) if measures else DEFAULT_DEFINITIONS
-    with show.progress("measuring", quiet=quiet) as progress:
+    with printing.progress("measuring") as progress:
         opened = as_run(run, progress=progress, base_model=base_model)
-        result = run_measure(
-            opened,
-            chosen,
-            sites=layers,
-            groups=groups,
-            variant=variant,
-            allow_duplicates=allow_duplicates,
-            device=device,
-            progress=progress,
-        )
-    show.records(result.to_records(), as_json=as_json, as_csv=as_csv, table=lambda: _table(result))
+        result = rankscope.measure(opened, groups=groups, **analysed.keywords(), progress=progress)
+    printing.records(result.to_records(), lambda: _table(result))
     if plot:
-        from rankscope import plots
-
-        for path in plots.save(result.plot(), plot):
-            show.note(str(path))
+        show.figure(result, plot)
 
 
 def _table(result: Measurement) -> None:
@@ -77,8 +52,3 @@ def _table(result: Measurement) -> None:
 
 def _number(record: Measured) -> str:
     return " ".join(filter(None, (show.interval(record.value, record.low, record.high), show.calm(record))))
-
-
-def add_to(app: typer.Typer) -> None:
-    """Register the command."""
-    app.command()(measure)

@@ -3,67 +3,56 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-import typer
+from typer import Argument, Option, echo
 
-from rankscope.cli import show
-from rankscope.cli.data import Answers, Columns, Images, Regions, Restval, opened
+from rankscope.cli import options, show
+
+
+@dataclass(frozen=True)
+class Scoring:
+    """How predictions are scored; fields are named as :func:`rankscope.score` names them."""
+
+    kind: Annotated[str | None, Option(help="captions, answers or labels. Default: what the data look like.")] = None
+    rule: Annotated[str, Option("--vqa-rule", "--rule", help="official, lavis or always.")] = "official"
+    tokenizer: Annotated[str, Option(help="builtin or ptb (needs Java).")] = "builtin"
+    spice_home: Annotated[Path | None, Option(help="The folder of SPICE's parser.")] = None
+    per_sample: Annotated[bool, Option("--per-sample", help="The scores of every sample as well.")] = False
 
 
 def score(
-    predictions: Annotated[Path, typer.Argument(help="JSON lines, COCO results or a VQA submission.")],
-    data: Annotated[str, typer.Option(help="What they were made for: a file, a folder, or scenes.")],
-    images: Images = None,
-    regions: Regions = None,
-    answers: Answers = None,
-    columns: Columns = None,
-    restval: Restval = True,
-    kind: Annotated[
-        str | None, typer.Option(help="captions, answers or labels; told by the data unless given.")
-    ] = None,
-    metrics: Annotated[str | None, typer.Option(help="Caption metrics, by comma.")] = None,
-    vqa_rule: Annotated[str, typer.Option(help="official, lavis or always.")] = "official",
-    tokenizer: Annotated[str, typer.Option(help="builtin or ptb (needs Java).")] = "builtin",
-    spice_home: Annotated[Path | None, typer.Option(help="The folder of SPICE's parser.")] = None,
-    java_memory: Annotated[str | None, typer.Option(help="The heap of METEOR, SPICE and ptb, as 4G.")] = None,
-    per_sample: Annotated[bool, typer.Option("--per-sample", help="The scores of every sample as well.")] = False,
-    submission: Annotated[
-        Path | None,
-        typer.Option(help="Write what the official server takes (COCO results, VQA answers) to this file instead."),
-    ] = None,
-    overwrite: show.Overwrite = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print scores, intervals and samples as JSON.")] = False,
+    predictions: Annotated[Path, Argument(help="JSON lines, COCO results or a VQA submission.")],
+    data: Annotated[str, Option(help="The data that they were made for: a file, a folder, or scenes.")],
+    probes: options.Data,
+    scoring: Scoring,
+    metrics: Annotated[str | None, Option(help="Caption metrics, by comma.")] = None,
+    java_memory: Annotated[str | None, Option(help="The heap of METEOR, SPICE and ptb, as 4G.")] = None,
+    submission: Annotated[Path | None, Option(help="Write a file for the official server instead.")] = None,
+    overwrite: options.Overwrite = False,
+    as_json: options.Json = False,
 ) -> None:
     """Score captions (BLEU, ROUGE-L, CIDEr, CIDEr-D, METEOR, SPICE), answers (VQA accuracy) or labels, with intervals over
     images.
 
     Example: rankscope score predictions.jsonl --data scenes:captions/test
     """
+    import rankscope
     from rankscope.scores import Java
-    from rankscope.scores.join import score as run_score
     from rankscope.scores.join import write_submission
 
-    probes = opened(data, images=images, regions=regions, answers=answers, columns=columns, restval=restval)
+    examples = probes.open(data)
     if submission is not None:
-        count = write_submission(predictions, probes, submission, kind=kind, overwrite=overwrite)
+        count = write_submission(predictions, examples, submission, kind=scoring.kind, overwrite=overwrite)
         show.note(f"{count} predictions, with an id for each of the data's")
-        typer.echo(submission)
+        echo(submission)
         return
-    result = run_score(
-        predictions,
-        probes,
-        kind=kind,
-        metrics=metrics.split(",") if metrics else None,
-        rule=vqa_rule,
-        tokenizer=tokenizer,
-        spice_home=spice_home,
-        java=Java(memory=java_memory),
-        per_sample=per_sample,
-    )
+    chosen, java = metrics.split(",") if metrics else None, Java(memory=java_memory)
+    result = rankscope.score(predictions, examples, metrics=chosen, java=java, **vars(scoring))
     if as_json:
-        typer.echo(json.dumps(result.to_json(), indent=1))
+        echo(json.dumps(result.to_json(), indent=1))
         return
     lines = []
     for name, number in result.values.items():
@@ -73,10 +62,5 @@ def score(
     title = [f"{result.images} {'images' if result.tokenizer or result.rule else 'samples'}"]
     title += [f"{name} {told}" for name in ("tokenizer", "rule") if (told := getattr(result, name))]
     show.table(", ".join([*title, f"unit {result.unit}"]), ["score", "value", "why not"], lines)
-    if per_sample:
-        typer.echo(result.samples_frame().to_csv())
-
-
-def add_to(app: typer.Typer) -> None:
-    """Register the command."""
-    app.command()(score)
+    if scoring.per_sample:
+        echo(result.samples_frame().to_csv())

@@ -4,34 +4,32 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated
 
-import typer
+from typer import Exit, Option, echo
 
-from rankscope.cli import show
+from rankscope.cli import options, show
 
 if TYPE_CHECKING:
     from rankscope.selftest import Answer, Selftest
 
 
 def selftest(
-    only: Annotated[str | None, typer.Option(help="Some planted answers, by comma; all without it.")] = None,
-    as_json: show.Json = False,
-    as_csv: show.Csv = False,
-    quiet: show.Quiet = False,
+    printing: options.Printing,
+    only: Annotated[str | None, Option(help="Some planted answers, by comma. Default: all.")] = None,
 ) -> None:
-    """Put planted answers through the whole pipeline: what each measure said, and what it had to say.
+    """Put planted answers through the whole pipeline: the value of each measure beside the one that it must have.
 
     Ends with 1 if an answer lies outside its tolerance. Example: rankscope selftest
     """
     from rankscope.selftest import run
 
     names = [name.strip() for name in only.split(",")] if only else None
-    with show.progress("selftest", quiet=quiet) as progress:
+    with printing.progress("selftest") as progress:
         result = run(names, progress=progress)
-    show.records(result.to_records(), as_json=as_json, as_csv=as_csv, table=lambda: _tables(result))
+    printing.records(result.to_records(), lambda: _tables(result))
     for answer in result.wrong:
         show.note(f"wrong: {answer.scenario}: {answer.measure} said {_said(answer)}, expected {_expected(answer)}")
     if result.wrong:
-        raise typer.Exit(1)
+        raise Exit(1)
 
 
 def _tables(result: Selftest) -> None:
@@ -39,12 +37,9 @@ def _tables(result: Selftest) -> None:
     from rankscope.selftest.planted import DISSOCIATION
 
     names = [s.name for s in DISSOCIATION]
-    cells = {(a.scenario, a.measure): a for a in result.answers}
-    lines = [
-        [name, *(_cell(cells.get((name, column))) for column in COLUMNS)]
-        for name in names
-        if any(a.scenario == name for a in result.answers)
-    ]
+    cells = {(a.scenario, a.measure): _cell(a) for a in result.answers}
+    shown = [name for name in names if any(a.scenario == name for a in result.answers)]
+    lines = [[name, *(cells.get((name, column), "") for column in COLUMNS)] for name in shown]
     title = "The dissociation table: said (expected); ranks of the tuned run, 4096 rows of 256 features"
     if lines:
         show.table(title, ["planted", *COLUMNS], lines)
@@ -53,12 +48,10 @@ def _tables(result: Selftest) -> None:
         rest = [[a.scenario, a.measure, _said(a), _expected(a), "yes" if a.right else "NO", a.truth] for a in others]
         show.table("Other planted answers", ["planted", "measure", "said", "expected", "right", "what is true"], rest)
     right = len(result.answers) - len(result.wrong)
-    typer.echo(f"{right} of {len(result.answers)} answers lie within their tolerance")
+    echo(f"{right} of {len(result.answers)} answers lie within their tolerance")
 
 
-def _cell(answer: Answer | None) -> str:
-    if answer is None:
-        return ""
+def _cell(answer: Answer) -> str:
     return f"{_said(answer)} ({_expected(answer)}){'' if answer.right else ' WRONG'}"
 
 
@@ -68,8 +61,3 @@ def _said(answer: Answer) -> str:
 
 def _expected(answer: Answer) -> str:
     return "refuse" if answer.expected != answer.expected else f"{answer.expected:.3g}"
-
-
-def add_to(app: typer.Typer) -> None:
-    """Register the command."""
-    app.command()(selftest)

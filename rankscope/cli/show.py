@@ -6,36 +6,22 @@ import json
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from shutil import get_terminal_size
-from typing import Annotated, Any
+from typing import Any
 
-import typer
-
-Json = Annotated[bool, typer.Option("--json", help="Print a list of flat records as JSON.")]
-Csv = Annotated[bool, typer.Option("--csv", help="Print the records as CSV.")]
-Device = Annotated[str | None, typer.Option(help="The torch device; the GPU where there is one.")]
-BaseModel = Annotated[
-    str | None, typer.Option(help="The base of a checkpoint, where its adapter's own record is wrong.")
-]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no notes.")]
-Variant = Annotated[
-    str, typer.Option(help="What to do to the rows first: raw, distinct, sinks-dropped or standardised.")
-]
-AllowDuplicates = Annotated[
-    bool, typer.Option("--allow-duplicates", help="Measure rows even if many are copies of others.")
-]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an output that exists.")]
+from typer import echo
 
 
 def note(text: str) -> None:
     """A line on stderr."""
-    typer.echo(text, err=True)
+    echo(text, err=True)
 
 
 def records(rows: Sequence[Mapping[str, Any]], *, as_json: bool, as_csv: bool, table: Callable[[], None]) -> None:
     """Print records in the form that was asked for: JSON, CSV, or the table that ``table`` prints."""
     if as_json:
-        typer.echo(json.dumps(list(rows), indent=1, allow_nan=False))
+        echo(json.dumps(list(rows), indent=1, allow_nan=False))
     elif as_csv:
         import csv
 
@@ -85,6 +71,14 @@ def notes(records: Sequence[Any]) -> None:
         note(f"note: {which} at {', '.join(sites)}: {text}")
 
 
+def figure(result: Any, path: Path) -> None:
+    """Draw a result, as SVG, PDF and PNG, and say where."""
+    from rankscope import plots
+
+    for written in plots.save(result.plot(), path):
+        note(f"figure: {written}")
+
+
 def number(value: float | None) -> str:
     """Four significant digits; a dash where there is no value."""
     return "–" if value is None or value != value else f"{value:.4g}"
@@ -95,15 +89,6 @@ def interval(value: float, low: float, high: float) -> str:
     if value != value:
         return "–"
     return number(value) if low != low else f"{number(value)} [{number(low)}, {number(high)}]"
-
-
-def size(count: float) -> str:
-    """Bytes in the unit that leaves one to three digits before the point."""
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if count < 1024:
-            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
-        count /= 1024
-    return f"{count:.1f} TiB"
 
 
 def percent(share: float) -> str:
@@ -145,10 +130,10 @@ def _lines(what: str) -> Callable[[int, int, str], None]:
 
     last = monotonic()
 
-    def tell(done: int, total: int, text: str) -> None:
+    def line(done: int, total: int, text: str) -> None:
         nonlocal last
         if monotonic() - last >= 30:
             last = monotonic()
             note(f"{what}: {done} of {total}  {text}")
 
-    return tell
+    return line

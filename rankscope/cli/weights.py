@@ -2,54 +2,49 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
+from typer import Option
 
-from rankscope.cli import show
+from rankscope.cli import options, show
 
 if TYPE_CHECKING:
     from rankscope.results.weights import Weighed, WeightReport
 
 
+@dataclass(frozen=True)
+class Weighing:
+    """What is weighed, and how; fields are named as :func:`rankscope.weigh` names them."""
+
+    modules: Annotated[str, Option(help="The modules, as *.q_proj; several patterns by comma.")] = "*"
+    k: Annotated[int, Option(help="Number of leading singular vectors among which intruders are sought.")] = 10
+    threshold: Annotated[float, Option(help="The cosine below which a vector is an intruder.")] = 0.5
+    draws: Annotated[int, Option(help="Draws of noise for each count of intruders; 0 for none.")] = 4
+    base_model: options.BaseModel = None
+    trust_remote_code: options.TrustRemoteCode = False
+    device: options.Device = None
+
+
 def weights(
-    checkpoint: Annotated[list[Path], typer.Argument(help="A checkpoint folder, or several in order: base, adapters.")],
-    modules: Annotated[str, typer.Option(help="Which modules, as *.q_proj; several patterns by comma.")] = "*",
-    k: Annotated[int, typer.Option(help="Leading singular vectors in which intruders are looked for.")] = 10,
-    threshold: Annotated[float, typer.Option(help="The cosine below which a vector is an intruder.")] = 0.5,
-    draws: Annotated[int, typer.Option(help="Noises beside each count of intruders; 0 for none.")] = 4,
-    spectra: Annotated[Path | None, typer.Option(help="Write the singular values of every change here (.npz).")] = None,
-    base_model: Annotated[str | None, typer.Option(help="The base, where the adapter's own record is wrong.")] = None,
-    trust_remote_code: Annotated[bool, typer.Option(help="Allow code that lies in the checkpoint to run.")] = False,
-    as_json: show.Json = False,
-    as_csv: show.Csv = False,
-    device: show.Device = None,
-    quiet: show.Quiet = False,
+    checkpoint: options.Checkpoint,
+    weighing: Weighing,
+    printing: options.Printing,
+    spectra: Annotated[Path | None, Option(help="Write the singular values of every change here (.npz).")] = None,
 ) -> None:
     """Spectra of what tuning changed in each weight matrix, intruder dimensions beside those of noise, power-law tails.
 
-    Of a prefix or prompt the effective number of its rows; of a model that was not tuned the tails alone.
+    For a prefix or prompt, the effective number of its rows; for a model that was not tuned, the tails alone.
 
     Example: rankscope weights lora/ --modules '*.q_proj'
     """
-    from rankscope.analysis.weigh import weigh
+    import rankscope
 
-    with show.progress("weighing", quiet=quiet) as progress:
-        result = weigh(
-            checkpoint,
-            base_model=base_model,
-            modules=modules,
-            k=k,
-            threshold=threshold,
-            draws=draws,
-            trust_remote_code=trust_remote_code,
-            device=device,
-            progress=progress,
-        )
-    for text in () if quiet else result.notes:
-        show.note(f"note: {text}")
-    show.records(result.to_records(), as_json=as_json, as_csv=as_csv, table=lambda: _table(result))
+    with printing.progress("weighing") as progress:
+        result = rankscope.weigh(checkpoint, **vars(weighing), progress=progress)
+    printing.notes(result.notes)
+    printing.records(result.to_records(), lambda: _table(result))
     if spectra:
         import numpy as np
 
@@ -100,8 +95,3 @@ def _line(r: Weighed) -> list[str]:
         show.number(r.gap),
         alpha,
     ]
-
-
-def add_to(app: typer.Typer) -> None:
-    """Register the command."""
-    app.command()(weights)

@@ -1,19 +1,53 @@
-"""Collecting: a prepared job run, or the whole in one call."""
+"""Collecting: the features of a checkpoint or module, read batch by batch and stored as a run."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, Literal
 
 import torch
+from torch import nn
 
-from rankscope.collecting.job import Job
-from rankscope.collecting.prepare import prepare
+from rankscope.checkpoint import Checkpoint
+from rankscope.collecting.job import Job, Request, prepare
+from rankscope.collecting.loading import Loading
+from rankscope.errors import public
 from rankscope.progress import Progress, silent
 from rankscope.reading.forward import check_rows, read
+from rankscope.sites import Site
 from rankscope.store import Run, Writer, discard, open_run, pack
 
 
-def collect(model: Any, data: Any = None, *, progress: Progress = silent, **options: Any) -> Run:
+@public
+def collect(
+    model: str | Path | Sequence[str | Path] | Checkpoint | nn.Module,
+    data: Any = None,
+    *,
+    sites: str | Sequence[str | Site] = "all",
+    rows: str = "last",
+    n: int | None = None,
+    out: str | Path | None = None,
+    name: str | None = None,
+    keep_special: bool = False,
+    tokens_per_batch: int = 8192,
+    nonfinite: Literal["refuse", "keep"] = "refuse",
+    shard: str | None = None,
+    overwrite: bool = False,
+    reuse: bool = False,
+    base_model: str | Path | None = None,
+    dtype: str | torch.dtype | None = None,
+    device: str | None = None,
+    device_map: str | Mapping[str, Any] | None = None,
+    load_in_4bit: bool = False,
+    trust_remote_code: bool = False,
+    processor: str | Path | None = None,
+    padding_side: Literal["right", "left"] = "right",
+    chat: bool = False,
+    preview: Callable[[Job], object] | None = None,
+    progress: Progress = silent,
+) -> Run:
     """The features of a checkpoint or module at the chosen sites, stored as a run.
 
     ``rankscope.collect("lora/", "texts.jsonl", sites="all", rows="last", out="lora.pt")``. A collect that was stopped
@@ -21,70 +55,102 @@ def collect(model: Any, data: Any = None, *, progress: Progress = silent, **opti
 
     Args:
         model: a checkpoint folder, several in order (base, adapters), a loaded model, or any ``nn.Module``.
-        data: the probe set: whatever :func:`rankscope.open_data` takes; for a module in memory also
-            tensors or what holds them (:func:`rankscope.collecting.samples.samples_of`). The embedded scenes where nothing is given.
+        data: the probe set, as :func:`rankscope.open_data` takes it; for a module in memory also a tensor with one row for
+            each sample, a dictionary or tuple of those, a list of samples, a ``Dataset`` or a ``DataLoader``. By default the
+            embedded scenes.
+        sites: the sites to read: ``all``; names, ranges and patterns by comma (``decoder.0,decoder.3-5,vision.*,final``) or
+            as a list.
+        rows: the rows to keep: ``last``, ``first`` or ``mean``, one for each sample; ``tokens``, all; or those of ``text``,
+            ``image``, ``query`` or ``answer``.
+        n: the number of samples, from the first; all of them by default.
+        out: a folder, or one file ending in ``.pt`` or ``.safetensors``; by default the checkpoint's name with ``.pt``.
+        name: the run's name in tables and figures; by default the output's name without its ending.
+        keep_special: whether special tokens count as rows.
+        tokens_per_batch: the most tokens in a batch, padding included; a longer sample is a batch of its own.
+        nonfinite: whether NaN or infinite features are refused or kept.
+        shard: ``i/n`` for the i-th of n processes that fill one folder, i from 0; by default from torchrun's environment.
+        overwrite: whether an output that exists is replaced.
+        reuse: whether a finished run of the very same plan at ``out`` is returned as it is.
+        base_model: the base, instead of the one that the adapter names.
+        dtype: the dtype in which the model runs: ``float32``, ``bfloat16``, ``float16`` or ``float64``; by default that of
+            the checkpoint.
+        device: the torch device; by default the GPU if there is one.
+        device_map: how the model is spread over devices, as accelerate takes it, instead of ``device``.
+        load_in_4bit: whether the base is quantised to 4 bits (needs bitsandbytes and a GPU).
+        trust_remote_code: whether Python files that come with the checkpoint may run.
+        processor: the folder of the tokenizer or processor; by default the checkpoint's own.
+        padding_side: the side on which short samples are padded, ``right`` or ``left``.
+        chat: whether texts go through the chat template.
+        preview: called with the planned :class:`~rankscope.collecting.job.Job` before the first batch is read, to show
+            ``job.in_words()``; what it raises stops the collect before anything is written.
         progress: called with (batches done, batches in all, text).
-        options: ``sites``, ``rows``, ``n``, ``out``, ``name``, ``keep_special``, ``tokens_per_batch``, ``nonfinite``,
-            ``shard``, ``overwrite``, ``base_model``, ``device``, ``dtype``, ``device_map``, ``load_in_4bit``,
-            ``padding_side``, ``chat``, ``trust_remote_code``, ``processor``, as
-            :func:`rankscope.collecting.prepare.prepare` and :func:`rankscope.collecting.opening.open_source` tell.
 
     Raises:
-        RankscopeError: one of its named children, as those functions tell.
+        WrongCall: for an option that does not exist.
+        UnknownName: if there is no such site or kind of rows.
+        UsageError: if an option has no meaning for this model, or there is no such device or precision.
+        CheckpointError: if there is no checkpoint, or it does not load.
+        DataError: if there are fewer samples than asked for, or they do not fit the model.
+        OutputExists: if there is a finished run at ``out``.
+        StoreMismatch: if there is an unfinished run of another plan at ``out``.
+        StoreLocked: if another process writes there.
+        NonFinite: if a feature is NaN or infinite; the site and the sample are named.
+        StorageError: if the disk is too small, full or failing; what was committed is kept.
     """
-    return run_job(prepare(model, data, **options), progress=progress)
+    given = locals()  # the options by name: Request and Loading have fields of the same names
+    job = prepare(
+        model,
+        data,
+        Request(**{f.name: given[f.name] for f in fields(Request)}),
+        Loading(**{f.name: given[f.name] for f in fields(Loading)}),
+    )
+    if preview is not None:
+        preview(job)
+    return run_job(job, progress=progress)
 
 
 def run_job(job: Job, *, progress: Progress = silent) -> Run:
-    """Run a prepared collect. One that was stopped continues, and ends with the same bytes.
-
-    Args:
-        job: what :func:`prepare` gave.
-        progress: told of each batch.
+    """Run a planned collect, or continue it where it was stopped; it ends with the same bytes.
 
     Raises:
-        StoreMismatch: if an unfinished run of another plan lies in the output's place.
+        StoreMismatch: if an unfinished run of another plan is at the output.
         StoreLocked: if another process writes there.
         NonFinite: if a feature is NaN or infinite; the site and the sample are named.
         StorageError: if the disk is full or failing; what was committed is kept.
     """
     if job.finished is not None:
         return job.finished
-    rank, world = job.part
+    rank, world = job.shard
+    overwrite = job.request.overwrite
     with Writer.open(
         job.folder,
         job.manifest,
         job.plan,
-        overwrite=job.overwrite,
+        overwrite=overwrite,
         rank=rank,
         world=world,
-        nonfinite=job.nonfinite,
-        reuse=job.folder != job.out and not job.overwrite,
+        nonfinite=job.request.nonfinite,
+        reuse=job.folder != job.out and not overwrite,
     ) as writer:
         _write(job, writer, progress)
         complete = writer.finish()
     if job.folder == job.out:
         return open_run(job.out, partial=not complete)
-    run = pack(job.folder, job.out, overwrite=job.overwrite)
+    run = pack(job.folder, job.out, overwrite=overwrite)
     discard(job.folder)
     return run
 
 
 def _write(job: Job, writer: Writer, progress: Progress) -> None:
-    todo = writer.todo
-    done = len(job.plan) - len(todo)
-    ids = job.manifest.ids
-    for number, batch in enumerate(todo, start=done):
+    todo, kind = writer.todo, job.request.rows
+    stacks = {site.stack for site in job.taps}
+    for number, batch in enumerate(todo, start=len(job.plan) - len(todo)):
         progress(number, len(job.plan), f"{len(batch.samples)} samples of {batch.length} tokens")
-        found = read(
-            job.source.model,
-            job.taps,
-            job.source.collate(batch.samples),
-            kind=job.kind,
-            keep_special=job.keep_special,
-        )
-        check_rows(found, batch.samples, ids, kind=job.kind, stacks={s.stack for s in job.taps})
+        inputs = job.source.collate(batch.samples)
+        found = read(job.source.model, job.taps, inputs, kind=kind, keep_special=job.request.keep_special)
+        check_rows(found, batch.samples, job.manifest.ids, kind=kind, stacks=stacks)
         places = torch.tensor(batch.samples)
+        # A batch counts its samples from 0; the store counts them by their places in the probe set.
         stored = {
             stack: (places[sample], position, role)
             for stack, (sample, position, role) in found.rows.items()

@@ -1,19 +1,32 @@
-"""A collect, fixed: what will be read and what will be written, known and shown before the first forward pass."""
+"""A collect, planned: what will be read and what will be written, known and shown before the first forward pass."""
 
 from __future__ import annotations
 
+import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-from rankscope.collecting.source import Source
-from rankscope.errors import UsageError
+from torch import nn
+
+from rankscope.collecting.loading import Loading
+from rankscope.collecting.module_source import from_tensors, is_samples
+from rankscope.collecting.source import Source, of_transformers
+from rankscope.errors import CheckpointError, OutputExists, RankscopeError, StorageError, UsageError
+from rankscope.reading.forward import batches_by_length
 from rankscope.reading.hooks import Tap
-from rankscope.sites import Site, describe
-from rankscope.store import Batch, Manifest, Run
+from rankscope.reading.pooling import check_kind, pool
+from rankscope.sites import Site, describe, select
+from rankscope.store import Batch, Manifest, Run, discard, open_run
 
+DEFAULT_DATA = "scenes"
+"""The probe set if none is given: the embedded scenes."""
+PROBED = 8
+"""Samples whose columns are looked at to find which stacks have rows of the kind asked for, and how many."""
 SINGLE = (".pt", ".safetensors")
 """Endings of a run in one file; anything else is a folder."""
 FOREIGN = {
@@ -23,91 +36,255 @@ FOREIGN = {
     "weights": (".bin", ".pth", ".ckpt", ".pkl", ".pickle"),
     "an archive": (".zip", ".tar", ".gz"),
 }
-"""What other files hold, by their endings, of which no folder of a run has one."""
+"""Endings that no run has, by what such files hold."""
 PARTIAL = ".partial"
-"""What is appended to the name of a single file for the folder in which its batches gather."""
+"""Appended to the name of a single file, it names the folder in which the batches gather."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a collect reads, and where it goes; :func:`rankscope.collect` documents each option."""
+
+    sites: str | Sequence[str | Site] = "all"
+    """The sites to read."""
+    rows: str = "last"
+    """The kind of rows, one of :data:`rankscope.reading.pooling.KINDS`."""
+    n: int | None = None
+    """The number of samples; None for all."""
+    out: str | Path | None = None
+    """The folder or file; None for the checkpoint's name with ``.pt``."""
+    name: str | None = None
+    """The run's name in tables and figures; None for the output's name."""
+    keep_special: bool = False
+    """Whether special tokens count as rows."""
+    tokens_per_batch: int = 8192
+    """Tokens in a batch, padding included."""
+    nonfinite: Literal["refuse", "keep"] = "refuse"
+    """Whether NaN or infinite features are refused or kept."""
+    shard: str | None = None
+    """``i/n`` for the i-th of n processes that fill one folder."""
+    overwrite: bool = False
+    """Whether an output that exists is replaced."""
+    reuse: bool = False
+    """Whether a finished run of the same plan is taken as it is."""
+
+    def __post_init__(self) -> None:
+        check_kind(self.rows)
+        if self.nonfinite not in ("refuse", "keep"):
+            raise UsageError(f"nonfinite is refuse or keep; got {self.nonfinite!r}")
+        if self.tokens_per_batch < 1:
+            raise UsageError(f"a batch holds at least one token; got {self.tokens_per_batch} tokens per batch")
+        suffix = Path(self.out or "").suffix.lower()
+        for kind, endings in FOREIGN.items():
+            if suffix in endings:
+                raise UsageError(
+                    f"a run is a folder, or one file ending in {' or '.join(SINGLE)}; {Path(self.out or '').name!r} would "
+                    f"be {kind}; rankscope export writes runs for other tools"
+                )
 
 
 @dataclass(frozen=True)
 class Job:
-    """Everything that a collect needs, fixed."""
+    """A collect in which everything is decided."""
 
+    request: Request
+    """What was asked for."""
     source: Source
     """The model, and how samples become its inputs."""
     taps: Mapping[Site, Tap]
     """Where each site is read."""
     manifest: Manifest
-    """What the run will say of itself."""
+    """The run's description of itself."""
     plan: tuple[Batch, ...]
     """The batches."""
-    kind: str
-    """Which rows."""
-    keep_special: bool
-    """Whether special tokens count."""
     out: Path
     """The folder or file that will hold the run."""
-    nonfinite: Literal["refuse", "keep"]
-    """What NaN or infinite features do."""
-    overwrite: bool
-    """Whether an output that exists is replaced."""
-    part: tuple[int, int]
-    """Which of how many processes this is."""
-    rows_a_sample: Mapping[str, float]
-    """For each stack about how many rows a sample has."""
+    shard: tuple[int, int]
+    """The number of this process, and how many there are."""
+    rows_per_sample: Mapping[str, float]
+    """The approximate number of rows of a sample at each stack."""
     finished: Run | None = None
-    """The same run, where it is there already."""
+    """The same run, if it was collected before and may be reused."""
 
     @property
     def folder(self) -> Path:
         """Where the batches gather."""
-        return self.out.with_name(self.out.name + PARTIAL) if self.out.suffix in SINGLE else self.out
+        return _gathering(self.out) if self.out.suffix in SINGLE else self.out
 
     @property
     def bytes(self) -> float:
-        """About how many bytes the features will take."""
+        """The approximate size of the features."""
         size = self.manifest.torch_dtype.itemsize
-        each = sum(self.rows_a_sample[s.stack] * self.manifest.width(s) * size for s in self.taps)
+        each = sum(self.rows_per_sample[s.stack] * self.manifest.width(s) * size for s in self.taps)
         return each * len(self.manifest.ids)
+
+    @property
+    def free(self) -> int:
+        """The free bytes on the disk of the output: of the nearest folder above it that exists."""
+        path = self.out.absolute()
+        return shutil.disk_usage(next(p for p in (path, *path.parents) if p.exists())).free
 
     def in_words(self) -> str:
         """The preview: checkpoint, sites, rows, data, cost, output."""
         m = self.manifest
         widths = {s.stack: m.width(s) for s in self.taps}
-        stacks = ", ".join(f"{stack} {self.rows_a_sample[stack]:.3g} × {d}" for stack, d in widths.items())
-        free = shutil.disk_usage(existing(self.out)).free
+        stacks = ", ".join(f"{stack} {self.rows_per_sample[stack]:.3g} × {d}" for stack, d in widths.items())
+        special = ", special tokens kept" if self.request.keep_special else ""
         lines = [
             f"checkpoint  {': '.join(str(m.checkpoint[k]) for k in ('path', 'summary') if k in m.checkpoint)}",
             f"sites       {len(self.taps)}: {describe(tuple(self.taps))}",
-            f"rows        {self.kind}{', special tokens kept' if self.keep_special else ''}; a sample: {stacks} ({m.dtype})",
+            f"rows        {self.request.rows}{special}; a sample: {stacks} ({m.dtype})",
             f"probe set   {m.probe['name']}: {len(m.ids)} samples in {len(self.plan)} batches",
-            f"output      {self.out}: about {size_in_words(self.bytes)}; {size_in_words(free)} free",
+            f"output      {self.out}: about {size_in_words(self.bytes)}; {size_in_words(self.free)} free",
         ]
         return "\n".join([*lines, *(f"note        {text}" for text in m.notes)])
 
 
-def check_suffix(path: Path) -> None:
-    """Refuse an output that says by its ending that it is of another kind.
+def prepare(model: Any, data: Any, request: Request, loading: Loading) -> Job:
+    """Open the checkpoint and the data, choose sites and rows, and fix the plan, without a forward pass of the data.
 
     Raises:
-        UsageError: for the ending of another kind of file.
+        UnknownName: if there is no such site.
+        UsageError: if no site has rows of the kind, or an option has no meaning for this model.
+        OutputExists: if there is a finished run at the output.
+        DataError: if there are fewer samples than asked for, or they do not fit the model.
+        StorageError: if the disk is too small.
     """
-    for kind, endings in FOREIGN.items():
-        if path.suffix.lower() in endings:
-            raise UsageError(
-                f"a run is a folder, or one file ending in {' or '.join(SINGLE)}; {path.name!r} would be {kind}; "
-                "rankscope export writes runs for other tools"
-            )
+    source = open_source(model, data, request.n, loading)
+    out = Path(request.out) if request.out is not None else Path(f"{source.name}.pt")
+    chosen, notes = _chosen(source, request.sites)
+    counts = _rows_per_sample(source, request, chosen)
+    notes += [f"{stack} has no {request.rows!r} rows for this data; left out" for stack in counts if not counts[stack]]
+    taps = {site: tap for site, tap in chosen.items() if counts[site.stack]}
+    if not taps:
+        raise UsageError(f"no chosen site has {request.rows!r} rows for this data; choose other rows or other sites")
+    batches = batches_by_length(source.lengths, request.tokens_per_batch)
+    plan = tuple(Batch(i, samples, length) for i, (samples, length) in enumerate(batches))
+    manifest = _manifest(source, request, source.widths(taps), [*notes, *source.notes], out)
+    finished = _finished(out, manifest.planned(plan), request)
+    job = Job(request, source, taps, manifest, plan, out, _shard(request.shard, out), counts, finished)
+    needed = job.bytes * (2 if out.suffix in SINGLE else 1)  # the folder of batches is there until the file is packed
+    if finished is None and needed > job.free:
+        raise StorageError(
+            f"{out} needs about {size_in_words(needed)} and {size_in_words(job.free)} are free; choose fewer sites, rows or "
+            "samples"
+        )
+    return job
+
+
+def open_source(model: Any, data: Any, n: int | None, loading: Loading) -> Source:
+    """The model and its data: a checkpoint on disk, a loaded model, or any module with tensors.
+
+    Raises:
+        CheckpointError: if there is no checkpoint, or it does not load.
+        UsageError: if there is no such device or precision, or an option has no meaning for the model.
+        DataError: if there are fewer than n samples, or none.
+    """
+    if isinstance(model, nn.Module) and (is_samples(data) or not of_transformers(model)):
+        loading.refuse("has no meaning for a module that is fed with tensors")
+        return from_tensors(model, data, n)
+    from rankscope.collecting.transformers_source import from_examples
+
+    if isinstance(model, nn.Module):
+        loading.refuse(
+            "has no meaning for a model that is loaded already",
+            only=("base_model", "dtype", "device", "device_map", "load_in_4bit"),
+        )
+    return from_examples(model, DEFAULT_DATA if data is None else data, n, loading)
+
+
+def _chosen(source: Source, sites: str | Sequence[str | Site]) -> tuple[dict[Site, Tap], list[Any]]:
+    """The sites asked for; with ``all``, a note on each part of a module that cannot be read.
+
+    Raises:
+        CheckpointError: if a part that was asked for by name cannot be read.
+    """
+    if sites == "all":
+        notes = [f"{site} is left out: {why}" for site, why in source.parts.unreadable.items()]
+        if not source.parts.taps:
+            raise CheckpointError(f"no part of {source.name} can be read: {'; '.join(notes) or 'it has none'}")
+        return dict(source.parts.taps), notes
+    chosen = select(sites, (*source.parts.taps, *source.parts.unreadable))
+    for site in chosen:
+        if site in source.parts.unreadable:
+            raise CheckpointError(f"{site} cannot be read: {source.parts.unreadable[site]}")
+    return {site: source.parts.taps[site] for site in chosen}, []
+
+
+def _rows_per_sample(source: Source, request: Request, chosen: Mapping[Site, Tap]) -> dict[str, float]:
+    """The mean number of rows of the first samples at each stack; one where the columns are not known in advance."""
+    few = range(min(PROBED, len(source.ids)))
+    grids = source.collate(few).grids
+    return {
+        stack: len(pool(grids[stack], request.rows, keep_special=request.keep_special).sample) / len(few)
+        if stack in grids
+        else 1.0
+        for stack in dict.fromkeys(site.stack for site in chosen)
+    }
+
+
+def _manifest(
+    source: Source, request: Request, widths: Mapping[Site, int], notes: Sequence[Any], out: Path
+) -> Manifest:
+    packages = ("rankscope", "torch", "transformers", "peft", "safetensors")
+    return Manifest(
+        name=request.name or out.name.removesuffix(out.suffix if out.suffix in SINGLE else ""),
+        checkpoint=source.checkpoint,
+        probe={"name": source.data_name, "fingerprint": source.fingerprint, "ids": list(source.ids)},
+        rows={"kind": request.rows, "keep_special": request.keep_special},
+        dtype=source.stored_dtype(request.rows),
+        sites={str(site): {"width": width, "stack": site.stack} for site, width in widths.items()},
+        reading={**source.reading, "tokens_per_batch": request.tokens_per_batch},
+        versions={package: version(package) for package in packages},
+        notes=list(notes),
+    )
+
+
+def _finished(out: Path, manifest: Manifest, request: Request) -> Run | None:
+    """The finished run at the output, if it is of the same plan and may be reused.
+
+    Raises:
+        OutputExists: if something else is there that must be kept.
+    """
+    exists = out.exists() and (out.suffix in SINGLE or (out / "index.json").exists())
+    if not exists or request.overwrite:
+        return None
+    with suppress(RankscopeError):
+        _drop_gathered(out, manifest)
+    if not request.reuse:
+        raise OutputExists(f"{out} exists and is kept; give another --out, or --overwrite to replace it")
+    run = open_run(out)
+    if differences := run.manifest.differences(manifest):
+        raise OutputExists(f"{out} is another run ({'; '.join(differences[:3])}); move it away, or name the run to use")
+    return run
+
+
+def _drop_gathered(out: Path, manifest: Manifest) -> None:
+    """Remove the batches of a file that was packed, if a collect was killed before it could remove them."""
+    if _gathering(out).exists() and not open_run(out).manifest.differences(manifest):
+        discard(_gathering(out))
+
+
+def _gathering(out: Path) -> Path:
+    """The folder in which the batches of a single file gather."""
+    return out.with_name(out.name + PARTIAL)
+
+
+def _shard(given: str | None, out: Path) -> tuple[int, int]:
+    """The number of this process and of all, as given or else from torchrun's environment."""
+    text = given or f"{os.environ.get('RANK', 0)}/{os.environ.get('WORLD_SIZE', 1)}"
+    rank, slash, world = text.partition("/")
+    if not (slash and rank.isdecimal() and world.isdecimal() and int(rank) < int(world)):
+        raise UsageError(f"a shard is i/n with i from 0 to n-1, as 0/4; got {text!r}")
+    if int(world) > 1 and out.suffix in SINGLE:
+        raise UsageError(f"several processes fill a folder, not the single file {out}; pack it afterwards")
+    return int(rank), int(world)
 
 
 def size_in_words(count: float) -> str:
-    """Bytes in a unit that a person reads."""
+    """Bytes in the largest unit of which there is at least one."""
     for unit in ("B", "KiB", "MiB", "GiB"):
         if count < 1024:
-            return f"{count:.0f} {unit}"
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
         count /= 1024
     return f"{count:.1f} TiB"
-
-
-def existing(path: Path) -> Path:
-    """The path, or the nearest folder above it that is there."""
-    return next(p for p in (path.absolute(), *path.absolute().parents) if p.exists())

@@ -1,22 +1,25 @@
-"""What a collect reads from: a checkpoint with its probe set, or any module with tensors."""
+"""What a collect reads from: a model, where its sites are, and how samples become its inputs."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from rankscope.collecting.samples import content
 from rankscope.reading.forward import ModelBatch
 from rankscope.reading.hooks import Tap, reading
+from rankscope.reading.probing import Parts
 from rankscope.sites import Site
 
 TENSORS = "tensors"
-"""What the manifest calls tensors that a plain module was fed with."""
+"""The name of the probe set in the manifest of a module that was fed with tensors."""
+
+Collate = Callable[[Sequence[int]], ModelBatch]
+"""From places of samples to one batch on the model's device."""
 
 
 @dataclass(frozen=True)
@@ -24,60 +27,66 @@ class Source:
     """A model, and how samples become its inputs."""
 
     model: nn.Module
-    """The tuned model, in evaluation mode; it is what is called."""
+    """The tuned model, in evaluation mode; it is the one that is called."""
     name: str
     """The checkpoint's name."""
-    taps: Mapping[Site, Tap]
-    """Where each of its sites is read."""
-    known_widths: Mapping[str, int | None]
-    """The width of each stack, where the configuration tells it."""
+    parts: Parts
+    """Where each of its sites is read, the width of each stack (None where the configuration does not say), and the narrowest
+    dtype that holds the features of every site exactly."""
     ids: tuple[str, ...]
     """The ids of the samples."""
     lengths: tuple[int, ...]
-    """About how many columns each sample has."""
-    collate: Callable[[Sequence[int]], ModelBatch]
+    """The approximate number of columns of each sample."""
+    collate: Collate
     """From places of samples to a batch on the model's device."""
     checkpoint: dict[str, Any]
-    """What the manifest says of the checkpoint."""
+    """The manifest's entry for the checkpoint."""
     data_name: str
-    """What the manifest calls the probe set."""
+    """The manifest's name for the probe set."""
     fingerprint: str
     """The probe set's fingerprint."""
     reading: dict[str, Any]
     """How the model is read: padding side, attention implementation, precision."""
-    dtype: torch.dtype = torch.float32
-    """The dtype that holds the features of every site as they come."""
     notes: tuple[str, ...] = ()
-    """What the data's reader had to say."""
-    unreadable: Mapping[Site, str] = field(default_factory=dict)
-    """Parts of a module that are no site, and why."""
+    """Remarks of the data's reader."""
 
     def stored_dtype(self, kind: str) -> str:
-        """The dtype in which rows of a kind are stored: the features' own; means over half precision in float32."""
-        lifted = torch.promote_types(self.dtype, torch.float32) if kind == "mean" else self.dtype
+        """The dtype in which rows of a kind are stored: the features' own, or float32 for means over half precision."""
+        lifted = torch.promote_types(self.parts.dtype, torch.float32) if kind == "mean" else self.parts.dtype
         return str(lifted).removeprefix("torch.")
 
     def widths(self, taps: Mapping[Site, Tap]) -> dict[Site, int]:
-        """The number of features at each site: from the configuration, or from one sample where that does not tell."""
-        if all(self.known_widths.get(site.stack) for site in taps):
-            return {site: int(self.known_widths[site.stack] or 0) for site in taps}
+        """The number of features at each site: from the configuration, or else from one sample."""
+        known = {site: width for site in taps if (width := self.parts.widths.get(site.stack))}
+        if len(known) == len(taps):
+            return known
         with torch.inference_mode(), reading(taps, lambda site, hidden: torch.empty(hidden.shape[-1])) as found:
             self.model(**self.collate(range(1)).inputs)
         return {site: len(width) for site, width in found.items()}
 
 
 def of_transformers(model: nn.Module) -> bool:
-    """Whether transformers or PEFT made a module, so that there are processors for it; told without importing them."""
+    """Whether transformers or PEFT made a module, so that there are processors for it; found without importing them."""
     if isinstance(model, nn.parallel.DataParallel | nn.parallel.DistributedDataParallel):
         model = model.module
     inner = getattr(model, "_orig_mod", model)
     return any(kind.__module__.split(".")[0] in ("transformers", "peft") for kind in type(inner).__mro__)
 
 
-def module_digest(model: nn.Module) -> str:
-    """The sha256, in hex, over a module's parameters and buffers."""
-    whole = hashlib.sha256()
-    for name, x in model.state_dict().items():
-        whole.update(f"{name}:{tuple(x.shape)}:{x.dtype};".encode())
-        whole.update(content(x))
-    return whole.hexdigest()
+def device_of(model: nn.Module) -> torch.device:
+    """Where a model takes its inputs: the device of the first weights that are not offloaded (``meta``)."""
+    return next((p.device for p in model.parameters() if p.device.type != "meta"), torch.device("cpu"))
+
+
+def in_memory(model: nn.Module, name: str) -> dict[str, Any]:
+    """The manifest's entry for a model that was not read from a checkpoint: a digest of its parameters and buffers."""
+    digest = hashlib.sha256()
+    for key, x in model.state_dict().items():
+        digest.update(f"{key}:{tuple(x.shape)}:{x.dtype};".encode())
+        digest.update(content(x))
+    return {"summary": f"{name} in memory", "tunings": [], "digest": digest.hexdigest()}
+
+
+def content(x: Tensor) -> bytes:
+    """The bytes of a tensor's numbers, in their order."""
+    return x.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes() if x.numel() else b""

@@ -18,7 +18,7 @@ from transformers.models.auto import modeling_auto
 
 from rankscope.checkpoint import Checkpoint
 from rankscope.devices import check_spread, where
-from rankscope.errors import CheckpointError, MissingTool, UnsafeError, UsageError
+from rankscope.errors import CheckpointError, MissingTool, UnsafeError, UsageError, public
 from rankscope.models.dtypes import precision
 from rankscope.models.families import family_of
 from rankscope.models.quiet import quiet
@@ -44,6 +44,7 @@ _COMPUTED = re.compile(r"(^|\.)(position_ids|inv_freq|masked_bias|num_batches_tr
 _FAULTS = ("missing_keys", "unexpected_keys", "mismatched_keys")
 
 
+@public
 def load_model(
     checkpoint: str | Path | Sequence[str | Path] | Checkpoint,
     *,

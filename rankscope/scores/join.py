@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from rankscope.data import Example, open_data
-from rankscope.errors import DataError, OutputExists, UnknownName, UsageError
+from rankscope.errors import DataError, OutputExists, UnknownName, UsageError, public
 from rankscope.scores import (
     Java,
     Question,
@@ -27,6 +27,7 @@ _ENOUGH = 4
 """The fewest annotators under whom an answer can score 1: if all four agree, each of them sees three others."""
 
 
+@public
 def score(
     predictions: str | Path | Mapping[str, str],
     data: Any,

@@ -155,7 +155,7 @@ def test_definitions_lists_every_measure(rankscope_: Call) -> None:
         (["train", "{gpt2}", "--method", "frob"], 2, "no method 'frob'"),
         (["train", "{gpt2}", "--method", "lora", "--lora-rnak", "3"], 2, "No such option"),
         (["train", "{gpt2}", "--method", "lora", "--lora-rank", "x"], 2, "lora_rank is a whole number; got 'x'"),
-        (["train", "{gpt2}", "--method", "lora", "--column", "text"], 2, "told as FIELD=NAME"),
+        (["train", "{gpt2}", "--method", "lora", "--column", "text"], 2, "a column is FIELD=NAME, as"),
         (["train", "--steps", "x", "--method", "lora"], 2, "steps is a whole number, or one a stage; got 'x'"),
         (["data", "check", "nowhere.json"], 3, "nowhere.json"),
     ],

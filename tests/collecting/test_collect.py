@@ -7,7 +7,7 @@ import random
 import shutil
 import signal
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
@@ -17,12 +17,12 @@ import torch
 from torch import Tensor, nn
 
 import rankscope
-from rankscope.cli.collect import collect as command
 from rankscope.collecting import collect as collecting
-from rankscope.collecting import prepare as preparing
-from rankscope.collecting.checkpoint_source import from_checkpoint
+from rankscope.collecting import job as planning
 from rankscope.collecting.collect import run_job
-from rankscope.collecting.prepare import prepare
+from rankscope.collecting.job import Job, Request, prepare
+from rankscope.collecting.loading import Loading
+from rankscope.collecting.resolve import as_run
 from rankscope.errors import (
     CheckpointError,
     DataError,
@@ -32,10 +32,15 @@ from rankscope.errors import (
     StoreMismatch,
     UnknownName,
     UsageError,
+    WrongCall,
 )
 from rankscope.store import tree_digest
 
 Folder = Callable[..., Path]
+
+
+def planned(model: Any, data: Any = None, **options: Any) -> Job:
+    return prepare(model, data, Request(**options), Loading())
 
 
 @pytest.mark.parametrize("family", ["gpt2", "bert", "t5", "blip2-opt", "clip"])
@@ -92,7 +97,7 @@ def test_the_defaults_are_told_before_anything_runs(
     folder: Folder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    job = prepare(folder("llama"), n=3)
+    job = planned(folder("llama"), n=3)
     assert job.out == Path(f"{folder('llama').name}.pt")
     words = job.in_words()
     for part in (
@@ -142,15 +147,63 @@ def test_a_tokenizer_that_lies_elsewhere_is_read(folder: Folder, texts: Path, tm
         assert run.n("decoder.0") == 48
 
 
-def test_the_command_has_every_option_that_the_library_has() -> None:
-    offered = {"sites" if name == "layers" else name for name in inspect.signature(command).parameters}
-    keyword_only = [
-        name
-        for function in (prepare, from_checkpoint, rankscope.load_model)
-        for name, told in inspect.signature(function).parameters.items()
-        if told.kind is told.KEYWORD_ONLY
-    ]
-    assert {*keyword_only} - offered == {"reuse"}
+def test_the_door_hands_every_option_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    offered = {p.name: p.default for p in inspect.signature(rankscope.collect).parameters.values()}
+    held = {f.name: f.default for kind in (Request, Loading) for f in fields(kind)}
+    assert held == {name: offered[name] for name in held}
+    assert offered.keys() - held == {"model", "data", "preview", "progress"}
+    given: dict[str, Any] = {name: f"a {name}" for name in held} | {"model": object(), "data": object()}
+    given |= {"rows": "mean", "tokens_per_batch": 7, "nonfinite": "keep", "padding_side": "left"}
+    seen: list[Any] = []
+    monkeypatch.setattr(collecting, "prepare", lambda *told: seen.append(told) or "job")
+    monkeypatch.setattr(collecting, "run_job", lambda job, progress: (job, progress))
+    assert rankscope.collect(**given, preview=seen.append, progress=print) == ("job", print)
+    (model, data, request, loading), job = seen
+    assert (model, data, job) == (given["model"], given["data"], "job")
+    assert vars(request) | vars(loading) == {name: given[name] for name in held}
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (
+            lambda: rankscope.collect("a", layers="all"),
+            r"collect\(\): there is no option 'layers', write sites=; its options",
+        ),
+        (lambda: rankscope.collect("a", tokens_per_bach=1), "no option 'tokens_per_bach', write tokens_per_batch="),
+        (lambda: rankscope.collect(1, 2, nonsense=3), "no option 'nonsense'; its options are sites, rows, n, out"),
+        (lambda: rankscope.collect(), "missing a required argument: 'model'; its options are sites"),
+        (lambda: rankscope.collect("a", "b", "all"), "too many positional arguments"),
+        (lambda: rankscope.load_model("a", devise="cpu"), "no option 'devise', write device="),
+        (lambda: rankscope.score({}, "scenes", vqa_rule="lavis"), "no option 'vqa_rule', write rule="),
+        (lambda: rankscope.load("a", verfy=False), "no option 'verfy', write verify="),
+    ],
+)
+def test_a_wrong_call_says_what_to_write(call: Callable[[], Any], words: str) -> None:
+    with pytest.raises(WrongCall, match=words) as raised:
+        call()
+    assert isinstance(raised.value, TypeError)
+
+
+def test_what_is_no_run_is_refused_by_name(folder: Folder) -> None:
+    for wrong in (torch.zeros(3, 2), 3, None):
+        with pytest.raises(
+            UsageError, match=rf"or the path of one; got {type(wrong).__name__}\. Features from elsewhere"
+        ):
+            rankscope.load(wrong)  # type: ignore[arg-type]
+        with pytest.raises(UsageError, match="a run is what rankscope"):
+            as_run(wrong)  # type: ignore[arg-type]
+    with pytest.raises(CheckpointError, match="a checkpoint is a folder, or a list of the base and its adapters"):
+        rankscope.collect(torch.zeros(3, 2))  # type: ignore[arg-type]
+
+
+def test_a_preview_comes_first_and_can_stop_a_collect(folder: Folder, texts: Path, tmp_path: Path) -> None:
+    def stop(job: Job) -> None:
+        raise _Stopped(job.in_words())
+
+    with pytest.raises(_Stopped, match=r"probe set   .*texts.jsonl: 48 samples"):
+        rankscope.collect(folder("gpt2"), texts, out=tmp_path / "run.pt", preview=stop)
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("rows", ["last", "mean"])
@@ -205,7 +258,7 @@ def test_any_module_is_read_at_its_named_parts(tmp_path: Path) -> None:
 
 
 def test_a_plain_module_needs_tensors(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="fed with a tensor, a sample a row"):
+    with pytest.raises(DataError, match="fed with a tensor, one row for each sample"):
         rankscope.collect(nn.Linear(2, 2), ["a text"], out=tmp_path / "run.pt")
     with pytest.raises(DataError, match="hold 4 samples; 9 were asked for"):
         rankscope.collect(nn.Linear(2, 2), torch.zeros(4, 2), n=9, out=tmp_path / "run.pt")
@@ -264,7 +317,7 @@ def test_an_output_that_exists_is_kept(folder: Folder, texts: Path, tmp_path: Pa
 def test_a_disk_without_room_is_told_before_the_model_runs(
     folder: Folder, texts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(preparing.shutil, "disk_usage", lambda path: _Disk())
+    monkeypatch.setattr(planning.shutil, "disk_usage", lambda path: _Disk())
     with pytest.raises(StorageError, match=r"needs about .* and 0 B are free"):
         rankscope.collect(folder("gpt2"), texts, out=tmp_path / "run.pt")
 
@@ -276,7 +329,7 @@ class _Disk:
 def test_features_that_are_not_finite_are_refused_with_site_and_sample(
     folder: Folder, texts: Path, tmp_path: Path
 ) -> None:
-    job = prepare(folder("gpt2"), texts, out=tmp_path / "run.pt")
+    job = planned(folder("gpt2"), texts, out=tmp_path / "run.pt")
     block = next(tap.module for site, tap in job.taps.items() if str(site) == "decoder.1")
 
     def spoil(module: nn.Module, inputs: Any, output: Any) -> Any:
@@ -301,7 +354,7 @@ def test_a_collect_that_is_stopped_anywhere_ends_with_the_same_bytes(
     options: dict[str, Any] = {"rows": "tokens", "tokens_per_batch": 24, "sites": "1,final", "name": "run"}
     whole = rankscope.collect(folder("gpt2", "prefix"), texts, out=tmp_path / "whole", **options)
     expected = tree_digest(whole.path)
-    job = prepare(folder("gpt2", "prefix"), texts, out=tmp_path / "x", **options)
+    job = planned(folder("gpt2", "prefix"), texts, out=tmp_path / "x", **options)
     batches = len(job.plan)
     rng = random.Random(0)
     points = 0
@@ -324,7 +377,7 @@ def test_a_collect_that_is_stopped_anywhere_ends_with_the_same_bytes(
             points += 1
             with pytest.raises(_Stopped):
                 run_job(replace(job, out=out))
-        afresh = prepare(folder("gpt2", "prefix"), texts, out=out, **options) if trial % 5 == 0 else job
+        afresh = planned(folder("gpt2", "prefix"), texts, out=out, **options) if trial % 5 == 0 else job
         assert tree_digest(run_job(replace(afresh, out=out)).path) == expected
     assert points >= 20
 
@@ -332,7 +385,7 @@ def test_a_collect_that_is_stopped_anywhere_ends_with_the_same_bytes(
 def test_a_killed_process_leaves_what_the_next_one_continues(folder: Folder, texts: Path, tmp_path: Path) -> None:
     options: dict[str, Any] = {"rows": "tokens", "tokens_per_batch": 24, "sites": "1", "name": "run"}
     expected = tree_digest(rankscope.collect(folder("gpt2"), texts, out=tmp_path / "whole", **options).path)
-    job = prepare(folder("gpt2"), texts, out=tmp_path / "killed", **options)
+    job = planned(folder("gpt2"), texts, out=tmp_path / "killed", **options)
     child = os.fork()
     if child == 0:
         run_job(job, progress=lambda done, total, text: os.kill(os.getpid(), signal.SIGKILL) if done == 3 else None)
@@ -346,7 +399,7 @@ def test_a_killed_process_leaves_what_the_next_one_continues(folder: Folder, tex
 def test_a_collect_that_is_stopped_while_it_packs_one_file_is_continued(
     overwrite: bool, folder: Folder, texts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    job = prepare(folder("gpt2"), texts, out=tmp_path / "run.pt", tokens_per_batch=64, overwrite=overwrite)
+    job = planned(folder("gpt2"), texts, out=tmp_path / "run.pt", tokens_per_batch=64, overwrite=overwrite)
     expected = run_job(replace(job, out=tmp_path / "whole.pt")).path.read_bytes()
     with monkeypatch.context() as patch:
         patch.setattr(collecting, "pack", Mock(side_effect=_Stopped))
@@ -378,14 +431,14 @@ def test_what_a_file_was_packed_from_does_not_stay(
 def test_a_checkpoint_and_data_that_were_moved_are_the_same(folder: Folder, texts: Path, tmp_path: Path) -> None:
     moved = shutil.copytree(folder("gpt2"), tmp_path / "elsewhere" / "gpt2")
     others = shutil.copy(texts, moved.parent / "the_same.jsonl")
-    there = prepare(folder("gpt2"), texts, out=tmp_path / "run.pt")
-    here = prepare(moved, others, out=tmp_path / "run.pt")
+    there = planned(folder("gpt2"), texts, out=tmp_path / "run.pt")
+    here = planned(moved, others, out=tmp_path / "run.pt")
     assert there.manifest.differences(here.manifest) == []
     assert f"checkpoint  {moved}: gpt2\n" in here.in_words()
 
 
 def test_an_unfinished_collect_of_another_plan_is_not_mixed_in(folder: Folder, texts: Path, tmp_path: Path) -> None:
-    job = prepare(folder("gpt2"), texts, out=tmp_path / "run", tokens_per_batch=24)
+    job = planned(folder("gpt2"), texts, out=tmp_path / "run", tokens_per_batch=24)
 
     def stop(done: int, total: int, text: str) -> None:
         if done == 2:

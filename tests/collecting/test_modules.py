@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
 import rankscope
-from rankscope.collecting.prepare import prepare
+from rankscope.collecting.job import Request, prepare
+from rankscope.collecting.loading import Loading
 from rankscope.errors import CheckpointError, DataError, UnknownName, UsageError
 
 Folder = Callable[..., Path]
@@ -101,21 +102,21 @@ def test_a_part_is_asked_for_by_its_name_too(tmp_path: Path) -> None:
 
 
 def test_pictures_are_planned_by_their_patches() -> None:
-    job = prepare(nn.Conv2d(3, 4, 3), torch.zeros(100, 3, 64, 64), tokens_per_batch=16 * 10)
+    job = prepare(nn.Conv2d(3, 4, 3), torch.zeros(100, 3, 64, 64), Request(tokens_per_batch=16 * 10), Loading())
     assert [len(batch.samples) for batch in job.plan] == [10] * 10
 
 
 @pytest.mark.parametrize(
     ("data", "options", "words"),
     [
-        (None, {}, "fed with a tensor, a sample a row"),
+        (None, {}, "fed with a tensor, one row for each sample"),
         (IDS[:0], {}, "hold no sample"),
         (IDS, {"n": 0}, "hold 12 samples; 0 were asked for"),
         (IDS, {"n": -2}, "hold 12 samples; -2 were asked for"),
         ((IDS, IDS[:3]), {}, r"hold \[3, 12\] samples"),
         (torch.randn(4, 3, 2), {}, "Reader cannot be called with these samples"),
         (Stream(), {}, "of unknown length"),
-        ([IDS[0], IDS[0, :4]], {}, "samples 0 to 1 cannot stand in one batch"),
+        ([IDS[0], IDS[0, :4]], {}, "samples 0 to 1 do not fit into one batch"),
     ],
 )
 def test_what_a_module_cannot_be_fed_with_is_said(

@@ -9,7 +9,8 @@ import torch
 
 import rankscope
 from rankscope.collecting.collect import run_job
-from rankscope.collecting.prepare import prepare
+from rankscope.collecting.job import Request, prepare
+from rankscope.collecting.loading import Loading
 from rankscope.models.dtypes import features_dtype, weights_dtype
 
 Folder = Callable[..., Path]
@@ -38,7 +39,8 @@ def test_what_a_part_keeps_in_float32_counts_and_what_a_tuning_holds_does_not(
 
 def test_rows_of_a_half_precision_model_are_stored_as_they_came(folder: Folder, tmp_path: Path) -> None:
     found: dict[str, Any] = {}
-    job = prepare(folder("t5"), ["three is left of seven"], rows="tokens", dtype="float16", out=tmp_path / "run.pt")
+    request, loading = Request(rows="tokens", out=tmp_path / "run.pt"), Loading(dtype="float16")
+    job = prepare(folder("t5"), ["three is left of seven"], request, loading)
     tap = next(tap for site, tap in job.taps.items() if str(site) == "encoder.1")
     handle = tap.module.register_forward_hook(lambda m, i, output: found.update(x=output[0].clone()))
     run = run_job(job)

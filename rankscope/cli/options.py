@@ -1,0 +1,155 @@
+"""The options that several commands share, each declared once, and groups of them that commands take whole."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, fields, is_dataclass
+from functools import wraps
+from inspect import Parameter, Signature, signature
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
+
+from typer import Argument, Option
+
+from rankscope.cli import show
+from rankscope.errors import UsageError
+
+if TYPE_CHECKING:
+    from rankscope.data.probes import ProbeSet
+    from rankscope.progress import Progress
+
+Run = Annotated[Path, Argument(help="A run, or a checkpoint folder, which is collected first.")]
+Stored = Annotated[Path, Argument(help="A run: a folder, a .pt or a .safetensors file.")]
+Checkpoint = Annotated[list[Path], Argument(help="A checkpoint folder, or several in order: base, adapters.")]
+BaseModel = Annotated[str | None, Option(help="The base, if the adapter's own record of it is wrong.")]
+TrustRemoteCode = Annotated[bool, Option("--trust-remote-code", help="Allow Python files in the checkpoint to run.")]
+Device = Annotated[str | None, Option(help="The torch device. Default: the GPU if there is one.")]
+Sites = Annotated[
+    str, Option("--layers", "--sites", help="Sites: all; decoder.0,decoder.3-5,final; 0:12:2; vision.*; last.")
+]
+Measures = Annotated[str | None, Option("--measures", "-m", help="Names, or file.py:function, by comma.")]
+Groups = Annotated[int, Option(help="Number of groups of samples that the jackknife leaves out in turn.")]
+Figure = Annotated[Path | None, Option(help="Write the figure here, without suffix: SVG, PDF and PNG.")]
+Overwrite = Annotated[bool, Option("--overwrite", help="Replace an output that exists.")]
+Quiet = Annotated[bool, Option("--quiet", "-q", help="No progress and no notes.")]
+Json = Annotated[bool, Option("--json", help="Print the result as JSON.")]
+
+
+@dataclass(frozen=True)
+class Data:
+    """What a data set needs besides its path; fields are named as :func:`rankscope.open_data` names them."""
+
+    images: Annotated[Path | None, Option(help="The folder of the images, if they are not beside the data.")] = None
+    regions: Annotated[Path | None, Option(help="Region features (VinVL): TSV, npz or safetensors.")] = None
+    answers: Annotated[Path | None, Option(help="VQAv2 annotations, if they are not beside the questions.")] = None
+    columns: Annotated[list[str] | None, Option("--column", help="A field's column, as targets=summary.")] = None
+    restval: Annotated[bool, Option(help="Karpathy's COCO: count restval as train, as papers do.")] = True
+
+    def keywords(self) -> dict[str, Any]:
+        """The options as keywords of the library."""
+        columns = pairs(self.columns, "a column is FIELD=NAME, as --column targets=summary")
+        return {**vars(self), "columns": columns}
+
+    def open(self, spec: str) -> str | ProbeSet:
+        """The data, opened with these options; only their name if there are none, so that the library opens them."""
+        if self == Data():
+            return spec
+        from rankscope.data.open import open_data
+
+        return open_data(spec, **self.keywords())
+
+
+@dataclass(frozen=True)
+class Analysed:
+    """How runs are measured; fields are named as the library names them."""
+
+    measures: Measures = None
+    sites: Sites = "all"
+    variant: Annotated[str, Option(help="Treatment of the rows: raw, distinct, sinks-dropped or standardised.")] = "raw"
+    allow_duplicates: Annotated[bool, Option("--allow-duplicates", help="Measure rows even if many are equal.")] = False
+    device: Device = None
+
+    def keywords(self) -> dict[str, Any]:
+        """The options as keywords of the library; without measures if none were named, so that its default holds."""
+        given = dict(vars(self))
+        names = given.pop("measures")
+        if names:
+            from rankscope.registry import named
+
+            given["measures"] = named(names)
+        return given
+
+
+@dataclass(frozen=True)
+class Printing:
+    """How a result is printed."""
+
+    as_json: Annotated[bool, Option("--json", help="Print a list of flat records as JSON.")] = False
+    as_csv: Annotated[bool, Option("--csv", help="Print the records as CSV.")] = False
+    quiet: Quiet = False
+
+    def progress(self, what: str) -> AbstractContextManager[Progress]:
+        """A bar on stderr, unless the command is to be quiet."""
+        return show.progress(what, quiet=self.quiet)
+
+    def notes(self, texts: Iterable[str]) -> None:
+        """Notes on stderr, unless the command is to be quiet."""
+        for text in () if self.quiet else texts:
+            show.note(f"note: {text}")
+
+    def records(self, rows: Sequence[Mapping[str, Any]], table: Callable[[], None]) -> None:
+        """The records as JSON or CSV, or else the table that ``table`` prints."""
+        show.records(rows, as_json=self.as_json, as_csv=self.as_csv, table=table)
+
+
+def pairs(
+    texts: Sequence[str] | None, form: str, split: Callable[[str, str], tuple[str, str, str]] = str.partition
+) -> dict[str, str]:
+    """``["targets=summary"]`` as ``{"targets": "summary"}``.
+
+    Args:
+        texts: what was typed, once for each pair.
+        form: how a pair is written, with an example, for the message.
+        split: divides a text at the first or the last equals sign.
+
+    Raises:
+        UsageError: if one is not written so.
+    """
+    found = [split(text, "=") for text in texts or ()]
+    for parts in found:
+        if not all(parts):
+            raise UsageError(f"{form}; got {''.join(parts)!r}")
+    return {name: value for name, _, value in found}
+
+
+def flat(command: Callable[..., None], more: Iterable[Parameter] = ()) -> Callable[..., None]:
+    """A command with the fields of its groups among its own options, as typer wants them.
+
+    Args:
+        command: takes dataclasses for groups of options; its ``**keywords``, if it has them, are those in ``more``.
+        more: further options, besides those in the signature.
+    """
+    groups: dict[str, Any] = {}
+    options: list[Parameter] = []
+    for name, parameter in signature(command, eval_str=True).parameters.items():
+        group: Any = parameter.annotation
+        if is_dataclass(group):
+            groups[name] = group
+            hints = get_type_hints(group, include_extras=True)
+            options += [
+                Parameter(f.name, Parameter.KEYWORD_ONLY, default=f.default, annotation=hints[f.name])
+                for f in fields(group)
+            ]
+        elif parameter.kind is not Parameter.VAR_KEYWORD:
+            options.append(parameter.replace(kind=Parameter.KEYWORD_ONLY))
+
+    @wraps(command)
+    def flattened(**given: Any) -> None:
+        whole = {name: group(**{f.name: given.pop(f.name) for f in fields(group)}) for name, group in groups.items()}
+        command(**given, **whole)
+
+    options += more
+    flattened.__signature__ = Signature(options)  # type: ignore[attr-defined]
+    flattened.__annotations__ = {option.name: option.annotation for option in options}
+    return flattened

@@ -1,0 +1,151 @@
+"""A transformers model as a source: a checkpoint or a loaded model that reads examples, or a loaded one fed with tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from rankscope.checkpoint import Checkpoint, folder_name
+from rankscope.checkpoint import digest as folder_digest
+from rankscope.collecting.loading import Loading
+from rankscope.collecting.source import Collate, Source, device_of, in_memory
+from rankscope.data.open import open_data
+from rankscope.errors import CheckpointError, UsageError
+from rankscope.features import TEXT, Grid
+from rankscope.models.dtypes import features_dtype, weights_dtype
+from rankscope.models.inputs.reader import reader
+from rankscope.models.limits import prompt_rows, takes_positions
+from rankscope.models.stacks import stacks, taps, unwrapped
+from rankscope.reading.forward import ModelBatch
+from rankscope.reading.probing import Parts
+
+_MASK_AND_IDS = {
+    "text": ("attention_mask", "input_ids"),
+    "target": ("decoder_attention_mask", "decoder_input_ids"),
+}
+"""By what a stack reads: the input that says which of its columns are real, and the one whose columns all are without it."""
+
+
+def from_examples(model: Any, data: Any, n: int | None, loading: Loading) -> Source:
+    """The source of a checkpoint on disk, or of a loaded model, that reads a probe set of texts and images.
+
+    Raises:
+        CheckpointError: if the checkpoint does not load, or a loaded model has no processor.
+        DataError: if there are fewer than n samples.
+        UsageError: if there is no such precision or device.
+    """
+    whole = open_data(data)
+    probe_set = whole if n is None else whole.first(n)
+    home: str | Path | Checkpoint
+    if isinstance(model, nn.Module):
+        loaded, name = model.eval(), type(unwrapped(model)).__name__
+        described, home = in_memory(model, name), loading.processor or _home(model)
+    else:
+        checkpoint = Checkpoint.read(model, base_model=loading.base_model)
+        loaded, name = loading.model(checkpoint), checkpoint.name
+        described, home = _on_disk(checkpoint), loading.processor or checkpoint
+    examples = reader(
+        loaded,
+        home,
+        padding_side=loading.padding_side,
+        chat=loading.chat,
+        trust_remote_code=loading.trust_remote_code,
+    )
+    device = device_of(loaded)
+
+    def collate(samples: Sequence[int]) -> ModelBatch:
+        return examples.read([probe_set[i] for i in samples]).to(device)
+
+    # Batches are planned by length, and an image adds columns to the tokens of its text. How many is measured on the first
+    # sample and assumed for all: opening every image only to plan the batches would read the data twice.
+    tokens = [examples.length(example) for example in probe_set]
+    image_columns = max(0, examples.encode(probe_set[0]).length - tokens[0])
+    return Source(
+        model=loaded,
+        name=name,
+        parts=_parts(loaded),
+        ids=probe_set.ids,
+        lengths=tuple(length + image_columns for length in tokens),
+        collate=collate,
+        checkpoint=described,
+        data_name=probe_set.name,
+        fingerprint=probe_set.fingerprint,
+        reading={
+            "padding_side": examples.padding_side,
+            "attention": getattr(getattr(unwrapped(loaded), "config", None), "_attn_implementation", None),
+            "precision": str(weights_dtype(loaded)).removeprefix("torch."),
+            "device": device.type,
+        }
+        | ({"chat": True} if loading.chat else {}),
+        notes=probe_set.notices,
+    )
+
+
+def from_tokens(model: nn.Module, collate: Collate) -> tuple[Parts, Collate]:
+    """The sites of a loaded model that is fed with tensors of tokens, and its batches with the meaning of their columns.
+
+    Columns that a mask leaves out are no rows. Positions are added where padding is on the left.
+
+    Args:
+        model: the loaded model.
+        collate: from places of samples to a batch whose columns are not described yet.
+
+    Raises:
+        UsageError: for a model with a prompt, because tensors do not say which rows are its own.
+    """
+    if prompt_rows(model):
+        raise UsageError(
+            "a model with a prompt is read from texts, because tensors do not say which rows are the prompt's; got tensors"
+        )
+    known = stacks(model)
+
+    def described(samples: Sequence[int]) -> ModelBatch:
+        inputs = collate(samples)
+        batch = inputs.inputs["batch"]
+        if not isinstance(batch, Mapping):
+            return inputs
+        grids = {name: grid for name, s in known.items() if (grid := _grid(s.columns, batch)) is not None}
+        mask = inputs.mask
+        left_padded = mask is not None and mask.ndim == 2 and bool((mask[:, 0] == 0).any())
+        if mask is not None and left_padded and "position_ids" not in batch and takes_positions(model, known):
+            batch = {**batch, "position_ids": (mask.long().cumsum(1) - 1).clamp(min=0)}
+        return ModelBatch({"batch": batch}, grids)
+
+    return _parts(model), described
+
+
+def _parts(model: nn.Module) -> Parts:
+    widths = {stack.name: stack.width for stack in stacks(model).values()}
+    return Parts(taps(model), widths, dtype=features_dtype(model))
+
+
+def _home(model: nn.Module) -> str:
+    """The folder that a loaded model came from, by its own record."""
+    path = getattr(unwrapped(model), "name_or_path", "")
+    if not path:
+        raise CheckpointError("a model in memory needs the folder of its tokenizer or processor: pass processor=…")
+    return path
+
+
+def _on_disk(checkpoint: Checkpoint) -> dict[str, Any]:
+    tunings = [t.summary for t in checkpoint.tunings]
+    return {
+        "path": str(checkpoint.path),
+        "summary": " + ".join([folder_name(checkpoint.base), *tunings]),
+        "base": {"path": str(checkpoint.base), "digest": folder_digest(checkpoint.base)},
+        "tunings": tunings,
+        "digest": checkpoint.digest,
+    }
+
+
+def _grid(columns: str, batch: Mapping[str, Any]) -> Grid | None:
+    """Which columns of a stack are real, or None where the batch holds neither its mask nor its tokens."""
+    mask, ids = _MASK_AND_IDS.get(columns, ("", ""))
+    if mask not in batch and ids not in batch:
+        return None
+    real = (batch[mask] != 0 if mask in batch else torch.ones_like(batch[ids], dtype=torch.bool)).cpu()
+    return Grid(torch.full(real.shape, TEXT, dtype=torch.uint8), real)

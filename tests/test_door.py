@@ -1,0 +1,104 @@
+"""The door: what the package offers is what a type checker sees, and no public function hides its options."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import inspect
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import rankscope
+
+ROOT = Path(__file__).resolve().parent.parent
+STILL_HIDDEN = {"train", "generate", "profile"}
+"""Public functions that still take ``**options``; the list may only become shorter."""
+
+USER = """
+import torch
+import rankscope
+
+reveal_type(rankscope.collect("lora/", out="a.pt"))
+reveal_type(rankscope.load("a.pt"))
+reveal_type(rankscope.compare("a.pt", "b.pt"))
+reveal_type(rankscope.load_model("lora/"))
+reveal_type(rankscope.Site("decoder", "3").stack)
+reveal_type(rankscope.__version__)
+rankscope.collect(1, 2, nonsense=3)
+rankscope.collect("lora/", nonfinite="drop")
+rankscope.nothing
+"""
+CONFIG = """
+[mypy]
+ignore_missing_imports = true
+no_implicit_reexport = true
+[mypy-rankscope.*]
+follow_imports = silent
+[mypy-torch.*,numpy.*,pandas.*,transformers.*,peft.*,matplotlib.*,PIL.*,scipy.*,safetensors.*]
+follow_imports = skip
+"""
+
+
+@pytest.mark.parametrize("package", ["rankscope", "rankscope.tuning"])
+def test_a_type_checker_and_the_interpreter_see_the_same_names(package: str) -> None:
+    module = importlib.import_module(package)
+    tree = ast.parse(Path(str(module.__file__)).read_text())
+    typed = {
+        (node.module, alias.name, alias.asname)
+        for branch in tree.body
+        if isinstance(branch, ast.If) and ast.unparse(branch.test) == "TYPE_CHECKING"
+        for node in branch.body
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+    }
+    lazy = {(where, name, name) for where, names in module._PUBLIC.items() for name in names}
+    assert typed == lazy
+    assert len(lazy) == len(module.__all__) >= 13
+    for name in module.__all__:
+        getattr(module, name)
+
+
+def test_dir_shows_the_public_names_alone() -> None:
+    assert dir(rankscope) == sorted([*rankscope.__all__, "__version__"])
+    assert not {"Any", "TYPE_CHECKING", "annotations", "install", "errors"} & {*dir(rankscope)}
+
+
+def test_no_public_function_hides_its_options() -> None:
+    functions = {name: getattr(rankscope, name) for name in rankscope.__all__}
+    hiding = {
+        name
+        for name, function in functions.items()
+        if inspect.isfunction(function)
+        and any(p.kind is p.VAR_KEYWORD for p in inspect.signature(function).parameters.values())
+    }
+    assert hiding <= STILL_HIDDEN
+
+
+def test_the_docstring_of_a_public_function_explains_every_option() -> None:
+    seen = 0
+    for name in ("collect", "load", "load_model", "score"):
+        function = getattr(rankscope, name)
+        for option in inspect.signature(function).parameters:
+            assert f"        {option}: " in str(function.__doc__), f"{name}({option}=…)"
+            seen += 1
+    assert seen >= 40
+
+
+def test_a_type_checker_sees_the_true_types_and_refuses_nonsense(tmp_path: Path) -> None:
+    (tmp_path / "user.py").write_text(USER)
+    (tmp_path / "mypy.ini").write_text(CONFIG)
+    command = [sys.executable, "-m", "mypy", "--config-file", "mypy.ini", "--cache-dir", "cache", "user.py"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env={"MYPYPATH": str(ROOT)})
+    told: dict[int, str] = {}
+    for line in done.stdout.splitlines()[:-1]:
+        _, number, text = line.split(":", 2)
+        told[int(number)] = told.get(int(number), "") + text
+    for number, kind in enumerate(("store.run.Run", "store.run.Run", "results.record.Contrast"), start=5):
+        assert told[number] == f' note: Revealed type is "rankscope.{kind}"'
+    assert "Any" not in told[9] + told[10]
+    assert 'Unexpected keyword argument "nonsense" for "collect"' in told[11]
+    assert '"nonfinite" to "collect" has incompatible type' in told[12]
+    assert 'Module has no attribute "nothing"' in told[13]

@@ -1,7 +1,7 @@
-"""One site seen in one or several runs on the same rows: every number there, and what it becomes when a group of samples is left out.
+"""One site seen in one or several runs on the same rows: every number there, and its values with groups of samples left out.
 
-All second-order numbers come from one pass of sums over groups of samples. Where the rows are few beside the features,
-the runs are first turned, losslessly and together, into the space that their rows span.
+All second-order numbers come from one pass of sums over groups of samples. Where there are fewer rows than features, the
+runs are first expressed, together and without loss, in coordinates of the space that their rows span.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ class Replicates(NamedTuple):
     value: Tensor
     """``()`` the number on all rows, float64."""
     left_out: Tensor
-    """``(G,)`` the number without each group in turn."""
+    """``(G,)`` the number without each group in turn; empty where no group is left out."""
 
-    def minus(self, other: Replicates) -> Replicates:
+    def __sub__(self, other: Replicates) -> Replicates:
         """The difference, paired: the same samples are left out of both."""
         return Replicates(self.value - other.value, self.left_out - other.left_out)
 
@@ -78,124 +78,127 @@ class View:
         self.groups = int(self.group.max()) + 1
         self._kept = 1 - torch.eye(self.groups, dtype=torch.float64, device=self.device)
         self._replicated = replicated
-        self._turned = turned(features)
+        self._spanned = in_span_of_rows(features)
         self._cache: dict[tuple[object, ...], Any] = {}
+
+    def cached(self, key: tuple[object, ...], make: Callable[[], T]) -> T:
+        """What ``make`` returns; it is called the first time only that a key is asked for."""
+        if key not in self._cache:
+            self._cache[key] = make()
+        return self._cache[key]
 
     def moments(self, run: int) -> Moments:
         """The sums over each group of samples, leading dimension G."""
-        return self.once(
-            ("moments", run),
-            lambda: Moments.of(self._turned[run], shift=self._shift(run), group=self.group, groups=self.groups),
-        )
-
-    def clusters(self, run: int) -> ClusterMoments:
-        """The same with what rows of one sample share."""
-        group, shift = self.group, self._shift(run)
-        return self.once(
-            ("clusters", run),
-            lambda: ClusterMoments.of(
-                self._turned[run], self.rows.sample, shift=shift, group=group, groups=self.groups
-            ),
-        )
-
-    def _sample_mean(self, definition: Definition, run: int, left_out: bool) -> Tensor:
-        """The mean of what a definition makes of each sample: ``(m,)``, or ``(G, m)`` without each group."""
-        prepare = definition.prepare
-        assert prepare is not None, f"{definition.name} reads samples and prepares none"
-        each = self.once(
-            ("samples", definition.name, run),
-            lambda: prepare(self.features[run].to(self.device, torch.float64), self.rows.sample),
-        )
-        group = self.once(("group of sample",), lambda: self._group_of_sample().to(each.device))
-        if not left_out:
-            return each.mean(0)
-        kept = (group[None] != torch.arange(self.groups, device=each.device)[:, None]).to(each)
-        return kept @ each / kept.sum(1, keepdim=True)
-
-    def _group_of_sample(self) -> Tensor:
-        """``(S,)`` the group of each sample that has rows, in the order of their numbers."""
-        present, place = torch.unique(self.rows.sample, return_inverse=True)
-        group = torch.empty(len(present), dtype=torch.int64)
-        group[place] = self.group
-        return group
+        x, shift = self._spanned[run], self._shift(run)
+        return self.cached(("moments", run), lambda: Moments.of(x, shift=shift, group=self.group, groups=self.groups))
 
     def pair(self, a: int, b: int) -> PairMoments:
         """The paired sums over each group of samples, leading dimension G; ``a`` is the reference."""
         shifts = {"shift_a": self._shift(a), "shift_b": self._shift(b)}
-        return self.once(
-            ("pair", a, b),
-            lambda: PairMoments.of(self._turned[a], self._turned[b], **shifts, group=self.group, groups=self.groups),
-        )
+        x, y = self._spanned[a], self._spanned[b]
+        return self.cached(("pair", a, b), lambda: PairMoments.of(x, y, **shifts, group=self.group, groups=self.groups))
 
     def spectrum(self, run: int, *, centred: bool, left_out: bool = False) -> Tensor:
         """Singular values of all rows ``(r,)``, or without each group ``(G, r)``; r is at most min(n, d)."""
 
         def solve() -> Tensor:
-            sums = self.moments(run)
-            return singular_values_of(sums.weighted(self._kept) if left_out else sums.sum(), centre=centred).values
+            return singular_values_of(self._summed(self.moments(run), left_out), centre=centred).values
 
-        return self.once(("spectrum", run, centred, left_out), solve)
+        return self.cached(("spectrum", run, centred, left_out), solve)
 
     def floor(self, run: int) -> float:
         """The largest singular value that rounding to the dtype of the features makes out of nothing."""
 
         def of_norm() -> float:
-            norm = float(self.moments(run).sum().gram.diagonal().sum().sqrt())
+            norm = float(self.moments(run).sum().gram.diagonal().sum().sqrt())  # |X|_F, since tr XᵀX = |X|_F²
             return rounding_floor(norm, self.n, self.widths[run], self.features[run].dtype)
 
-        return self.once(("floor", run), of_norm)
+        return self.cached(("floor", run), of_norm)
 
     def below_floor(self, run: int, *, centred: bool = True) -> int:
-        """How many singular values lie below it, those left out that are zero by algebra."""
+        """Number of singular values below that floor."""
         s = self.spectrum(run, centred=centred)
+        # Of n centred rows at most n - 1 values differ from zero: the last is zero by algebra, not by rounding.
         return int((s[: self.n - centred] < self.floor(run)).sum())
 
-    def _shift(self, run: int) -> Tensor:
-        return self.once(("shift", run), lambda: self._turned[run].to(self.device, torch.float64).mean(0))
+    def half(self, first: bool) -> View:
+        """The rows of every other group of samples alone, with nothing left out; made once."""
+        keep = self.even.cpu()[self.group] == first
 
-    def once(self, key: tuple[object, ...], make: Callable[[], T]) -> T:
-        """What ``make`` makes, made when it is first asked for under a key."""
-        if key not in self._cache:
-            self._cache[key] = make()
-        return self._cache[key]
+        def take() -> View:
+            halves = [x[keep] for x in self.features]
+            return View(halves, self.rows[keep], groups=self.groups, device=self.device, replicated=False)
 
-    def measured(self, definition: Definition, run: int) -> Replicates:
-        """A definition in one run; where it moves in steps, with the replicates of what it rounds."""
+        return self.cached(("half", first), take)
+
+    @property
+    def even(self) -> Tensor:
+        """``(G,)`` bool: every other group, which together make one half of the rows."""
+        return torch.arange(self.groups, device=self.device) % 2 == 0
+
+    def evaluate(self, what: Definition | Comparison, *runs: int) -> Replicates:
+        """A definition in one run, or a comparison of the second of two runs with the first, the reference.
+
+        Raises:
+            NotComparable: if the comparison needs a shared basis and the widths differ.
+        """
+        return self._defined(what, *runs) if isinstance(what, Definition) else self._compared(what, *runs)
+
+    def _defined(self, definition: Definition, run: int) -> Replicates:
         if definition.reads == "rows":
             f = definition.function
             return self._over_rows(lambda keep: f(self._rows(run, keep), self.rows.sample[keep]))
-        told: dict[str, Any] = {"width": self.widths[run]} if "width" in definition.takes else {}
-        found = self._replicates(lambda left: definition.function(self._read(definition, run, left), **told))
+        keywords = {"width": self.widths[run]} if "width" in definition.takes else {}
+        found = self._replicates(lambda left: definition.function(self._read(definition, run, left), **keywords))
         if definition.smooth is None or not self._replicated:
             return found
+        # The value moves in steps, which a jackknife would miss: its replicates are those of the smooth number that the
+        # definition rounds, moved to lie around the value, θ + s₍g₎ - s.
         smooth = definition.smooth
         whole, left = (smooth(self._read(definition, run, part)) for part in (False, True))
         return Replicates(found.value, found.value + left - whole)
 
     def _read(self, definition: Definition, run: int, left_out: bool) -> Tensor | Sums:
-        """What the definition is given: of all rows, or without each group."""
+        """What the definition reads: of all rows, or without each group."""
         if definition.reads == "spectrum":
             s = self.spectrum(run, centred=definition.centred, left_out=left_out)
             return s.where(s >= self.floor(run), 0) if definition.resolved else s
         if definition.reads == "moments":
             return self._summed(self.moments(run), left_out)
         if definition.reads == "clusters":
-            return self._summed(self.clusters(run), left_out)
+            return self._summed(self._clusters(run), left_out)
         return self._sample_mean(definition, run, left_out)
 
-    def related(self, comparison: Comparison, a: int, b: int) -> Replicates:
-        """A comparison of run ``b`` with the reference ``a``.
+    def _clusters(self, run: int) -> ClusterMoments:
+        """The sums over each group, with what rows of one sample share."""
+        x, shift, sample = self._spanned[run], self._shift(run), self.rows.sample
+        return self.cached(
+            ("clusters", run), lambda: ClusterMoments.of(x, sample, shift=shift, group=self.group, groups=self.groups)
+        )
 
-        Raises:
-            NotComparable: if it needs a shared basis and the widths differ.
-        """
+    def _sample_mean(self, definition: Definition, run: int, left_out: bool) -> Tensor:
+        """The mean of what a definition makes of each sample: ``(m,)``, or ``(G, m)`` without each group."""
+        prepare = definition.prepare
+        assert prepare is not None, f"{definition.name} reads samples and prepares none"
+        each = self.cached(
+            ("samples", definition.name, run),
+            lambda: prepare(self.features[run].to(self.device, torch.float64), self.rows.sample),
+        )
+        if not left_out:
+            return each.mean(0)
+        present, place = torch.unique(self.rows.sample, return_inverse=True)
+        group = torch.empty(len(present), dtype=torch.int64)
+        group[place] = self.group  # (S,): all rows of one sample lie in one group
+        kept = self._kept[:, group.to(each.device)].to(each)  # (G, S): 0 where the sample lies in the group left out
+        return kept @ each / kept.sum(1, keepdim=True)
+
+    def _compared(self, comparison: Comparison, a: int, b: int) -> Replicates:
         if comparison.same_width and self.widths[a] != self.widths[b]:
             raise NotComparable(
                 f"{comparison.name} needs a shared basis; the widths are {self.widths[a]} and {self.widths[b]}"
             )
-        f, reads = self.given(comparison, a, b), comparison.reads
+        f, reads, centred = self.function_of(comparison, a, b), comparison.reads, comparison.centred
         if reads == "spectra":
-            centred = comparison.centred
             return self._replicates(
                 lambda left: f(*(self.spectrum(run, centred=centred, left_out=left) for run in (a, b)))
             )
@@ -205,30 +208,13 @@ class View:
             return self._replicates(lambda left: self._cross_fitted(f, self.pair(a, b), left))
         return self._over_rows(lambda keep: f(self._rows(a, keep), self._rows(b, keep), self.rows.sample[keep]))
 
-    def given(self, comparison: Comparison, a: int, b: int) -> Callable[..., Tensor]:
-        """The function with what it takes by keyword. The width is the features' own, not that of the span of few rows."""
-        width = min(self._turned[a].shape[1], subspace_size(self.widths[a]))
+    def function_of(self, comparison: Comparison, a: int, b: int) -> Callable[..., Tensor]:
+        """The comparison's function with its keywords filled in."""
+        # k belongs to the features' own width, not to that of the space which a few rows span.
+        k = min(self._spanned[a].shape[1], subspace_size(self.widths[a]))
         coarser = max((self.features[run].dtype for run in (a, b)), key=lambda dtype: torch.finfo(dtype).eps)
-        told = {"k": width, "dtype": coarser, "width": self.widths[b]}
-        return partial(comparison.function, **{name: told[name] for name in comparison.takes})
-
-    def _replicates(self, number: Callable[[bool], Tensor]) -> Replicates:
-        value = number(False)
-        return Replicates(value, number(True) if self._replicated else value.new_empty(0))
-
-    def _summed(self, sums: S, left_out: bool) -> S:
-        return sums.weighted(self._kept) if left_out else sums.sum()
-
-    def _rows(self, run: int, keep: Tensor) -> Tensor:
-        return self.features[run][keep].to(self.device)
-
-    def _over_rows(self, function: Callable[[Tensor], Tensor]) -> Replicates:
-        everything = torch.ones(self.n, dtype=torch.bool)
-        return self._replicates(
-            lambda left: (
-                torch.stack([function(self.group != g) for g in range(self.groups)]) if left else function(everything)
-            )
-        )
+        keywords = {"k": k, "dtype": coarser, "width": self.widths[b]}
+        return partial(comparison.function, **{name: keywords[name] for name in comparison.takes})
 
     def _cross_fitted(
         self, function: Callable[[PairMoments, PairMoments], Tensor], sums: PairMoments, left_out: bool
@@ -239,27 +225,36 @@ class View:
         x, y = sums.weighted(kept * even), sums.weighted(kept * (1 - even))
         return (function(x, y) + function(y, x)) / 2
 
-    @property
-    def even(self) -> Tensor:
-        """``(G,)`` bool: every other group, the one half of the rows."""
-        return torch.arange(self.groups, device=self.device) % 2 == 0
+    def _replicates(self, number: Callable[[bool], Tensor]) -> Replicates:
+        value = number(False)
+        return Replicates(value, number(True) if self._replicated else value.new_empty(0))
 
-    def half(self, first: bool) -> View:
-        """The rows of every other group of samples alone, with nothing left out; made once."""
-        keep = self.even.cpu()[self.group] == first
+    def _over_rows(self, function: Callable[[Tensor], Tensor]) -> Replicates:
+        """The replicates of a function of the ``(n,)`` mask of the rows that are kept."""
+        everything = torch.ones(self.n, dtype=torch.bool)
+        return self._replicates(
+            lambda left: (
+                torch.stack([function(self.group != g) for g in range(self.groups)]) if left else function(everything)
+            )
+        )
 
-        def take() -> View:
-            halves = [x[keep] for x in self.features]
-            return View(halves, self.rows[keep], groups=self.groups, device=self.device, replicated=False)
+    def _summed(self, sums: S, left_out: bool) -> S:
+        """The sums over all groups, or over all but each: row g of 1 - I weighs group g by 0 and all others by 1."""
+        return sums.weighted(self._kept) if left_out else sums.sum()
 
-        return self.once(("half", first), take)
+    def _rows(self, run: int, keep: Tensor) -> Tensor:
+        return self.features[run][keep].to(self.device)
+
+    def _shift(self, run: int) -> Tensor:
+        """The mean over rows, about which sums are taken so that they do not cancel."""
+        return self.cached(("shift", run), lambda: self._spanned[run].to(self.device, torch.float64).mean(0))
 
 
-def turned(features: Sequence[Tensor]) -> tuple[Tensor, ...]:
+def in_span_of_rows(features: Sequence[Tensor]) -> tuple[Tensor, ...]:
     """The same rows in coordinates of the space that they span, where that is smaller than the space they lie in.
 
-    Runs of one width are turned together by one orthonormal basis, so that every inner product within and between them
-    stays as it was; runs of different widths by one each.
+    Runs of one width share one orthonormal basis, so that every inner product within and between them stays as it was;
+    runs of different widths get one each.
 
     Args:
         features: for each run ``(n, d)``.
@@ -270,9 +265,9 @@ def turned(features: Sequence[Tensor]) -> tuple[Tensor, ...]:
     n = len(features[0])
     widths = {x.shape[1] for x in features}
     if len(widths) > 1:
-        return tuple(turned([x])[0] for x in features)
+        return tuple(in_span_of_rows([x])[0] for x in features)
     if n * len(features) >= widths.pop():
         return tuple(features)
     together = torch.cat([x.double() for x in features])
-    basis, _ = torch.linalg.qr(together.mT)
+    basis, _ = torch.linalg.qr(together.mT)  # QQᵀ projects on the span of the rows, so XQ(YQ)ᵀ = XYᵀ
     return tuple((together @ basis).split(n))

@@ -34,12 +34,11 @@ def curve(
     """
     from rankscope.analysis.curves import DEFAULT_CURVES
     from rankscope.analysis.curves import curve as run_curve
-    from rankscope.collecting.resolve import as_run
     from rankscope.registry import named
 
     with show.progress("measuring", quiet=quiet) as progress:
         result = run_curve(
-            as_run(run, progress=progress),
+            run,
             named(measures) if measures else DEFAULT_CURVES,
             sites=layers,
             seed=seed,

@@ -7,9 +7,13 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from shutil import get_terminal_size
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+if TYPE_CHECKING:
+    from rankscope.results.record import Estimate, Span
+    from rankscope.results.runs import PairRecord, RunRecord
 
 Json = Annotated[bool, typer.Option("--json", help="Print a list of flat records as JSON.")]
 Csv = Annotated[bool, typer.Option("--csv", help="Print the records as CSV.")]
@@ -71,12 +75,10 @@ def fits(columns: Sequence[str], lines: Sequence[Sequence[str]]) -> bool:
 
 
 def notes(records: Sequence[Any]) -> None:
-    """What the records have to say, on stderr: each sentence once, with its measures and sites."""
-    from rankscope.analysis.guards import APART
-
+    """The notes of the records, on stderr: each once, with its measures and sites."""
     said: dict[str, tuple[dict[str, None], dict[str, None]]] = {}
     for record in records:
-        for text in filter(None, record.note.split(APART)):
+        for text in record.notes:
             measures, sites = said.setdefault(text, ({}, {}))
             measures[record.measure], sites[record.site] = None, None
     everything = len({record.measure for record in records})
@@ -87,14 +89,17 @@ def notes(records: Sequence[Any]) -> None:
 
 def number(value: float | None) -> str:
     """Four significant digits; a dash where there is no value."""
-    return "–" if value is None or value != value else f"{value:.4g}"
+    return "–" if value is None else f"{value:.4g}"
 
 
-def interval(value: float, low: float, high: float) -> str:
+def interval(estimate: Estimate) -> str:
     """``value [low, high]``."""
-    if value != value:
-        return "–"
-    return number(value) if low != low else f"{number(value)} [{number(low)}, {number(high)}]"
+    return number(estimate.value) if estimate.low is None else f"{number(estimate.value)} {band(estimate)}"
+
+
+def band(ends: Estimate | Span) -> str:
+    """``[low, high]``; a dash where there is none."""
+    return "–" if ends.low is None else f"[{number(ends.low)}, {number(ends.high)}]"
 
 
 def size(count: float) -> str:
@@ -113,14 +118,14 @@ def percent(share: float) -> str:
 
 def shares(by_site: Mapping[str, str]) -> None:
     """The mean row's share of the energy at each site, on stderr."""
-    told = ", ".join(f"{site} {text}" for site, text in by_site.items())
-    note(f"note: the mean row's share of the energy, which uncentred measures (rankme, pt-peft) speak of: {told}")
+    listed = ", ".join(f"{site} {text}" for site, text in by_site.items())
+    note(f"note: the mean row's share of the energy, which uncentred measures (rankme, pt-peft) mostly see: {listed}")
 
 
-def calm(record: Any) -> str:
-    """The number without rows of massive length, where there are any."""
-    value = record.without_sinks
-    return "" if value != value else f"{number(value)} without sinks"
+def with_and_without_sinks(record: RunRecord | PairRecord) -> str:
+    """The number with its interval, and beside it the number without rows of massive length, where there are any."""
+    calm = "" if record.without_sinks is None else f" {number(record.without_sinks)} without sinks"
+    return interval(record.estimate) + calm
 
 
 @contextmanager

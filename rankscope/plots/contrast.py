@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
@@ -12,28 +12,26 @@ from rankscope.plots.naming import last_of_stacks
 from rankscope.plots.similarity import similarity
 from rankscope.plots.spectra import cumulative, descending
 from rankscope.plots.style import legend, new_figure, panels, styled
+from rankscope.results.runs import Contrast
 from rankscope.sites import Site
-
-if TYPE_CHECKING:
-    from rankscope.results.record import Contrast
 
 RANKS = ("participation-ratio", "roy-vetterli", "pt-peft")
 """The definitions that a contrast draws along the sites."""
 RELATIONS = ("overlap", "recoverability", "drift", "variance-captured")
-"""The relations that it draws, the first three of them that were asked for: turned, lost, drifted."""
+"""The relations that it draws, at most the first three of them that were asked for: basis, information, drift."""
 
 SPECTRA, PANEL, MAP = 3.6, 2.2, 3.0
-"""Inches for the spectra, for each line of panels below them, and for the line with the map."""
+"""Inches for the spectra, for each row of panels below them, and for the row with the map."""
 COLUMNS = 4
-"""The most stacks whose spectra fit beside each other."""
+"""The most stacks whose spectra fit side by side."""
 MOST = 8
-"""The most measures that are all drawn; of more, those above."""
+"""The most measures that are all drawn; with more, only those above."""
 
 
 def contrast(result: Contrast) -> Figure:
-    """Spectra a stack, rank along the sites, what was kept of the reference, and the site × site map.
+    """The spectra of each stack, the measures along the sites, and the site × site map of similarity.
 
-    Where at most :data:`MOST` measures were asked for, all of them are drawn.
+    With more than :data:`MOST` measures only :data:`RANKS` and :data:`RELATIONS` are drawn.
     """
     measures = _chosen(result)
     cells = len(measures) + (result.similarity is not None)
@@ -52,7 +50,7 @@ def contrast(result: Contrast) -> Figure:
 
 
 def _spectra(result: Contrast, figure: SubFigure) -> None:
-    """The spectra at the last site of every stack: cumulative above, each value below."""
+    """The spectra at the last site of every stack: cumulative above, value by value below."""
     stacks = _last_sites(result)
     base = result.names[2] if len(result.names) > 2 else None
     axes = figure.subplots(2, max(1, len(stacks)), squeeze=False)
@@ -79,11 +77,11 @@ def _chosen(result: Contrast) -> list[str]:
 
 
 def _drawable(result: Contrast, measure: str) -> bool:
-    return any(r.value == r.value or r.a == r.a for r in result.of(measure))
+    return any(r.value is not None or r.a.value is not None for r in result.of(measure))
 
 
 def _last_sites(result: Contrast) -> list[Site]:
-    """Of every stack the last site that any run has a spectrum of, at most the last :data:`COLUMNS`."""
+    """The last site of every stack that has a spectrum in any run, for at most the last :data:`COLUMNS` stacks."""
     return last_of_stacks(list({site: None for run in result.spectra.values() for site in run}))[-COLUMNS:]
 
 
@@ -97,17 +95,13 @@ def _panels(result: Contrast, measures: list[str], axes: list[Axes]) -> None:
 
 def _measure(result: Contrast, measure: str, ax: Axes) -> Axes:
     records = result.of(measure)
-    sites = [Site.parse(r.site) for r in records]
+    sites, unit, noise = [Site.parse(r.site) for r in records], records[0].unit, [r.noise for r in records]
     a, b, *base = result.names
-    noise = [r.noise for r in records]
-    if all(r.a != r.a for r in records):
-        lines = [Line(f"{a} → {b}", [r.value for r in records], [r.low for r in records], [r.high for r in records])]
-        return along(sites, lines, ax, title=f"{measure}: {a} → {b}", unit=records[0].unit, noise=noise, first=2)
-    lines = [
-        Line(a, [r.a for r in records], [r.a_low for r in records], [r.a_high for r in records]),
-        Line(b, [r.b for r in records], [r.b_low for r in records], [r.b_high for r in records]),
-    ]
-    signed = bool(base) and any(r.base == r.base for r in records)
-    title = f"{measure}, change against {base[0]}" if signed else f"{measure}, against {base[0]}" if base else measure
-    shown = [] if signed else noise
-    return along(sites, lines, ax, title=title, unit=records[0].unit, noise=shown, zero=base[0] if signed else "")
+    if all(r.a.value is None for r in records):
+        line = Line.of(f"{a} → {b}", [r.estimate for r in records])
+        return along(sites, [line], ax, title=f"{measure}: {a} → {b}", unit=unit, noise=noise, first=2)
+    lines = [Line.of(a, [r.a for r in records]), Line.of(b, [r.b for r in records])]
+    if base and any(r.base is not None for r in records):  # changes, for which the base is zero and noise no measure
+        return along(sites, lines, ax, title=f"{measure}, change against {base[0]}", unit=unit, zero=base[0])
+    title = f"{measure}, against {base[0]}" if base else measure
+    return along(sites, lines, ax, title=title, unit=unit, noise=noise)

@@ -3,59 +3,49 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-from rankscope.results.record import Table
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+from rankscope.results.record import Record, Table
 
 
 @dataclass(frozen=True)
-class CurvePoint:
-    """One number of one run at one site, on parts of its samples."""
+class CurvePoint(Record):
+    """One measure of one run at one site, on parts of its samples."""
 
     site: str
     """The site, as ``decoder.3``."""
     measure: str
     """The name of the definition."""
     parts: int
-    """Into how many disjoint parts the samples were divided."""
+    """Number of disjoint parts into which the samples were divided."""
     rows: float
-    """The mean number of rows of a part."""
-    value: float
-    """The mean over the parts; NaN where it has no meaning (``note`` says why)."""
-    least: float
+    """Mean number of rows in a part."""
+    value: float | None
+    """The mean over the parts; None where the measure has no value (``notes`` say why)."""
+    least: float | None
     """The least value of a part."""
-    greatest: float
-    """The greatest."""
-    noise: float
+    greatest: float | None
+    """The greatest value of a part."""
+    noise: float | None
     """What isotropic Gaussian features of the same shape score."""
-    limit: float
-    """The value at infinitely many rows, where a law is known and the rows suffice for it; else NaN."""
+    limit: float | None
+    """The value at infinitely many rows, where a law is known and there are rows enough for it; else None."""
     d: int
-    """Features a row."""
+    """Features per row."""
     convention: str
     """What was done to the rows before the formula."""
     unit: str
     """The unit of the value."""
-    note: str = ""
-    """The law, or why there is no limit, and what must be said of the rows."""
+    notes: tuple[str, ...] = ()
+    """The law or why there is no limit, and cautions that belong to the rows."""
     variant: str = "raw"
-    """What was done to the rows first."""
-
-
-@dataclass(frozen=True)
-class Curves(Table):
-    """Numbers of one run against the number of rows."""
-
-    records: tuple[CurvePoint, ...]
-    """One record a site, a measure and a level, the whole first."""
+    """The variant of the rows."""
     run: str = ""
     """The name of the run."""
 
-    def plot(self) -> Figure:
-        """One panel a measure: the curve of each site, its limit where there is one, and what noise scores."""
-        from rankscope.plots import curves
 
-        return curves(self)
+@dataclass(frozen=True)
+class Curves(Table[CurvePoint]):
+    """Numbers of one run against the number of rows: a record per site, measure and level, the whole first."""
+
+    run: str = ""
+    """The name of the run."""

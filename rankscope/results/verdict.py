@@ -27,20 +27,20 @@ class Evidence(NamedTuple):
     """The lower end of its band, simultaneous over sites."""
     high: float
     """The upper end."""
-    margin: float
-    """The retraining floor, positive."""
+    margin: float | None
+    """The retraining floor, positive; None where there is none, so that nothing is shown to change."""
     same: bool
     """Whether two one-sided tests place the change inside the margin."""
 
     @property
     def fell(self) -> bool:
         """Whether it fell by more than the margin."""
-        return self.high < -self.margin
+        return self.margin is not None and self.high < -self.margin
 
     @property
     def rose(self) -> bool:
         """Whether it rose by more than the margin."""
-        return self.low > self.margin
+        return self.margin is not None and self.low > self.margin
 
 
 class Grounds(NamedTuple):

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from rankscope.analysis.compare import compare
 from rankscope.collecting.collect import collect
 from rankscope.errors import NotComparable, UnknownName
-from rankscope.results.record import Compared
+from rankscope.results.runs import PairRecord
 from rankscope.selftest.planted import CONTROLS, DISSOCIATION, SCENARIOS, plant
 from rankscope.store import Run, open_run
 
@@ -66,10 +66,10 @@ class Answer:
     """What is true of it, in words."""
     measure: str
     """The measure, with the variant of the rows if not raw."""
-    value: float
-    """What it said; NaN where it refused."""
-    expected: float
-    """What it had to say; NaN where it had to refuse."""
+    value: float | None
+    """What it said; None where it refused."""
+    expected: float | None
+    """What it had to say; None where it had to refuse."""
     tolerance: float
     """How far it may lie from that."""
     said: str = ""
@@ -78,8 +78,8 @@ class Answer:
     @property
     def right(self) -> bool:
         """Whether it lies within the tolerance, or refused where it had to."""
-        if self.expected != self.expected:
-            return bool(self.said)
+        if self.expected is None or self.value is None:
+            return self.expected is self.value and bool(self.said)
         return abs(self.value - self.expected) <= self.tolerance
 
 
@@ -96,8 +96,8 @@ class Selftest:
         return tuple(a for a in self.answers if not a.right)
 
     def to_records(self) -> list[dict[str, Any]]:
-        """The answers as plain dictionaries; a value without meaning is None."""
-        return [{**{k: None if v != v else v for k, v in asdict(a).items()}, "right": a.right} for a in self.answers]
+        """The answers as plain dictionaries."""
+        return [{**asdict(a), "right": a.right} for a in self.answers]
 
 
 class Question(NamedTuple):
@@ -163,7 +163,8 @@ def run(
 
 def _answers(question: Question, folder: Path) -> Iterator[Answer]:
     base, tuned = _runs(question.scenario, folder)
-    values, said = dict.fromkeys(question.expected, float("nan")), ""
+    values: dict[str, float | None] = dict.fromkeys(question.expected)
+    said = ""
     try:
         result = compare(base, tuned, measures=list(question.expected), groups=GROUPS, variant=question.variant)
         values = {r.measure: _value(r) for r in result.records}
@@ -177,14 +178,14 @@ def _answers(question: Question, folder: Path) -> Iterator[Answer]:
             SCENARIOS[question.scenario].answer,
             measure + suffix,
             values[measure],
-            float("nan") if question.refuses else expected,
+            None if question.refuses else expected,
             relative * abs(expected) + absolute,
             said,
         )
 
 
-def _value(record: Compared) -> float:
-    return record.b if record.measure in OF_THE_TUNED_RUN else record.value
+def _value(record: PairRecord) -> float | None:
+    return record.b.value if record.measure in OF_THE_TUNED_RUN else record.value
 
 
 def _runs(scenario: str, folder: Path) -> tuple[Run, Run]:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from rankscope.analysis.align import Aligned, data_notes, shared_sites
 from rankscope.analysis.cautions import cautions, convention, shape, why_not
-from rankscope.analysis.guards import GuardedView
+from rankscope.analysis.guards import GuardedView, guarded_views
 from rankscope.analysis.options import GROUPS, LEVEL, Analysis, chosen
 from rankscope.analysis.view import Replicates
 from rankscope.definition import Comparison, Definition
@@ -70,7 +70,7 @@ def compare_arms(
         sites: the sites, as ``"decoder.0-3"`` or a list; by default all that the runs share.
         groups: number of groups of samples that the jackknife leaves out in turn; 20 by default.
         level: confidence of the intervals, and of the bands over all sites together; 0.95 by default.
-        variant: what to do to the rows first, one of :data:`~rankscope.analysis.guards.VARIANTS`; by default nothing.
+        variant: what to do to the rows first, one of :data:`~rankscope.analysis.options.VARIANTS`; by default nothing.
         allow_duplicates: compare rows even if half a per cent or more are copies of others that the data do not explain.
         base_model: the base of checkpoint folders, instead of the one that their adapters name.
         device: the torch device; by default the GPU where there is one.
@@ -94,7 +94,9 @@ def compare_arms(
         places[name] = range(start, start + len(several))
     aligned = Aligned(runs, shared_sites(runs, sites))
     cross_data = data_notes(runs)
-    found = [_at_site(site, view, asked, places, 0 if before else None) for site, view in options.views(aligned)]
+    found = [
+        _at_site(site, view, asked, places, 0 if before else None) for site, view in guarded_views(aligned, options)
+    ]
     if not any(isinstance(one, _Number) for at in found for one in at.numbers.values()):
         raise NotComparable(f"nothing that was asked for compares these arms: {next(iter(found[0].numbers.values()))}")
     verdicts = _verdicts(found, places, level) if before else {}

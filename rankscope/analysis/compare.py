@@ -12,7 +12,7 @@ from torch import Tensor
 
 from rankscope.analysis.align import Aligned, data_notes, distinct_names, shared_sites
 from rankscope.analysis.cautions import below_floor, cautions, convention, shape, why_not
-from rankscope.analysis.guards import GuardedView
+from rankscope.analysis.guards import GuardedView, guarded_views
 from rankscope.analysis.intervals import NO_VALUE, banded, interval_of, replicates
 from rankscope.analysis.measure import spectra
 from rankscope.analysis.options import GROUPS, LEVEL, Analysis, chosen
@@ -66,7 +66,7 @@ def compare(
         level: confidence of the intervals, and of the bands over all sites together; 0.95 by default.
         permutations: number of shuffles of the samples for the p-value of each relation; none by default.
         common_rows: where the rows differ, use those that all runs have, instead of refusing.
-        variant: what to do to the rows first, one of :data:`~rankscope.analysis.guards.VARIANTS`; by default nothing.
+        variant: what to do to the rows first, one of :data:`~rankscope.analysis.options.VARIANTS`; by default nothing.
         allow_duplicates: compare rows even if half a per cent or more are copies of others that the data do not explain.
         base_model: the base of checkpoint folders, instead of the one that their adapters name.
         device: the torch device; by default the GPU where there is one.
@@ -87,7 +87,7 @@ def compare(
     names = distinct_names(runs)[: 2 + (base is not None)]
     found = [
         (what, *_record(aligned, site, what, view, roles, Pair(*names), level, permutations))
-        for site, view in options.views(aligned, then="spectra and similarity")
+        for site, view in guarded_views(aligned, options, then="spectra and similarity")
         for what in asked
     ]
     records = banded(found, level)

@@ -12,10 +12,9 @@ from torch import Tensor
 
 from rankscope.analysis.align import Aligned
 from rankscope.analysis.cautions import convention, why_not
-from rankscope.analysis.guards import GuardedView
+from rankscope.analysis.guards import GuardedView, guarded_views
 from rankscope.analysis.options import Analysis, chosen_definitions
 from rankscope.analysis.references import noise_value
-from rankscope.analysis.view import View
 from rankscope.definition import Definition
 from rankscope.errors import NotComparable, UnknownName
 from rankscope.inference.extrapolate import LAWS, Curve, extrapolate, subsampling_curve
@@ -54,7 +53,7 @@ def curve(
         sites: the sites, as ``"decoder.0-3"`` or a list; by default all.
         parts: numbers of parts into which the samples are divided, one per level; by default 1, 2 and 4.
         seed: seed of the division; 0 by default.
-        variant: what to do to the rows first, one of :data:`~rankscope.analysis.guards.VARIANTS`; by default nothing.
+        variant: what to do to the rows first, one of :data:`~rankscope.analysis.options.VARIANTS`; by default nothing.
         allow_duplicates: measure rows even if half a per cent or more are copies that the data do not explain.
         base_model: the base of a checkpoint folder, instead of the one that its adapter names.
         device: the torch device; by default the GPU where there is one.
@@ -77,7 +76,7 @@ def curve(
     run = options.open(run)
     records: list[CurvePoint] = []
     refused: list[str] = []
-    for site, view in options.views(Aligned((run,), select(sites, run.sites))):
+    for site, view in guarded_views(Aligned((run,), select(sites, run.sites)), options):
         refused.append(view.refused)
         records += _points(run, site, view, definitions, parts, seed)
     if all(refused):
@@ -94,7 +93,7 @@ def _points(
 
     def values(cell: Tensor) -> Tensor:
         """``(measures, 2)``: each measure of some of the rows, and of noise of their shape."""
-        part = View([view.features[0][cell]], view.rows[cell], device=view.device, replicated=False)
+        part = view.derived([view.features[0][cell]], cell)
         found = [(part.evaluate(what, 0).value, noise_value(what, part)) for what in drawn]
         return torch.stack([torch.stack([x.double().cpu() for x in both]) for both in found])
 

@@ -7,21 +7,21 @@ numbers without them; nothing is dropped unless a variant asks for it, and every
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from rankscope.analysis.view import FEWEST, View
+from rankscope.analysis.align import Aligned, distinct_names
+from rankscope.analysis.options import Analysis
+from rankscope.analysis.view import FEWEST, View, kept
+from rankscope.devices import where
 from rankscope.errors import NonFinite
 from rankscope.features import Rows
 from rankscope.measures.sinks import massive_dimensions, sink_rows, standardised
 from rankscope.sites import Site
 
-VARIANTS = ("raw", "distinct", "sinks-dropped", "standardised")
-"""What can be done to the rows of all runs alike: nothing; leave out copies; leave out rows longer than ten medians;
-divide every feature by its standard deviation."""
 MOST_COPIES = 0.005
 """Share of unexplained copies from which rows are refused."""
 _CHUNK = 1 << 24
@@ -50,61 +50,45 @@ class GuardedView(View):
     without_sinks: View | None = None
     """The same without rows of massive length; None where no row is."""
 
-    def only(self, *places: int) -> View:
-        """Some of the runs alone, with nothing left out; made once."""
-        chosen = [self.features[i] for i in places]
-        return self.cached(
-            ("only", *places), lambda: View(chosen, self.rows, groups=FEWEST, device=self.device, replicated=False)
-        )
-
+    @kept
     def mean_share(self, run: int) -> float:
         """The mean row's share of a run's energy, which uncentred measures mostly see."""
-        return self.cached(("mean share", run), lambda: mean_share(self.features[run]))
+        return mean_share(self.features[run])
 
 
-def guarded_view(
-    features: Sequence[Tensor],
-    rows: Rows,
-    site: Site,
-    *,
-    names: Sequence[str],
-    groups: int,
-    device: torch.device,
-    variant: str = "raw",
-    allow_duplicates: bool = False,
-) -> GuardedView:
-    """The view of runs at one site, with what is wrong with their rows.
+def guarded_views(aligned: Aligned, options: Analysis, *, then: str = "done") -> Iterator[tuple[Site, GuardedView]]:
+    """The view of some runs at each of their sites, with what is wrong with their rows.
 
     Args:
-        features: for each run ``(n, d)``.
-        rows: where the n rows came from.
-        site: where they were read.
-        names: the name of each run.
-        groups: how many groups of samples to leave out in turn.
-        device: where to compute.
-        variant: one of :data:`VARIANTS`; rows are left out of all runs alike.
-        allow_duplicates: measure rows of which too many are copies.
-
-    Returns:
-        A view whose ``variant``, ``refused``, ``remarks`` and ``without_sinks`` are set.
+        aligned: the runs; rows are left out of all of them alike.
+        options: the groups of samples, the variant, whether too many copies are measured all the same, and the device.
+        then: what progress reports after the last site.
 
     Raises:
         NotComparable: for fewer than four rows or two samples.
         NonFinite: if a feature is NaN or infinite.
     """
+    for done, site in enumerate(aligned.sites):
+        options.progress(done, len(aligned.sites), str(site))
+        yield site, _guarded(*aligned.at(site), site, distinct_names(aligned.runs), options)
+    options.progress(len(aligned.sites), len(aligned.sites), then)
+
+
+def _guarded(
+    features: Sequence[Tensor], rows: Rows, site: Site, names: Sequence[str], options: Analysis
+) -> GuardedView:
     for x, name in zip(features, names, strict=True):
         check_finite(x, rows, site, name)
     found = [copies(x, rows, site) for x in features]
-    refused, remarks = _judged(found, names, site, variant, allow_duplicates)
-    features, rows, left_out = _varied(features, rows, [one.copied for one in found], variant)
-    view = GuardedView(features, rows, groups=groups, device=device)
+    refused, remarks = _judged(found, names, site, options)
+    features, rows, left_out = _varied(features, rows, [one.copied for one in found], options.variant)
+    view = GuardedView(features, rows, groups=options.groups, device=where(options.device))
     sinks = [sink_rows(x) for x in features]
     massive = torch.stack(sinks).any(0)
-    view.variant, view.refused = variant, refused
+    view.variant, view.refused = options.variant, refused
     view.remarks = tuple(filter(None, (*remarks, left_out, _massive_words(features, sinks, names), _norm_words(site))))
     if massive.any() and len(torch.unique(rows.sample[~massive])) >= FEWEST:
-        kept = [x[~massive] for x in features]
-        view.without_sinks = View(kept, rows[~massive], groups=groups, device=device, replicated=False)
+        view.without_sinks = view.derived([x[~massive] for x in features], ~massive, groups=options.groups)
     return view
 
 
@@ -218,9 +202,7 @@ def _alike_so_far(classes: Tensor, sample: Tensor) -> Tensor:
     return explained & ~torch.isin(sample, owners[_repeats(last)])
 
 
-def _judged(
-    found: Sequence[Copies], names: Sequence[str], site: Site, variant: str, allowed: bool
-) -> tuple[str, list[str]]:
+def _judged(found: Sequence[Copies], names: Sequence[str], site: Site, options: Analysis) -> tuple[str, list[str]]:
     """Why rows are refused, if they are, and remarks about copies otherwise."""
     refused, remarks = "", []
     for name, (copied, unexplained) in zip(names, found, strict=True):
@@ -229,9 +211,9 @@ def _judged(
         if bad < MOST_COPIES * n:
             why = "equal tokens or patches" if site.point == "embed" else "texts that begin alike"
             remarks += [f"{alike} of {n} rows equal another: {why}"] if alike >= MOST_COPIES * n else []
-        elif variant == "distinct":
+        elif options.variant == "distinct":
             remarks.append(f"{words}, and left out")
-        elif allowed:
+        elif options.allow_duplicates:
             remarks.append(f"{words}, and measured all the same")
         elif not refused:
             refused = (

@@ -9,7 +9,7 @@ import torch
 
 from rankscope.analysis.align import Aligned
 from rankscope.analysis.cautions import below_floor, cautions, convention, shape, why_not
-from rankscope.analysis.guards import GuardedView, check_finite
+from rankscope.analysis.guards import GuardedView, check_finite, guarded_views
 from rankscope.analysis.intervals import NO_VALUE, interval_of, replicates
 from rankscope.analysis.options import GROUPS, LEVEL, Analysis, chosen_definitions
 from rankscope.analysis.references import noise_value
@@ -89,7 +89,7 @@ def measure(
         sites: the sites, as ``"decoder.0-3"`` or a list; by default all.
         groups: number of groups of samples that the jackknife leaves out in turn; 20 by default.
         level: confidence of the intervals; 0.95 by default.
-        variant: what to do to the rows first, one of :data:`~rankscope.analysis.guards.VARIANTS`; by default nothing.
+        variant: what to do to the rows first, one of :data:`~rankscope.analysis.options.VARIANTS`; by default nothing.
         allow_duplicates: measure rows even if half a per cent or more are copies of others that the data do not explain.
         base_model: the base of a checkpoint folder, instead of the one that its adapter names.
         device: the torch device; by default the GPU where there is one.
@@ -106,7 +106,7 @@ def measure(
     run = options.open(run)
     aligned = Aligned((run,), select(sites, run.sites))
     records = tuple(
-        _record(run, site, what, view, level) for site, view in options.views(aligned) for what in definitions
+        _record(run, site, what, view, level) for site, view in guarded_views(aligned, options) for what in definitions
     )
     if all(r.value is None for r in records) and records[0].notes:
         raise NotComparable(" · ".join(records[0].notes))
@@ -134,7 +134,7 @@ def profile(
         sites: the sites, as ``"decoder.0-3"`` or a list; by default all.
         groups: number of groups of samples that the jackknife leaves out in turn; 20 by default.
         level: confidence of the intervals; 0.95 by default.
-        variant: what to do to the rows first, one of :data:`~rankscope.analysis.guards.VARIANTS`; by default nothing.
+        variant: what to do to the rows first, one of :data:`~rankscope.analysis.options.VARIANTS`; by default nothing.
         allow_duplicates: measure rows even if half a per cent or more are copies of others that the data do not explain.
         base_model: the base of a checkpoint folder, instead of the one that its adapter names.
         device: the torch device; by default the GPU where there is one.

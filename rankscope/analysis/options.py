@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rankscope.analysis.align import Aligned, distinct_names
-from rankscope.analysis.guards import VARIANTS, GuardedView, guarded_view
 from rankscope.collecting.resolve import as_run
 from rankscope.definition import Comparison, Definition
-from rankscope.devices import where
 from rankscope.errors import UnknownName, UsageError
 from rankscope.progress import Progress, silent
 from rankscope.registry import Measure, definition, known
 from rankscope.sites import Site
 from rankscope.store import Run
 
+VARIANTS = ("raw", "distinct", "sinks-dropped", "standardised")
+"""What can be done to the rows of all runs alike: nothing; leave out copies; leave out rows longer than ten medians;
+divide every feature by its standard deviation."""
 GROUPS = 20
 """Groups of samples left out in turn."""
 LEVEL = 0.95
@@ -42,7 +42,7 @@ class Analysis:
     level: float = LEVEL
     """Confidence of intervals and bands."""
     variant: str = "raw"
-    """What to do to the rows first, one of :data:`~rankscope.analysis.guards.VARIANTS`."""
+    """What to do to the rows first, one of :data:`~rankscope.analysis.options.VARIANTS`."""
     allow_duplicates: bool = False
     """Whether rows are analysed although too many are copies that the data do not explain."""
     base_model: str | Path | None = None
@@ -78,25 +78,6 @@ class Analysis:
                 "memory with collect(torch.nn.Sequential(torch.nn.Identity()), features), or of a file with 'rankscope import'"
             )
         return as_run(what, progress=self.progress, base_model=self.base_model)
-
-    def views(self, aligned: Aligned, *, then: str = "done") -> Iterator[tuple[Site, GuardedView]]:
-        """The guarded view of the aligned runs at each of their sites, with progress; ``then`` is reported after the last."""
-        names = distinct_names(aligned.runs)
-        for done, site in enumerate(aligned.sites):
-            self.progress(done, len(aligned.sites), str(site))
-            features, rows = aligned.at(site)
-            view = guarded_view(
-                features,
-                rows,
-                site,
-                names=names,
-                groups=self.groups,
-                device=where(self.device),
-                variant=self.variant,
-                allow_duplicates=self.allow_duplicates,
-            )
-            yield site, view
-        self.progress(len(aligned.sites), len(aligned.sites), then)
 
 
 def chosen(measures: Sequence[Measure]) -> list[Definition | Comparison]:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from rankscope.analysis.view import View
+from rankscope.analysis.view import View, kept
 from rankscope.comparisons.itself import apart
 from rankscope.definition import Comparison, Definition
 from rankscope.errors import DataError, NotComparable, UsageError
@@ -30,15 +30,12 @@ def noise_value(what: Definition, view: View) -> Tensor:
     return _like_noise(view, 0).evaluate(what, 0).value
 
 
+@kept
 def _like_noise(view: View, run: int) -> View:
-    """Isotropic Gaussian features in the place of a run's, in its dtype, from a fixed seed; made once."""
-
-    def draw() -> View:
-        generator = torch.Generator().manual_seed(view.n * 1_000_003 + view.widths[run])
-        drawn = torch.randn(view.n, view.widths[run], generator=generator).to(view.features[run].dtype)
-        return View([drawn], view.rows, device=view.device, replicated=False)
-
-    return view.cached(("noise", run), draw)
+    """Isotropic Gaussian features in the place of a run's, in its dtype, from a fixed seed."""
+    generator = torch.Generator().manual_seed(view.n * 1_000_003 + view.widths[run])
+    drawn = torch.randn(view.n, view.widths[run], generator=generator)
+    return view.derived([drawn.to(view.features[run].dtype)])
 
 
 def unrelated(view: View, comparison: Comparison, a: int, b: int, *, draws: int = 0) -> Unrelated:
@@ -63,9 +60,8 @@ def unrelated(view: View, comparison: Comparison, a: int, b: int, *, draws: int 
         centred = comparison.centred
         mine, noise = view.spectrum(a, centred=centred), _like_noise(view, a).spectrum(0, centred=centred)
         return Unrelated(number(view.function_of(comparison, a, a)(mine, noise)))
-    found = torch.stack(
-        [_scattered(view, a, b, i).evaluate(comparison, 0, 1).value.double().cpu() for i in range(max(1, draws))]
-    )
+    scattered = [_first_scattered(view, a, b), *(_scattered(view, a, b, i) for i in range(1, draws))]
+    found = torch.stack([pair.evaluate(comparison, 0, 1).value.double().cpu() for pair in scattered])
     mean = found.mean()
     if not draws:
         return Unrelated(number(mean))
@@ -75,18 +71,23 @@ def unrelated(view: View, comparison: Comparison, a: int, b: int, *, draws: int 
     return Unrelated(number(mean), float(1 + like.sum()) / (draws + 1))
 
 
-def _scattered(view: View, a: int, b: int, draw: int) -> View:
+def _scattered(view: View, a: int, b: int, draw: int = 0) -> View:
     """The reference, and the other run with its samples in a random order and its basis turned."""
+    generator = torch.Generator().manual_seed(view.n + draw * 7_919)
+    (order,) = shuffles(view.rows.sample, count=1, generator=generator)
+    x = view.features[b][order].double()
+    if view.widths[a] == view.widths[b]:
+        x = x @ torch.linalg.qr(torch.randn(2 * [x.shape[1]], generator=generator, dtype=torch.float64)).Q
+    return view.derived([view.features[a], x])
 
-    def scatter() -> View:
-        generator = torch.Generator().manual_seed(view.n + draw * 7_919)
-        (order,) = shuffles(view.rows.sample, count=1, generator=generator)
-        x = view.features[b][order].double()
-        if view.widths[a] == view.widths[b]:
-            x = x @ torch.linalg.qr(torch.randn(2 * [x.shape[1]], generator=generator, dtype=torch.float64)).Q
-        return View([view.features[a], x], view.rows, groups=view.groups, device=view.device, replicated=False)
 
-    return scatter() if draw else view.cached(("unrelated", a, b), scatter)
+_first_scattered = kept(_scattered)
+
+
+@kept
+def _twice(view: View, run: int) -> View:
+    """A run beside itself."""
+    return view.derived([view.features[run]] * 2)
 
 
 def against_itself(view: View, what: Definition | Comparison, run: int, again: int | None = None) -> float | None:
@@ -118,8 +119,4 @@ def _of_halves(view: View, comparison: Comparison, run: int) -> Tensor:
         return f(*(s[..., :r] for s in spectra))
     if not comparison.aligned:
         return f(apart(first, second))
-    twice = view.cached(
-        ("itself", run),
-        lambda: View([view.features[run]] * 2, view.rows, groups=view.groups, device=view.device, replicated=False),
-    )
-    return twice.evaluate(comparison, 0, 1).value
+    return _twice(view, run).evaluate(comparison, 0, 1).value

@@ -7,8 +7,8 @@ runs are first expressed, together and without loss, in coordinates of the space
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import partial
-from typing import Any, NamedTuple, TypeVar
+from functools import partial, wraps
+from typing import Any, Concatenate, NamedTuple, ParamSpec, TypeVar
 
 import torch
 from torch import Tensor
@@ -22,6 +22,7 @@ from rankscope.linalg.moments import Moments, PairMoments, Sums
 from rankscope.linalg.svd import singular_values_of
 from rankscope.spectrum import rounding_floor
 
+P = ParamSpec("P")
 T = TypeVar("T")
 S = TypeVar("S", bound=Sums)
 
@@ -40,6 +41,19 @@ class Replicates(NamedTuple):
     def __sub__(self, other: Replicates) -> Replicates:
         """The difference, paired: the same samples are left out of both."""
         return Replicates(self.value - other.value, self.left_out - other.left_out)
+
+
+def kept(function: Callable[Concatenate[Any, P], T]) -> Callable[Concatenate[Any, P], T]:
+    """A method or function of a view that is computed once for each set of arguments; the view keeps what it returned."""
+
+    @wraps(function)
+    def computed_once(view: Any, *args: P.args, **keywords: P.kwargs) -> T:
+        key = (function.__name__, *args, *keywords.items())
+        if key not in view.results:
+            view.results[key] = function(view, *args, **keywords)
+        return view.results[key]
+
+    return computed_once
 
 
 class View:
@@ -76,65 +90,59 @@ class View:
         self.device = torch.device(device)
         self.group = samples_in_groups(rows, groups)
         self.groups = int(self.group.max()) + 1
-        self._kept = 1 - torch.eye(self.groups, dtype=torch.float64, device=self.device)
+        self._others = 1 - torch.eye(self.groups, dtype=torch.float64, device=self.device)
         self._replicated = replicated
         self._spanned = in_span_of_rows(features)
-        self._cache: dict[tuple[object, ...], Any] = {}
+        self.results: dict[tuple[object, ...], Any] = {}
 
-    def cached(self, key: tuple[object, ...], make: Callable[[], T]) -> T:
-        """What ``make`` returns; it is called the first time only that a key is asked for."""
-        if key not in self._cache:
-            self._cache[key] = make()
-        return self._cache[key]
+    def derived(self, features: Sequence[Tensor], keep: Tensor | None = None, *, groups: int | None = None) -> View:
+        """Other features in the place of these, on all rows or on some (a mask or indices), with nothing left out."""
+        rows = self.rows if keep is None else self.rows[keep]
+        return View(features, rows, groups=groups or self.groups, device=self.device, replicated=False)
 
+    @kept
+    def half(self, first: bool) -> View:
+        """The rows of every other group of samples alone."""
+        keep = self.even.cpu()[self.group] == first
+        return self.derived([x[keep] for x in self.features], keep)
+
+    @kept
+    def only(self, *places: int) -> View:
+        """Some of the runs alone, with nothing left out, so that the fewest rows are enough."""
+        return self.derived([self.features[i] for i in places], groups=FEWEST)
+
+    @property
+    def even(self) -> Tensor:
+        """``(G,)`` bool: every other group, which together make one half of the rows."""
+        return torch.arange(self.groups, device=self.device) % 2 == 0
+
+    @kept
     def moments(self, run: int) -> Moments:
         """The sums over each group of samples, leading dimension G."""
-        x, shift = self._spanned[run], self._shift(run)
-        return self.cached(("moments", run), lambda: Moments.of(x, shift=shift, group=self.group, groups=self.groups))
+        return Moments.of(self._spanned[run], shift=self._shift(run), group=self.group, groups=self.groups)
 
+    @kept
     def pair(self, a: int, b: int) -> PairMoments:
         """The paired sums over each group of samples, leading dimension G; ``a`` is the reference."""
-        shifts = {"shift_a": self._shift(a), "shift_b": self._shift(b)}
-        x, y = self._spanned[a], self._spanned[b]
-        return self.cached(("pair", a, b), lambda: PairMoments.of(x, y, **shifts, group=self.group, groups=self.groups))
+        x, y, shifts = self._spanned[a], self._spanned[b], {"shift_a": self._shift(a), "shift_b": self._shift(b)}
+        return PairMoments.of(x, y, **shifts, group=self.group, groups=self.groups)
 
+    @kept
     def spectrum(self, run: int, *, centred: bool, left_out: bool = False) -> Tensor:
         """Singular values of all rows ``(r,)``, or without each group ``(G, r)``; r is at most min(n, d)."""
+        return singular_values_of(self._summed(self.moments(run), left_out), centre=centred).values
 
-        def solve() -> Tensor:
-            return singular_values_of(self._summed(self.moments(run), left_out), centre=centred).values
-
-        return self.cached(("spectrum", run, centred, left_out), solve)
-
+    @kept
     def floor(self, run: int) -> float:
         """The largest singular value that rounding to the dtype of the features makes out of nothing."""
-
-        def of_norm() -> float:
-            norm = float(self.moments(run).sum().gram.diagonal().sum().sqrt())  # |X|_F, since tr XᵀX = |X|_F²
-            return rounding_floor(norm, self.n, self.widths[run], self.features[run].dtype)
-
-        return self.cached(("floor", run), of_norm)
+        norm = float(self.moments(run).sum().gram.diagonal().sum().sqrt())  # |X|_F, since tr XᵀX = |X|_F²
+        return rounding_floor(norm, self.n, self.widths[run], self.features[run].dtype)
 
     def below_floor(self, run: int, *, centred: bool = True) -> int:
         """Number of singular values below that floor."""
         s = self.spectrum(run, centred=centred)
         # Of n centred rows at most n - 1 values differ from zero: the last is zero by algebra, not by rounding.
         return int((s[: self.n - centred] < self.floor(run)).sum())
-
-    def half(self, first: bool) -> View:
-        """The rows of every other group of samples alone, with nothing left out; made once."""
-        keep = self.even.cpu()[self.group] == first
-
-        def take() -> View:
-            halves = [x[keep] for x in self.features]
-            return View(halves, self.rows[keep], groups=self.groups, device=self.device, replicated=False)
-
-        return self.cached(("half", first), take)
-
-    @property
-    def even(self) -> Tensor:
-        """``(G,)`` bool: every other group, which together make one half of the rows."""
-        return torch.arange(self.groups, device=self.device) % 2 == 0
 
     def evaluate(self, what: Definition | Comparison, *runs: int) -> Replicates:
         """A definition in one run, or a comparison of the second of two runs with the first, the reference.
@@ -169,28 +177,28 @@ class View:
             return self._summed(self._clusters(run), left_out)
         return self._sample_mean(definition, run, left_out)
 
+    @kept
     def _clusters(self, run: int) -> ClusterMoments:
         """The sums over each group, with what rows of one sample share."""
         x, shift, sample = self._spanned[run], self._shift(run), self.rows.sample
-        return self.cached(
-            ("clusters", run), lambda: ClusterMoments.of(x, sample, shift=shift, group=self.group, groups=self.groups)
-        )
+        return ClusterMoments.of(x, sample, shift=shift, group=self.group, groups=self.groups)
+
+    @kept
+    def _prepared(self, definition: Definition, run: int) -> Tensor:
+        """``(S, m)`` what a definition makes of each sample."""
+        assert definition.prepare is not None, f"{definition.name} reads samples and prepares none"
+        return definition.prepare(self.features[run].to(self.device, torch.float64), self.rows.sample)
 
     def _sample_mean(self, definition: Definition, run: int, left_out: bool) -> Tensor:
-        """The mean of what a definition makes of each sample: ``(m,)``, or ``(G, m)`` without each group."""
-        prepare = definition.prepare
-        assert prepare is not None, f"{definition.name} reads samples and prepares none"
-        each = self.cached(
-            ("samples", definition.name, run),
-            lambda: prepare(self.features[run].to(self.device, torch.float64), self.rows.sample),
-        )
+        """The mean over samples: ``(m,)``, or ``(G, m)`` without each group."""
+        each = self._prepared(definition, run)
         if not left_out:
             return each.mean(0)
         present, place = torch.unique(self.rows.sample, return_inverse=True)
         group = torch.empty(len(present), dtype=torch.int64)
         group[place] = self.group  # (S,): all rows of one sample lie in one group
-        kept = self._kept[:, group.to(each.device)].to(each)  # (G, S): 0 where the sample lies in the group left out
-        return kept @ each / kept.sum(1, keepdim=True)
+        weights = self._others[:, group.to(each.device)].to(each)  # (G, S): 0 where the sample is left out
+        return weights @ each / weights.sum(1, keepdim=True)
 
     def _compared(self, comparison: Comparison, a: int, b: int) -> Replicates:
         if comparison.same_width and self.widths[a] != self.widths[b]:
@@ -221,8 +229,8 @@ class View:
     ) -> Tensor:
         """Fit on one half of the groups and evaluate on the other, both ways, and average."""
         even = self.even.double()
-        kept = self._kept if left_out else torch.ones_like(even)
-        x, y = sums.weighted(kept * even), sums.weighted(kept * (1 - even))
+        weights = self._others if left_out else torch.ones_like(even)
+        x, y = sums.weighted(weights * even), sums.weighted(weights * (1 - even))
         return (function(x, y) + function(y, x)) / 2
 
     def _replicates(self, number: Callable[[bool], Tensor]) -> Replicates:
@@ -240,14 +248,15 @@ class View:
 
     def _summed(self, sums: S, left_out: bool) -> S:
         """The sums over all groups, or over all but each: row g of 1 - I weighs group g by 0 and all others by 1."""
-        return sums.weighted(self._kept) if left_out else sums.sum()
+        return sums.weighted(self._others) if left_out else sums.sum()
 
     def _rows(self, run: int, keep: Tensor) -> Tensor:
         return self.features[run][keep].to(self.device)
 
+    @kept
     def _shift(self, run: int) -> Tensor:
         """The mean over rows, about which sums are taken so that they do not cancel."""
-        return self.cached(("shift", run), lambda: self._spanned[run].to(self.device, torch.float64).mean(0))
+        return self._spanned[run].to(self.device, torch.float64).mean(0)
 
 
 def in_span_of_rows(features: Sequence[Tensor]) -> tuple[Tensor, ...]:

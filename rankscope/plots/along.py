@@ -107,16 +107,22 @@ def along(
 
 def _draw(x: Sequence[float], parts: Sequence[Sequence[int]], line: Line, style: dict[str, Any], ax: Axes) -> None:
     for number, part in enumerate(parts):
-        y = [line.value[i] for i in part]
-        errors = [
-            [max(0.0, line.value[i] - line.low[i]) for i in part],
-            [max(0.0, line.high[i] - line.value[i]) for i in part],
-        ]
-        if any(isfinite(v) for v in y):
-            label = line.name if number == 0 else None
-            ax.errorbar(
-                [x[i] for i in part], y, yerr=errors, label=label, markersize=3, capsize=1.5, elinewidth=0.8, **style
-            )
+        value, low, high = ([side[i] for i in part] for side in (line.value, line.low, line.high))
+        if any(isfinite(v) for v in value):
+            intervals([x[i] for i in part], Line(line.name if number == 0 else "", value, low, high), style, ax)
+
+
+def intervals(x: Sequence[float], line: Line, style: dict[str, Any], ax: Axes) -> None:
+    """A line's values joined, with bars from the lower to the upper ends."""
+    down = [max(0.0, v - low) for v, low in zip(line.value, line.low, strict=True)]
+    up = [max(0.0, high - v) for v, high in zip(line.value, line.high, strict=True)]
+    label = line.name or None
+    ax.errorbar(x, line.value, yerr=[down, up], label=label, markersize=3, capsize=1.5, elinewidth=0.8, **style)
+
+
+def dotted(x: Sequence[float], values: Sequence[float], ax: Axes, *, label: str | None = None) -> None:
+    """What noise scores; a dash where there is one value alone."""
+    ax.plot(x, values, color="0.45", linestyle=":", marker="_" if len(x) == 1 else "", label=label, zorder=1)
 
 
 def _open(ax: Axes) -> None:
@@ -139,9 +145,8 @@ def _noise(x: Sequence[float], parts: Sequence[Sequence[int]], noise: Sequence[f
         ax.text(0.02, 0.97, f"noise: {' to '.join(words)}", color="0.45", fontsize=7, va="top", transform=ax.transAxes)
         return
     for part in parts:
-        marker = "_" if len(part) == 1 else ""
-        ax.plot([x[i] for i in part], [noise[i] for i in part], color="0.45", linestyle=":", marker=marker, zorder=1)
-    ax.plot([], [], color="0.45", linestyle=":", label="noise")
+        dotted([x[i] for i in part], [noise[i] for i in part], ax)
+    dotted([], [], ax, label="noise")
 
 
 def number(value: float) -> str:

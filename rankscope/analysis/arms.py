@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import combinations
+from math import isnan
 from pathlib import Path
 from typing import NamedTuple
 
@@ -84,7 +85,7 @@ def compare_arms(
     options = Analysis(sites, groups, level, variant, allow_duplicates, base_model, device, progress)
     if not isinstance(arms, Mapping) or not arms or any(isinstance(x, str | Path) or not x for x in arms.values()):
         raise UsageError("arms are named, and each has at least one run: {'lora': ['lora-s0.pt', 'lora-s1.pt']}")
-    asked = chosen(measures)
+    asked = chosen(measures, known)
     opened = {name: [options.open(run) for run in several] for name, several in arms.items()}
     before = [] if base is None else [options.open(base)]
     runs = (*before, *(run for several in opened.values() for run in several))
@@ -189,11 +190,15 @@ def _number(what: Definition | Comparison, view: GuardedView, places: Sequence[i
             raise NotComparable(f"{what.name} relates two runs; arms need a base for it")
         values = [view.evaluate(what, base, i) for i in places]
         ceiling = view.evaluate(what, base, base)
-        return _joined(values, [x - ceiling for x in values], _most_apart(what, view, places), view)
+        floor = None
+        if len(places) >= LEAST_RUNS:  # the shortfall between the two retrainings that differ most
+            pairs = [view.only(i, j) for i, j in combinations(places, 2)]
+            floor = max(abs(float((two.evaluate(what, 0, 1) - two.evaluate(what, 0, 0)).value)) for two in pairs)
+        return _joined(values, [x - ceiling for x in values], floor, view)
     values = [view.evaluate(what, i) for i in places]
     if base is not None:
         values = [one - view.evaluate(what, base) for one in values]
-    return _joined(values, values, _floor(values), view)
+    return _changes(values, view)
 
 
 def _grounds(view: GuardedView, places: Sequence[int], base: int) -> tuple[_Number, ...]:
@@ -208,8 +213,7 @@ def _grounds(view: GuardedView, places: Sequence[int], base: int) -> tuple[_Numb
         "entropy-rank",
     ):
         before, *after = (_log(view.evaluate(known(name), i)) for i in (base, *places))
-        logs = [one - before for one in after]
-        found.append(_joined(logs, logs, _floor(logs), view))
+        found.append(_changes([one - before for one in after], view))
     basis, information, drift = (
         _number(known(name), view, places, base) for name in ("variance-captured", "recoverability", "drift")
     )
@@ -221,27 +225,20 @@ def _log(found: Replicates) -> Replicates:
     return Replicates(found.value.log(), found.left_out.log())
 
 
+def _changes(values: Sequence[Replicates], view: GuardedView) -> _Number:
+    """A definition, whose values are changes already and whose retraining floor is their spread."""
+    apart = torch.stack([one.value.cpu() for one in values])
+    floor = float(retraining_floor(apart)) if len(values) >= LEAST_RUNS else None
+    return _joined(values, values, floor, view)
+
+
 def _joined(
     values: Sequence[Replicates], changes: Sequence[Replicates], floor: float | None, view: GuardedView
 ) -> _Number:
     pseudo, change = (torch.stack([centred_pseudo(*one) for one in several]) for several in (values, changes))
     rounding = max(torch.finfo(x.dtype).eps for x in view.features)
-    return _Number(pseudo, change, None if floor is None else max(floor, rounding))
-
-
-def _floor(values: Sequence[Replicates]) -> float | None:
-    """The retraining floor of a definition, from the spread of its values; None with fewer than three runs."""
-    if len(values) < LEAST_RUNS:
-        return None
-    return number(retraining_floor(torch.stack([one.value.cpu() for one in values])))
-
-
-def _most_apart(what: Comparison, view: GuardedView, places: Sequence[int]) -> float | None:
-    """The retraining floor of a relation: its shortfall between the two runs that differ most; None with fewer than three."""
-    if len(places) < LEAST_RUNS:
-        return None
-    pairs = [view.only(i, j) for i, j in combinations(places, 2)]
-    return number(max(abs(float((pair.evaluate(what, 0, 1) - pair.evaluate(what, 0, 0)).value)) for pair in pairs))
+    # Where a run has no number there is no floor either, rather than that of the rounding.
+    return _Number(pseudo, change, None if floor is None or isnan(floor) else max(floor, rounding))
 
 
 class _Estimates(NamedTuple):

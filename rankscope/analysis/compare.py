@@ -23,7 +23,7 @@ from rankscope.definition import Comparison, Definition
 from rankscope.errors import NotComparable
 from rankscope.features import Rows
 from rankscope.progress import Progress, silent
-from rankscope.registry import DEFAULT_COMPARED, Measure
+from rankscope.registry import DEFAULT_COMPARED, Measure, known
 from rankscope.results.record import number
 from rankscope.results.runs import Contrast, Pair, PairRecord
 from rankscope.sites import Site, describe
@@ -79,14 +79,14 @@ def compare(
         UsageError: if an argument has the wrong type, as an array in the place of a run.
     """
     options = Analysis(sites, groups, level, variant, allow_duplicates, base_model, device, progress)
-    asked = chosen(measures)
+    asked = chosen(measures, known)
     runs = tuple(options.open(run) for run in (a, b, base, again) if run is not None)
-    roles = Roles(2 if base is not None else None, len(runs) - 1 if again is not None else None)
     aligned = Aligned(runs, shared_sites(runs, sites), common_rows)
     notes = _notes(runs, aligned, variant)
     names = distinct_names(runs)[: 2 + (base is not None)]
+    roles = _Roles(2 if base is not None else None, len(runs) - 1 if again is not None else None, permutations)
     found = [
-        (what, *_record(aligned, site, what, view, roles, Pair(*names), level, permutations))
+        (what, *_record(runs[0], Pair(*names), site, what, view, roles, level))
         for site, view in guarded_views(aligned, options, then="spectra and similarity")
         for what in asked
     ]
@@ -118,11 +118,12 @@ def _notes(runs: Sequence[Run], aligned: Aligned, variant: str) -> list[str]:
     return notes
 
 
-class Roles(NamedTuple):
-    """Which of the runs is the base, and which the reference read again; the first two are those compared."""
+class _Roles(NamedTuple):
+    """The places of the base and of the reference read again; those compared are 0 and 1."""
 
-    base: int | None = None
-    again: int | None = None
+    base: int | None
+    again: int | None
+    permutations: int
 
     @property
     def reference(self) -> int:
@@ -142,20 +143,13 @@ class _Found(NamedTuple):
 
 
 def _record(
-    aligned: Aligned,
-    site: Site,
-    what: Definition | Comparison,
-    view: GuardedView,
-    roles: Roles,
-    names: Pair,
-    level: float,
-    permutations: int,
+    run: Run, names: Pair, site: Site, what: Definition | Comparison, view: GuardedView, roles: _Roles, level: float
 ) -> tuple[PairRecord, Replicates | None]:
     """A record, and the replicates from which its band is made."""
     reason, found, without_sinks = why_not(what, view), _Found(), None
     try:
         if not reason:
-            found = _find(what, view, roles, permutations)
+            found = _find(what, view, roles)
             if view.without_sinks is not None:
                 evaluate = partial(view.without_sinks.evaluate, what)
                 without_sinks = number(_sides(what, evaluate, roles.base)[2].value)
@@ -173,7 +167,7 @@ def _record(
         noise=found.null.mean,
         itself=found.itself,
         shape=shape(view),
-        convention=convention(what, aligned.runs[0]),
+        convention=convention(what, run),
         unit=what.unit,
         notes=(reason,) if reason else cautions(what, view, found.between),
         variant=view.variant,
@@ -187,10 +181,10 @@ def _record(
     return record, found.between
 
 
-def _find(what: Definition | Comparison, view: GuardedView, roles: Roles, permutations: int) -> _Found:
+def _find(what: Definition | Comparison, view: GuardedView, roles: _Roles) -> _Found:
     itself = against_itself(view, what, roles.reference, roles.again)
     if isinstance(what, Comparison):
-        null = unrelated(view, what, roles.reference, 1, draws=permutations)
+        null = unrelated(view, what, roles.reference, 1, draws=roles.permutations)
     else:
         null = Unrelated(number(noise_value(what, view)))
     a, b, between = _sides(what, partial(replicates, what, view), roles.base)
@@ -217,7 +211,7 @@ def _similarity(aligned: Aligned, reference: int) -> Tensor | None:
     if len(shared) < FEWEST:
         return None
     sides: tuple[list[Tensor], list[Tensor]] = [], []
-    for site in aligned.sites:
+    for site in aligned.sites:  # one site at a time in memory
         features, rows = aligned.at(site)
         for side, run in zip(sides, (reference, 1), strict=True):
             side.append(_sample_means(features[run], rows, shared))

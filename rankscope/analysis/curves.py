@@ -13,15 +13,15 @@ from torch import Tensor
 from rankscope.analysis.align import Aligned
 from rankscope.analysis.cautions import convention, why_not
 from rankscope.analysis.guards import GuardedView, guarded_views
-from rankscope.analysis.options import Analysis, chosen_definitions
+from rankscope.analysis.options import Analysis, chosen
 from rankscope.analysis.references import noise_value
 from rankscope.definition import Definition
 from rankscope.errors import NotComparable, UnknownName
 from rankscope.inference.extrapolate import LAWS, Curve, extrapolate, subsampling_curve
 from rankscope.progress import Progress, silent
-from rankscope.registry import Measure
-from rankscope.results.curves import CurvePoint, Curves
+from rankscope.registry import Measure, definition
 from rankscope.results.record import number
+from rankscope.results.runs import CurvePoint, Curves
 from rankscope.sites import Site, select
 from rankscope.store import Run
 
@@ -72,7 +72,7 @@ def curve(
         device=device,
         progress=progress,
     )
-    definitions = chosen_definitions(measures)
+    definitions = chosen(measures, definition)
     run = options.open(run)
     records: list[CurvePoint] = []
     refused: list[str] = []

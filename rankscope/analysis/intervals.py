@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -58,25 +59,18 @@ def banded(
         level: the confidence of the bands.
     """
     records = [record for _, record, _ in found]
-    families: dict[str, dict[int, list[tuple[int, Tensor]]]] = {}
+    families: dict[tuple[str, int], dict[int, Tensor]] = {}
     for i, (what, _, between) in enumerate(found):
         if between is not None and len(between.left_out) >= FEWEST_GROUPS:
             pseudo = centred_pseudo(*between)
-            families.setdefault(what.name, {}).setdefault(len(pseudo), []).append((i, pseudo))
-    for of_measure in families.values():
-        share = len(of_measure)
-        for groups, family in of_measure.items():
-            bands = max_t(
-                torch.stack([pseudo for _, pseudo in family], 1),
-                level=1 - (1 - level) / share,
-                generator=torch.Generator().manual_seed(groups),
-            )
-            for k, (i, _) in enumerate(family):
-                # 0 is no hypothesis for a relation of two runs; it is one for the difference of two relations.
-                tested = isinstance(found[i][0], Definition) or records[i].a.value is not None
-                records[i] = replace(
-                    records[i],
-                    band=Span(number(bands.low[k]), number(bands.high[k])),
-                    p=number((bands.p[k] * share).clamp(max=1)) if tested else None,
-                )
+            families.setdefault((what.name, len(pseudo)), {})[i] = pseudo
+    shares = Counter(name for name, _ in families)
+    for (name, groups), family in families.items():
+        level_of_family, generator = 1 - (1 - level) / shares[name], torch.Generator().manual_seed(groups)
+        bands = max_t(torch.stack([*family.values()], 1), level=level_of_family, generator=generator)
+        for k, i in enumerate(family):
+            # 0 is no hypothesis for a relation of two runs; it is one for the difference of two relations.
+            tested = isinstance(found[i][0], Definition) or records[i].a.value is not None
+            p = number((bands.p[k] * shares[name]).clamp(max=1)) if tested else None
+            records[i] = replace(records[i], band=Span(number(bands.low[k]), number(bands.high[k])), p=p)
     return tuple(records)

@@ -11,14 +11,14 @@ from rankscope.analysis.align import Aligned
 from rankscope.analysis.cautions import below_floor, cautions, convention, shape, why_not
 from rankscope.analysis.guards import GuardedView, check_finite, guarded_views
 from rankscope.analysis.intervals import NO_VALUE, interval_of, replicates
-from rankscope.analysis.options import GROUPS, LEVEL, Analysis, chosen_definitions
+from rankscope.analysis.options import GROUPS, LEVEL, Analysis, chosen
 from rankscope.analysis.references import noise_value
 from rankscope.definition import Definition
 from rankscope.devices import where
 from rankscope.errors import NotComparable
 from rankscope.linalg.svd import singular_values
 from rankscope.progress import Progress, silent
-from rankscope.registry import DEFAULT_DEFINITIONS, Measure
+from rankscope.registry import DEFAULT_DEFINITIONS, Measure, definition
 from rankscope.results.record import number
 from rankscope.results.runs import Measurement, RunRecord
 from rankscope.sites import Site, select
@@ -102,7 +102,7 @@ def measure(
         UsageError: if an argument has the wrong type, as an array in the place of the run.
     """
     options = Analysis(sites, groups, level, variant, allow_duplicates, base_model, device, progress)
-    definitions = chosen_definitions(measures)
+    definitions = chosen(measures, definition)
     run = options.open(run)
     aligned = Aligned((run,), select(sites, run.sites))
     records = tuple(

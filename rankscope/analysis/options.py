@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from rankscope.collecting.resolve import as_run
-from rankscope.definition import Comparison, Definition
 from rankscope.errors import UnknownName, UsageError
 from rankscope.progress import Progress, silent
-from rankscope.registry import Measure, definition, known
+from rankscope.registry import Measure
 from rankscope.sites import Site
 from rankscope.store import Run
+
+M = TypeVar("M")
 
 VARIANTS = ("raw", "distinct", "sinks-dropped", "standardised")
 """What can be done to the rows of all runs alike: nothing; leave out copies; leave out rows longer than ten medians;
@@ -80,33 +81,23 @@ class Analysis:
         return as_run(what, progress=self.progress, base_model=self.base_model)
 
 
-def chosen(measures: Sequence[Measure]) -> list[Definition | Comparison]:
+def chosen(measures: Sequence[Measure], meant: Callable[[Measure], M]) -> list[M]:
     """The measures in a list.
 
-    Raises:
-        UsageError: if they are no list, with how to write one.
-        UnknownName: if one does not exist.
-    """
-    return [known(m) for m in _listed(measures)]
-
-
-def chosen_definitions(measures: Sequence[Measure]) -> list[Definition]:
-    """The measures of one run in a list.
+    Args:
+        measures: names, objects and functions.
+        meant: :func:`~rankscope.registry.known`, or :func:`~rankscope.registry.definition` where a relation has no meaning.
 
     Raises:
-        UsageError: if they are no list, or one relates two runs.
+        UsageError: if they are no list, with how to write one, or one relates two runs and must not.
         UnknownName: if one does not exist.
     """
-    return [definition(m) for m in _listed(measures)]
-
-
-def _listed(measures: Sequence[Measure]) -> Sequence[Measure]:
     if isinstance(measures, str):
         names = ", ".join(repr(name.strip()) for name in measures.split(","))
         raise UsageError(f"measures is a list; got the string {measures!r}: write measures=[{names}]")
     if not isinstance(measures, Iterable):
         raise UsageError(f"measures is a list of names, definitions or functions; got {_kind(measures)}")
-    return measures
+    return [meant(m) for m in measures]
 
 
 def _kind(value: Any) -> str:

@@ -80,11 +80,7 @@ def compare(
     for text in () if quiet else shown.result.notes:
         show.note(f"note: {text}")
     show.records(shown.result.to_records(), as_json=as_json, as_csv=as_csv, table=shown.table)
-    if plot:
-        from rankscope import plots
-
-        for path in plots.save(shown.result.plot(), out or Path(shown.name)):
-            show.note(f"figure: {path}")
+    show.figure(shown.result, (out or Path(shown.name)) if plot else None)
 
 
 class _Shown(NamedTuple):

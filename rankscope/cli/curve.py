@@ -10,7 +10,7 @@ import typer
 from rankscope.cli import show
 
 if TYPE_CHECKING:
-    from rankscope.results.curves import CurvePoint, Curves
+    from rankscope.results.runs import CurvePoint, Curves
 
 
 def curve(
@@ -48,11 +48,7 @@ def curve(
             progress=progress,
         )
     show.records(result.to_records(), as_json=as_json, as_csv=as_csv, table=lambda: _table(result))
-    if plot:
-        from rankscope import plots
-
-        for path in plots.save(result.plot(), plot):
-            show.note(f"figure: {path}")
+    show.figure(result, plot)
 
 
 def _table(result: Curves) -> None:

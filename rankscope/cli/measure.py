@@ -50,11 +50,7 @@ def measure(
             progress=progress,
         )
     show.records(result.to_records(), as_json=as_json, as_csv=as_csv, table=lambda: _table(result))
-    if plot:
-        from rankscope import plots
-
-        for path in plots.save(result.plot(), plot):
-            show.note(str(path))
+    show.figure(result, plot)
 
 
 def _table(result: Measurement) -> None:

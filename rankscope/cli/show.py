@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from rankscope.results.record import Estimate, Span
+    from pathlib import Path
+
+    from rankscope.results.record import Estimate, Span, Table
     from rankscope.results.runs import PairRecord, RunRecord
 
 Json = Annotated[bool, typer.Option("--json", help="Print a list of flat records as JSON.")]
@@ -50,13 +52,22 @@ def records(rows: Sequence[Mapping[str, Any]], *, as_json: bool, as_csv: bool, t
         table()
 
 
+def figure(result: Table[Any], stem: Path | None) -> None:
+    """Draw a result into ``stem.svg``, ``stem.pdf`` and ``stem.png``, where a stem is given, and name the files on stderr."""
+    if stem is not None:
+        from rankscope import plots
+
+        for path in plots.save(result.plot(), stem):
+            note(f"figure: {path}")
+
+
 def table(title: str, columns: Sequence[str], lines: Sequence[Sequence[str]], *, words: int = 1) -> None:
     """Print a table; the first ``words`` columns are left-aligned, numbers are right-aligned."""
     from rich.box import SIMPLE_HEAD
     from rich.console import Console
-    from rich.table import Table
+    from rich.table import Table as Grid
 
-    shown = Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
+    shown = Grid(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
     for i, column in enumerate(columns):
         shown.add_column(column, justify="left" if i < words else "right", overflow="fold")
     for line in lines:

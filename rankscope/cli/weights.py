@@ -60,25 +60,10 @@ def weights(
 
 
 def _table(result: WeightReport) -> None:
-    columns = [
-        "module",
-        "kind",
-        "shape",
-        "rank",
-        "effective",
-        "stable",
-        "size",
-        "leading",
-        "intruders (noise)",
-        "gap",
-        "alpha",
-    ]
-    show.table(
-        f"{result.name}: changes of weights, and rows that were learnt",
-        columns,
-        [_line(r) for r in result.records],
-        words=2,
-    )
+    ranks, sizes = ["rank", "effective", "stable"], ["size", "leading"]
+    columns = ["module", "kind", "shape", *ranks, *sizes, "intruders (noise)", "gap", "alpha"]
+    title = f"{result.name}: changes of weights, and rows that were learnt"
+    show.table(title, columns, [_line(r) for r in result.records], words=2)
     for text, count in Counter(text for record in result.records for text in record.notes).items():
         show.note(f"note: {count} of {len(result.records)}: {text}")
 

@@ -15,9 +15,8 @@ from rankscope.plots.similarity import similarity
 from rankscope.plots.spectra import cumulative, descending
 from rankscope.plots.style import grid, legend, look, new_figure, panel_title, panels, styled
 from rankscope.results.arms import ArmContrast
-from rankscope.results.curves import Curves
 from rankscope.results.record import Estimate, Table
-from rankscope.results.runs import Contrast, Measurement
+from rankscope.results.runs import Contrast, Curves, Measurement
 from rankscope.sites import Site
 
 RANKS = ("participation-ratio", "roy-vetterli", "pt-peft")

@@ -10,7 +10,7 @@ from torch import nn
 
 import rankscope
 from rankscope.errors import NotComparable, UsageError
-from rankscope.results.curves import Curves
+from rankscope.results.runs import Curves
 from rankscope.store import Run
 
 D = 48

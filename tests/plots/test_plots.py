@@ -16,9 +16,8 @@ from rankscope.plots import Line, along, cumulative, descending, save, similarit
 from rankscope.plots.along import places, segments
 from rankscope.plots.naming import labels
 from rankscope.plots.style import grid, legend, look, styled
-from rankscope.results.curves import CurvePoint, Curves
 from rankscope.results.record import Estimate, Shape
-from rankscope.results.runs import Contrast, Measurement, PairRecord, RunRecord
+from rankscope.results.runs import Contrast, CurvePoint, Curves, Measurement, PairRecord, RunRecord
 from rankscope.sites import Site
 from rankscope.spectrum import Spectrum
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from rankscope.analysis.align import Aligned, distinct_names
 from rankscope.analysis.options import Analysis
-from rankscope.analysis.view import FEWEST, View, kept
+from rankscope.analysis.view import FEWEST, View, computed_once
 from rankscope.devices import where
 from rankscope.errors import NonFinite
 from rankscope.features import Rows
@@ -50,7 +50,7 @@ class GuardedView(View):
     without_sinks: View | None = None
     """The same without rows of massive length; None where no row is."""
 
-    @kept
+    @computed_once
     def mean_share(self, run: int) -> float:
         """The mean row's share of a run's energy, which uncentred measures mostly see."""
         return mean_share(self.features[run])

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from rankscope.analysis.view import View, kept
+from rankscope.analysis.view import View, computed_once
 from rankscope.comparisons.itself import apart
 from rankscope.definition import Comparison, Definition
 from rankscope.errors import DataError, NotComparable, UsageError
@@ -30,7 +30,7 @@ def noise_value(what: Definition, view: View) -> Tensor:
     return _like_noise(view, 0).evaluate(what, 0).value
 
 
-@kept
+@computed_once
 def _like_noise(view: View, run: int) -> View:
     """Isotropic Gaussian features in the place of a run's, in its dtype, from a fixed seed."""
     generator = torch.Generator().manual_seed(view.n * 1_000_003 + view.widths[run])
@@ -81,10 +81,10 @@ def _scattered(view: View, a: int, b: int, draw: int = 0) -> View:
     return view.derived([view.features[a], x])
 
 
-_first_scattered = kept(_scattered)
+_first_scattered = computed_once(_scattered)
 
 
-@kept
+@computed_once
 def _twice(view: View, run: int) -> View:
     """A run beside itself."""
     return view.derived([view.features[run]] * 2)

@@ -43,17 +43,17 @@ class Replicates(NamedTuple):
         return Replicates(self.value - other.value, self.left_out - other.left_out)
 
 
-def kept(function: Callable[Concatenate[Any, P], T]) -> Callable[Concatenate[Any, P], T]:
+def computed_once(function: Callable[Concatenate[Any, P], T]) -> Callable[Concatenate[Any, P], T]:
     """A method or function of a view that is computed once for each set of arguments; the view keeps what it returned."""
 
     @wraps(function)
-    def computed_once(view: Any, *args: P.args, **keywords: P.kwargs) -> T:
+    def lookup(view: Any, *args: P.args, **keywords: P.kwargs) -> T:
         key = (function.__name__, *args, *keywords.items())
         if key not in view.results:
             view.results[key] = function(view, *args, **keywords)
         return view.results[key]
 
-    return computed_once
+    return lookup
 
 
 class View:
@@ -100,13 +100,13 @@ class View:
         rows = self.rows if keep is None else self.rows[keep]
         return View(features, rows, groups=groups or self.groups, device=self.device, replicated=False)
 
-    @kept
+    @computed_once
     def half(self, first: bool) -> View:
         """The rows of every other group of samples alone."""
         keep = self.even.cpu()[self.group] == first
         return self.derived([x[keep] for x in self.features], keep)
 
-    @kept
+    @computed_once
     def only(self, *places: int) -> View:
         """Some of the runs alone, with nothing left out, so that the fewest rows are enough."""
         return self.derived([self.features[i] for i in places], groups=FEWEST)
@@ -116,23 +116,23 @@ class View:
         """``(G,)`` bool: every other group, which together make one half of the rows."""
         return torch.arange(self.groups, device=self.device) % 2 == 0
 
-    @kept
+    @computed_once
     def moments(self, run: int) -> Moments:
         """The sums over each group of samples, leading dimension G."""
         return Moments.of(self._spanned[run], shift=self._shift(run), group=self.group, groups=self.groups)
 
-    @kept
+    @computed_once
     def pair(self, a: int, b: int) -> PairMoments:
         """The paired sums over each group of samples, leading dimension G; ``a`` is the reference."""
         x, y, shifts = self._spanned[a], self._spanned[b], {"shift_a": self._shift(a), "shift_b": self._shift(b)}
         return PairMoments.of(x, y, **shifts, group=self.group, groups=self.groups)
 
-    @kept
+    @computed_once
     def spectrum(self, run: int, *, centred: bool, left_out: bool = False) -> Tensor:
         """Singular values of all rows ``(r,)``, or without each group ``(G, r)``; r is at most min(n, d)."""
         return singular_values_of(self._summed(self.moments(run), left_out), centre=centred).values
 
-    @kept
+    @computed_once
     def floor(self, run: int) -> float:
         """The largest singular value that rounding to the dtype of the features makes out of nothing."""
         norm = float(self.moments(run).sum().gram.diagonal().sum().sqrt())  # |X|_F, since tr XᵀX = |X|_F²
@@ -177,13 +177,13 @@ class View:
             return self._summed(self._clusters(run), left_out)
         return self._sample_mean(definition, run, left_out)
 
-    @kept
+    @computed_once
     def _clusters(self, run: int) -> ClusterMoments:
         """The sums over each group, with what rows of one sample share."""
         x, shift, sample = self._spanned[run], self._shift(run), self.rows.sample
         return ClusterMoments.of(x, sample, shift=shift, group=self.group, groups=self.groups)
 
-    @kept
+    @computed_once
     def _prepared(self, definition: Definition, run: int) -> Tensor:
         """``(S, m)`` what a definition makes of each sample."""
         assert definition.prepare is not None, f"{definition.name} reads samples and prepares none"
@@ -253,7 +253,7 @@ class View:
     def _rows(self, run: int, keep: Tensor) -> Tensor:
         return self.features[run][keep].to(self.device)
 
-    @kept
+    @computed_once
     def _shift(self, run: int) -> Tensor:
         """The mean over rows, about which sums are taken so that they do not cancel."""
         return self._spanned[run].to(self.device, torch.float64).mean(0)

@@ -24,7 +24,7 @@ GROUPS = 20
 LEVEL = 0.95
 """Confidence of intervals and bands."""
 _KINDS: dict[str, tuple[tuple[type, ...], str]] = {
-    "sites": ((str, Site, list, tuple), "a selection such as 'decoder.0-3', or a list of sites"),
+    "sites": ((str, list, tuple), "a selection such as 'decoder.0-3', or a list of sites"),
     "groups": ((int,), "a whole number"),
     "level": ((float, int), "a number between 0 and 1, as 0.95"),
     "allow_duplicates": ((bool,), "True or False"),

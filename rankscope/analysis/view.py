@@ -150,32 +150,43 @@ class View:
         Raises:
             NotComparable: if the comparison needs a shared basis and the widths differ.
         """
-        return self._defined(what, *runs) if isinstance(what, Definition) else self._compared(what, *runs)
-
-    def _defined(self, definition: Definition, run: int) -> Replicates:
-        if definition.reads == "rows":
-            f = definition.function
-            return self._over_rows(lambda keep: f(self._rows(run, keep), self.rows.sample[keep]))
-        keywords = {"width": self.widths[run]} if "width" in definition.takes else {}
-        found = self._replicates(lambda left: definition.function(self._read(definition, run, left), **keywords))
-        if definition.smooth is None or not self._replicated:
+        widths = [self.widths[run] for run in runs]
+        if isinstance(what, Comparison) and what.same_width and len(set(widths)) > 1:
+            raise NotComparable(f"{what.name} needs a shared basis; the widths are {widths[0]} and {widths[1]}")
+        f = self.function_of(what, *runs)
+        if what.reads == "rows":
+            features, sample = [self.features[run] for run in runs], self.rows.sample
+            return self._over_rows(lambda keep: f(*(x[keep].to(self.device) for x in features), sample[keep]))
+        if what.reads == "folds":
+            return self._replicates(lambda left_out: self._cross_fitted(f, self.pair(*runs), left_out))
+        found = self._replicates(lambda left_out: f(*self._read(what, runs, left_out)))
+        if not isinstance(what, Definition) or what.smooth is None or not self._replicated:
             return found
         # The value moves in steps, which a jackknife would miss: its replicates are those of the smooth number that the
         # definition rounds, moved to lie around the value, θ + s₍g₎ - s.
-        smooth = definition.smooth
-        whole, left = (smooth(self._read(definition, run, part)) for part in (False, True))
+        whole, left = (what.smooth(*self._read(what, runs, left_out)) for left_out in (False, True))
         return Replicates(found.value, found.value + left - whole)
 
-    def _read(self, definition: Definition, run: int, left_out: bool) -> Tensor | Sums:
-        """What the definition reads: of all rows, or without each group."""
-        if definition.reads == "spectrum":
-            s = self.spectrum(run, centred=definition.centred, left_out=left_out)
-            return s.where(s >= self.floor(run), 0) if definition.resolved else s
-        if definition.reads == "moments":
-            return self._summed(self.moments(run), left_out)
-        if definition.reads == "clusters":
-            return self._summed(self._clusters(run), left_out)
-        return self._sample_mean(definition, run, left_out)
+    def function_of(self, what: Definition | Comparison, *runs: int) -> Callable[..., Tensor]:
+        """The function of a measure with its keywords filled in."""
+        # k belongs to the features' own width, not to that of the space which a few rows span.
+        k = min(self._spanned[runs[0]].shape[1], subspace_size(self.widths[runs[0]]))
+        coarser = max((self.features[run].dtype for run in runs), key=lambda dtype: torch.finfo(dtype).eps)
+        keywords = {"k": k, "dtype": coarser, "width": self.widths[runs[-1]]}
+        return partial(what.function, **{name: keywords[name] for name in what.takes})
+
+    def _read(self, what: Definition | Comparison, runs: Sequence[int], left_out: bool) -> tuple[Tensor | Sums, ...]:
+        """What the function reads: of all rows, or without each group."""
+        if what.reads in ("spectrum", "spectra"):
+            found = [self.spectrum(run, centred=what.centred, left_out=left_out) for run in runs]
+            if isinstance(what, Definition) and what.resolved:
+                found = [s.where(s >= self.floor(run), 0) for s, run in zip(found, runs, strict=True)]
+            return tuple(found)
+        if isinstance(what, Definition) and what.reads == "samples":
+            return (self._sample_mean(what, *runs, left_out=left_out),)
+        if what.reads == "clusters":
+            return (self._summed(self._clusters(*runs), left_out),)
+        return (self._summed(self.moments(*runs) if len(runs) == 1 else self.pair(*runs), left_out),)
 
     @computed_once
     def _clusters(self, run: int) -> ClusterMoments:
@@ -189,7 +200,7 @@ class View:
         assert definition.prepare is not None, f"{definition.name} reads samples and prepares none"
         return definition.prepare(self.features[run].to(self.device, torch.float64), self.rows.sample)
 
-    def _sample_mean(self, definition: Definition, run: int, left_out: bool) -> Tensor:
+    def _sample_mean(self, definition: Definition, run: int, *, left_out: bool) -> Tensor:
         """The mean over samples: ``(m,)``, or ``(G, m)`` without each group."""
         each = self._prepared(definition, run)
         if not left_out:
@@ -199,30 +210,6 @@ class View:
         group[place] = self.group  # (S,): all rows of one sample lie in one group
         weights = self._others[:, group.to(each.device)].to(each)  # (G, S): 0 where the sample is left out
         return weights @ each / weights.sum(1, keepdim=True)
-
-    def _compared(self, comparison: Comparison, a: int, b: int) -> Replicates:
-        if comparison.same_width and self.widths[a] != self.widths[b]:
-            raise NotComparable(
-                f"{comparison.name} needs a shared basis; the widths are {self.widths[a]} and {self.widths[b]}"
-            )
-        f, reads, centred = self.function_of(comparison, a, b), comparison.reads, comparison.centred
-        if reads == "spectra":
-            return self._replicates(
-                lambda left: f(*(self.spectrum(run, centred=centred, left_out=left) for run in (a, b)))
-            )
-        if reads == "moments":
-            return self._replicates(lambda left: f(self._summed(self.pair(a, b), left)))
-        if reads == "folds":
-            return self._replicates(lambda left: self._cross_fitted(f, self.pair(a, b), left))
-        return self._over_rows(lambda keep: f(self._rows(a, keep), self._rows(b, keep), self.rows.sample[keep]))
-
-    def function_of(self, comparison: Comparison, a: int, b: int) -> Callable[..., Tensor]:
-        """The comparison's function with its keywords filled in."""
-        # k belongs to the features' own width, not to that of the space which a few rows span.
-        k = min(self._spanned[a].shape[1], subspace_size(self.widths[a]))
-        coarser = max((self.features[run].dtype for run in (a, b)), key=lambda dtype: torch.finfo(dtype).eps)
-        keywords = {"k": k, "dtype": coarser, "width": self.widths[b]}
-        return partial(comparison.function, **{name: keywords[name] for name in comparison.takes})
 
     def _cross_fitted(
         self, function: Callable[[PairMoments, PairMoments], Tensor], sums: PairMoments, left_out: bool
@@ -249,9 +236,6 @@ class View:
     def _summed(self, sums: S, left_out: bool) -> S:
         """The sums over all groups, or over all but each: row g of 1 - I weighs group g by 0 and all others by 1."""
         return sums.weighted(self._others) if left_out else sums.sum()
-
-    def _rows(self, run: int, keep: Tensor) -> Tensor:
-        return self.features[run][keep].to(self.device)
 
     @computed_once
     def _shift(self, run: int) -> Tensor:

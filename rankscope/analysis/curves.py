@@ -16,7 +16,7 @@ from rankscope.analysis.guards import GuardedView, guarded_views
 from rankscope.analysis.options import Analysis, chosen
 from rankscope.analysis.references import noise_value
 from rankscope.definition import Definition
-from rankscope.errors import NotComparable, UnknownName
+from rankscope.errors import NotComparable, UnknownName, UsageError
 from rankscope.inference.extrapolate import LAWS, Curve, extrapolate, subsampling_curve
 from rankscope.progress import Progress, silent
 from rankscope.registry import Measure, definition
@@ -72,6 +72,8 @@ def curve(
         device=device,
         progress=progress,
     )
+    if not isinstance(parts, Sequence):
+        raise UsageError(f"parts is a list of numbers of parts, as [1, 2, 4]; got {parts!r}")
     definitions = chosen(measures, definition)
     run = options.open(run)
     records: list[CurvePoint] = []

@@ -28,6 +28,7 @@ _KINDS: dict[str, tuple[tuple[type, ...], str]] = {
     "groups": ((int,), "a whole number"),
     "level": ((float, int), "a number between 0 and 1, as 0.95"),
     "allow_duplicates": ((bool,), "True or False"),
+    "progress": ((Callable,), "a function of the steps done, their number and what comes next"),  # type: ignore[dict-item]
 }
 """Option → the types that it may have, and how that is said."""
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from rankscope.checkpoint import Checkpoint
 from rankscope.devices import where
-from rankscope.errors import DataError, NotComparable, UnknownName
+from rankscope.errors import DataError, NotComparable, UnknownName, UsageError
 from rankscope.measures.effective_rank import effective_rank
 from rankscope.measures.numerical_rank import numerical_rank
 from rankscope.measures.stable_rank import stable_rank
@@ -60,7 +60,10 @@ def weigh(
         CheckpointError: if it cannot be loaded, or a tuning does not land.
         NotComparable: if its tunings change no weight and learn no rows.
         UnknownName: if no module has such a name.
+        UsageError: if ``modules`` is no string.
     """
+    if not isinstance(modules, str):
+        raise UsageError(f"modules is a pattern, or several in one string, as '*.q_proj,*.v_proj'; got {modules!r}")
     found = Checkpoint.read(checkpoint, base_model=base_model)
     chosen = _chosen(found, list(weight_changes(found, trust_remote_code=trust_remote_code)), modules)
     records: list[WeightRecord] = []

@@ -115,6 +115,7 @@ def test_one_name_in_the_place_of_a_list_is_refused_with_what_to_write(name: str
         ("groups", "20", "groups is a whole number; got '20'"),
         ("level", "0.95", "level is a number between 0 and 1, as 0.95; got '0.95'"),
         ("allow_duplicates", "yes", "allow_duplicates is True or False; got 'yes'"),
+        ("progress", None, "progress is a function of the steps done, their number and what comes next; got None"),
     ],
 )
 def test_an_option_of_the_wrong_type_is_refused(option: str, value: object, words: str, path: Path) -> None:
@@ -122,6 +123,13 @@ def test_an_option_of_the_wrong_type_is_refused(option: str, value: object, word
         rankscope.measure(path, **{option: value})
     with pytest.raises(UnknownName, match="no variant 'frob' of the rows; there are raw, distinct"):
         rankscope.measure(path, variant="frob")
+
+
+def test_an_option_of_one_function_is_checked_too(path: Path) -> None:
+    with pytest.raises(UsageError, match=r"parts is a list of numbers of parts, as \[1, 2, 4\]; got 4"):
+        rankscope.curve(path, parts=4)
+    with pytest.raises(UsageError, match=r"modules is a pattern, or several in one string.* got \['\*\.q_proj'\]"):
+        rankscope.weigh(path, modules=["*.q_proj"])
 
 
 def test_arms_are_a_mapping_of_lists(path: Path) -> None:

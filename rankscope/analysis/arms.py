@@ -117,8 +117,8 @@ def _notes(names: Mapping[str, Sequence[str]], records: Sequence[ArmRecord], bas
     for arm, runs in names.items():
         if len(runs) < LEAST_RUNS:
             yield (
-                f"{arm} has {len(runs)} of {LEAST_RUNS} runs: no retraining floor, no verdict, and its interval speaks of "
-                "these runs"
+                f"{arm} has {len(runs)} of {LEAST_RUNS} runs: no retraining floor, no verdict, and an interval for these "
+                "runs only"
             )
     if not based:
         yield "without a base there are no changes, no relations and no verdicts"

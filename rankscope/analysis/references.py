@@ -55,12 +55,13 @@ def unrelated(view: View, comparison: Comparison, a: int, b: int, *, draws: int 
         UsageError: for a negative number of draws.
     """
     if draws < 0:
-        raise UsageError(f"shuffles are counted from 0, which is none; got {draws}")
+        raise UsageError(f"permutations is a number of shuffles, 0 or more; got {draws}")
     if comparison.reads == "spectra":
         centred = comparison.centred
         mine, noise = view.spectrum(a, centred=centred), _like_noise(view, a).spectrum(0, centred=centred)
         return Unrelated(number(view.function_of(comparison, a, a)(mine, noise)))
-    scattered = [_first_scattered(view, a, b), *(_scattered(view, a, b, i) for i in range(1, draws))]
+    # The first draw serves every comparison; the others, of which there may be thousands, exist one at a time.
+    scattered = (_scattered(view, a, b, i) if i else _first_scattered(view, a, b) for i in range(max(1, draws)))
     found = torch.stack([pair.evaluate(comparison, 0, 1).value.double().cpu() for pair in scattered])
     mean = found.mean()
     if not draws:
@@ -86,7 +87,7 @@ _first_scattered = computed_once(_scattered)
 
 @computed_once
 def _twice(view: View, run: int) -> View:
-    """A run beside itself."""
+    """A run paired with itself."""
     return view.derived([view.features[run]] * 2)
 
 

@@ -50,7 +50,7 @@ GROUPS = 4
 
 @dataclass(frozen=True)
 class Answer:
-    """What a measure said of a scenario, and what it had to say."""
+    """The value of a measure on a scenario, and the value that is known to be right."""
 
     scenario: str
     """The name of what was planted."""
@@ -59,17 +59,17 @@ class Answer:
     measure: str
     """The measure, with the variant of the rows if not raw."""
     value: float | None
-    """What it said; None where it refused."""
+    """What was measured; None where the comparison was refused."""
     expected: float | None
-    """What it had to say; None where it had to refuse."""
+    """The right value; None where it has to be refused."""
     tolerance: float
-    """How far it may lie from that."""
+    """How far the two may lie apart."""
     said: str = ""
-    """Why it refused."""
+    """The words of the refusal."""
 
     @property
     def right(self) -> bool:
-        """Whether it lies within the tolerance, or refused where it had to."""
+        """Whether the value lies within the tolerance, or was refused where it had to be."""
         if self.expected is None or self.value is None:
             return self.expected is self.value and bool(self.said)
         return abs(self.value - self.expected) <= self.tolerance
@@ -93,7 +93,7 @@ class Selftest:
 
 
 class Question(NamedTuple):
-    """One comparison of a scenario's two runs, and what it has to say."""
+    """One comparison of a scenario's two runs, and its right values."""
 
     scenario: str
     expected: Mapping[str, float]
@@ -106,7 +106,7 @@ _DRIFTS = {"identical": 0.0, "independent noise added": 1.0, "independent featur
 
 
 def questions() -> tuple[Question, ...]:
-    """What is asked of each scenario: the dissociation table, then the controls."""
+    """The comparisons of every scenario: the dissociation table, then the controls."""
     table = [
         Question(s.name, {**s.expected, **({"drift": _DRIFTS[s.name]} if s.name in _DRIFTS else {})})
         for s in DISSOCIATION
@@ -131,7 +131,7 @@ def run(scenarios: Sequence[str] | None = None, *, progress: Progress = silent) 
         progress: called with the scenarios done, their number and the one at hand.
 
     Returns:
-        What every measure said and had to say.
+        The value of every measure and the right one.
 
     Raises:
         UnknownName: if there is no such scenario.

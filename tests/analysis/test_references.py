@@ -87,7 +87,7 @@ def test_shuffles_tell_a_relation_from_none(make: Make) -> None:
     assert all(r.p_unrelated > 0.05 for r in alone.values())
     plain = rankscope.compare(a, b, measures=["cka"]).records[0]
     assert plain.p_unrelated is None
-    with pytest.raises(UsageError, match="counted from 0, which is none; got -3"):
+    with pytest.raises(UsageError, match="permutations is a number of shuffles, 0 or more; got -3"):
         rankscope.compare(a, b, measures=["cka"], permutations=-3)
 
 

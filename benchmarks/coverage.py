@@ -27,13 +27,14 @@ import torch
 from scipy import stats
 from torch import Tensor
 
-from rankscope.analysis.measure import Limits, interval_of
+from rankscope.analysis.intervals import interval_of
 from rankscope.analysis.view import View
 from rankscope.features import TEXT, Rows
 from rankscope.inference.bands import max_t
 from rankscope.inference.jackknife import centred_pseudo
 from rankscope.measures.effective_rank import effective_rank
 from rankscope.registry import COMPARISONS, definition
+from rankscope.results.record import Estimate
 
 BOUNDS = (0.92, 0.98)
 """Between these the coverage of a 95 % interval must lie."""
@@ -111,13 +112,13 @@ def places(samples: int, tokens: int) -> Rows:
     return Rows(sample, token, torch.full_like(sample, TEXT), tuple(map(str, range(samples))))
 
 
-def limits(view: View, name: str) -> Limits:
+def limits(view: View, name: str) -> Estimate:
     """What ``measure`` says of a run."""
     what = definition(name)
-    return interval_of(view.measured(what, 0), LEVEL, what.scale)
+    return interval_of(view.evaluate(what, 0), LEVEL, what.scale)
 
 
-def intervals(design: Design, draw: torch.Generator) -> dict[str, Limits]:
+def intervals(design: Design, draw: torch.Generator) -> dict[str, Estimate]:
     """One repetition: what the library says of one data set."""
     base, factor = spectra(design)
     x = rows(design, base.sqrt(), draw)
@@ -131,8 +132,8 @@ def intervals(design: Design, draw: torch.Generator) -> dict[str, Limits]:
         "participation-ratio-clustered": limits(view, "participation-ratio-clustered"),
         TOKENS: limits(alone, "participation-ratio"),
         BIASED: limits(view, "roy-vetterli"),
-        "roy-vetterli, difference": interval_of(view.measured(rank, 1).minus(view.measured(rank, 0)), LEVEL),
-        "cka": interval_of(view.related(aligned, 0, 1), LEVEL),
+        "roy-vetterli, difference": interval_of(view.evaluate(rank, 1) - view.evaluate(rank, 0), LEVEL),
+        "cka": interval_of(view.evaluate(aligned, 0, 1), LEVEL),
     }
 
 
@@ -170,7 +171,7 @@ def equal_runs(design: Design, draw: torch.Generator) -> Tensor:
     for _ in range(design.sites):
         sides = [(common + rows(design, base.sqrt(), draw)) / math.sqrt(2) for common in shared]
         view = View(sides, at, groups=design.groups)
-        between = view.measured(rank, 1).minus(view.measured(rank, 0))
+        between = view.evaluate(rank, 1) - view.evaluate(rank, 0)
         columns.append(centred_pseudo(between.value, between.left_out))
     return torch.stack(columns, dim=1)
 

@@ -13,7 +13,7 @@ from rankscope.collecting.collect import collect
 from rankscope.data import embedded_checkpoint
 from rankscope.plots import save
 from rankscope.progress import Progress, silent
-from rankscope.results.record import Contrast
+from rankscope.results.runs import Contrast
 from rankscope.store import Run
 from rankscope.tuning import held_out_loss, train
 

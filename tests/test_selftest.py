@@ -9,7 +9,6 @@ import torch
 
 from rankscope import registry
 from rankscope.errors import UnknownName
-from rankscope.results.record import NOTHING
 from rankscope.selftest import answers as selftest
 from rankscope.selftest.answers import Answer
 from rankscope.selftest.planted import DISSOCIATION, SCENARIOS
@@ -60,15 +59,15 @@ def test_a_pipeline_that_mixes_rows_is_caught(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_an_answer_is_right_within_its_tolerance_or_refuses_where_it_must() -> None:
-    def answer(value: float, expected: float, said: str = "") -> Answer:
+    def answer(value: float | None, expected: float | None, said: str = "") -> Answer:
         return Answer("s", "t", "cka", value, expected, 0.1, said)
 
     assert answer(1.05, 1.0).right
     assert not answer(1.2, 1.0).right
-    assert not answer(NOTHING, 1.0, "refused").right
-    assert answer(NOTHING, NOTHING, "refused").right
-    assert not answer(1.0, NOTHING).right
-    record = selftest.Selftest((answer(NOTHING, NOTHING, "refused"),)).to_records()[0]
+    assert not answer(None, 1.0, "refused").right
+    assert answer(None, None, "refused").right
+    assert not answer(1.0, None).right
+    record = selftest.Selftest((answer(None, None, "refused"),)).to_records()[0]
     assert (record["value"], record["expected"], record["right"]) == (None, None, True)
 
 

@@ -19,21 +19,21 @@ _Kept = tuple[Sequence[Tensor | None], Rows]
 
 @dataclass(frozen=True)
 class Aligned:
-    """What several runs have in common."""
+    """One or several runs at the sites and on the rows that they share."""
 
     runs: tuple[Run, ...]
     """The runs."""
     sites: tuple[Site, ...]
-    """The sites that all have."""
-    common_rows: bool
-    """Whether rows that only some have are left out."""
-    _known: dict[tuple[str, ...], _Kept] = field(default_factory=dict, init=False, repr=False, compare=False)
+    """The sites that all of them have."""
+    common_rows: bool = False
+    """Whether rows that only some of them have are left out."""
+    _found: dict[tuple[str, ...], _Kept] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def at(self, site: Site) -> tuple[list[Tensor], Rows]:
         """The features of each run at a site, on the same rows.
 
         Raises:
-            NotComparable: if the rows differ and no common ones were asked for, or there are none.
+            NotComparable: if the rows differ and common ones were not asked for, or there are none.
         """
         kept, rows = self._kept(site)
         features = [run.features(site) for run in self.runs]
@@ -44,48 +44,52 @@ class Aligned:
         return set(self._kept(site)[1].sample.tolist())
 
     def notes(self) -> list[str]:
-        """How many rows of each run are left out, a stack at a time."""
-        told = {site.stack: (site, self._kept(site)) for site in self.sites if self.common_rows}
+        """Number of rows that all runs have, of those that each has, stack by stack, where some are left out."""
+        of_stack = {site.stack: (site, self._kept(site)) for site in self.sites if self.common_rows}
         return [
             f"{stack}: the {len(rows)} rows that all have, of {', '.join(str(run.n(site)) for run in self.runs)}"
-            for stack, (site, (kept, rows)) in told.items()
+            for stack, (site, (kept, rows)) in of_stack.items()
             if kept[0] is not None
         ]
 
     def _kept(self, site: Site) -> _Kept:
-        """For each run the rows that are kept at a site, None for all, and what they are; found once for a stack."""
+        """For each run the rows that are kept at a site, None for all, and what they are; found once per stack."""
         stacks = tuple(run.manifest.stack(run.site(site)) for run in self.runs)
-        if stacks not in self._known:
-            self._known[stacks] = self._compared(site)
-        return self._known[stacks]
+        if stacks not in self._found:
+            self._found[stacks] = self._shared_rows(site)
+        return self._found[stacks]
 
-    def _compared(self, site: Site) -> _Kept:
+    def _shared_rows(self, site: Site) -> _Kept:
         rows = [run.rows_at(site) for run in self.runs]
         if all(first_difference(rows[0], other) is None for other in rows[1:]):
             return [None] * len(rows), rows[0]
         if not self.common_rows:
-            raise NotComparable(self._words(site, rows))
-        left, chosen = rows[0], [torch.arange(len(rows[0]))]
+            raise NotComparable(self._how_rows_differ(site, rows))
+        shared, kept = rows[0], [torch.arange(len(rows[0]))]
         for other in rows[1:]:
-            mine, theirs = common(left, other)
-            left, chosen = left[mine], [*(c[mine] for c in chosen), theirs]
-        return chosen, left
+            mine, theirs = common(shared, other)
+            shared, kept = shared[mine], [*(k[mine] for k in kept), theirs]
+        return kept, shared
 
-    def _words(self, site: Site, rows: Sequence[Rows]) -> str:
-        place = next(i for i, r in enumerate(rows) if first_difference(rows[0], r))
+    def _how_rows_differ(self, site: Site, rows: Sequence[Rows]) -> str:
+        place, difference = next((i, d) for i, r in enumerate(rows) if (d := first_difference(rows[0], r)))
         one, other = self.runs[0], self.runs[place]
         kinds = [run.manifest.rows for run in (one, other)]
-        words = f"the rows of {one.name} and {other.name} differ at {site}: {first_difference(rows[0], rows[place])}"
-        told = " and ".join(f"{k['kind']}{' with special tokens' if k.get('keep_special') else ''}" for k in kinds)
-        do = "collect both on the same data" if kinds[0] == kinds[1] else f"their rows are {told}; collect one again"
-        return f"{words}; {do}, or compare the common rows (--common-rows, common_rows=True)"
+        names = " and ".join(f"{k['kind']}{' with special tokens' if k.get('keep_special') else ''}" for k in kinds)
+        remedy = (
+            "collect both on the same data" if kinds[0] == kinds[1] else f"their rows are {names}; collect one again"
+        )
+        return (
+            f"the rows of {one.name} and {other.name} differ at {site}: {difference}; {remedy}, "
+            "or compare the common rows (--common-rows, common_rows=True)"
+        )
 
 
 def data_notes(runs: Sequence[Run]) -> list[str]:
-    """What is to be said where runs were read on different data under the same ids.
+    """A caution for each run that was read on other data than the first, under the same ids.
 
-    Means over samples may be compared so, say of two prompts; tokens may not, and neither may tensors, whose ids are
-    only numbers: there the same ids would hide that the rows are not the same.
+    Means over samples can be compared across data, for instance across two prompts. Tokens cannot, and neither can
+    tensors, whose ids are mere numbers: there equal ids would hide that the rows differ.
 
     Raises:
         NotComparable: for those.
@@ -105,17 +109,17 @@ def data_notes(runs: Sequence[Run]) -> list[str]:
 
 
 def distinct_names(runs: Sequence[Run]) -> tuple[str, ...]:
-    """The names of the runs, numbered where two are called the same."""
+    """The names of the runs, numbered where two have the same name."""
     names = [run.name for run in runs]
     return tuple(n if names.count(n) == 1 else f"{n}#{i + 1}" for i, n in enumerate(names))
 
 
 def shared_sites(runs: Sequence[Run], sites: str | Sequence[str | Site]) -> tuple[Site, ...]:
-    """Those of the sites asked for that all runs have.
+    """The sites asked for, which all runs must have.
 
     Raises:
-        NotComparable: if they share none.
-        UnknownName: if one was asked for that not all have.
+        NotComparable: if the runs share no site.
+        UnknownName: if a site was asked for that some run lacks.
     """
     shared = tuple(s for s in runs[0].sites if all(s in run.sites for run in runs[1:]))
     if not shared:

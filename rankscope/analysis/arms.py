@@ -1,24 +1,35 @@
-"""Arms compared: several trainings of each recipe on the same rows, row noise and seed noise apart, and a verdict a site."""
+"""Arms compared: several trainings of each recipe on the same rows, row noise and seed noise apart, and a verdict per site.
+
+At each site every run's numbers become pseudo-values of groups of samples. Along the sites these become records: intervals,
+bands, equivalence, and the difference of each pair of arms.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import combinations
+from math import isnan
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
-from rankscope.analysis.align import Aligned, data_notes, distinct_names, shared_sites
-from rankscope.analysis.arm_numbers import Number, grounds_of, number
-from rankscope.analysis.arm_records import Seen, evidence, records_of
-from rankscope.analysis.guards import GuardedView, check_variant, guarded_view
-from rankscope.analysis.measure import GROUPS, caution, convention, why_not
-from rankscope.collecting.resolve import as_run
+import torch
+from torch import Tensor
+
+from rankscope.analysis.align import Aligned, data_notes, shared_sites
+from rankscope.analysis.cautions import cautions, convention, shape, why_not
+from rankscope.analysis.guards import GuardedView, guarded_views
+from rankscope.analysis.options import GROUPS, LEVEL, Analysis, chosen
+from rankscope.analysis.view import Replicates
 from rankscope.definition import Comparison, Definition
-from rankscope.devices import where
 from rankscope.errors import NotComparable, UsageError
+from rankscope.inference.arm_bands import ArmBands, arm_bands
+from rankscope.inference.equivalence import arm_difference, components, equivalence, retraining_floor
+from rankscope.inference.jackknife import centred_pseudo, critical_t
 from rankscope.progress import Progress, silent
 from rankscope.registry import Measure, known
-from rankscope.results.arms import ArmCompared, ArmContrast
-from rankscope.results.verdict import LEAST_RUNS, Grounds, Verdict, verdict
+from rankscope.results.arms import ArmContrast, ArmRecord, Equivalence, Errors
+from rankscope.results.record import Estimate, Shape, Span, number
+from rankscope.results.verdict import LEAST_RUNS, LOST, Evidence, Grounds, Verdict, verdict
 from rankscope.sites import Site
 from rankscope.store import Run
 
@@ -32,140 +43,326 @@ DEFAULT_ARM_MEASURES = (
     "recoverability",
     "drift",
 )
-"""What arms are compared in where nothing is asked for."""
-Several = Mapping[str, Sequence[Run | str | Path]]
-"""Of each arm its runs, the paths of runs, or checkpoint folders."""
+"""What arms are compared in by default."""
 
 
 def compare_arms(
-    arms: Several,
+    arms: Mapping[str, Sequence[Run | str | Path]],
     *,
     base: Run | str | Path | None = None,
     measures: Sequence[Measure] = DEFAULT_ARM_MEASURES,
     sites: str | Sequence[str | Site] = "all",
     groups: int = GROUPS,
-    level: float = 0.95,
+    level: float = LEVEL,
     variant: str = "raw",
     allow_duplicates: bool = False,
+    base_model: str | Path | None = None,
     device: str | None = None,
     progress: Progress = silent,
 ) -> ArmContrast:
     """Several runs of each recipe compared on the same rows, with intervals over seeds and samples.
 
     Args:
-        arms: name → runs that differ in seed only. A verdict, a retraining floor and an equivalence test need three.
-        base: the pre-trained run, against which changes are signed; without it relations and verdicts are left out.
-        measures: names of definitions and relations, the objects, or functions on ``(*, r)`` singular values.
-        sites: which of the sites that all runs have.
-        groups: how many groups of samples the jackknife leaves out in turn.
-        level: the coverage of intervals, and of bands over all sites together.
-        variant: what to do to the rows first, one of :data:`~rankscope.analysis.guards.VARIANTS`.
-        allow_duplicates: compare rows even if half a per cent or more are copies that the data do not explain.
-        device: where to compute; the GPU where there is one.
-        progress: told of each site.
+        arms: name → runs that differ in seed only: runs, their paths, or checkpoint folders, which are collected first. A
+            verdict, a retraining floor and an equivalence test need three.
+        base: the pre-trained run, against which changes are signed; without it there are no relations and no verdicts.
+        measures: a list of names of definitions and relations, the objects, or functions from ``(*, r)`` singular values
+            to ``(*,)``; by default :data:`DEFAULT_ARM_MEASURES`.
+        sites: the sites, as ``"decoder.0-3"`` or a list; by default all that the runs share.
+        groups: number of groups of samples that the jackknife leaves out in turn; 20 by default.
+        level: confidence of the intervals, and of the bands over all sites together; 0.95 by default.
+        variant: what to do to the rows first, one of :data:`~rankscope.analysis.options.VARIANTS`; by default nothing.
+        allow_duplicates: compare rows even if half a per cent or more are copies of others that the data do not explain.
+        base_model: the base of checkpoint folders, instead of the one that their adapters name.
+        device: the torch device; by default the GPU where there is one.
+        progress: called with the sites done, their number and the site at hand.
 
     Raises:
-        UsageError: if there is no arm, or one without runs.
+        UsageError: if there is no arm, one has no runs, or an argument has the wrong type.
         NotComparable: if the runs share no site, their rows differ, there are too few, or too many are copies.
         UnknownName: if there is no such site, measure or variant.
     """
-    check_variant(variant)
-    if not arms or not all(arms.values()):
+    options = Analysis(sites, groups, level, variant, allow_duplicates, base_model, device, progress)
+    if not isinstance(arms, Mapping) or not arms or any(isinstance(x, str | Path) or not x for x in arms.values()):
         raise UsageError("arms are named, and each has at least one run: {'lora': ['lora-s0.pt', 'lora-s1.pt']}")
-    chosen = [known(m) for m in measures]
-    opened = {name: [as_run(run, progress=progress) for run in runs] for name, runs in arms.items()}
-    first = [] if base is None else [as_run(base, progress=progress)]
-    runs = [*first, *(run for several in opened.values() for run in several)]
-    places = _places(opened, len(first))
-    aligned = Aligned(tuple(runs), shared_sites(runs, sites), common_rows=False)
-    told = data_notes(runs)
-    guard: dict[str, Any] = {"variant": variant, "allow_duplicates": allow_duplicates, "groups": groups}
-    seen: list[Seen] = []
-    for done, site in enumerate(aligned.sites):
-        progress(done, len(aligned.sites), str(site))
-        features, rows = aligned.at(site)
-        view = guarded_view(features, rows, site, names=distinct_names(runs), device=where(device), **guard)
-        seen.append(_seen(site, view, chosen, places, 0 if first else None))
-    if not any(isinstance(one, Number) for s in seen for one in s.numbers.values()):
-        raise NotComparable(f"nothing that was asked for compares these arms: {next(iter(seen[0].numbers.values()))}")
-    progress(len(aligned.sites), len(aligned.sites), "done")
-    verdicts = _verdicts(seen, places, level) if first else {}
-    counts = {arm: len(mine) for arm, mine in places.items()}
+    asked = chosen(measures, known)
+    opened = {name: [options.open(run) for run in several] for name, several in arms.items()}
+    before = [] if base is None else [options.open(base)]
+    runs = (*before, *(run for several in opened.values() for run in several))
+    places: dict[str, range] = {}
+    for name, several in opened.items():
+        start = len(before) + sum(map(len, places.values()))
+        places[name] = range(start, start + len(several))
+    aligned = Aligned(runs, shared_sites(runs, sites))
+    cross_data = data_notes(runs)
+    found = [
+        _at_site(site, view, asked, places, 0 if before else None) for site, view in guarded_views(aligned, options)
+    ]
+    if not any(isinstance(one, _Number) for at in found for one in at.numbers.values()):
+        raise NotComparable(f"nothing that was asked for compares these arms: {next(iter(found[0].numbers.values()))}")
+    verdicts = _verdicts(found, places, level) if before else {}
+    names = {name: tuple(run.name for run in several) for name, several in opened.items()}
+    base_name = before[0].name if before else None
     records = [
         record
-        for what in chosen
-        for record in records_of(what, seen, counts, verdicts, level=level, convention=convention(what, runs[0]))
+        for what in asked
+        for record in _records(what, found, names, verdicts, level, convention(what, runs[0]), base_name)
     ]
     order = {str(site): i for i, site in enumerate(aligned.sites)}
-    return ArmContrast(
-        records=tuple(sorted(records, key=lambda r: order[r.site])),
-        arms={name: tuple(run.name for run in several) for name, several in opened.items()},
-        base=first[0].name if first else "",
-        verdicts=verdicts,
-        level=level,
-        notes=(*told, *_notes(counts, records, bool(first))),
-    )
+    notes = (*cross_data, *_notes(names, records, bool(before)))
+    return ArmContrast(tuple(sorted(records, key=lambda r: order[r.site])), names, base_name, verdicts, level, notes)
 
 
-def _places(opened: Mapping[str, Sequence[Run]], start: int) -> dict[str, tuple[int, ...]]:
-    """Of each arm the places of its runs among all."""
-    found: dict[str, tuple[int, ...]] = {}
-    for name, runs in opened.items():
-        found[name] = tuple(range(start, start + len(runs)))
-        start += len(runs)
-    return found
+def _notes(names: Mapping[str, Sequence[str]], records: Sequence[ArmRecord], based: bool) -> Iterator[str]:
+    for arm, runs in names.items():
+        if len(runs) < LEAST_RUNS:
+            yield (
+                f"{arm} has {len(runs)} of {LEAST_RUNS} runs: no retraining floor, no verdict, and an interval for these "
+                "runs only"
+            )
+    if not based:
+        yield "without a base there are no changes, no relations and no verdicts"
+    apart = [r.site for r in records if r.measure == "drift" and "−" in r.arm and r.p is not None and r.p < 0.05]
+    if apart:
+        yield (
+            f"the arms drifted by different amounts at {', '.join(dict.fromkeys(apart))}; an arm that learnt less preserves "
+            "more: compare them at a matched loss or drift"
+        )
 
 
-def _seen(
+class _Number(NamedTuple):
+    """A measure in the runs of one arm at one site."""
+
+    pseudo: Tensor
+    """``(R, G)`` pseudo-values about each run's value on all rows."""
+    change: Tensor
+    """``(R, G)`` the same of the change: for a relation from its ceiling, which is what the base gives with itself."""
+    floor: float | None
+    """How far retrainings lie apart, at least the rounding of the features; None with fewer than three runs."""
+
+
+class _AtSite(NamedTuple):
+    """What was found at one site."""
+
+    site: Site
+    shape: Shape
+    variant: str
+    notes: Mapping[str, tuple[str, ...]]
+    """Measure → its cautions."""
+    numbers: Mapping[tuple[str, str], _Number | str]
+    """(measure, arm) → the number, or why there is none."""
+    grounds: Mapping[str, tuple[_Number, ...]]
+    """Arm → the numbers of its verdict, where there are any, in the order of :class:`Grounds`."""
+
+
+def _at_site(
     site: Site,
     view: GuardedView,
-    chosen: Sequence[Definition | Comparison],
-    places: Mapping[str, tuple[int, ...]],
+    asked: Sequence[Definition | Comparison],
+    places: Mapping[str, Sequence[int]],
     base: int | None,
-) -> Seen:
-    numbers: dict[tuple[str, str], Number | str] = {}
-    grounds: dict[str, tuple[Number, ...]] = {}
+) -> _AtSite:
+    numbers: dict[tuple[str, str], _Number | str] = {}
+    grounds: dict[str, tuple[_Number, ...]] = {}
     for arm, mine in places.items():
-        for what in chosen:
-            numbers[what.name, arm] = why_not(what, view) or _try(what, view, mine, base)
+        for what in asked:
+            try:
+                numbers[what.name, arm] = why_not(what, view) or _number(what, view, mine, base)
+            except NotComparable as error:
+                numbers[what.name, arm] = str(error)
         if base is not None and not view.refused and len(mine) >= LEAST_RUNS:
             try:
-                grounds[arm] = grounds_of(view, mine, base)
+                grounds[arm] = _grounds(view, mine, base)
             except NotComparable:
                 continue
-    shape = {"n": view.n, "samples": view.rows.samples, "d": view.widths[0], "variant": view.variant}
-    return Seen(site, numbers, grounds, {what.name: caution(what, view) for what in chosen}, shape)
+    notes = {what.name: cautions(what, view) for what in asked}
+    return _AtSite(site, shape(view), view.variant, notes, numbers, grounds)
 
 
-def _try(what: Definition | Comparison, view: GuardedView, mine: Sequence[int], base: int | None) -> Number | str:
-    try:
-        return number(what, view, mine, base)
-    except NotComparable as error:
-        return str(error)
+def _number(what: Definition | Comparison, view: GuardedView, places: Sequence[int], base: int | None) -> _Number:
+    """A measure in the runs of one arm.
+
+    Raises:
+        NotComparable: for a relation without a base, or where the runs do not allow it.
+    """
+    if isinstance(what, Comparison):
+        if base is None:
+            raise NotComparable(f"{what.name} relates two runs; arms need a base for it")
+        values = [view.evaluate(what, base, i) for i in places]
+        ceiling = view.evaluate(what, base, base)
+        floor = None
+        if len(places) >= LEAST_RUNS:  # the shortfall between the two retrainings that differ most
+            pairs = [view.only(i, j) for i, j in combinations(places, 2)]
+            floor = max(abs(float((two.evaluate(what, 0, 1) - two.evaluate(what, 0, 0)).value)) for two in pairs)
+        return _joined(values, [x - ceiling for x in values], floor, view)
+    values = [view.evaluate(what, i) for i in places]
+    if base is not None:
+        values = [one - view.evaluate(what, base) for one in values]
+    return _changes(values, view)
+
+
+def _grounds(view: GuardedView, places: Sequence[int], base: int) -> tuple[_Number, ...]:
+    """The numbers of a verdict, in the order of :class:`Grounds`.
+
+    Raises:
+        NotComparable: if one has no meaning here.
+    """
+    found = []
+    for name in (
+        "participation-ratio" if view.n == view.rows.samples else "participation-ratio-clustered",
+        "entropy-rank",
+    ):
+        before, *after = (_log(view.evaluate(known(name), i)) for i in (base, *places))
+        found.append(_changes([one - before for one in after], view))
+    basis, information, drift = (
+        _number(known(name), view, places, base) for name in ("variance-captured", "recoverability", "drift")
+    )
+    floor = None if information.floor is None else min(information.floor, LOST)
+    return (*found, basis, information._replace(floor=floor), drift)
+
+
+def _log(found: Replicates) -> Replicates:
+    return Replicates(found.value.log(), found.left_out.log())
+
+
+def _changes(values: Sequence[Replicates], view: GuardedView) -> _Number:
+    """A definition, whose values are changes already and whose retraining floor is their spread."""
+    apart = torch.stack([one.value.cpu() for one in values])
+    floor = float(retraining_floor(apart)) if len(values) >= LEAST_RUNS else None
+    return _joined(values, values, floor, view)
+
+
+def _joined(
+    values: Sequence[Replicates], changes: Sequence[Replicates], floor: float | None, view: GuardedView
+) -> _Number:
+    pseudo, change = (torch.stack([centred_pseudo(*one) for one in several]) for several in (values, changes))
+    rounding = max(torch.finfo(x.dtype).eps for x in view.features)
+    # Where a run has no number there is no floor either, rather than that of the rounding.
+    return _Number(pseudo, change, None if floor is None or isnan(floor) else max(floor, rounding))
+
+
+class _Estimates(NamedTuple):
+    """A number along the sites with all that is uncertain about it; ``(s,)`` each, NaN for what does not exist."""
+
+    value: Tensor
+    se: Tensor
+    df: Tensor
+    seed_sd: Tensor
+    seed_se: Tensor
+    sample_se: Tensor
+    bands: ArmBands
+
+
+def _estimates(sides: Sequence[Tensor], level: float) -> _Estimates:
+    """One arm along the sites, or the second less the first, from ``(R, G, s)`` pseudo-values of each."""
+    if len(sides) == 1:
+        c = components(sides[0])
+        bands = arm_bands(c.mean, c.se, c.df, sides, level=level)
+        return _Estimates(c.mean, c.se, c.df, c.seed_sd, c.seed_se, c.sample_se, bands)
+    a, b = sides
+    d = arm_difference(a, b, level=level)
+    bands = arm_bands(d.value, d.se, d.df, [-a, b], level=level)
+    return _Estimates(d.value, d.se, d.df, torch.full_like(d.value, torch.nan), d.seed_se, d.sample_se, bands)
 
 
 def _verdicts(
-    seen: Sequence[Seen], places: Mapping[str, tuple[int, ...]], level: float
+    found: Sequence[_AtSite], places: Mapping[str, Sequence[int]], level: float
 ) -> dict[tuple[str, str], Verdict]:
-    found: dict[tuple[str, str], Verdict] = {}
+    verdicts: dict[tuple[str, str], Verdict] = {}
     for arm, mine in places.items():
-        at = [s for s in seen if arm in s.grounds]
-        columns = [evidence([s.grounds[arm][k] for s in at], level) for k in range(len(Grounds._fields)) if at]
-        grounds = {s.site: Grounds(*(column[i] for column in columns)) for i, s in enumerate(at)}
-        for s in seen:
-            found[str(s.site), arm] = verdict(grounds.get(s.site), len(mine))
-    return found
+        at = [one for one in found if arm in one.grounds]
+        columns = [_evidence([one.grounds[arm][k] for one in at], level) for k in range(len(Grounds._fields)) if at]
+        grounds = {one.site: Grounds(*row) for one, row in zip(at, zip(*columns, strict=True), strict=True)}
+        for one in found:
+            verdicts[str(one.site), arm] = verdict(grounds.get(one.site), len(mine))
+    return verdicts
 
 
-def _notes(counts: Mapping[str, int], records: Sequence[ArmCompared], based: bool) -> Iterator[str]:
-    for arm, runs in counts.items():
-        if runs < LEAST_RUNS:
-            yield f"{arm} has {runs} of {LEAST_RUNS} runs: no retraining floor, no verdict, and its interval speaks of these runs"
-    if not based:
-        yield "without a base there are no changes, no relations and no verdicts"
-    apart = [r for r in records if r.measure == "drift" and "−" in r.arm and r.p < 0.05]
-    if apart:
-        yield (
-            f"the arms drifted by different amounts at {', '.join(dict.fromkeys(r.site for r in apart))}; an arm that learnt "
-            "less preserves more: compare them at a matched loss or drift"
-        )
+def _evidence(numbers: Sequence[_Number], level: float) -> list[Evidence]:
+    """One question of the verdict along the sites."""
+    e = _estimates([torch.stack([one.change for one in numbers], -1)], level)
+    return [
+        Evidence(float(e.bands.low[i]), float(e.bands.high[i]), one.floor, bool(_same(e, i, one.floor).equivalent))
+        for i, one in enumerate(numbers)
+    ]
+
+
+def _same(change: _Estimates, i: int, floor: float | None) -> Equivalence:
+    """Whether a change lies inside the retraining floor."""
+    value, se = change.value[i], change.se[i]
+    if floor is None or not bool(value.isfinite() & se.isfinite()):
+        return Equivalence(floor)
+    found = equivalence(value, se, change.df[i], margin=floor)
+    return Equivalence(floor, bool(found.equivalent), number(found.p))
+
+
+class _Found(NamedTuple):
+    """What a record says of an arm, or of two, at one site."""
+
+    estimate: Estimate = Estimate()
+    band: Span = Span()
+    p: float | None = None
+    errors: Errors = Errors()
+    equivalence: Equivalence = Equivalence()
+
+
+def _records(
+    what: Definition | Comparison,
+    found: Sequence[_AtSite],
+    names: Mapping[str, Sequence[str]],
+    verdicts: Mapping[tuple[str, str], Verdict],
+    level: float,
+    convention: str,
+    base: str | None,
+) -> Iterator[ArmRecord]:
+    """The records of one measure: each arm at each site, and each pair of arms."""
+    for arms in [*((arm,) for arm in names), *combinations(names, 2)]:
+        along = _along(what, found, arms, level)
+        for at in found:
+            missing = [one for one in (at.numbers[what.name, arm] for arm in arms) if isinstance(one, str)]
+            yield ArmRecord(
+                str(at.site),
+                what.name,
+                " − ".join(reversed(arms)),
+                *along.get(at.site, _Found()),
+                runs=min(len(names[arm]) for arm in arms),
+                shape=at.shape,
+                convention=convention,
+                unit=what.unit,
+                verdict=str(verdicts.get((str(at.site), arms[0]), "")) if len(arms) == 1 else "",
+                notes=tuple(missing[:1]) or at.notes[what.name],
+                variant=at.variant,
+                run_names=" − ".join(", ".join(names[arm]) for arm in reversed(arms)),
+                run_base=base,
+            )
+
+
+def _along(
+    what: Definition | Comparison, found: Sequence[_AtSite], arms: Sequence[str], level: float
+) -> dict[Site, _Found]:
+    """Site → what is known of an arm, or of two, where all of them have a number."""
+    rows: dict[Site, list[_Number]] = {}
+    for at in found:
+        numbers = [one for one in (at.numbers[what.name, arm] for arm in arms) if isinstance(one, _Number)]
+        if len(numbers) == len(arms):
+            rows[at.site] = numbers
+    if not rows:
+        return {}
+    e = change = _estimates(
+        [torch.stack([row[k].pseudo for row in rows.values()], -1) for k in range(len(arms))], level
+    )
+    if len(arms) == 1:
+        change = _estimates([torch.stack([row[0].change for row in rows.values()], -1)], level)
+    return {site: _at(e, change, i, row, level) for i, (site, row) in enumerate(rows.items())}
+
+
+def _at(e: _Estimates, change: _Estimates, i: int, row: Sequence[_Number], level: float) -> _Found:
+    floors = [one.floor for one in row if one.floor is not None]
+    reach = critical_t(e.df[i], level) * e.se[i]  # Student's interval: value ± t(df) se
+    return _Found(
+        Estimate(number(e.value[i]), number(e.value[i] - reach), number(e.value[i] + reach)),
+        Span(number(e.bands.low[i]), number(e.bands.high[i])),
+        number(change.bands.p[i]),
+        Errors(number(e.seed_sd[i]), number(e.seed_se[i]), number(e.sample_se[i])),
+        _same(change, i, max(floors) if len(floors) == len(row) else None),
+    )

@@ -2,41 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from rankscope.analysis.align import Aligned, data_notes, distinct_names, shared_sites
-from rankscope.analysis.banding import banded
-from rankscope.analysis.guards import GuardedView, check_variant, guarded_view
-from rankscope.analysis.measure import (
-    GROUPS,
-    NO_VALUE,
-    below_floor,
-    caution,
-    convention,
-    dtype_name,
-    interval_of,
-    measured,
-    noise_value,
-    related,
-    spectra,
-    why_not,
-)
-from rankscope.analysis.references import against_itself, unrelated
+from rankscope.analysis.cautions import below_floor, cautions, convention, shape, why_not
+from rankscope.analysis.guards import GuardedView, guarded_views
+from rankscope.analysis.intervals import NO_VALUE, banded, interval_of, replicates
+from rankscope.analysis.measure import spectra
+from rankscope.analysis.options import GROUPS, LEVEL, Analysis, chosen
+from rankscope.analysis.references import Unrelated, against_itself, noise_value, unrelated
 from rankscope.analysis.view import FEWEST, Replicates
-from rankscope.collecting.resolve import as_run
 from rankscope.comparisons.cka_map import cka_map
 from rankscope.definition import Comparison, Definition
-from rankscope.devices import where
 from rankscope.errors import NotComparable
 from rankscope.features import Rows
 from rankscope.progress import Progress, silent
 from rankscope.registry import DEFAULT_COMPARED, Measure, known
-from rankscope.results.record import NOTHING, Compared, Contrast
+from rankscope.results.record import number
+from rankscope.results.runs import Contrast, Pair, PairRecord
 from rankscope.sites import Site, describe
 from rankscope.store import Run
 
@@ -53,7 +42,7 @@ def compare(
     measures: Sequence[Measure] = DEFAULT_COMPARED,
     sites: str | Sequence[str | Site] = "all",
     groups: int = GROUPS,
-    level: float = 0.95,
+    level: float = LEVEL,
     permutations: int = 0,
     common_rows: bool = False,
     variant: str = "raw",
@@ -67,47 +56,45 @@ def compare(
     Args:
         a: a run, the path of one, or a checkpoint folder, which is collected first; without a base it is the reference.
         b: the other.
-        base: the pre-trained run, against which changes are signed.
+        base: the pre-trained run, against which changes are signed; none by default.
         again: the reference (the base, or ``a`` without one) collected once more, in another batch size or dtype: what it
-            scores against itself; without it the two halves of its rows tell.
-        measures: names of definitions and relations, the objects, or functions on ``(*, r)`` singular values.
-        sites: which of the sites that all runs have.
-        groups: how many groups of samples the jackknife leaves out in turn.
-        level: the coverage of the intervals, and of the bands over all sites together.
-        permutations: shuffles of the samples for the p-value of each relation; none by default.
-        common_rows: where the rows differ, use those that all have, rather than refuse.
-        variant: what to do to the rows first, one of :data:`~rankscope.analysis.guards.VARIANTS`.
+            scores against itself. By default its two halves are compared.
+        measures: a list of names of definitions and relations, the objects, or functions from ``(*, r)`` singular values
+            to ``(*,)``; by default :data:`~rankscope.registry.DEFAULT_COMPARED`.
+        sites: the sites, as ``"decoder.0-3"`` or a list; by default all that the runs share.
+        groups: number of groups of samples that the jackknife leaves out in turn; 20 by default.
+        level: confidence of the intervals, and of the bands over all sites together; 0.95 by default.
+        permutations: number of shuffles of the samples for the p-value of each relation; none by default.
+        common_rows: where the rows differ, use those that all runs have, instead of refusing.
+        variant: what to do to the rows first, one of :data:`~rankscope.analysis.options.VARIANTS`; by default nothing.
         allow_duplicates: compare rows even if half a per cent or more are copies of others that the data do not explain.
-        base_model: the base of checkpoint folders, in place of the one that their adapters name.
-        device: where to compute; the GPU where there is one.
-        progress: told of each site.
+        base_model: the base of checkpoint folders, instead of the one that their adapters name.
+        device: the torch device; by default the GPU where there is one.
+        progress: called with the sites done, their number and the site at hand.
 
     Raises:
         NotComparable: if the runs share no site, their rows differ, there are too few, or too many are copies.
-        UnknownName: if there is no such site or measure.
+        UnknownName: if there is no such site, measure or variant.
         NonFinite: if a feature is NaN or infinite.
+        UsageError: if an argument has the wrong type, as an array in the place of a run.
     """
-    check_variant(variant)
-    chosen = [known(m) for m in measures]
-    given = (a, b, *(() if base is None else (base,)), *(() if again is None else (again,)))
-    runs = tuple(as_run(r, progress=progress, base_model=base_model) for r in given)
-    roles = Roles(2 if base is not None else None, len(runs) - 1 if again is not None else None)
+    options = Analysis(sites, groups, level, variant, allow_duplicates, base_model, device, progress)
+    asked = chosen(measures, known)
+    runs = tuple(options.open(run) for run in (a, b, base, again) if run is not None)
     aligned = Aligned(runs, shared_sites(runs, sites), common_rows)
     notes = _notes(runs, aligned, variant)
-    guard: dict[str, Any] = {"variant": variant, "allow_duplicates": allow_duplicates, "names": distinct_names(runs)}
-    found: list[tuple[Definition | Comparison, Compared, Replicates | None]] = []
-    for done, site in enumerate(aligned.sites):
-        progress(done, len(aligned.sites), str(site))
-        features, rows = aligned.at(site)
-        view = guarded_view(features, rows, site, groups=groups, device=where(device), **guard)
-        found += [(what, *_compared(aligned, site, what, view, roles, level, permutations)) for what in chosen]
-    records = banded(found, level)
-    if all(r.value != r.value for r in records):
-        raise NotComparable(f"nothing that was asked for compares these runs: {records[0].note}")
-    progress(len(aligned.sites), len(aligned.sites), "spectra and similarity")
     names = distinct_names(runs)[: 2 + (base is not None)]
+    roles = _Roles(2 if base is not None else None, len(runs) - 1 if again is not None else None, permutations)
+    found = [
+        (what, *_record(runs[0], Pair(*names), site, what, view, roles, level))
+        for site, view in guarded_views(aligned, options, then="spectra and similarity")
+        for what in asked
+    ]
+    records = banded(found, level)
+    if all(r.value is None for r in records):
+        raise NotComparable(f"nothing that was asked for compares these runs: {' · '.join(records[0].notes)}")
     return Contrast(
-        tuple(records),
+        records,
         names=names,
         rows=f"{runs[0].manifest.rows['kind']}, {runs[0].manifest.probe['name']}",
         spectra={name: spectra(run, aligned.sites, device=device) for name, run in zip(names, runs, strict=False)},
@@ -131,11 +118,12 @@ def _notes(runs: Sequence[Run], aligned: Aligned, variant: str) -> list[str]:
     return notes
 
 
-class Roles(NamedTuple):
-    """Which of the runs is the base, and which the reference read again; the first two are those compared."""
+class _Roles(NamedTuple):
+    """The places of the base and of the reference read again; those compared are 0 and 1."""
 
-    base: int | None = None
-    again: int | None = None
+    base: int | None
+    again: int | None
+    permutations: int
 
     @property
     def reference(self) -> int:
@@ -143,108 +131,78 @@ class Roles(NamedTuple):
         return 0 if self.base is None else self.base
 
 
-def _compared(
-    aligned: Aligned,
-    site: Site,
-    what: Definition | Comparison,
-    view: GuardedView,
-    roles: Roles,
-    level: float,
-    permutations: int,
-) -> tuple[Compared, Replicates | None]:
-    """A record, and what its bands are made of."""
-    based = roles.base is not None
-    nothing, parts, calm = why_not(what, view), _Parts(), NOTHING
-    try:
-        if not nothing:
-            parts = (
-                _defined(what, view, roles)
-                if isinstance(what, Definition)
-                else _related(what, view, roles, permutations)
-            )
-            calm = _without_sinks(what, view, based)
-    except NO_VALUE as error:
-        nothing = str(error)
-    scale = what.scale if isinstance(what, Definition) and not based else "identity"
-    a, b, between = (
-        interval_of(parts.a, level, scale),
-        interval_of(parts.b, level, scale),
-        interval_of(parts.between, level),
-    )
-    record = Compared(
-        site=str(site),
-        measure=what.name,
-        value=between.value,
-        low=between.low,
-        high=between.high,
-        a=a.value,
-        b=b.value,
-        difference=between.value if parts.a is not None else NOTHING,
-        a_low=a.low,
-        a_high=a.high,
-        b_low=b.low,
-        b_high=b.high,
-        base=parts.base,
-        noise=parts.noise,
-        itself=parts.itself,
-        n=view.n,
-        samples=view.rows.samples,
-        d=view.widths[0],
-        dtype="/".join(dict.fromkeys(dtype_name(x) for x in view.features)),
-        convention=convention(what, aligned.runs[0]),
-        unit=what.unit,
-        note=nothing or caution(what, view, parts.between),
-        variant=view.variant,
-        mean_share=view.mean_share(0),
-        mean_share_b=view.mean_share(1),
-        without_sinks=calm,
-        below_floor=below_floor(what, view),
-        p_unrelated=parts.p_unrelated,
-    )
-    return record, parts.between
-
-
-def _without_sinks(what: Definition | Comparison, view: GuardedView, based: bool) -> float:
-    """The number in question without the rows of massive length; NaN where there are none."""
-    calm = view.calm
-    if calm is None:
-        return NOTHING
-    if isinstance(what, Definition):
-        return float(calm.measured(what, 1).minus(calm.measured(what, 0)).value)
-    if not based:
-        return float(calm.related(what, 0, 1).value)
-    return float(calm.related(what, 2, 1).minus(calm.related(what, 2, 0)).value)
-
-
-class _Parts(NamedTuple):
-    """A measure in the runs and between them; what has no meaning is None or NaN."""
+class _Found(NamedTuple):
+    """A measure in the runs, between them, and what it is read against; None for what does not exist."""
 
     a: Replicates | None = None
     b: Replicates | None = None
     between: Replicates | None = None
-    base: float = NOTHING
-    noise: float = NOTHING
-    itself: float = NOTHING
-    p_unrelated: float = NOTHING
+    base: float | None = None
+    null: Unrelated = Unrelated(None)
+    itself: float | None = None
 
 
-def _defined(what: Definition, view: GuardedView, roles: Roles) -> _Parts:
-    a, b, noise = measured(what, view, 0), measured(what, view, 1), noise_value(what, view)
+def _record(
+    run: Run, names: Pair, site: Site, what: Definition | Comparison, view: GuardedView, roles: _Roles, level: float
+) -> tuple[PairRecord, Replicates | None]:
+    """A record, and the replicates from which its band is made."""
+    reason, found, without_sinks = why_not(what, view), _Found(), None
+    try:
+        if not reason:
+            found = _find(what, view, roles)
+            if view.without_sinks is not None:
+                evaluate = partial(view.without_sinks.evaluate, what)
+                without_sinks = number(_sides(what, evaluate, roles.base)[2].value)
+    except NO_VALUE as error:
+        reason = str(error)
+    # Ranks themselves get their interval on the logarithm; differences, also from a base, on the number itself.
+    scale = what.scale if isinstance(what, Definition) and roles.base is None else "identity"
+    record = PairRecord(
+        site=str(site),
+        measure=what.name,
+        estimate=interval_of(found.between, level),
+        a=interval_of(found.a, level, scale),
+        b=interval_of(found.b, level, scale),
+        base=found.base,
+        noise=found.null.mean,
+        itself=found.itself,
+        shape=shape(view),
+        convention=convention(what, run),
+        unit=what.unit,
+        notes=(reason,) if reason else cautions(what, view, found.between),
+        variant=view.variant,
+        mean_share=view.mean_share(0),
+        mean_share_b=view.mean_share(1),
+        without_sinks=without_sinks,
+        below_floor=below_floor(what, view),
+        p_unrelated=found.null.p,
+        runs=names,
+    )
+    return record, found.between
+
+
+def _find(what: Definition | Comparison, view: GuardedView, roles: _Roles) -> _Found:
     itself = against_itself(view, what, roles.reference, roles.again)
-    if roles.base is None:
-        return _Parts(a, b, b.minus(a), noise=noise, itself=itself)
-    base = measured(what, view, roles.base)
-    return _Parts(a.minus(base), b.minus(base), b.minus(a), base=float(base.value), noise=noise, itself=itself)
+    if isinstance(what, Comparison):
+        null = unrelated(view, what, roles.reference, 1, draws=roles.permutations)
+    else:
+        null = Unrelated(number(noise_value(what, view)))
+    a, b, between = _sides(what, partial(replicates, what, view), roles.base)
+    if isinstance(what, Comparison) or roles.base is None or a is None or b is None:
+        return _Found(a, b, between, None, null, itself)
+    base = replicates(what, view, roles.base)
+    return _Found(a - base, b - base, between, number(base.value), null, itself)
 
 
-def _related(what: Comparison, view: GuardedView, roles: Roles, permutations: int) -> _Parts:
-    itself = against_itself(view, what, roles.reference, roles.again)
-    null = unrelated(view, what, roles.reference, 1, draws=permutations)
-    told: dict[str, Any] = {"noise": null.mean, "itself": itself, "p_unrelated": null.p}
-    if roles.base is None:
-        return _Parts(between=related(what, view, 0, 1), **told)
-    a, b = related(what, view, roles.base, 0), related(what, view, roles.base, 1)
-    return _Parts(a, b, b.minus(a), **told)
+def _sides(
+    what: Definition | Comparison, evaluate: Callable[..., Replicates], base: int | None
+) -> tuple[Replicates | None, Replicates | None, Replicates]:
+    """The measure in each run, or between the base and each, and b − a; for a relation without a base that of b to a."""
+    if isinstance(what, Comparison) and base is None:
+        return None, None, evaluate(0, 1)
+    reference = () if isinstance(what, Definition) else (base,)
+    a, b = evaluate(*reference, 0), evaluate(*reference, 1)
+    return a, b, b - a
 
 
 def _similarity(aligned: Aligned, reference: int) -> Tensor | None:
@@ -253,7 +211,7 @@ def _similarity(aligned: Aligned, reference: int) -> Tensor | None:
     if len(shared) < FEWEST:
         return None
     sides: tuple[list[Tensor], list[Tensor]] = [], []
-    for site in aligned.sites:
+    for site in aligned.sites:  # one site at a time in memory
         features, rows = aligned.at(site)
         for side, run in zip(sides, (reference, 1), strict=True):
             side.append(_sample_means(features[run], rows, shared))
@@ -265,6 +223,6 @@ def _sample_means(x: Tensor, rows: Rows, samples: Sequence[int]) -> Tensor:
     place = torch.full((len(rows.ids),), -1)
     place[torch.tensor(samples)] = torch.arange(len(samples))
     kept = place[rows.sample] >= 0
-    where_to = place[rows.sample[kept]]
-    total = torch.zeros(len(samples), x.shape[1], dtype=torch.float64).index_add_(0, where_to, x[kept].double())
-    return total / torch.bincount(where_to, minlength=len(samples))[:, None]
+    target = place[rows.sample[kept]]
+    total = torch.zeros(len(samples), x.shape[1], dtype=torch.float64).index_add_(0, target, x[kept].double())
+    return total / torch.bincount(target, minlength=len(samples))[:, None]

@@ -3,33 +3,36 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from rankscope.analysis.guards import APART, GuardedView, check_variant, guarded_view
-from rankscope.analysis.measure import GROUPS, convention, noise_value, why_not
-from rankscope.analysis.view import View
+from rankscope.analysis.align import Aligned
+from rankscope.analysis.cautions import convention, why_not
+from rankscope.analysis.guards import GuardedView, guarded_views
+from rankscope.analysis.options import Analysis, chosen
+from rankscope.analysis.references import noise_value
 from rankscope.definition import Definition
-from rankscope.devices import where
-from rankscope.errors import NotComparable, UnknownName
+from rankscope.errors import NotComparable, UnknownName, UsageError
 from rankscope.inference.extrapolate import LAWS, Curve, extrapolate, subsampling_curve
 from rankscope.progress import Progress, silent
 from rankscope.registry import Measure, definition
-from rankscope.results.curves import CurvePoint, Curves
-from rankscope.results.record import NOTHING
+from rankscope.results.record import number
+from rankscope.results.runs import CurvePoint, Curves
 from rankscope.sites import Site, select
 from rankscope.store import Run
 
 DEFAULT_CURVES = ("participation-ratio", *LAWS)
-"""What is drawn where nothing is asked for: the unbiased ratio, which is flat, and the measures with a law."""
+"""The default measures: the unbiased ratio, which is flat, and those with a law."""
 PARTS = (1, 2, 4)
 """Into how many parts the samples are divided at each level."""
 
 
 def curve(
-    run: Run,
+    run: Run | str | Path,
     measures: Sequence[Measure] = DEFAULT_CURVES,
     *,
     sites: str | Sequence[str | Site] = "all",
@@ -37,94 +40,95 @@ def curve(
     seed: int = 0,
     variant: str = "raw",
     allow_duplicates: bool = False,
+    base_model: str | Path | None = None,
     device: str | None = None,
     progress: Progress = silent,
 ) -> Curves:
     """Named numbers of one run on the whole and on disjoint parts of its samples, and their limit where there is one.
 
     Args:
-        run: the run.
-        measures: names, definitions, or functions from ``(*, r)`` singular values to ``(*,)``.
-        sites: which of its sites.
-        parts: into how many parts to divide at each level.
-        seed: of the division.
-        variant: what to do to the rows first, one of :data:`~rankscope.analysis.guards.VARIANTS`.
+        run: a run, the path of one, or a checkpoint folder, which is collected first.
+        measures: a list of names, definitions, or functions from ``(*, r)`` singular values to ``(*,)``; by default
+            :data:`DEFAULT_CURVES`.
+        sites: the sites, as ``"decoder.0-3"`` or a list; by default all.
+        parts: numbers of parts into which the samples are divided, one per level; by default 1, 2 and 4.
+        seed: seed of the division; 0 by default.
+        variant: what to do to the rows first, one of :data:`~rankscope.analysis.options.VARIANTS`; by default nothing.
         allow_duplicates: measure rows even if half a per cent or more are copies that the data do not explain.
-        device: where to compute; the GPU where there is one.
-        progress: told of each site.
+        base_model: the base of a checkpoint folder, instead of the one that its adapter names.
+        device: the torch device; by default the GPU where there is one.
+        progress: called with the sites done, their number and the site at hand.
 
     Raises:
         UnknownName: if there is no such site, measure or variant.
-        NotComparable: if there are fewer than four samples a part, or at every site too many rows are copies.
+        NotComparable: if there are fewer than four samples per part, or at every site too many rows are copies.
+        UsageError: if an argument has the wrong type, as an array in the place of the run.
     """
-    check_variant(variant)
-    definitions = [definition(m) for m in measures]
-    chosen = select(sites, run.sites)
-    guard: dict[str, Any] = {"variant": variant, "allow_duplicates": allow_duplicates, "names": [run.name]}
+    options = Analysis(
+        sites,
+        variant=variant,
+        allow_duplicates=allow_duplicates,
+        base_model=base_model,
+        device=device,
+        progress=progress,
+    )
+    if not isinstance(parts, Sequence):
+        raise UsageError(f"parts is a list of numbers of parts, as [1, 2, 4]; got {parts!r}")
+    definitions = chosen(measures, definition)
+    run = options.open(run)
     records: list[CurvePoint] = []
     refused: list[str] = []
-    for done, site in enumerate(chosen):
-        progress(done, len(chosen), str(site))
-        view = guarded_view([run.features(site)], run.rows_at(site), site, groups=GROUPS, device=where(device), **guard)
+    for site, view in guarded_views(Aligned((run,), select(sites, run.sites)), options):
         refused.append(view.refused)
-        records += _along(run, site, view, definitions, parts, seed)
+        records += _points(run, site, view, definitions, parts, seed)
     if all(refused):
         raise NotComparable(refused[0])
-    progress(len(chosen), len(chosen), "done")
     return Curves(tuple(records), run.name)
 
 
-def _along(
+def _points(
     run: Run, site: Site, view: GuardedView, definitions: Sequence[Definition], parts: Sequence[int], seed: int
 ) -> list[CurvePoint]:
-    """The points of every measure at one site."""
+    """The points of every measure at one site; a single one with the reason where there is no curve."""
     reasons = [why_not(what, view) for what in definitions]
-    meant = [what for what, reason in zip(definitions, reasons, strict=True) if not reason]
+    drawn = [what for what, reason in zip(definitions, reasons, strict=True) if not reason]
 
     def values(cell: Tensor) -> Tensor:
-        part = View([view.features[0][cell]], view.rows[cell], device=view.device, replicated=False)
-        found = [(part.measured(what, 0).value.double(), noise_value(what, part)) for what in meant]
-        return torch.stack(
-            [torch.stack([value.cpu(), torch.tensor(noise, dtype=torch.float64)]) for value, noise in found]
-        )
+        """``(measures, 2)``: each measure of some of the rows, and of noise of their shape."""
+        part = view.derived([view.features[0][cell]], cell)
+        found = [(part.evaluate(what, 0).value, noise_value(what, part)) for what in drawn]
+        return torch.stack([torch.stack([x.double().cpu() for x in both]) for both in found])
 
     generator = torch.Generator().manual_seed(seed)
-    whole = subsampling_curve(values, view.rows.sample, parts=parts, generator=generator) if meant else None
-    records = []
+    levels = subsampling_curve(values, view.rows.sample, parts=parts, generator=generator) if drawn else None
+    points = []
     for what, reason in zip(definitions, reasons, strict=True):
-        told: dict[str, Any] = {"site": str(site), "measure": what.name, "d": view.widths[0], "unit": what.unit}
-        told |= {"convention": convention(what, run), "variant": view.variant}
-        if whole is None or reason:
-            blank: dict[str, Any] = dict.fromkeys(("value", "least", "greatest", "noise", "limit"), NOTHING)
-            records.append(CurvePoint(parts=1, rows=view.n, note=reason, **told, **blank))
-        else:
-            k = meant.index(what)
-            mine = Curve(whole.rows, tuple(v[:, k, 0] for v in whole.values))
-            records += _points(mine, [float(v[:, k, 1].mean()) for v in whole.values], what, view, told)
-    return records
-
-
-def _points(
-    found: Curve, noise: Sequence[float], what: Definition, view: GuardedView, told: dict[str, Any]
-) -> list[CurvePoint]:
-    """A point a level, each with the limit or why there is none."""
-    limit = NOTHING
-    try:
-        limit, said = float(extrapolate(found, what.name, width=view.widths[0])), LAWS[what.name].words
-    except (NotComparable, UnknownName) as error:
-        said = str(error)
-    note = APART.join((said, *view.remarks))
-    return [
-        CurvePoint(
-            parts=len(values),
-            rows=float(rows),
-            value=float(values.mean()),
-            least=float(values.min()),
-            greatest=float(values.max()),
-            noise=level,
-            limit=limit,
-            note=note,
-            **told,
+        point = partial(
+            CurvePoint,
+            site=str(site),
+            measure=what.name,
+            d=view.widths[0],
+            convention=convention(what, run),
+            unit=what.unit,
+            variant=view.variant,
+            run=run.name,
         )
-        for rows, values, level in zip(found.rows, found.values, noise, strict=True)
-    ]
+        if levels is None or reason:
+            blank: dict[str, Any] = dict.fromkeys(("value", "least", "greatest", "noise", "limit"))
+            points.append(point(parts=1, rows=view.n, **blank, notes=(reason,)))
+            continue
+        k = drawn.index(what)
+        limit, law = _limit(Curve(levels.rows, tuple(v[:, k, 0] for v in levels.values)), what, view)
+        for rows, (found, noise) in zip(levels.rows, (v[:, k].unbind(1) for v in levels.values), strict=True):
+            ends = {"value": found.mean(), "least": found.min(), "greatest": found.max(), "noise": noise.mean()}
+            numbers: dict[str, Any] = {name: number(x) for name, x in ends.items()}
+            points.append(point(parts=len(found), rows=float(rows), **numbers, limit=limit, notes=(law, *view.remarks)))
+    return points
+
+
+def _limit(curve: Curve, what: Definition, view: GuardedView) -> tuple[float | None, str]:
+    """The limit at infinitely many rows with its law, or None and why there is none."""
+    try:
+        return number(extrapolate(curve, what.name, width=view.widths[0])), LAWS[what.name].words
+    except (NotComparable, UnknownName) as error:
+        return None, str(error)

@@ -1,123 +1,105 @@
-"""What must be looked at before rows are measured: copies, as padding leaves them, and rows or features of massive size.
+"""What is checked before rows are measured: copies, as padding leaves them, and rows or features of massive size.
 
-Copies are refused, unless the data explain them: in a causal model two texts that begin alike give the same rows until
-they part, and at an embedding equal tokens give equal rows. Massive rows and features are told, and the numbers without
-them stand beside; nothing is dropped unless a variant was asked for, whose name stands in every record.
+Copies are refused unless the data explain them: in a causal model two texts that begin alike give the same rows until
+they part, and at an embedding equal tokens give equal rows. Massive rows and features are reported, together with the
+numbers without them; nothing is dropped unless a variant asks for it, and every record names its variant.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from rankscope.analysis.view import FEWEST, View
-from rankscope.errors import NonFinite, UnknownName
+from rankscope.analysis.align import Aligned, distinct_names
+from rankscope.analysis.options import Analysis
+from rankscope.analysis.view import FEWEST, View, computed_once
+from rankscope.devices import where
+from rankscope.errors import NonFinite
 from rankscope.features import Rows
 from rankscope.measures.sinks import massive_dimensions, sink_rows, standardised
 from rankscope.sites import Site
 
-VARIANTS = ("raw", "distinct", "sinks-dropped", "standardised")
-"""What may be done to the rows of all runs alike: nothing; copies left out; rows longer than ten medians left out; every
-feature divided by its deviation."""
-APART = " · "
-"""What stands between two things that are said beside one number."""
 MOST_COPIES = 0.005
-"""The share of unexplained copies from which rows are refused."""
+"""Share of unexplained copies from which rows are refused."""
 _CHUNK = 1 << 24
-_SPREAD = 0x9E3779B97F4A7C15 - (1 << 64)
+_SPREAD = 0x9E3779B97F4A7C15 - (1 << 64)  # 2⁶⁴ over the golden ratio, as int64: Knuth's multiplicative hash
 _BITS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
+class Copies(NamedTuple):
+    """Which rows of a run are copies."""
+
+    copied: Tensor
+    """``(n,)`` bool: rows that equal an earlier one."""
+    unexplained: Tensor
+    """``(n,)`` bool: rows of zeros, and those copies that the data do not explain."""
+
+
 class GuardedView(View):
-    """A view, and what was found to be said of its rows."""
+    """A view, and what was found wrong with its rows."""
 
     variant: str = "raw"
     """What was done to the rows of all runs alike."""
     refused: str = ""
-    """Why these rows are not to be measured; empty where they are."""
+    """Why these rows are not measured; empty where they are."""
     remarks: tuple[str, ...] = ()
-    """What must be said beside every number of these rows."""
-    calm: View | None = None
-    """The same without rows of massive length, where there are any."""
+    """Cautions that belong to every number of these rows."""
+    without_sinks: View | None = None
+    """The same without rows of massive length; None where no row is."""
 
-    def only(self, *places: int) -> View:
-        """Some of the runs alone, with nothing left out; made once."""
-        chosen = [self.features[i] for i in places]
-        return self.once(
-            ("only", *places), lambda: View(chosen, self.rows, groups=FEWEST, device=self.device, replicated=False)
-        )
-
+    @computed_once
     def mean_share(self, run: int) -> float:
-        """The mean row's share of a run's energy, of which uncentred measures speak."""
-        return self.once(("mean share", run), lambda: mean_share(self.features[run]))
+        """The mean row's share of a run's energy, which uncentred measures mostly see."""
+        return mean_share(self.features[run])
 
 
-def check_variant(variant: str) -> None:
-    """Refuse an unknown variant.
-
-    Raises:
-        UnknownName: with those there are.
-    """
-    if variant not in VARIANTS:
-        raise UnknownName(f"there is no variant {variant!r} of the rows; there are {', '.join(VARIANTS)}")
-
-
-def guarded_view(
-    features: Sequence[Tensor],
-    rows: Rows,
-    site: Site,
-    *,
-    names: Sequence[str],
-    groups: int,
-    device: torch.device,
-    variant: str = "raw",
-    allow_duplicates: bool = False,
-) -> GuardedView:
-    """The view of runs at one site, with what is wrong with their rows.
+def guarded_views(aligned: Aligned, options: Analysis, *, then: str = "done") -> Iterator[tuple[Site, GuardedView]]:
+    """The view of some runs at each of their sites, with what is wrong with their rows.
 
     Args:
-        features: for each run ``(n, d)``.
-        rows: where the n rows came from.
-        site: where they were read.
-        names: of each run.
-        groups: how many groups of samples to leave out in turn.
-        device: where to compute.
-        variant: one of :data:`VARIANTS`; rows are left out of all runs alike.
-        allow_duplicates: measure rows of which too many are copies.
-
-    Returns:
-        A view whose ``refused``, ``remarks`` and ``calm`` are set.
+        aligned: the runs; rows are left out of all of them alike.
+        options: the groups of samples, the variant, whether too many copies are measured all the same, and the device.
+        then: what progress reports after the last site.
 
     Raises:
         NotComparable: for fewer than four rows or two samples.
         NonFinite: if a feature is NaN or infinite.
     """
+    for done, site in enumerate(aligned.sites):
+        options.progress(done, len(aligned.sites), str(site))
+        yield site, _guarded(*aligned.at(site), site, distinct_names(aligned.runs), options)
+    options.progress(len(aligned.sites), len(aligned.sites), then)
+
+
+def _guarded(
+    features: Sequence[Tensor], rows: Rows, site: Site, names: Sequence[str], options: Analysis
+) -> GuardedView:
     for x, name in zip(features, names, strict=True):
         check_finite(x, rows, site, name)
     found = [copies(x, rows, site) for x in features]
-    refused, remarks = _judged(found, names, site, variant, allow_duplicates)
-    features, rows, left_out = _varied(features, rows, [mask for mask, _ in found], variant)
-    view = GuardedView(features, rows, groups=groups, device=device)
+    refused, remarks = _judged(found, names, site, options)
+    features, rows, left_out = _varied(features, rows, [one.copied for one in found], options.variant)
+    view = GuardedView(features, rows, groups=options.groups, device=where(options.device))
     sinks = [sink_rows(x) for x in features]
     massive = torch.stack(sinks).any(0)
-    view.variant, view.refused = variant, refused
+    view.variant, view.refused = options.variant, refused
     view.remarks = tuple(filter(None, (*remarks, left_out, _massive_words(features, sinks, names), _norm_words(site))))
-    if int(massive.sum()) and len(torch.unique(rows.sample[~massive])) >= FEWEST:
-        kept = [x[~massive] for x in features]
-        view.calm = View(kept, rows[~massive], groups=groups, device=device, replicated=False)
+    if massive.any() and len(torch.unique(rows.sample[~massive])) >= FEWEST:
+        view.without_sinks = view.derived([x[~massive] for x in features], ~massive, groups=options.groups)
     return view
 
 
 def check_finite(x: Tensor, rows: Rows, site: Site, name: str) -> None:
-    """Refuse features that are NaN or infinite, as a run holds them that was collected to keep them.
+    """Refuse features that are NaN or infinite, which a run holds if it was collected with ``nonfinite="keep"``.
 
     Args:
         x: ``(n, d)`` features.
         rows: where they came from.
         site: where they were read.
-        name: of the run.
+        name: the name of the run.
 
     Raises:
         NonFinite: naming the run, the site and the first such row.
@@ -134,20 +116,21 @@ def check_finite(x: Tensor, rows: Rows, site: Site, name: str) -> None:
 def mean_share(x: Tensor) -> float:
     """‖x̄‖²/(‖x̄‖² + tr S) of features, S their sample covariance; 0 where all are zero.
 
-    As :func:`rankscope.measures.mean_share.mean_share`, without the sums of products that are not needed for it.
+    As :func:`rankscope.measures.mean_share.mean_share`, without the sums of products that it does not need.
 
     Args:
         x: ``(n, d)`` features.
     """
     mean = x.mean(0, dtype=torch.float64)
     step = max(1, _CHUNK // max(1, x.shape[1]))
+    # tr S = Σ ‖xᵢ - x̄‖² / (n - 1), in chunks of rows so that no float64 copy of all features is made.
     spread = sum(float((x[i : i + step] - mean).square().sum()) for i in range(0, len(x), step)) / max(1, len(x) - 1)
     length = float(mean.square().sum())
     return length / (length + spread) if length else 0.0
 
 
 def row_classes(x: Tensor) -> Tensor:
-    """``(n,)`` int64, equal for rows that are equal number for number, by a hash of 64 bits.
+    """``(n,)`` int64, equal exactly for rows that are equal number for number, by a hash of 64 bits.
 
     Args:
         x: ``(n, d)`` features.
@@ -160,58 +143,67 @@ def row_classes(x: Tensor) -> Tensor:
 
 
 def _hashed(x: Tensor, weights: Tensor) -> Tensor:
-    bits = (x.cpu() + 0.0).contiguous().view(_BITS[x.dtype.itemsize]).to(torch.int64)
+    """``(n,)`` Σⱼ mix(bits of xᵢⱼ + wⱼ) wⱼ modulo 2⁶⁴, which int64 arithmetic wraps to by itself.
+
+    The sum is linear, so each term is mixed first (multiplied and shifted), and each feature has an odd weight of its
+    own: otherwise rows with the same numbers in another order, or with changes that cancel, would share a hash.
+    """
+    bits = (x.cpu() + 0.0).contiguous().view(_BITS[x.dtype.itemsize]).to(torch.int64)  # -0.0 + 0.0 is 0.0
     mixed = (bits + weights) * _SPREAD
     return ((mixed ^ (mixed >> 29)) * weights).sum(1)
 
 
-def copies(x: Tensor, rows: Rows, site: Site) -> tuple[Tensor, Tensor]:
+def copies(x: Tensor, rows: Rows, site: Site) -> Copies:
     """Which rows equal an earlier one, and which of those the data do not explain.
 
-    Explained are, at an embedding, all; elsewhere those of samples that begin alike, up to where they part. Never
-    explained are rows of zeros and samples of which every row is that of an earlier sample.
+    Explained are, at an embedding, all of them; elsewhere those of samples that begin alike, up to where they part.
+    Rows of zeros, and samples whose every row is that of an earlier sample, are never explained.
 
     Args:
         x: ``(n, d)`` features, in the data's order.
         rows: where they came from.
         site: where they were read.
-
-    Returns:
-        Two ``(n,)`` bool masks.
     """
     classes = row_classes(x)
-    first = torch.full((int(classes.max()) + 1,), len(x)).scatter_reduce_(0, classes, torch.arange(len(x)), "amin")
-    copied = torch.arange(len(x)) != first[classes]
+    copied = _repeats(classes)
     zero = (x.cpu() == 0).all(1)
     if not copied.any() or site.point == "embed":
-        return copied, zero
-    return copied, zero | (copied & ~_alike_so_far(classes, rows.sample))
+        return Copies(copied, zero)
+    return Copies(copied, zero | (copied & ~_alike_so_far(classes, rows.sample)))
+
+
+def _repeats(classes: Tensor) -> Tensor:
+    """``(n,)`` bool: whose class, a number from 0, an earlier place has already."""
+    places = torch.arange(len(classes))
+    first = torch.full((int(classes.max()) + 1,), len(classes)).scatter_reduce_(0, classes, places, "amin")
+    return places != first[classes]
 
 
 def _alike_so_far(classes: Tensor, sample: Tensor) -> Tensor:
-    """``(n,)`` bool: rows that equal others only where the samples were equal in every row before, and then part."""
-    begun: dict[tuple[int, int], int] = {}
-    so_far: list[int] = []
-    before, ends = None, {}
+    """``(n,)`` bool: rows that equal others only where the samples were equal in every row before, and then part.
+
+    Row t of a causal model depends on tokens 1…t alone. So two rows must be equal where all rows before them in their
+    samples are, and are suspect where they are equal although those differ.
+    """
+    # Number the beginnings as a trie does: a row's beginning is (the beginning of the row before it, its own class), so
+    # two rows share a number exactly if their samples are equal up to and including them.
+    numbers: dict[tuple[int, int], int] = {}
+    beginning: list[int] = []
+    ends: dict[int, int] = {}
     for content, owner in zip(classes.tolist(), sample.tolist(), strict=True):
-        last = so_far[-1] if owner == before else -1
-        so_far.append(begun.setdefault((last, content), len(begun)))
-        before, ends[owner] = owner, so_far[-1]
-    prefix = torch.tensor(so_far)
-    low = torch.full((int(classes.max()) + 1,), len(begun)).scatter_reduce_(0, classes, prefix, "amin")
-    high = torch.full((int(classes.max()) + 1,), -1).scatter_reduce_(0, classes, prefix, "amax")
-    whole, repeated = set(), []
-    for owner, end in ends.items():
-        if end in whole:
-            repeated.append(owner)
-        whole.add(end)
-    return (low == high)[classes] & ~torch.isin(sample, torch.tensor(repeated, dtype=torch.int64))
+        before = ends.get(owner, -1)
+        beginning.append(numbers.setdefault((before, content), len(numbers)))
+        ends[owner] = beginning[-1]
+    # A class of equal rows is explained if it occurs with one beginning only.
+    pairs = torch.unique(torch.stack([classes, torch.tensor(beginning)]), dim=1)
+    explained = torch.bincount(pairs[0])[classes] == 1
+    # Samples that end at the same beginning are equal in whole: all but the first are repetitions, which never part.
+    owners, last = torch.tensor([*ends.items()]).T
+    return explained & ~torch.isin(sample, owners[_repeats(last)])
 
 
-def _judged(
-    found: Sequence[tuple[Tensor, Tensor]], names: Sequence[str], site: Site, variant: str, allowed: bool
-) -> tuple[str, list[str]]:
-    """Why rows are refused, if they are, and what is to be said of copies otherwise."""
+def _judged(found: Sequence[Copies], names: Sequence[str], site: Site, options: Analysis) -> tuple[str, list[str]]:
+    """Why rows are refused, if they are, and remarks about copies otherwise."""
     refused, remarks = "", []
     for name, (copied, unexplained) in zip(names, found, strict=True):
         bad, alike, n = int(unexplained.sum()), int(copied.sum()), len(copied)
@@ -219,9 +211,9 @@ def _judged(
         if bad < MOST_COPIES * n:
             why = "equal tokens or patches" if site.point == "embed" else "texts that begin alike"
             remarks += [f"{alike} of {n} rows equal another: {why}"] if alike >= MOST_COPIES * n else []
-        elif variant == "distinct":
+        elif options.variant == "distinct":
             remarks.append(f"{words}, and left out")
-        elif allowed:
+        elif options.allow_duplicates:
             remarks.append(f"{words}, and measured all the same")
         elif not refused:
             refused = (
@@ -253,8 +245,8 @@ def _varied(
 
 def _massive_words(features: Sequence[Tensor], sinks: Sequence[Tensor], names: Sequence[str]) -> str:
     counts = [(int(s.sum()), int(massive_dimensions(x).sum())) for x, s in zip(features, sinks, strict=True)]
-    told = [f"{r} rows and {c} features in {name}" for name, (r, c) in zip(names, counts, strict=True) if r or c]
-    return f"massive (over ten medians): {', '.join(told)}; see variants" if told else ""
+    found = [f"{r} rows and {c} features in {name}" for name, (r, c) in zip(names, counts, strict=True) if r or c]
+    return f"massive (over ten medians): {', '.join(found)}; see variants" if found else ""
 
 
 def _norm_words(site: Site) -> str:

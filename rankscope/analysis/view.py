@@ -1,14 +1,14 @@
-"""One site seen in one or several runs on the same rows: every number there, and what it becomes when a group of samples is left out.
+"""One site seen in one or several runs on the same rows: every number there, and its values with groups of samples left out.
 
-All second-order numbers come from one pass of sums over groups of samples. Where the rows are few beside the features,
-the runs are first turned, losslessly and together, into the space that their rows span.
+All second-order numbers come from one pass of sums over groups of samples. Where there are fewer rows than features, the
+runs are first expressed, together and without loss, in coordinates of the space that their rows span.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import partial
-from typing import Any, NamedTuple, TypeVar
+from functools import partial, wraps
+from typing import Any, Concatenate, NamedTuple, ParamSpec, TypeVar
 
 import torch
 from torch import Tensor
@@ -22,6 +22,7 @@ from rankscope.linalg.moments import Moments, PairMoments, Sums
 from rankscope.linalg.svd import singular_values_of
 from rankscope.spectrum import rounding_floor
 
+P = ParamSpec("P")
 T = TypeVar("T")
 S = TypeVar("S", bound=Sums)
 
@@ -35,11 +36,24 @@ class Replicates(NamedTuple):
     value: Tensor
     """``()`` the number on all rows, float64."""
     left_out: Tensor
-    """``(G,)`` the number without each group in turn."""
+    """``(G,)`` the number without each group in turn; empty where no group is left out."""
 
-    def minus(self, other: Replicates) -> Replicates:
+    def __sub__(self, other: Replicates) -> Replicates:
         """The difference, paired: the same samples are left out of both."""
         return Replicates(self.value - other.value, self.left_out - other.left_out)
+
+
+def computed_once(function: Callable[Concatenate[Any, P], T]) -> Callable[Concatenate[Any, P], T]:
+    """A method or function of a view that is computed once for each set of arguments; the view keeps what it returned."""
+
+    @wraps(function)
+    def lookup(view: Any, *args: P.args, **keywords: P.kwargs) -> T:
+        key = (function.__name__, *args, *keywords.items())
+        if key not in view.results:
+            view.results[key] = function(view, *args, **keywords)
+        return view.results[key]
+
+    return lookup
 
 
 class View:
@@ -76,153 +90,142 @@ class View:
         self.device = torch.device(device)
         self.group = samples_in_groups(rows, groups)
         self.groups = int(self.group.max()) + 1
-        self._kept = 1 - torch.eye(self.groups, dtype=torch.float64, device=self.device)
+        self._others = 1 - torch.eye(self.groups, dtype=torch.float64, device=self.device)
         self._replicated = replicated
-        self._turned = turned(features)
-        self._cache: dict[tuple[object, ...], Any] = {}
+        self._spanned = in_span_of_rows(features)
+        self.results: dict[tuple[object, ...], Any] = {}
 
+    def derived(self, features: Sequence[Tensor], keep: Tensor | None = None, *, groups: int | None = None) -> View:
+        """Other features in the place of these, on all rows or on some (a mask or indices), with nothing left out."""
+        rows = self.rows if keep is None else self.rows[keep]
+        return View(features, rows, groups=groups or self.groups, device=self.device, replicated=False)
+
+    @computed_once
+    def half(self, first: bool) -> View:
+        """The rows of every other group of samples alone."""
+        keep = self.even.cpu()[self.group] == first
+        return self.derived([x[keep] for x in self.features], keep)
+
+    @computed_once
+    def only(self, *places: int) -> View:
+        """Some of the runs alone, with nothing left out, so that the fewest rows are enough."""
+        return self.derived([self.features[i] for i in places], groups=FEWEST)
+
+    @property
+    def even(self) -> Tensor:
+        """``(G,)`` bool: every other group, which together make one half of the rows."""
+        return torch.arange(self.groups, device=self.device) % 2 == 0
+
+    @computed_once
     def moments(self, run: int) -> Moments:
         """The sums over each group of samples, leading dimension G."""
-        return self.once(
-            ("moments", run),
-            lambda: Moments.of(self._turned[run], shift=self._shift(run), group=self.group, groups=self.groups),
-        )
+        return Moments.of(self._spanned[run], shift=self._shift(run), group=self.group, groups=self.groups)
 
-    def clusters(self, run: int) -> ClusterMoments:
-        """The same with what rows of one sample share."""
-        group, shift = self.group, self._shift(run)
-        return self.once(
-            ("clusters", run),
-            lambda: ClusterMoments.of(
-                self._turned[run], self.rows.sample, shift=shift, group=group, groups=self.groups
-            ),
-        )
-
-    def _sample_mean(self, definition: Definition, run: int, left_out: bool) -> Tensor:
-        """The mean of what a definition makes of each sample: ``(m,)``, or ``(G, m)`` without each group."""
-        prepare = definition.prepare
-        assert prepare is not None, f"{definition.name} reads samples and prepares none"
-        each = self.once(
-            ("samples", definition.name, run),
-            lambda: prepare(self.features[run].to(self.device, torch.float64), self.rows.sample),
-        )
-        group = self.once(("group of sample",), lambda: self._group_of_sample().to(each.device))
-        if not left_out:
-            return each.mean(0)
-        kept = (group[None] != torch.arange(self.groups, device=each.device)[:, None]).to(each)
-        return kept @ each / kept.sum(1, keepdim=True)
-
-    def _group_of_sample(self) -> Tensor:
-        """``(S,)`` the group of each sample that has rows, in the order of their numbers."""
-        present, place = torch.unique(self.rows.sample, return_inverse=True)
-        group = torch.empty(len(present), dtype=torch.int64)
-        group[place] = self.group
-        return group
-
+    @computed_once
     def pair(self, a: int, b: int) -> PairMoments:
         """The paired sums over each group of samples, leading dimension G; ``a`` is the reference."""
-        shifts = {"shift_a": self._shift(a), "shift_b": self._shift(b)}
-        return self.once(
-            ("pair", a, b),
-            lambda: PairMoments.of(self._turned[a], self._turned[b], **shifts, group=self.group, groups=self.groups),
-        )
+        x, y, shifts = self._spanned[a], self._spanned[b], {"shift_a": self._shift(a), "shift_b": self._shift(b)}
+        return PairMoments.of(x, y, **shifts, group=self.group, groups=self.groups)
 
+    @computed_once
     def spectrum(self, run: int, *, centred: bool, left_out: bool = False) -> Tensor:
         """Singular values of all rows ``(r,)``, or without each group ``(G, r)``; r is at most min(n, d)."""
+        return singular_values_of(self._summed(self.moments(run), left_out), centre=centred).values
 
-        def solve() -> Tensor:
-            sums = self.moments(run)
-            return singular_values_of(sums.weighted(self._kept) if left_out else sums.sum(), centre=centred).values
-
-        return self.once(("spectrum", run, centred, left_out), solve)
-
+    @computed_once
     def floor(self, run: int) -> float:
         """The largest singular value that rounding to the dtype of the features makes out of nothing."""
-
-        def of_norm() -> float:
-            norm = float(self.moments(run).sum().gram.diagonal().sum().sqrt())
-            return rounding_floor(norm, self.n, self.widths[run], self.features[run].dtype)
-
-        return self.once(("floor", run), of_norm)
+        norm = float(self.moments(run).sum().gram.diagonal().sum().sqrt())  # |X|_F, since tr XᵀX = |X|_F²
+        return rounding_floor(norm, self.n, self.widths[run], self.features[run].dtype)
 
     def below_floor(self, run: int, *, centred: bool = True) -> int:
-        """How many singular values lie below it, those left out that are zero by algebra."""
+        """Number of singular values below that floor."""
         s = self.spectrum(run, centred=centred)
+        # Of n centred rows at most n - 1 values differ from zero: the last is zero by algebra, not by rounding.
         return int((s[: self.n - centred] < self.floor(run)).sum())
 
-    def _shift(self, run: int) -> Tensor:
-        return self.once(("shift", run), lambda: self._turned[run].to(self.device, torch.float64).mean(0))
-
-    def once(self, key: tuple[object, ...], make: Callable[[], T]) -> T:
-        """What ``make`` makes, made when it is first asked for under a key."""
-        if key not in self._cache:
-            self._cache[key] = make()
-        return self._cache[key]
-
-    def measured(self, definition: Definition, run: int) -> Replicates:
-        """A definition in one run; where it moves in steps, with the replicates of what it rounds."""
-        if definition.reads == "rows":
-            f = definition.function
-            return self._over_rows(lambda keep: f(self._rows(run, keep), self.rows.sample[keep]))
-        told: dict[str, Any] = {"width": self.widths[run]} if "width" in definition.takes else {}
-        found = self._replicates(lambda left: definition.function(self._read(definition, run, left), **told))
-        if definition.smooth is None or not self._replicated:
-            return found
-        smooth = definition.smooth
-        whole, left = (smooth(self._read(definition, run, part)) for part in (False, True))
-        return Replicates(found.value, found.value + left - whole)
-
-    def _read(self, definition: Definition, run: int, left_out: bool) -> Tensor | Sums:
-        """What the definition is given: of all rows, or without each group."""
-        if definition.reads == "spectrum":
-            s = self.spectrum(run, centred=definition.centred, left_out=left_out)
-            return s.where(s >= self.floor(run), 0) if definition.resolved else s
-        if definition.reads == "moments":
-            return self._summed(self.moments(run), left_out)
-        if definition.reads == "clusters":
-            return self._summed(self.clusters(run), left_out)
-        return self._sample_mean(definition, run, left_out)
-
-    def related(self, comparison: Comparison, a: int, b: int) -> Replicates:
-        """A comparison of run ``b`` with the reference ``a``.
+    def evaluate(self, what: Definition | Comparison, *runs: int) -> Replicates:
+        """A definition in one run, or a comparison of the second of two runs with the first, the reference.
 
         Raises:
-            NotComparable: if it needs a shared basis and the widths differ.
+            NotComparable: if the comparison needs a shared basis and the widths differ.
         """
-        if comparison.same_width and self.widths[a] != self.widths[b]:
-            raise NotComparable(
-                f"{comparison.name} needs a shared basis; the widths are {self.widths[a]} and {self.widths[b]}"
-            )
-        f, reads = self.given(comparison, a, b), comparison.reads
-        if reads == "spectra":
-            centred = comparison.centred
-            return self._replicates(
-                lambda left: f(*(self.spectrum(run, centred=centred, left_out=left) for run in (a, b)))
-            )
-        if reads == "moments":
-            return self._replicates(lambda left: f(self._summed(self.pair(a, b), left)))
-        if reads == "folds":
-            return self._replicates(lambda left: self._cross_fitted(f, self.pair(a, b), left))
-        return self._over_rows(lambda keep: f(self._rows(a, keep), self._rows(b, keep), self.rows.sample[keep]))
+        widths = [self.widths[run] for run in runs]
+        if isinstance(what, Comparison) and what.same_width and len(set(widths)) > 1:
+            raise NotComparable(f"{what.name} needs a shared basis; the widths are {widths[0]} and {widths[1]}")
+        f = self.function_of(what, *runs)
+        if what.reads == "rows":
+            features, sample = [self.features[run] for run in runs], self.rows.sample
+            return self._over_rows(lambda keep: f(*(x[keep].to(self.device) for x in features), sample[keep]))
+        if what.reads == "folds":
+            return self._replicates(lambda left_out: self._cross_fitted(f, self.pair(*runs), left_out))
+        found = self._replicates(lambda left_out: f(*self._read(what, runs, left_out)))
+        if not isinstance(what, Definition) or what.smooth is None or not self._replicated:
+            return found
+        # The value moves in steps, which a jackknife would miss: its replicates are those of the smooth number that the
+        # definition rounds, moved to lie around the value, θ + s₍g₎ - s.
+        whole, left = (what.smooth(*self._read(what, runs, left_out)) for left_out in (False, True))
+        return Replicates(found.value, found.value + left - whole)
 
-    def given(self, comparison: Comparison, a: int, b: int) -> Callable[..., Tensor]:
-        """The function with what it takes by keyword. The width is the features' own, not that of the span of few rows."""
-        width = min(self._turned[a].shape[1], subspace_size(self.widths[a]))
-        coarser = max((self.features[run].dtype for run in (a, b)), key=lambda dtype: torch.finfo(dtype).eps)
-        told = {"k": width, "dtype": coarser, "width": self.widths[b]}
-        return partial(comparison.function, **{name: told[name] for name in comparison.takes})
+    def function_of(self, what: Definition | Comparison, *runs: int) -> Callable[..., Tensor]:
+        """The function of a measure with its keywords filled in."""
+        # k belongs to the features' own width, not to that of the space which a few rows span.
+        k = min(self._spanned[runs[0]].shape[1], subspace_size(self.widths[runs[0]]))
+        coarser = max((self.features[run].dtype for run in runs), key=lambda dtype: torch.finfo(dtype).eps)
+        keywords = {"k": k, "dtype": coarser, "width": self.widths[runs[-1]]}
+        return partial(what.function, **{name: keywords[name] for name in what.takes})
+
+    def _read(self, what: Definition | Comparison, runs: Sequence[int], left_out: bool) -> tuple[Tensor | Sums, ...]:
+        """What the function reads: of all rows, or without each group."""
+        if what.reads in ("spectrum", "spectra"):
+            found = [self.spectrum(run, centred=what.centred, left_out=left_out) for run in runs]
+            if isinstance(what, Definition) and what.resolved:
+                found = [s.where(s >= self.floor(run), 0) for s, run in zip(found, runs, strict=True)]
+            return tuple(found)
+        if isinstance(what, Definition) and what.reads == "samples":
+            return (self._sample_mean(what, *runs, left_out=left_out),)
+        if what.reads == "clusters":
+            return (self._summed(self._clusters(*runs), left_out),)
+        return (self._summed(self.moments(*runs) if len(runs) == 1 else self.pair(*runs), left_out),)
+
+    @computed_once
+    def _clusters(self, run: int) -> ClusterMoments:
+        """The sums over each group, with what rows of one sample share."""
+        x, shift, sample = self._spanned[run], self._shift(run), self.rows.sample
+        return ClusterMoments.of(x, sample, shift=shift, group=self.group, groups=self.groups)
+
+    @computed_once
+    def _prepared(self, definition: Definition, run: int) -> Tensor:
+        """``(S, m)`` what a definition makes of each sample."""
+        assert definition.prepare is not None, f"{definition.name} reads samples and prepares none"
+        return definition.prepare(self.features[run].to(self.device, torch.float64), self.rows.sample)
+
+    def _sample_mean(self, definition: Definition, run: int, *, left_out: bool) -> Tensor:
+        """The mean over samples: ``(m,)``, or ``(G, m)`` without each group."""
+        each = self._prepared(definition, run)
+        if not left_out:
+            return each.mean(0)
+        present, place = torch.unique(self.rows.sample, return_inverse=True)
+        group = torch.empty(len(present), dtype=torch.int64)
+        group[place] = self.group  # (S,): all rows of one sample lie in one group
+        weights = self._others[:, group.to(each.device)].to(each)  # (G, S): 0 where the sample is left out
+        return weights @ each / weights.sum(1, keepdim=True)
+
+    def _cross_fitted(
+        self, function: Callable[[PairMoments, PairMoments], Tensor], sums: PairMoments, left_out: bool
+    ) -> Tensor:
+        """Fit on one half of the groups and evaluate on the other, both ways, and average."""
+        even = self.even.double()
+        weights = self._others if left_out else torch.ones_like(even)
+        x, y = sums.weighted(weights * even), sums.weighted(weights * (1 - even))
+        return (function(x, y) + function(y, x)) / 2
 
     def _replicates(self, number: Callable[[bool], Tensor]) -> Replicates:
         value = number(False)
         return Replicates(value, number(True) if self._replicated else value.new_empty(0))
 
-    def _summed(self, sums: S, left_out: bool) -> S:
-        return sums.weighted(self._kept) if left_out else sums.sum()
-
-    def _rows(self, run: int, keep: Tensor) -> Tensor:
-        return self.features[run][keep].to(self.device)
-
     def _over_rows(self, function: Callable[[Tensor], Tensor]) -> Replicates:
+        """The replicates of a function of the ``(n,)`` mask of the rows that are kept."""
         everything = torch.ones(self.n, dtype=torch.bool)
         return self._replicates(
             lambda left: (
@@ -230,36 +233,21 @@ class View:
             )
         )
 
-    def _cross_fitted(
-        self, function: Callable[[PairMoments, PairMoments], Tensor], sums: PairMoments, left_out: bool
-    ) -> Tensor:
-        """Fit on one half of the groups and evaluate on the other, both ways, and average."""
-        even = self.even.double()
-        kept = self._kept if left_out else torch.ones_like(even)
-        x, y = sums.weighted(kept * even), sums.weighted(kept * (1 - even))
-        return (function(x, y) + function(y, x)) / 2
+    def _summed(self, sums: S, left_out: bool) -> S:
+        """The sums over all groups, or over all but each: row g of 1 - I weighs group g by 0 and all others by 1."""
+        return sums.weighted(self._others) if left_out else sums.sum()
 
-    @property
-    def even(self) -> Tensor:
-        """``(G,)`` bool: every other group, the one half of the rows."""
-        return torch.arange(self.groups, device=self.device) % 2 == 0
-
-    def half(self, first: bool) -> View:
-        """The rows of every other group of samples alone, with nothing left out; made once."""
-        keep = self.even.cpu()[self.group] == first
-
-        def take() -> View:
-            halves = [x[keep] for x in self.features]
-            return View(halves, self.rows[keep], groups=self.groups, device=self.device, replicated=False)
-
-        return self.once(("half", first), take)
+    @computed_once
+    def _shift(self, run: int) -> Tensor:
+        """The mean over rows, about which sums are taken so that they do not cancel."""
+        return self._spanned[run].to(self.device, torch.float64).mean(0)
 
 
-def turned(features: Sequence[Tensor]) -> tuple[Tensor, ...]:
+def in_span_of_rows(features: Sequence[Tensor]) -> tuple[Tensor, ...]:
     """The same rows in coordinates of the space that they span, where that is smaller than the space they lie in.
 
-    Runs of one width are turned together by one orthonormal basis, so that every inner product within and between them
-    stays as it was; runs of different widths by one each.
+    Runs of one width share one orthonormal basis, so that every inner product within and between them stays as it was;
+    runs of different widths get one each.
 
     Args:
         features: for each run ``(n, d)``.
@@ -270,9 +258,9 @@ def turned(features: Sequence[Tensor]) -> tuple[Tensor, ...]:
     n = len(features[0])
     widths = {x.shape[1] for x in features}
     if len(widths) > 1:
-        return tuple(turned([x])[0] for x in features)
+        return tuple(in_span_of_rows([x])[0] for x in features)
     if n * len(features) >= widths.pop():
         return tuple(features)
     together = torch.cat([x.double() for x in features])
-    basis, _ = torch.linalg.qr(together.mT)
+    basis, _ = torch.linalg.qr(together.mT)  # QQᵀ projects on the span of the rows, so XQ(YQ)ᵀ = XYᵀ
     return tuple((together @ basis).split(n))

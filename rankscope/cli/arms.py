@@ -10,7 +10,7 @@ from rankscope.cli import show
 from rankscope.errors import UsageError
 
 if TYPE_CHECKING:
-    from rankscope.results.arms import ArmCompared, ArmContrast
+    from rankscope.results.arms import ArmContrast, ArmRecord
 
 
 def named_arms(texts: Sequence[str]) -> dict[str, list[Path]]:
@@ -34,23 +34,21 @@ def named_arms(texts: Sequence[str]) -> dict[str, list[Path]]:
 
 
 def table(result: ArmContrast) -> None:
-    """Print the verdicts, then the numbers of each arm and of each two."""
+    """Print the verdicts, then the numbers of each arm and of each pair of arms."""
     first = result.records[0]
     against = f", against {result.base}" if result.base else ""
     runs = ", ".join(f"{arm} ({len(names)} runs)" for arm, names in result.arms.items())
     if result.verdicts:
         lines = [[site, arm, v.word, v.why] for (site, arm), v in result.verdicts.items()]
         show.table("Verdicts", ["site", "arm", "verdict", "because"], lines)
-    title = (
-        f"{runs}{against}; {result.level:.0%} intervals over seeds and {first.samples} samples, bands over all sites"
-    )
+    title = f"{runs}{against}; {result.level:.0%} intervals over seeds and {first.shape.samples} samples, bands over all sites"
     columns = ["site", "measure", "arm", "value", "band", "p", "seed sd", "sample se", "floor", "equivalent"]
     show.table(title, columns, [_line(r) for r in result.records])
     show.notes(result.records)
 
 
-def _line(r: ArmCompared) -> list[str]:
-    same = "–" if r.equivalent is None else f"{'yes' if r.equivalent else 'no'} (p {show.number(r.p_equivalent)})"
-    band = "–" if r.band_low != r.band_low else f"[{show.number(r.band_low)}, {show.number(r.band_high)}]"
-    numbers = [show.number(x) for x in (r.p, r.seed_sd, r.sample_se, r.floor)]
-    return [r.site, r.measure, r.arm, show.interval(r.value, r.low, r.high), band, *numbers, same]
+def _line(r: ArmRecord) -> list[str]:
+    e = r.equivalence
+    same = "–" if e.equivalent is None else f"{'yes' if e.equivalent else 'no'} (p {show.number(e.p_equivalent)})"
+    numbers = [show.number(x) for x in (r.p, r.errors.seed_sd, r.errors.sample_se, e.floor)]
+    return [r.site, r.measure, r.arm, show.interval(r.estimate), show.band(r.band), *numbers, same]

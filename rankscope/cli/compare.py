@@ -13,7 +13,7 @@ from rankscope.errors import UsageError
 
 if TYPE_CHECKING:
     from rankscope.results.arms import ArmContrast
-    from rankscope.results.record import Compared, Contrast
+    from rankscope.results.runs import Contrast, PairRecord
 
 
 def compare(
@@ -68,32 +68,22 @@ def compare(
             raise UsageError("give two runs to compare, or --arm name=pattern for several of each recipe")
     printing.notes(result.notes)
     printing.records(result.to_records(), table)
-    if plot:
-        show.figure(result, out or Path(name))
+    show.figure(result, (out or Path(name)) if plot else None)
 
 
 def _table(result: Contrast) -> None:
     a, b, *base = result.names
     first = result.records[0]
     against = f", against {base[0]}" if base else ""
-    title = f"{a} (a) and {b} (b){against}; {result.rows}; {first.dtype}; 95 % intervals over {first.samples} samples"
+    title = f"{a} (a) and {b} (b){against}; {result.rows}; {first.shape.dtype}; 95 % intervals over {first.shape.samples} samples"
     columns = ["site", "measure", "a", "b", "b − a, or a → b", "all sites", "p", "noise", "itself"]
-    shuffled = any(r.p_unrelated == r.p_unrelated for r in result.records)
+    shuffled = any(r.p_unrelated is not None for r in result.records)
     lines = [_line(r) + [show.number(r.p_unrelated)] * shuffled for r in result.records]
     show.table(title, columns + ["p unrelated"] * shuffled, lines, words=2)
-    shares = {r.site: f"{show.percent(r.mean_share)} and {show.percent(r.mean_share_b)}" for r in result.records}
-    show.shares(shares)
+    show.shares({r.site: f"{show.percent(r.mean_share)} and {show.percent(r.mean_share_b)}" for r in result.records})
     show.notes(result.records)
 
 
-def _line(r: Compared) -> list[str]:
-    band = "–" if r.band_low != r.band_low else f"[{show.number(r.band_low)}, {show.number(r.band_high)}]"
-    return [
-        r.site,
-        r.measure,
-        show.interval(r.a, r.a_low, r.a_high),
-        show.interval(r.b, r.b_low, r.b_high),
-        " ".join(filter(None, (show.interval(r.value, r.low, r.high), show.calm(r)))),
-        band,
-        *(show.number(x) for x in (r.p, r.noise, r.itself)),
-    ]
+def _line(r: PairRecord) -> list[str]:
+    estimates = [show.interval(r.a), show.interval(r.b), show.with_and_without_sinks(r), show.band(r.band)]
+    return [r.site, r.measure, *estimates, *(show.number(x) for x in (r.p, r.noise, r.itself))]

@@ -9,7 +9,7 @@ from typer import Option
 from rankscope.cli import options, show
 
 if TYPE_CHECKING:
-    from rankscope.results.curves import CurvePoint, Curves
+    from rankscope.results.runs import CurvePoint, Curves
 
 
 def curve(
@@ -24,14 +24,11 @@ def curve(
     Example: rankscope curve lora.pt --measures entropy-rank,participation-ratio --plot curve
     """
     import rankscope
-    from rankscope.collecting.resolve import as_run
 
     with printing.progress("measuring") as progress:
-        opened = as_run(run, progress=progress)
-        result = rankscope.curve(opened, seed=seed, **analysed.keywords(), progress=progress)
+        result = rankscope.curve(run, seed=seed, **analysed.keywords(), progress=progress)
     printing.records(result.to_records(), lambda: _table(result))
-    if plot:
-        show.figure(result, plot)
+    show.figure(result, plot)
 
 
 def _table(result: Curves) -> None:

@@ -40,13 +40,7 @@ def _table(result: Demo) -> None:
     losses = ", ".join(f"{name} {loss:.3f}" for name, loss in result.losses.items())
     last = {Site.parse(r.site).stack: r.site for r in result.contrast.records}
     lines = [
-        [
-            r.site,
-            r.measure,
-            show.interval(r.a, r.a_low, r.a_high),
-            show.interval(r.b, r.b_low, r.b_high),
-            show.interval(r.value, r.low, r.high),
-        ]
+        [r.site, r.measure, *map(show.interval, (r.a, r.b, r.estimate))]
         for r in result.contrast.records
         if r.site in last.values() and r.measure in SHOWN
     ]

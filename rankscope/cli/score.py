@@ -40,6 +40,7 @@ def score(
     Example: rankscope score predictions.jsonl --data scenes:captions/test
     """
     import rankscope
+    from rankscope.results.record import Estimate
     from rankscope.scores import Java
     from rankscope.scores.join import write_submission
 
@@ -56,9 +57,8 @@ def score(
         return
     lines = []
     for name, number in result.values.items():
-        low, high = result.intervals.get(name) or (float("nan"), float("nan"))
-        value = float("nan") if number is None else number
-        lines.append([name, show.interval(value, low, high), result.reasons.get(name, "")])
+        estimate = Estimate(number, *(result.intervals.get(name) or ()))
+        lines.append([name, show.interval(estimate), result.reasons.get(name, "")])
     title = [f"{result.images} {'images' if result.tokenizer or result.rule else 'samples'}"]
     title += [f"{name} {told}" for name in ("tokenizer", "rule") if (told := getattr(result, name))]
     show.table(", ".join([*title, f"unit {result.unit}"]), ["score", "value", "why not"], lines)

@@ -56,8 +56,8 @@ def _cell(answer: Answer) -> str:
 
 
 def _said(answer: Answer) -> str:
-    return "refused" if answer.said else f"{answer.value:.3g}"
+    return "refused" if answer.value is None else f"{answer.value:.3g}"
 
 
 def _expected(answer: Answer) -> str:
-    return "refuse" if answer.expected != answer.expected else f"{answer.expected:.3g}"
+    return "refuse" if answer.expected is None else f"{answer.expected:.3g}"

@@ -8,9 +8,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from shutil import get_terminal_size
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from typer import echo
+
+if TYPE_CHECKING:
+    from rankscope.results.record import Estimate, Span, Table
+    from rankscope.results.runs import PairRecord, RunRecord
 
 
 def note(text: str) -> None:
@@ -32,13 +36,22 @@ def records(rows: Sequence[Mapping[str, Any]], *, as_json: bool, as_csv: bool, t
         table()
 
 
+def figure(result: Table[Any], stem: Path | None) -> None:
+    """Draw a result into ``stem.svg``, ``stem.pdf`` and ``stem.png``, where a stem is given, and name the files on stderr."""
+    if stem is not None:
+        from rankscope import plots
+
+        for path in plots.save(result.plot(), stem):
+            note(f"figure: {path}")
+
+
 def table(title: str, columns: Sequence[str], lines: Sequence[Sequence[str]], *, words: int = 1) -> None:
     """Print a table; the first ``words`` columns are left-aligned, numbers are right-aligned."""
     from rich.box import SIMPLE_HEAD
     from rich.console import Console
-    from rich.table import Table
+    from rich.table import Table as Grid
 
-    shown = Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
+    shown = Grid(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
     for i, column in enumerate(columns):
         shown.add_column(column, justify="left" if i < words else "right", overflow="fold")
     for line in lines:
@@ -57,12 +70,10 @@ def fits(columns: Sequence[str], lines: Sequence[Sequence[str]]) -> bool:
 
 
 def notes(records: Sequence[Any]) -> None:
-    """What the records have to say, on stderr: each sentence once, with its measures and sites."""
-    from rankscope.analysis.guards import APART
-
+    """The notes of the records, on stderr: each once, with its measures and sites."""
     said: dict[str, tuple[dict[str, None], dict[str, None]]] = {}
     for record in records:
-        for text in filter(None, record.note.split(APART)):
+        for text in record.notes:
             measures, sites = said.setdefault(text, ({}, {}))
             measures[record.measure], sites[record.site] = None, None
     everything = len({record.measure for record in records})
@@ -71,24 +82,19 @@ def notes(records: Sequence[Any]) -> None:
         note(f"note: {which} at {', '.join(sites)}: {text}")
 
 
-def figure(result: Any, path: Path) -> None:
-    """Draw a result, as SVG, PDF and PNG, and say where."""
-    from rankscope import plots
-
-    for written in plots.save(result.plot(), path):
-        note(f"figure: {written}")
-
-
 def number(value: float | None) -> str:
     """Four significant digits; a dash where there is no value."""
-    return "–" if value is None or value != value else f"{value:.4g}"
+    return "–" if value is None else f"{value:.4g}"
 
 
-def interval(value: float, low: float, high: float) -> str:
+def interval(estimate: Estimate) -> str:
     """``value [low, high]``."""
-    if value != value:
-        return "–"
-    return number(value) if low != low else f"{number(value)} [{number(low)}, {number(high)}]"
+    return number(estimate.value) if estimate.low is None else f"{number(estimate.value)} {band(estimate)}"
+
+
+def band(ends: Estimate | Span) -> str:
+    """``[low, high]``; a dash where there is none."""
+    return "–" if ends.low is None else f"[{number(ends.low)}, {number(ends.high)}]"
 
 
 def percent(share: float) -> str:
@@ -98,14 +104,14 @@ def percent(share: float) -> str:
 
 def shares(by_site: Mapping[str, str]) -> None:
     """The mean row's share of the energy at each site, on stderr."""
-    told = ", ".join(f"{site} {text}" for site, text in by_site.items())
-    note(f"note: the mean row's share of the energy, which uncentred measures (rankme, pt-peft) speak of: {told}")
+    listed = ", ".join(f"{site} {text}" for site, text in by_site.items())
+    note(f"note: the mean row's share of the energy, which uncentred measures (rankme, pt-peft) mostly see: {listed}")
 
 
-def calm(record: Any) -> str:
-    """The number without rows of massive length, where there are any."""
-    value = record.without_sinks
-    return "" if value != value else f"{number(value)} without sinks"
+def with_and_without_sinks(record: RunRecord | PairRecord) -> str:
+    """The number with its interval, and beside it the number without rows of massive length, where there are any."""
+    calm = "" if record.without_sinks is None else f" {number(record.without_sinks)} without sinks"
+    return interval(record.estimate) + calm
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,7 +12,7 @@ from typer import Option
 from rankscope.cli import options, show
 
 if TYPE_CHECKING:
-    from rankscope.results.weights import Weighed, WeightReport
+    from rankscope.results.weights import WeightRecord, WeightReport
 
 
 @dataclass(frozen=True)
@@ -54,44 +55,20 @@ def weights(
 
 
 def _table(result: WeightReport) -> None:
-    columns = [
-        "module",
-        "kind",
-        "shape",
-        "rank",
-        "effective",
-        "stable",
-        "size",
-        "leading",
-        "intruders (noise)",
-        "gap",
-        "alpha",
-    ]
-    show.table(
-        f"{result.name}: changes of weights, and rows that were learnt",
-        columns,
-        [_line(r) for r in result.records],
-        words=2,
-    )
-    said: dict[str, int] = {}
-    for record in result.records:
-        said[record.note] = said.get(record.note, 0) + bool(record.note)
-    for text, count in said.items():
-        if text:
-            show.note(f"note: {count} of {len(result.records)}: {text}")
+    ranks, sizes = ["rank", "effective", "stable"], ["size", "leading"]
+    columns = ["module", "kind", "shape", *ranks, *sizes, "intruders (noise)", "gap", "alpha"]
+    title = f"{result.name}: changes of weights, and rows that were learnt"
+    show.table(title, columns, [_line(r) for r in result.records], words=2)
+    for text, count in Counter(text for record in result.records for text in record.notes).items():
+        show.note(f"note: {count} of {len(result.records)}: {text}")
 
 
-def _line(r: Weighed) -> list[str]:
-    noise = "" if r.intruders_of_noise != r.intruders_of_noise else f" ({show.number(r.intruders_of_noise)})"
-    before = "" if r.alpha_before != r.alpha_before else f", before {show.number(r.alpha_before)}"
-    alpha = "–" if r.alpha != r.alpha else f"{show.number(r.alpha)} ± {show.number(r.alpha_error)}{before}"
-    numbers = [show.number(x) for x in (r.rank, r.effective, r.stable, r.size, r.leading)]
-    return [
-        r.module,
-        r.kind or "–",
-        f"{r.m} × {r.n}",
-        *numbers,
-        show.number(r.intruders) + noise,
-        show.number(r.gap),
-        alpha,
-    ]
+def _line(r: WeightRecord) -> list[str]:
+    found, tail = r.intruder, r.tail
+    noise = "" if found.intruders_of_noise is None else f" ({show.number(found.intruders_of_noise)})"
+    before = "" if tail.alpha_before is None else f", before {show.number(tail.alpha_before)}"
+    alpha = "–" if tail.alpha is None else f"{show.number(tail.alpha)} ± {show.number(tail.alpha_error)}{before}"
+    ranks = [show.number(x) for x in (r.ranks.rank, r.ranks.effective, r.ranks.stable)]
+    sizes = [show.number(x) for x in (r.relative.size, r.relative.leading)]
+    intruders = [show.number(found.intruders) + noise, show.number(found.gap)]
+    return [r.module, r.kind or "–", f"{r.m} × {r.n}", *ranks, *sizes, *intruders, alpha]

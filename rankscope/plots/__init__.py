@@ -1,12 +1,9 @@
 """Figures: functions from a result to axes. Nothing here loads or computes."""
 
 from rankscope.plots.along import Line, along
-from rankscope.plots.arms import arms
-from rankscope.plots.contrast import contrast
-from rankscope.plots.curves import curves
-from rankscope.plots.profiles import profiles
+from rankscope.plots.figures import draw
 from rankscope.plots.similarity import similarity
 from rankscope.plots.spectra import cumulative, descending
 from rankscope.plots.style import save
 
-__all__ = ["Line", "along", "arms", "contrast", "cumulative", "curves", "descending", "profiles", "save", "similarity"]
+__all__ = ["Line", "along", "cumulative", "descending", "draw", "save", "similarity"]

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from math import isfinite
+from math import isfinite, nan
 from typing import Any
 
 from matplotlib.axes import Axes
 
 from rankscope.plots.naming import labels, shown
 from rankscope.plots.style import look, panel_title
+from rankscope.results.record import Estimate, Span
 from rankscope.sites import Site
 
 FLAT = 5.0
@@ -28,15 +29,26 @@ class Line:
     name: str
     """The run."""
     value: Sequence[float]
-    """A value a site."""
+    """The value at each site; NaN, which matplotlib leaves out, where there is none."""
     low: Sequence[float]
     """The lower ends of the intervals."""
     high: Sequence[float]
-    """The upper ends."""
+    """The upper ends of the intervals."""
+
+    @classmethod
+    def of(cls, name: str, estimates: Sequence[Estimate], spans: Sequence[Span] | None = None) -> Line:
+        """The line of some estimates, with their own intervals or with other spans around them."""
+        ends = estimates if spans is None else spans
+        return cls(name, plain(e.value for e in estimates), plain(e.low for e in ends), plain(e.high for e in ends))
+
+
+def plain(values: Iterable[float | None]) -> list[float]:
+    """Numbers as matplotlib takes them: NaN, which it leaves out, for None."""
+    return [nan if value is None else value for value in values]
 
 
 def places(sites: Sequence[Site]) -> list[float]:
-    """Where each site stands on the axis: one apart within a stack, two between stacks."""
+    """The place of each site on the axis: one apart within a stack, two between stacks."""
     where: list[float] = []
     groups = [label.group for label in labels(sites)]
     for before, group in zip((None, *groups), groups, strict=False):
@@ -45,9 +57,9 @@ def places(sites: Sequence[Site]) -> list[float]:
 
 
 def segments(sites: Sequence[Site]) -> list[list[int]]:
-    """Runs of sites that one curve may join: a stack, without its ``final``, which lies after a norm and stands alone.
+    """Groups of sites that one curve may join: a stack without its ``final``, which lies after a norm and is alone.
 
-    Modules that are in no stack stand alone too.
+    So is each module that is in no stack.
     """
     parts: list[list[int]] = []
     groups = [label.group for label in labels(sites)]
@@ -64,7 +76,7 @@ def along(
     *,
     title: str,
     unit: str = "",
-    noise: Sequence[float] = (),
+    noise: Sequence[float | None] = (),
     zero: str = "",
     first: int = 0,
 ) -> Axes:
@@ -72,19 +84,19 @@ def along(
 
     Args:
         sites: the sites.
-        lines: a line a run.
+        lines: one line per run.
         ax: where to draw.
         title: the measure.
         unit: its unit.
-        noise: what noise scores at each site, drawn dotted; said in words where it lies far off.
-        zero: the name of what zero means, where a line at zero is to be drawn.
-        first: the place of the first line among all looks, where those before it mean something else.
+        noise: what noise scores at each site, drawn dotted, or written where it lies far off.
+        zero: the name of what zero means, to draw a line at zero.
+        first: the look of the first line, where those before it mean something else.
     """
     x = places(sites)
     for index, line in enumerate(lines):
         _draw(x, segments(sites), line, look(first + index), ax)
     _open(ax)
-    _noise(x, segments(sites), noise, ax)
+    _noise(x, segments(sites), plain(noise), ax)
     if zero:
         ax.axhline(0, label=zero, **(look(-1) | {"linewidth": 1.0, "zorder": 1}))
     _label(sites, x, ax)
@@ -95,20 +107,26 @@ def along(
 
 def _draw(x: Sequence[float], parts: Sequence[Sequence[int]], line: Line, style: dict[str, Any], ax: Axes) -> None:
     for number, part in enumerate(parts):
-        y = [line.value[i] for i in part]
-        errors = [
-            [max(0.0, line.value[i] - line.low[i]) for i in part],
-            [max(0.0, line.high[i] - line.value[i]) for i in part],
-        ]
-        if any(isfinite(v) for v in y):
-            label = line.name if number == 0 else None
-            ax.errorbar(
-                [x[i] for i in part], y, yerr=errors, label=label, markersize=3, capsize=1.5, elinewidth=0.8, **style
-            )
+        value, low, high = ([side[i] for i in part] for side in (line.value, line.low, line.high))
+        if any(isfinite(v) for v in value):
+            intervals([x[i] for i in part], Line(line.name if number == 0 else "", value, low, high), style, ax)
+
+
+def intervals(x: Sequence[float], line: Line, style: dict[str, Any], ax: Axes) -> None:
+    """A line's values joined, with bars from the lower to the upper ends."""
+    down = [max(0.0, v - low) for v, low in zip(line.value, line.low, strict=True)]
+    up = [max(0.0, high - v) for v, high in zip(line.value, line.high, strict=True)]
+    label = line.name or None
+    ax.errorbar(x, line.value, yerr=[down, up], label=label, markersize=3, capsize=1.5, elinewidth=0.8, **style)
+
+
+def dotted(x: Sequence[float], values: Sequence[float], ax: Axes, *, label: str | None = None) -> None:
+    """What noise scores; a dash where there is one value alone."""
+    ax.plot(x, values, color="0.45", linestyle=":", marker="_" if len(x) == 1 else "", label=label, zorder=1)
 
 
 def _open(ax: Axes) -> None:
-    """Give an axis whose values are all but equal the room that makes its numbers short."""
+    """Widen an axis whose values are all but equal, so that its tick labels are short."""
     bottom, top = ax.get_ylim()
     size = max(abs(bottom), abs(top))
     if top - bottom < NARROW * size:
@@ -116,7 +134,7 @@ def _open(ax: Axes) -> None:
 
 
 def _noise(x: Sequence[float], parts: Sequence[Sequence[int]], noise: Sequence[float], ax: Axes) -> None:
-    """What noise scores; in words where drawing it would press the runs flat."""
+    """Draw what noise scores, or write it where drawing it would press the runs flat."""
     known = [v for v in noise if isfinite(v)]
     if not known:
         return
@@ -127,9 +145,8 @@ def _noise(x: Sequence[float], parts: Sequence[Sequence[int]], noise: Sequence[f
         ax.text(0.02, 0.97, f"noise: {' to '.join(words)}", color="0.45", fontsize=7, va="top", transform=ax.transAxes)
         return
     for part in parts:
-        marker = "_" if len(part) == 1 else ""
-        ax.plot([x[i] for i in part], [noise[i] for i in part], color="0.45", linestyle=":", marker=marker, zorder=1)
-    ax.plot([], [], color="0.45", linestyle=":", label="noise")
+        dotted([x[i] for i in part], [noise[i] for i in part], ax)
+    dotted([], [], ax, label="noise")
 
 
 def number(value: float) -> str:
@@ -138,11 +155,11 @@ def number(value: float) -> str:
 
 
 def _label(sites: Sequence[Site], x: Sequence[float], ax: Axes) -> None:
-    told = labels(sites)
-    written = shown(told)
-    ax.set_xticks([x[i] for i in written], [told[i].text for i in written], rotation=90)
-    for group in dict.fromkeys(label.group for label in told):
-        mine = [x[i] for i, label in enumerate(told) if label.group == group]
+    named = labels(sites)
+    written = shown(named)
+    ax.set_xticks([x[i] for i in written], [named[i].text for i in written], rotation=90)
+    for group in dict.fromkeys(label.group for label in named):
+        mine = [x[i] for i, label in enumerate(named) if label.group == group]
         ax.annotate(
             group,
             (sum(mine) / len(mine), 0),

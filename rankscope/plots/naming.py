@@ -1,4 +1,4 @@
-"""What a site is called on an axis: its point under the name of its stack, or the name of a module that is in no stack."""
+"""The label of a site on an axis: its point under the name of its stack, or the name of a module that is in no stack."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from typing import NamedTuple
 from rankscope.sites import Site
 
 MOST_LABELS = 24
-"""Sites beyond which only every second, third, … has its name written."""
+"""Number of sites beyond which only every second, third, … is labelled."""
 
 
 class Label(NamedTuple):
     """How one site is written."""
 
     group: str
-    """The stack that it is written under; empty for a module that stands alone."""
+    """The stack that it is written under; empty for a module that is in none."""
     text: str
     """What is written at the site itself."""
     number: int
-    """Its place in the counting of which some are left out."""
+    """Its number, by which labels are left out where there are too many."""
 
 
 def labels(sites: Sequence[Site]) -> list[Label]:
@@ -49,16 +49,16 @@ def _label(site: Site, name: str, place: int) -> Label:
 
 
 def shown(given: Sequence[Label]) -> list[int]:
-    """The places of those labels that are written where there are too many for all."""
+    """The places of the labels that are written: all, or every second, third, … where there are too many."""
     step = max(1, len(given) // MOST_LABELS)
     return [i for i, label in enumerate(given) if label.number % step == 0]
 
 
 def last_of_stacks(sites: Sequence[Site]) -> list[Site]:
-    """The last site of every stack; of all modules that are in none, the last."""
+    """The last site of every stack, and the last of all modules that are in none."""
     return list({label.group: site for label, site in zip(labels(sites), sites, strict=True)}.values())
 
 
 def spelled(site: Site) -> str:
-    """The site in a title; a module by its name alone."""
+    """The site as a title writes it: a module by its name alone."""
     return site.stack if site.point == "output" else str(site)

@@ -28,13 +28,13 @@ def similarity(values: Tensor, sites: Sequence[Site], ax: Axes, *, rows: str, co
         columns: the run along the horizontal axis.
     """
     image = ax.imshow(values.numpy(), vmin=0, vmax=1, cmap="cividis", interpolation="nearest")
-    told = labels(sites)
+    named = labels(sites)
     written = range(0, len(sites), max(1, len(sites) // MOST_LABELS))
-    texts = [told[i].text for i in written]
+    texts = [named[i].text for i in written]
     ax.set_xticks(written, texts, rotation=90, fontsize=5)
     ax.set_yticks(written, texts, fontsize=5)
-    _stacks([label.group for label in told], ax)
-    below_stacks = max(4, 34 - 3 * max(map(len, texts))) if any(label.group for label in told) else 4
+    _stacks([label.group for label in named], ax)
+    below_stacks = max(4, 34 - 3 * max(map(len, texts))) if any(label.group for label in named) else 4
     ax.set_xlabel(columns, labelpad=below_stacks)
     ax.set_ylabel(rows, labelpad=below_stacks)
     ax.spines[:].set_visible(False)
@@ -50,11 +50,10 @@ def _stacks(groups: Sequence[str], ax: Axes) -> None:
     for stack, members in groupby(groups):
         stop = start + len(list(members))
         middle = (start + stop - 1) / 2
-        told: dict[str, Any] = {"text": stack, "textcoords": "offset points", "fontsize": 6}
-        below: dict[str, Any] = {"xy": (middle, 0), "xycoords": ("data", "axes fraction"), "xytext": (0, -25)}
-        beside: dict[str, Any] = {"xy": (0, middle), "xycoords": ("axes fraction", "data"), "xytext": (-25, 0)}
-        ax.annotate(**told, **below, ha="center", va="top")
-        ax.annotate(**told, **beside, ha="right", va="center", rotation=90)
+        style: dict[str, Any] = {"textcoords": "offset points", "fontsize": 6}
+        below, beside = ("data", "axes fraction"), ("axes fraction", "data")
+        ax.annotate(stack, (middle, 0), xycoords=below, xytext=(0, -25), ha="center", va="top", **style)
+        ax.annotate(stack, (0, middle), xycoords=beside, xytext=(-25, 0), ha="right", va="center", rotation=90, **style)
         if start:
             ax.axhline(start - 0.5, color="white", linewidth=1)
             ax.axvline(start - 0.5, color="white", linewidth=1)

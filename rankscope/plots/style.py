@@ -55,7 +55,7 @@ def look(index: int) -> dict[str, Any]:
 
 
 def styled() -> AbstractContextManager[None]:
-    """A context in which figures are made and saved, so that nobody's own settings are changed."""
+    """A context in which figures are made and saved, which leaves the user's own settings alone."""
     return mpl.rc_context(_SETTINGS)
 
 
@@ -65,14 +65,14 @@ def new_figure(height: float) -> Figure:
 
 
 def grid(count: int, *, height: float = 2.2) -> tuple[Figure, list[Axes]]:
-    """A figure of ``count`` panels, two beside each other, each ``height`` inches."""
+    """A figure of ``count`` panels, two side by side, each ``height`` inches."""
     lines = (count + 1) // 2
     figure = new_figure(height * lines)
     return figure, panels(figure, count)
 
 
 def panels(figure: Figure | SubFigure, count: int, heights: Sequence[float] | None = None) -> list[Axes]:
-    """``count`` axes of a figure, two beside each other, the lines of equal height or as ``heights`` tells."""
+    """``count`` axes of a figure, two side by side, in rows of equal height or of the given ``heights``."""
     axes = list(figure.subplots((count + 1) // 2, 2, squeeze=False, height_ratios=heights).ravel())
     for ax in axes[count:]:
         ax.remove()
@@ -80,7 +80,7 @@ def panels(figure: Figure | SubFigure, count: int, heights: Sequence[float] | No
 
 
 def legend(figure: Figure | SubFigure) -> None:
-    """One legend above all panels, each name once: first what has intervals, then what it is held against."""
+    """One legend above all panels, each name once: first what has intervals, then what it is compared with."""
     named = {name: mark for ax in figure.axes for mark, name in zip(*ax.get_legend_handles_labels(), strict=True)}
     named = dict(sorted(named.items(), key=lambda item: not isinstance(item[1], Container)))
     if named:

@@ -3,21 +3,43 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-from rankscope.results.record import Table
+from rankscope.results.record import Estimate, Estimated, Shape, Span, Table
 from rankscope.results.verdict import Verdict
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 
 @dataclass(frozen=True)
-class ArmCompared:
+class Errors:
+    """Where the uncertainty of an arm's number comes from."""
+
+    seed_sd: float | None = None
+    """The standard deviation between trainings, without row noise; None with one run, and for a difference."""
+    seed_se: float | None = None
+    """The part of the standard error that comes from the trainings; None with one run."""
+    sample_se: float | None = None
+    """The part that comes from the samples."""
+
+
+@dataclass(frozen=True)
+class Equivalence:
+    """Whether a number is the same as no change, up to what retraining alone does."""
+
+    floor: float | None = None
+    """The retraining floor: how far two trainings of one recipe lie apart; the margin of equivalence. None with fewer
+    than three runs."""
+    equivalent: bool | None = None
+    """Whether two one-sided tests place the value, or a relation's shortfall from its ceiling, inside the floor; None
+    without a floor."""
+    p_equivalent: float | None = None
+    """The p-value of those tests."""
+
+
+@dataclass(frozen=True)
+class ArmRecord(Estimated):
     """One number of an arm, or of the difference of two, at one site.
 
-    Without a base the number of an arm is its mean over runs. With one, a definition is its mean signed change against
-    the base, and a relation its mean value between the base and the run.
+    Without a base the number of an arm is its mean over runs. With one, a definition is its mean signed change from the
+    base, and a relation its mean value between the base and the run.
     """
 
     site: str
@@ -26,70 +48,48 @@ class ArmCompared:
     """The name of the definition or relation."""
     arm: str
     """The arm, or ``ptlora − lora`` for a difference of two."""
-    value: float
-    """The mean over runs; NaN where it has no meaning (``note`` says why)."""
-    low: float
-    """The lower end of its interval, over seeds and samples; over samples alone with one run."""
-    high: float
-    """The upper end."""
-    band_low: float
-    """The lower end of the band that holds at all sites together."""
-    band_high: float
-    """The upper end."""
-    p: float
-    """The p-value of no change (a relation: of being its ceiling), adjusted for all sites."""
-    seed_sd: float
-    """The standard deviation between trainings, row noise taken out; NaN with one run, and for a difference."""
-    seed_se: float
-    """The part of the standard error that the trainings leave; NaN with one run."""
-    sample_se: float
-    """The part that the samples leave."""
-    floor: float
-    """The retraining floor: how far two trainings of one recipe lie apart; the margin of equivalence."""
-    equivalent: bool | None
-    """Whether two one-sided tests place the value, or a relation's shortfall from its ceiling, inside the floor; None
-    without a floor."""
-    p_equivalent: float
-    """The p-value of those tests."""
+    estimate: Estimate
+    """The mean over runs with its interval, over seeds and samples (over samples alone with one run); None where it has no
+    value (``notes`` say why)."""
+    band: Span
+    """The band that holds at all sites together."""
+    p: float | None
+    """The p-value of no change (for a relation: of being at its ceiling), adjusted for all sites."""
+    errors: Errors
+    """Seed noise and row noise."""
+    equivalence: Equivalence
+    """The test of sameness."""
     runs: int
     """Trainings in the arm, or in the smaller of the two."""
-    n: int
-    """Rows."""
-    samples: int
-    """Samples that the rows came from."""
-    d: int
-    """Features a row."""
+    shape: Shape
+    """The rows that were compared."""
     convention: str
     """What was done to the rows before the formula."""
     unit: str
     """The unit of the value."""
     verdict: str = ""
     """The verdict on the arm at this site, with its reasons; empty for a difference of two."""
-    note: str = ""
-    """What must be said beside the number."""
+    notes: tuple[str, ...] = ()
+    """Cautions that belong to the number, or why there is none."""
     variant: str = "raw"
-    """What was done to the rows first."""
+    """The variant of the rows."""
+    run_names: str = ""
+    """The names of the runs by comma; those of two arms are separated by ``−`` as in ``arm``."""
+    run_base: str | None = None
+    """The name of the base; None without one."""
 
 
 @dataclass(frozen=True)
-class ArmContrast(Table):
-    """Arms compared along their sites."""
+class ArmContrast(Table[ArmRecord]):
+    """Arms compared along their sites: a record per site, measure and arm, and one for each pair of arms."""
 
-    records: tuple[ArmCompared, ...]
-    """One record a site, a measure and an arm, and one for each two arms."""
     arms: dict[str, tuple[str, ...]]
-    """Of each arm the names of its runs."""
-    base: str
-    """The name of the base, or nothing."""
+    """Arm → the names of its runs."""
+    base: str | None
+    """The name of the base; None without one."""
     verdicts: dict[tuple[str, str], Verdict]
-    """(site, arm) → the verdict; none without a base."""
+    """(site, arm) → the verdict; empty without a base."""
     level: float
     """The confidence of intervals and bands."""
     notes: tuple[str, ...] = ()
-    """What must be said beside the whole."""
-
-    def plot(self) -> Figure:
-        """One panel a measure: each arm along the sites with its simultaneous band, and the retraining floor."""
-        from rankscope.plots import arms
-
-        return arms(self)
+    """Cautions that belong to the whole comparison."""

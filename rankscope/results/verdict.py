@@ -16,8 +16,6 @@ LEAST_RUNS = 3
 LOST = 0.5
 """A loss of recoverability that is one however far retrainings lie apart: with half of its variance gone a principal score
 counts as not recoverable. Trainings that each lost most of the base, and each other, would otherwise be their own excuse."""
-WORDS = ("collapsed", "reshaped", "rotated", "preserved", "inconclusive")
-"""The verdicts."""
 
 
 class Evidence(NamedTuple):
@@ -27,20 +25,20 @@ class Evidence(NamedTuple):
     """The lower end of its band, simultaneous over sites."""
     high: float
     """The upper end."""
-    margin: float
-    """The retraining floor, positive."""
+    margin: float | None
+    """The retraining floor, positive; None where there is none, so that nothing is shown to change."""
     same: bool
     """Whether two one-sided tests place the change inside the margin."""
 
     @property
     def fell(self) -> bool:
         """Whether it fell by more than the margin."""
-        return self.high < -self.margin
+        return self.margin is not None and self.high < -self.margin
 
     @property
     def rose(self) -> bool:
         """Whether it rose by more than the margin."""
-        return self.low > self.margin
+        return self.margin is not None and self.low > self.margin
 
 
 class Grounds(NamedTuple):
@@ -63,7 +61,7 @@ class Verdict(NamedTuple):
     """A word, and why."""
 
     word: str
-    """One of :data:`WORDS`."""
+    """``collapsed``, ``reshaped``, ``rotated``, ``preserved`` or ``inconclusive``."""
     why: str
     """What was shown of each of the four."""
 
@@ -110,9 +108,8 @@ _ASKED: Mapping[str, tuple[str, str, str]] = {
 
 
 def _why(grounds: Grounds) -> str:
-    told = []
+    said = []
     for name, evidence in grounds._asdict().items():
-        fell, rose, same = _ASKED[name]
-        open_ = f"{name} open"
-        told.append(fell if evidence.fell else rose if evidence.rose else same if evidence.same else open_)
-    return ", ".join(told)
+        shown = zip((evidence.fell, evidence.rose, evidence.same), _ASKED[name], strict=True)
+        said.append(next((words for true, words in shown if true), f"{name} open"))
+    return ", ".join(said)

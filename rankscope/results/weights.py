@@ -1,4 +1,4 @@
-"""What an analysis of weights returns: a record a matrix, and the spectra that they are made of."""
+"""What an analysis of weights returns: a record per matrix, and the spectra behind it."""
 
 from __future__ import annotations
 
@@ -7,64 +7,96 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
-from rankscope.results.record import NOTHING, Table
+from rankscope.results.record import Record, Table
 
 
 @dataclass(frozen=True)
-class Weighed:
+class Ranks:
+    """Ranks of a change, of learnt rows, or of a matrix that was not tuned; none of them centred."""
+
+    rank: float | None
+    """Numerical rank."""
+    effective: float | None
+    """Effective rank (Roy & Vetterli), or effective number of rows."""
+    stable: float | None
+    """Stable rank."""
+
+
+@dataclass(frozen=True)
+class Size:
+    """How large a change is beside the pre-trained weights; None where there is no change or the weights are zero."""
+
+    leading: float | None = None
+    """The largest singular value of the change over that of the pre-trained weights."""
+    size: float | None = None
+    """The Frobenius norm of the change over that of the pre-trained weights."""
+
+
+@dataclass(frozen=True)
+class IntruderCount:
+    """Intruder dimensions, beside what noise makes of them; None where nothing was tuned or no noise was drawn."""
+
+    intruders: float | None = None
+    """Leading singular vectors of the tuned weights that the pre-trained ones do not have."""
+    intruders_of_noise: float | None = None
+    """As many as full-rank noise of the size of the change makes, on average over the draws."""
+    intruders_of_noise_most: float | None = None
+    """The most that one draw made."""
+    gap: float | None = None
+    """The median relative gap of the leading singular values: where it is small, any change turns their vectors."""
+
+
+@dataclass(frozen=True)
+class Tail:
+    """The power-law tail of the eigenvalues of the tuned (or untuned) weights; None with too few eigenvalues."""
+
+    alpha: float | None = None
+    """The exponent."""
+    alpha_error: float | None = None
+    """Its standard error."""
+    alpha_before: float | None = None
+    """The exponent of the pre-trained weights, where they were tuned."""
+    tail: float | None = None
+    """Number of eigenvalues in the tail."""
+
+
+@dataclass(frozen=True)
+class WeightRecord(Record):
     """One weight matrix and its change, or the rows that a prefix or prompt learnt for one place."""
 
     module: str
     """The module that holds the matrix, or the place of the rows (``decoder.3.keys``)."""
     kind: str
-    """``lora``, ``full``, the kind of another adapter; nothing where the matrix was not tuned."""
+    """``lora``, ``full``, the kind of another adapter; empty where the matrix was not tuned."""
     m: int
-    """Outputs of the matrix, or rows that were learnt."""
+    """Outputs of the matrix, or number of learnt rows."""
     n: int
-    """Inputs of the matrix, or the width of the rows."""
-    rank: float = NOTHING
-    """The numerical rank of the change, of the rows, or of a matrix that was not tuned; and so the next two."""
-    effective: float = NOTHING
-    """The effective rank of the change (Roy & Vetterli), or the effective number of rows: both not centred."""
-    stable: float = NOTHING
-    """The stable rank of the same."""
-    leading: float = NOTHING
-    """The largest singular value of the change over that of the pre-trained weights."""
-    size: float = NOTHING
-    """The Frobenius norm of the change over that of the pre-trained weights."""
-    intruders: float = NOTHING
-    """Leading singular vectors of the tuned weights that the pre-trained ones do not have."""
-    intruders_of_noise: float = NOTHING
-    """As many as full-rank noise of the size of the change makes, on average over the draws."""
-    intruders_of_noise_most: float = NOTHING
-    """The most that a draw made."""
-    gap: float = NOTHING
-    """The median relative gap of the leading singular values: where it is small any change turns their vectors."""
-    alpha: float = NOTHING
-    """The exponent of the power-law tail of the eigenvalues of the tuned (or untuned) weights."""
-    alpha_error: float = NOTHING
-    """Its standard error."""
-    alpha_before: float = NOTHING
-    """The exponent of the pre-trained weights."""
-    tail: float = NOTHING
-    """The eigenvalues in the tail."""
+    """Inputs of the matrix, or width of the rows."""
+    ranks: Ranks
+    """Ranks of the change, of the rows, or of the matrix."""
+    relative: Size = Size()
+    """Size of the change."""
+    intruder: IntruderCount = IntruderCount()
+    """Intruder dimensions of the tuned weights."""
+    tail: Tail = Tail()
+    """The power-law tail."""
     dtype: str = ""
-    """The dtype in which the weights lie; all is computed in float64."""
+    """The dtype in which the weights are stored; the arithmetic is float64."""
     convention: str = ""
     """How the numbers were computed; ``rankscope definitions`` has the formulas."""
-    note: str = ""
-    """What must be said beside the numbers."""
+    notes: tuple[str, ...] = ()
+    """Why there is no tail."""
+    checkpoint: str = ""
+    """The name of the checkpoint."""
 
 
 @dataclass(frozen=True)
-class WeightReport(Table):
-    """The weights of a checkpoint, matrix by matrix."""
+class WeightReport(Table[WeightRecord]):
+    """The weights of a checkpoint: a record per matrix, or per place with learnt rows."""
 
-    records: tuple[Weighed, ...]
-    """One record a matrix, or a place with learnt rows."""
     spectra: Mapping[str, Tensor] = field(default_factory=dict)
     """Module → the singular values of its change, of its rows, or of the untuned matrix, descending, float64."""
     name: str = ""
     """The name of the checkpoint."""
     notes: tuple[str, ...] = ()
-    """What must be said beside the whole."""
+    """Cautions that belong to the whole."""

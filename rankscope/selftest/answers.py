@@ -1,13 +1,13 @@
 """Planted answers through the whole pipeline: out of a module by hooks, into a store, read back, compared.
 
-The first nine scenarios are the dissociation table (:mod:`rankscope.selftest.planted`): spectrum reshaped, basis turned,
-information lost and mean drifted come apart, and no single measure tells all of them from one another. The others are a
-known rank, and inputs at which a comparison must not be fooled.
+The first nine scenarios are the dissociation table (:mod:`rankscope.selftest.planted`): a reshaped spectrum, a turned basis,
+lost information and a drifted mean come apart, and no single measure distinguishes them all. The others are a known rank,
+and inputs that must not fool a comparison.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -21,20 +21,12 @@ from torch import Tensor, nn
 from rankscope.analysis.compare import compare
 from rankscope.collecting.collect import collect
 from rankscope.errors import NotComparable, UnknownName
-from rankscope.results.record import Compared
-from rankscope.selftest.planted import CONTROLS, DISSOCIATION, SCENARIOS, plant
+from rankscope.progress import Progress, silent
+from rankscope.results.runs import PairRecord
+from rankscope.selftest.planted import CONTROLS, DISSOCIATION, SCENARIOS, SCORED, plant
 from rankscope.store import Run, open_run
 
-COLUMNS = (
-    "entropy-rank",
-    "participation-ratio",
-    "variance-captured",
-    "cka",
-    "procrustes",
-    "recoverable-components",
-    "recoverability",
-    "drift",
-)
+COLUMNS = (*SCORED, "drift")
 """The measures of the table: two of the spectrum, one of the basis, two of alignment, two of information, one of drift."""
 OF_THE_TUNED_RUN = ("entropy-rank", "participation-ratio")
 """Those that are numbers of one run; the table shows them in the tuned one."""
@@ -58,7 +50,7 @@ GROUPS = 4
 
 @dataclass(frozen=True)
 class Answer:
-    """What a measure said of a scenario, and what it had to say."""
+    """The value of a measure on a scenario, and the value that is known to be right."""
 
     scenario: str
     """The name of what was planted."""
@@ -66,20 +58,20 @@ class Answer:
     """What is true of it, in words."""
     measure: str
     """The measure, with the variant of the rows if not raw."""
-    value: float
-    """What it said; NaN where it refused."""
-    expected: float
-    """What it had to say; NaN where it had to refuse."""
+    value: float | None
+    """What was measured; None where the comparison was refused."""
+    expected: float | None
+    """The right value; None where it has to be refused."""
     tolerance: float
-    """How far it may lie from that."""
+    """How far the two may lie apart."""
     said: str = ""
-    """Why it refused."""
+    """The words of the refusal."""
 
     @property
     def right(self) -> bool:
-        """Whether it lies within the tolerance, or refused where it had to."""
-        if self.expected != self.expected:
-            return bool(self.said)
+        """Whether the value lies within the tolerance, or was refused where it had to be."""
+        if self.expected is None or self.value is None:
+            return self.expected is self.value and bool(self.said)
         return abs(self.value - self.expected) <= self.tolerance
 
 
@@ -96,12 +88,12 @@ class Selftest:
         return tuple(a for a in self.answers if not a.right)
 
     def to_records(self) -> list[dict[str, Any]]:
-        """The answers as plain dictionaries; a value without meaning is None."""
-        return [{**{k: None if v != v else v for k, v in asdict(a).items()}, "right": a.right} for a in self.answers]
+        """The answers as plain dictionaries."""
+        return [{**asdict(a), "right": a.right} for a in self.answers]
 
 
 class Question(NamedTuple):
-    """One comparison of a scenario's two runs, and what it has to say."""
+    """One comparison of a scenario's two runs, and its right values."""
 
     scenario: str
     expected: Mapping[str, float]
@@ -114,7 +106,7 @@ _DRIFTS = {"identical": 0.0, "independent noise added": 1.0, "independent featur
 
 
 def questions() -> tuple[Question, ...]:
-    """What is asked of each scenario: the dissociation table, then the controls."""
+    """The comparisons of every scenario: the dissociation table, then the controls."""
     table = [
         Question(s.name, {**s.expected, **({"drift": _DRIFTS[s.name]} if s.name in _DRIFTS else {})})
         for s in DISSOCIATION
@@ -131,19 +123,15 @@ def questions() -> tuple[Question, ...]:
     return (*table, *plain, *traps)
 
 
-def run(
-    scenarios: Sequence[str] | None = None,
-    *,
-    progress: Callable[[int, int, str], None] = lambda done, total, what: None,
-) -> Selftest:
+def run(scenarios: Sequence[str] | None = None, *, progress: Progress = silent) -> Selftest:
     """Put the planted answers through the whole pipeline, in a folder that is thrown away.
 
     Args:
-        scenarios: the names of some; all where nothing is given.
-        progress: told of each.
+        scenarios: the names of some; by default all.
+        progress: called with the scenarios done, their number and the one at hand.
 
     Returns:
-        What every measure said and had to say.
+        The value of every measure and the right one.
 
     Raises:
         UnknownName: if there is no such scenario.
@@ -162,8 +150,10 @@ def run(
 
 
 def _answers(question: Question, folder: Path) -> Iterator[Answer]:
-    base, tuned = _runs(question.scenario, folder)
-    values, said = dict.fromkeys(question.expected, float("nan")), ""
+    planted = plant(question.scenario)
+    base, tuned = _collected(planted.x, "base", folder), _collected(planted.y, "tuned", folder)
+    values: dict[str, float | None] = dict.fromkeys(question.expected)
+    said = ""
     try:
         result = compare(base, tuned, measures=list(question.expected), groups=GROUPS, variant=question.variant)
         values = {r.measure: _value(r) for r in result.records}
@@ -172,29 +162,17 @@ def _answers(question: Question, folder: Path) -> Iterator[Answer]:
     suffix = "" if question.variant == "raw" else f" ({question.variant})"
     for measure, expected in question.expected.items():
         relative, absolute = TOLERANCES[measure]
-        yield Answer(
-            question.scenario,
-            SCENARIOS[question.scenario].answer,
-            measure + suffix,
-            values[measure],
-            float("nan") if question.refuses else expected,
-            relative * abs(expected) + absolute,
-            said,
-        )
+        tolerance, answer = relative * abs(expected) + absolute, None if question.refuses else expected
+        truth = SCENARIOS[question.scenario].answer
+        yield Answer(question.scenario, truth, measure + suffix, values[measure], answer, tolerance, said)
 
 
-def _value(record: Compared) -> float:
-    return record.b if record.measure in OF_THE_TUNED_RUN else record.value
-
-
-def _runs(scenario: str, folder: Path) -> tuple[Run, Run]:
-    """The scenario's two runs, collected from modules that give the planted rows for the numbers of the samples."""
-    planted = plant(scenario)
-    return _collected(planted.x, "base", folder), _collected(planted.y, "tuned", folder)
+def _value(record: PairRecord) -> float | None:
+    return record.b.value if record.measure in OF_THE_TUNED_RUN else record.value
 
 
 def _collected(x: Tensor, name: str, folder: Path) -> Run:
-    """The run of these rows; the base, which most scenarios share, is collected once."""
+    """The run of a module that gives these rows for their numbers; the base, which most scenarios share, is collected once."""
     rows = x.float()
     out = folder / f"{name}-{sha256(rows.numpy().tobytes()).hexdigest()}.pt"
     if out.exists():

@@ -1,8 +1,8 @@
 """Planted answers: pairs of runs of which it is known what every measure should say.
 
 The base has Gaussian rows with a power-law covariance in a random basis; the tuned run is made from it. The first nine
-scenarios are the dissociation table: spectrum reshaped, basis turned, information lost and mean drifted come apart, and
-no single column tells all rows from one another.
+scenarios are the dissociation table: a reshaped spectrum, a turned basis, lost information and a drifted mean come apart,
+and no single column distinguishes all rows.
 """
 
 from __future__ import annotations
@@ -30,8 +30,6 @@ class Planted(NamedTuple):
     """``(n, d)`` float64 features of the base."""
     y: Tensor
     """``(n, d)`` float64 features of the tuned run."""
-    sample: Tensor
-    """``(n,)`` int64 sample of each row."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +66,11 @@ class World:
         return (self.x @ self.basis * factors) @ self.basis.mT
 
     @property
+    def index(self) -> Tensor:
+        """``(d,)`` 1, 2, …, d: the place of each principal direction."""
+        return torch.arange(1, self.x.shape[1] + 1, dtype=torch.float64)
+
+    @property
     def norm(self) -> float:
         """The typical norm of a row, the root of the total variance."""
         return float(self.variances.sum().sqrt())
@@ -92,10 +95,6 @@ def _orthogonal(width: int, draw: torch.Generator) -> Tensor:
     return q * r.diagonal().sign()
 
 
-def _index(world: World) -> Tensor:
-    return torch.arange(1, world.x.shape[1] + 1, dtype=torch.float64)
-
-
 def _known_rank(world: World) -> tuple[Tensor, Tensor]:
     """The tuned run has exactly ``KEPT`` equal singular values after centring."""
     flat = world.x @ world.basis[:, :KEPT]
@@ -118,15 +117,7 @@ def _sink(world: World) -> tuple[Tensor, Tensor]:
     return world.x, y
 
 
-def _top(world: World) -> Tensor:
-    return world.rescaled((_index(world) <= KEPT).double())
-
-
-def _shift(world: World) -> Tensor:
-    return world.x + 3 * world.norm * world.direction()
-
-
-_COLUMNS = (
+SCORED = (
     "entropy-rank",
     "participation-ratio",
     "variance-captured",
@@ -135,18 +126,16 @@ _COLUMNS = (
     "recoverable-components",
     "recoverability",
 )
+"""The measures for which a row of the table states values."""
 
 
 def _row(*values: float) -> Mapping[str, float]:
-    return MappingProxyType(dict(zip(_COLUMNS, values, strict=True)))
+    return MappingProxyType(dict(zip(SCORED, values, strict=True)))
 
 
 DISSOCIATION = (
     Scenario(
-        "identical",
-        "nothing changed",
-        lambda w: (w.x, w.x.clone()),
-        _row(72.2, 22.16, 0.657, 1.0, 1.0, 256, 1.0),
+        "identical", "nothing changed", lambda w: (w.x, w.x.clone()), _row(72.2, 22.16, 0.657, 1.0, 1.0, 256, 1.0)
     ),
     Scenario(
         "random rotation",
@@ -157,7 +146,7 @@ DISSOCIATION = (
     Scenario(
         "invertible reshape",
         "only the spectrum reshaped; every component can still be read",
-        lambda w: (w.x, w.rescaled(_index(w) ** -0.75)),
+        lambda w: (w.x, w.rescaled(w.index**-0.75)),
         _row(2.7, 1.71, 0.996, 0.868, 0.680, 256, 1.0),
     ),
     Scenario(
@@ -169,7 +158,7 @@ DISSOCIATION = (
     Scenario(
         "top-16 collapse",
         "information lost: 16 components are left",
-        lambda w: (w.x, _top(w)),
+        lambda w: (w.x, w.rescaled((w.index <= KEPT).double())),
         _row(10.5, 7.09, 0.994, 0.984, 0.747, 16, 0.553),
     ),
     Scenario(
@@ -193,7 +182,7 @@ DISSOCIATION = (
     Scenario(
         "mean shift",
         "only the mean drifted",
-        lambda w: (w.x, _shift(w)),
+        lambda w: (w.x, w.x + 3 * w.norm * w.direction()),
         _row(72.2, 22.16, 0.657, 1.0, 1.0, 256, 1.0),
     ),
 )
@@ -222,8 +211,6 @@ def plant(
     *,
     rows: int = ROWS,
     width: int = WIDTH,
-    exponent: float = EXPONENT,
-    tokens: int = 1,
     seed: int = 0,
 ) -> Planted:
     """The two runs of a scenario.
@@ -232,12 +219,10 @@ def plant(
         name: a scenario, one of :data:`SCENARIOS`.
         rows: number of rows n.
         width: number of features d, at least 16.
-        exponent: the population's variances are i to the minus this, i = 1…d.
-        tokens: rows of one sample; they are drawn independently.
         seed: of all randomness; the base is the same in every scenario of one seed and shape.
 
     Returns:
-        The features of both runs and the sample of each row.
+        The features of both runs.
 
     Raises:
         UnknownName: if there is no such scenario; the message lists those there are.
@@ -249,8 +234,8 @@ def plant(
         raise UsageError(f"planted answers need {KEPT} features and more rows than that; got {rows} x {width}")
     draw = torch.Generator().manual_seed(seed)
     basis = _orthogonal(width, draw)
-    variances = torch.arange(1, width + 1, dtype=torch.float64) ** -exponent
+    variances = torch.arange(1, width + 1, dtype=torch.float64) ** -EXPONENT
     normal = torch.randn(rows, width, generator=draw, dtype=torch.float64)
     world = World(normal * variances.sqrt() @ basis.mT, basis, variances, draw)
     x, y = SCENARIOS[name].make(world)
-    return Planted(x, y, torch.arange(rows) // tokens)
+    return Planted(x, y)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 
 import pytest
@@ -11,7 +10,7 @@ from torch import nn
 
 import rankscope
 from rankscope.errors import NotComparable, UsageError
-from rankscope.results.curves import Curves
+from rankscope.results.runs import Curves
 from rankscope.store import Run
 
 D = 48
@@ -47,15 +46,15 @@ def test_ranks_fall_with_n_and_their_limit_is_nearer_the_truth(curves: Curves) -
 def test_the_unbiased_ratio_is_flat_and_has_no_limit_to_take(curves: Curves) -> None:
     records = curves.of("participation-ratio")
     assert max(r.value for r in records) / min(r.value for r in records) < 1.1
-    assert all(math.isnan(r.limit) for r in records)
-    assert "no law in n is known" in records[0].note
+    assert all(r.limit is None for r in records)
+    assert "no law in n is known" in records[0].notes[0]
 
 
 def test_too_few_rows_give_the_curve_and_no_limit(tmp_path: Path) -> None:
     records = rankscope.curve(collected(200, tmp_path / "run.pt"), ["roy-vetterli"]).records
     assert [r.rows for r in records] == [200, 100, 50]
-    assert all(math.isnan(r.limit) for r in records)
-    assert "can be extrapolated when the smallest part has 2 rows a feature, 96; it has 50" in records[0].note
+    assert all(r.limit is None for r in records)
+    assert "can be extrapolated when the smallest part has 2 rows a feature, 96; it has 50" in records[0].notes[0]
 
 
 def test_what_has_no_curve_is_refused(tmp_path: Path) -> None:
@@ -68,7 +67,7 @@ def test_what_has_no_curve_is_refused(tmp_path: Path) -> None:
     with pytest.raises(NotComparable, match="39 of the 40 rows"):
         rankscope.curve(copies)
     tokens = rankscope.curve(collected(40, tmp_path / "forty.pt"), ["pt-peft"]).records
-    assert (len(tokens), tokens[0].note) == (1, "needs several rows a sample; collect with rows=tokens")
+    assert (len(tokens), tokens[0].notes) == (1, ("needs several rows a sample; collect with rows=tokens",))
 
 
 def test_the_figure_and_the_table(curves: Curves) -> None:

@@ -1,4 +1,4 @@
-"""Where rows are few beside the features, runs are turned into the span of their rows; nothing that is measured may notice."""
+"""Where rows are few beside the features, runs are expressed in the span of their rows; nothing that is measured may notice."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from rankscope.analysis import view as estimate
+from rankscope.analysis import view as views_of
 from rankscope.analysis.view import Replicates, View
 from rankscope.errors import NotComparable
 from rankscope.features import Rows
@@ -31,7 +31,7 @@ def views() -> tuple[View, View]:
 def _view(features: tuple[Tensor, Tensor], rows: Rows, turn: bool) -> View:
     with pytest.MonkeyPatch.context() as patch:
         if not turn:
-            patch.setattr(estimate, "turned", tuple)
+            patch.setattr(views_of, "in_span_of_rows", tuple)
         return View(features, rows, groups=6)
 
 
@@ -43,16 +43,16 @@ def _same(found: list[Replicates]) -> None:
 
 @pytest.mark.parametrize("name", [name for name, d in DEFINITIONS.items() if not d.needs_tokens])
 def test_a_measure_is_the_same(views: tuple[View, View], name: str) -> None:
-    _same([view.measured(DEFINITIONS[name], 1) for view in views])
+    _same([view.evaluate(DEFINITIONS[name], 1) for view in views])
 
 
 @pytest.mark.parametrize("name", [name for name in COMPARISONS if name not in REFUSED])
 def test_a_comparison_is_the_same(views: tuple[View, View], name: str) -> None:
-    _same([view.related(COMPARISONS[name], 0, 1) for view in views])
+    _same([view.evaluate(COMPARISONS[name], 0, 1) for view in views])
 
 
 @pytest.mark.parametrize("name", REFUSED)
 def test_correlations_are_refused_either_way(views: tuple[View, View], name: str) -> None:
     for view in views:
         with pytest.raises(NotComparable, match="take at least ten rows a dimension"):
-            view.related(COMPARISONS[name], 0, 1)
+            view.evaluate(COMPARISONS[name], 0, 1)

@@ -13,7 +13,7 @@ from torch import Tensor
 import rankscope
 from rankscope.errors import NotComparable, UnknownName
 from rankscope.registry import known, named
-from rankscope.results.record import Compared
+from rankscope.results.runs import PairRecord
 from rankscope.store import Run, import_features
 
 N, D, FAMILIES = 240, 12, ("usage", "relative-usage", "recoverability", "drift")
@@ -36,7 +36,7 @@ def base() -> tuple[Tensor, Tensor]:
     return torch.randn(N, D, generator=draw) * 2.0 ** -torch.arange(D) @ turn.mT, turn
 
 
-def asked(a: Run, b: Run, names: str) -> dict[str, Compared]:
+def asked(a: Run, b: Run, names: str) -> dict[str, PairRecord]:
     found = rankscope.compare(a, b, measures=named(names), groups=6).records
     return {r.measure: r for r in found}
 

@@ -16,15 +16,15 @@ from rankscope.plots import Line, along, cumulative, descending, save, similarit
 from rankscope.plots.along import places, segments
 from rankscope.plots.naming import labels
 from rankscope.plots.style import grid, legend, look, styled
-from rankscope.results.curves import CurvePoint, Curves
-from rankscope.results.record import Compared, Contrast, Measured, Measurement
+from rankscope.results.record import Estimate, Shape
+from rankscope.results.runs import Contrast, CurvePoint, Curves, Measurement, PairRecord, RunRecord
 from rankscope.sites import Site
 from rankscope.spectrum import Spectrum
 
 SITES = [
     Site.parse(s) for s in ("vision.0", "vision.final", "decoder.embed", "decoder.0", "decoder.1", "decoder.final")
 ]
-SHAPE: dict[str, Any] = {"n": 40, "samples": 8, "d": 6, "dtype": "float32", "convention": "", "unit": "dimensions"}
+HOW: dict[str, Any] = {"shape": Shape(40, 8, 6, "float32"), "convention": "", "unit": "dimensions"}
 
 
 def spectrum(site: Site, values: list[float], *, norm: float = float("nan")) -> Spectrum:
@@ -32,18 +32,18 @@ def spectrum(site: Site, values: list[float], *, norm: float = float("nan")) -> 
     return Spectrum(tensor, 40, len(values), site, True, torch.float32, "gram", norm)
 
 
-def measured(measure: str, start: float, *, noise: float = 5.0) -> list[Measured]:
+def measured(measure: str, start: float, *, noise: float = 5.0) -> list[RunRecord]:
     return [
-        Measured(str(site), measure, start + i, start + i - 0.5, start + i + 0.25, noise, **SHAPE)
+        RunRecord(str(site), measure, Estimate(start + i, start + i - 0.5, start + i + 0.25), noise, **HOW)
         for i, site in enumerate(SITES)
     ]
 
 
-def compared(measure: str, *, base: float = float("nan")) -> list[Compared]:
+def compared(measure: str, *, base: float | None = None) -> list[PairRecord]:
     return [
-        Compared(
-            str(site), measure, 0.1, 0.0, 0.2, a=i, b=i + 0.1, difference=0.1, a_low=i - 1, a_high=i + 1,
-            b_low=i - 0.9, b_high=i + 1.1, base=base, noise=0.2, itself=1.0, **SHAPE,
+        PairRecord(
+            str(site), measure, Estimate(0.1, 0.0, 0.2), Estimate(i, i - 1, i + 1), Estimate(i + 0.1, i - 0.9, i + 1.1),
+            base=base, noise=0.2, itself=1.0, **HOW,
         )
         for i, site in enumerate(SITES)
     ]  # fmt: skip
@@ -102,7 +102,7 @@ def test_few_measures_are_all_drawn_and_of_many_the_four_kinds_of_change() -> No
 
 
 def test_a_relation_looks_like_neither_run() -> None:
-    relation = [replace(r, a=float("nan"), b=float("nan")) for r in compared("overlap")]
+    relation = [replace(r, a=Estimate(), b=Estimate()) for r in compared("overlap")]
     figure = contrast(records=(*compared("rankme"), *relation), names=("a", "b"), similarity=None).plot()
     colours = {
         name: mark.lines[0].get_color()

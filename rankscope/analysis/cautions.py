@@ -1,0 +1,83 @@
+"""What is said about a number: why it has no value here, the cautions that belong to it, and the convention behind it."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from rankscope.analysis.guards import GuardedView
+from rankscope.analysis.view import Replicates
+from rankscope.definition import Comparison, Definition, rows_enough
+from rankscope.results.record import Shape
+from rankscope.store import Run
+
+
+def why_not(what: Definition | Comparison, view: GuardedView) -> str:
+    """Why a measure has no meaning here; empty where it has one."""
+    if view.refused:
+        return view.refused
+    if isinstance(what, Definition) and what.needs_tokens and view.n == view.rows.samples:
+        return "needs several rows a sample; collect with rows=tokens"
+    if isinstance(what, Comparison) and len(set(view.widths)) > 1 and (what.same_width or what.reads == "spectra"):
+        need = "a shared basis" if what.same_width else "spectra of equal length"
+        return f"needs {need}; the widths are {' and '.join(map(str, view.widths))}"
+    return ""
+
+
+def cautions(what: Definition | Comparison, view: GuardedView, found: Replicates | None = None) -> tuple[str, ...]:
+    """The cautions that belong to a number that has a meaning.
+
+    Args:
+        what: the measure.
+        view: the rows.
+        found: the number, for cautions about its value and interval.
+    """
+    said = [_few_rows(what, view), _unresolved(what, view), *view.remarks]
+    if found is not None and not len(found.left_out):
+        said.insert(0, "too few rows or groups of samples to leave any out, so without an interval")
+    if found is not None and found.value.isnan():
+        said.insert(0, "not defined on these features")
+    return tuple(filter(None, said))
+
+
+def _few_rows(what: Definition | Comparison, view: GuardedView) -> str:
+    d = max(view.widths)
+    enough = d * rows_enough(what)
+    if view.n < enough:
+        return (
+            f"n-limited: {view.n} rows of {d} features, where {enough} are enough, so the value also measures n; "
+            "compare at equal n only"
+        )
+    if what.name == "participation-ratio" and view.n > view.rows.samples:
+        return "takes rows as independent, and those of one sample are not; see participation-ratio-clustered"
+    return ""
+
+
+def _unresolved(what: Definition | Comparison, view: GuardedView) -> str:
+    if not below_floor(what, view):
+        return ""
+    fate = "are left out" if isinstance(what, Definition) and what.resolved else "count, as the measure is defined"
+    return f"singular values below what {shape(view).dtype} resolves (below_floor of them) {fate}"
+
+
+def below_floor(what: Definition | Comparison, view: GuardedView) -> int:
+    """Number of singular values below the rounding floor in the run that has most; 0 for measures that read no spectrum."""
+    if what.reads not in ("spectrum", "spectra") or view.refused:
+        return 0
+    return max(view.below_floor(run, centred=what.centred) for run in range(len(view.widths)))
+
+
+def shape(view: GuardedView) -> Shape:
+    """The rows of a view, as records state them."""
+    dtypes = "/".join(dict.fromkeys(_dtype_name(x) for x in view.features))
+    return Shape(view.n, view.rows.samples, view.widths[0], dtypes)
+
+
+def _dtype_name(x: Tensor) -> str:
+    return str(x.dtype).removeprefix("torch.")
+
+
+def convention(what: Definition | Comparison, run: Run) -> str:
+    """What was done to the rows before the formula."""
+    special = ", special tokens kept" if run.manifest.rows.get("keep_special") else ""
+    centring = {True: "centred", False: "uncentred"}[what.centred] if what.reads in ("spectrum", "spectra") else ""
+    return "; ".join(filter(None, (what.formula, centring, f"rows={run.manifest.rows['kind']}{special}", "float64")))

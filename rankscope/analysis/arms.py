@@ -21,7 +21,7 @@ from rankscope.analysis.guards import GuardedView, guarded_views
 from rankscope.analysis.options import GROUPS, LEVEL, Analysis, chosen
 from rankscope.analysis.view import Replicates
 from rankscope.definition import Comparison, Definition
-from rankscope.errors import NotComparable, UsageError
+from rankscope.errors import NotComparable, UsageError, public
 from rankscope.inference.arm_bands import ArmBands, arm_bands
 from rankscope.inference.equivalence import arm_difference, components, equivalence, retraining_floor
 from rankscope.inference.jackknife import centred_pseudo, critical_t
@@ -46,6 +46,7 @@ DEFAULT_ARM_MEASURES = (
 """What arms are compared in by default."""
 
 
+@public
 def compare_arms(
     arms: Mapping[str, Sequence[Run | str | Path]],
     *,

@@ -20,7 +20,7 @@ from rankscope.analysis.references import Unrelated, against_itself, noise_value
 from rankscope.analysis.view import FEWEST, Replicates
 from rankscope.comparisons.cka_map import cka_map
 from rankscope.definition import Comparison, Definition
-from rankscope.errors import NotComparable
+from rankscope.errors import NotComparable, public
 from rankscope.features import Rows
 from rankscope.progress import Progress, silent
 from rankscope.registry import DEFAULT_COMPARED, Measure, known
@@ -33,6 +33,7 @@ MAP_SAMPLES = 2048
 """The most samples from which the site × site map is made."""
 
 
+@public
 def compare(
     a: Run | str | Path,
     b: Run | str | Path,

@@ -16,7 +16,7 @@ from rankscope.analysis.guards import GuardedView, guarded_views
 from rankscope.analysis.options import Analysis, chosen
 from rankscope.analysis.references import noise_value
 from rankscope.definition import Definition
-from rankscope.errors import NotComparable, UnknownName, UsageError
+from rankscope.errors import NotComparable, UnknownName, UsageError, public
 from rankscope.inference.extrapolate import LAWS, Curve, extrapolate, subsampling_curve
 from rankscope.progress import Progress, silent
 from rankscope.registry import Measure, definition
@@ -31,6 +31,7 @@ PARTS = (1, 2, 4)
 """Into how many parts the samples are divided at each level."""
 
 
+@public
 def curve(
     run: Run | str | Path,
     measures: Sequence[Measure] = DEFAULT_CURVES,

@@ -15,7 +15,7 @@ from rankscope.analysis.options import GROUPS, LEVEL, Analysis, chosen
 from rankscope.analysis.references import noise_value
 from rankscope.definition import Definition
 from rankscope.devices import where
-from rankscope.errors import NotComparable
+from rankscope.errors import NotComparable, public
 from rankscope.linalg.svd import singular_values
 from rankscope.progress import Progress, silent
 from rankscope.registry import DEFAULT_DEFINITIONS, Measure, definition
@@ -29,6 +29,7 @@ BATCH_BYTES = 1 << 30
 """How much of equally shaped features is decomposed at a time, in float64."""
 
 
+@public
 def spectra(
     run: Run | str | Path,
     sites: str | Sequence[str | Site] = "all",
@@ -67,6 +68,7 @@ def spectra(
     return {site: found[site] for site in chosen}
 
 
+@public
 def measure(
     run: Run | str | Path,
     measures: Sequence[Measure] = DEFAULT_DEFINITIONS,
@@ -113,6 +115,7 @@ def measure(
     return Measurement(records, run.name)
 
 
+@public
 def profile(
     run: Run | str | Path,
     what: Measure,

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from rankscope.checkpoint import Checkpoint
 from rankscope.devices import where
-from rankscope.errors import DataError, NotComparable, UnknownName, UsageError
+from rankscope.errors import DataError, NotComparable, UnknownName, UsageError, public
 from rankscope.measures.effective_rank import effective_rank
 from rankscope.measures.numerical_rank import numerical_rank
 from rankscope.measures.stable_rank import stable_rank
@@ -28,6 +28,7 @@ DRAWS = 4
 """Draws of noise beside each count of intruders."""
 
 
+@public
 def weigh(
     checkpoint: str | Path | Sequence[str | Path] | Checkpoint,
     *,

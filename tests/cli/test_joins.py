@@ -64,11 +64,8 @@ def switch(flag: str, keyword: str = "", target: str = "") -> Case:
     return Case((flag,), True, keyword, target)
 
 
-OPEN, READ, AS_RUN = (
-    "rankscope.data.open.open_data",
-    "rankscope.checkpoint.Checkpoint.read",
-    "rankscope.collecting.resolve.as_run",
-)
+OPEN, READ = "rankscope.data.open.open_data", "rankscope.checkpoint.Checkpoint.read"
+UNTRAINED = "rankscope.tuning.untrained.untrained_prefix"
 PROGRESS, RECORDS, FIGURE = "rankscope.cli.show.progress", "rankscope.cli.show.records", "rankscope.cli.show.figure"
 QUIET = {"quiet": switch("-q", target=PROGRESS)}
 PRINTING = {**QUIET, "as_json": switch("--json", target=RECORDS), "as_csv": switch("--csv", target=RECORDS)}
@@ -125,11 +122,12 @@ COMMANDS = {
         ("c",),
         {
             "checkpoint": case("x", "y", value=[Path("x"), Path("y")], keyword="path", target=READ, alone=True),
+            "data": case("--data", "d", value="d", target=UNTRAINED),
             "base_model": BASE_MODEL._replace(target=READ),
             "trust_remote_code": TRUST,
             "as_json": PRINTING["as_json"],
         },
-        (READ,),
+        (READ, UNTRAINED),
     ),
     "collect": Command(
         "rankscope.collect",
@@ -166,15 +164,14 @@ COMMANDS = {
         "rankscope.measure",
         ("r",),
         {
-            "run": case("x", value=Path("x"), keyword="what", target=AS_RUN, alone=True),
-            "base_model": BASE_MODEL._replace(target=AS_RUN),
+            "run": case("x", value=Path("x"), alone=True),
+            "base_model": BASE_MODEL,
             "measures": MEASURES,
             "groups": GROUPS,
             **ANALYSED,
             **PRINTING,
-            "plot": case("--plot", "f", value=Path("f"), keyword="path", target=FIGURE),
+            "plot": case("--plot", "f", value=Path("f"), keyword="stem", target=FIGURE),
         },
-        (AS_RUN,),
     ),
     "compare": Command(
         "rankscope.compare",
@@ -199,22 +196,21 @@ COMMANDS = {
             "base_model": BASE_MODEL,
             **ANALYSED,
             **PRINTING,
-            "plot": case("--plot", value=Path("u-v"), keyword="path", target=FIGURE),
-            "out": case("--plot", "--out", "f", value=Path("f"), keyword="path", target=FIGURE),
+            "plot": case("--plot", value=Path("u-v"), keyword="stem", target=FIGURE),
+            "out": case("--plot", "--out", "f", value=Path("f"), keyword="stem", target=FIGURE),
         },
     ),
     "curve": Command(
         "rankscope.curve",
         ("r",),
         {
-            "run": case("x", value=Path("x"), keyword="what", target=AS_RUN, alone=True),
+            "run": case("x", value=Path("x"), alone=True),
             "measures": MEASURES,
             "seed": case("--seed", "7", value=7),
             **ANALYSED,
             **PRINTING,
-            "plot": case("--plot", "f", value=Path("f"), keyword="path", target=FIGURE),
+            "plot": case("--plot", "f", value=Path("f"), keyword="stem", target=FIGURE),
         },
-        (AS_RUN,),
     ),
     "weights": Command(
         "rankscope.weigh",

@@ -243,7 +243,7 @@ def test_a_function_that_is_no_measure_is_named(runs: Runs) -> None:
 
     with pytest.raises(UsageError, match=r"the measure fails fails on singular values \(32,\): integer division"):
         rankscope.measure(runs["lora"], [fails])
-    with pytest.raises(UsageError, match=r"keeps makes \(32,\) of \(32,\)"):
+    with pytest.raises(UsageError, match=r"keeps returned \(32,\) for \(32,\)"):
         rankscope.compare(runs["lora"], runs["none"], measures=[keeps])
 
 

@@ -18,6 +18,7 @@ def curve(
     printing: options.Printing,
     seed: Annotated[int, Option(help="Seed of the division into parts.")] = 0,
     plot: options.Figure = None,
+    base_model: options.BaseModel = None,
 ) -> None:
     """Measure a run on the whole, on halves and on quarters of its samples, and take the limit where a law gives one.
 
@@ -26,7 +27,7 @@ def curve(
     import rankscope
 
     with printing.progress("measuring") as progress:
-        result = rankscope.curve(run, seed=seed, **analysed.keywords(), progress=progress)
+        result = rankscope.curve(run, seed=seed, base_model=base_model, **analysed.keywords(), progress=progress)
     printing.records(result.to_records(), lambda: _table(result))
     show.figure(result, plot)
 

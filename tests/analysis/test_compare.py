@@ -243,7 +243,7 @@ def test_a_function_that_is_no_measure_is_named(runs: Runs) -> None:
 
     with pytest.raises(UsageError, match=r"the measure fails fails on singular values \(32,\): integer division"):
         rankscope.measure(runs["lora"], [fails])
-    with pytest.raises(UsageError, match=r"keeps makes \(32,\) of \(32,\)"):
+    with pytest.raises(UsageError, match=r"keeps returned \(32,\) for \(32,\)"):
         rankscope.compare(runs["lora"], runs["none"], measures=[keeps])
 
 
@@ -262,7 +262,7 @@ def test_a_checkpoint_is_collected_first_and_found_the_next_time(
     folder: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("rankscope.collecting.opening.DEFAULT_DATA", "scenes?n=12")
+    monkeypatch.setattr("rankscope.collecting.job.DEFAULT_DATA", "scenes?n=12")
     first = rankscope.compare(folder("gpt2"), folder("gpt2", "lora"), measures=["cka"], sites="final")
     written = {p.name: p.stat().st_mtime_ns for p in tmp_path.iterdir()}
     again = rankscope.compare(folder("gpt2"), folder("gpt2", "lora"), measures=["cka"], sites="final")

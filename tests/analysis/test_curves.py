@@ -54,7 +54,7 @@ def test_too_few_rows_give_the_curve_and_no_limit(tmp_path: Path) -> None:
     records = rankscope.curve(collected(200, tmp_path / "run.pt"), ["roy-vetterli"]).records
     assert [r.rows for r in records] == [200, 100, 50]
     assert all(r.limit is None for r in records)
-    assert "can be extrapolated when the smallest part has 2 rows a feature, 96; it has 50" in records[0].notes[0]
+    assert "can be extrapolated if the smallest part has 2 rows per feature, 96; it has 50" in records[0].notes[0]
 
 
 def test_what_has_no_curve_is_refused(tmp_path: Path) -> None:

@@ -54,5 +54,5 @@ def test_a_comparison_is_the_same(views: tuple[View, View], name: str) -> None:
 @pytest.mark.parametrize("name", REFUSED)
 def test_correlations_are_refused_either_way(views: tuple[View, View], name: str) -> None:
     for view in views:
-        with pytest.raises(NotComparable, match="take at least ten rows a dimension"):
+        with pytest.raises(NotComparable, match="take at least ten rows per dimension"):
             view.evaluate(COMPARISONS[name], 0, 1)

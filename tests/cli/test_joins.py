@@ -207,6 +207,7 @@ COMMANDS = {
             "run": case("x", value=Path("x"), alone=True),
             "measures": MEASURES,
             "seed": case("--seed", "7", value=7),
+            "base_model": BASE_MODEL,
             **ANALYSED,
             **PRINTING,
             "plot": case("--plot", "f", value=Path("f"), keyword="stem", target=FIGURE),

@@ -27,7 +27,7 @@ from rankscope.inference.equivalence import arm_difference, components, equivale
 from rankscope.inference.jackknife import centred_pseudo, critical_t
 from rankscope.progress import Progress, silent
 from rankscope.registry import Measure, known
-from rankscope.results.arms import ArmContrast, ArmRecord, Equivalence, Errors
+from rankscope.results.arms import ArmContrast, ArmRecord, Equivalent, Errors
 from rankscope.results.record import Estimate, Shape, Span, number
 from rankscope.results.verdict import LEAST_RUNS, LOST, Evidence, Grounds, Verdict, verdict
 from rankscope.sites import Site
@@ -288,23 +288,23 @@ def _evidence(numbers: Sequence[_Number], level: float) -> list[Evidence]:
     ]
 
 
-def _same(change: _Estimates, i: int, floor: float | None) -> Equivalence:
+def _same(change: _Estimates, i: int, floor: float | None) -> Equivalent:
     """Whether a change lies inside the retraining floor."""
     value, se = change.value[i], change.se[i]
     if floor is None or not bool(value.isfinite() & se.isfinite()):
-        return Equivalence(floor)
+        return Equivalent(floor)
     found = equivalence(value, se, change.df[i], margin=floor)
-    return Equivalence(floor, bool(found.equivalent), number(found.p))
+    return Equivalent(floor, bool(found.equivalent), number(found.p))
 
 
-class _Found(NamedTuple):
+class _ArmsAtSite(NamedTuple):
     """What a record says of an arm, or of two, at one site."""
 
     estimate: Estimate = Estimate()
     band: Span = Span()
     p: float | None = None
     errors: Errors = Errors()
-    equivalence: Equivalence = Equivalence()
+    equivalence: Equivalent = Equivalent()
 
 
 def _records(
@@ -325,7 +325,7 @@ def _records(
                 str(at.site),
                 what.name,
                 " − ".join(reversed(arms)),
-                *along.get(at.site, _Found()),
+                *along.get(at.site, _ArmsAtSite()),
                 runs=min(len(names[arm]) for arm in arms),
                 shape=at.shape,
                 convention=convention,
@@ -340,7 +340,7 @@ def _records(
 
 def _along(
     what: Definition | Comparison, found: Sequence[_AtSite], arms: Sequence[str], level: float
-) -> dict[Site, _Found]:
+) -> dict[Site, _ArmsAtSite]:
     """Site → what is known of an arm, or of two, where all of them have a number."""
     rows: dict[Site, list[_Number]] = {}
     for at in found:
@@ -357,10 +357,10 @@ def _along(
     return {site: _at(e, change, i, row, level) for i, (site, row) in enumerate(rows.items())}
 
 
-def _at(e: _Estimates, change: _Estimates, i: int, row: Sequence[_Number], level: float) -> _Found:
+def _at(e: _Estimates, change: _Estimates, i: int, row: Sequence[_Number], level: float) -> _ArmsAtSite:
     floors = [one.floor for one in row if one.floor is not None]
     reach = critical_t(e.df[i], level) * e.se[i]  # Student's interval: value ± t(df) se
-    return _Found(
+    return _ArmsAtSite(
         Estimate(number(e.value[i]), number(e.value[i] - reach), number(e.value[i] + reach)),
         Span(number(e.bands.low[i]), number(e.bands.high[i])),
         number(change.bands.p[i]),

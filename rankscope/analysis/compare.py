@@ -132,7 +132,7 @@ class _Roles(NamedTuple):
         return 0 if self.base is None else self.base
 
 
-class _Found(NamedTuple):
+class _PairAtSite(NamedTuple):
     """A measure in the runs, between them, and what it is read against; None for what does not exist."""
 
     a: Replicates | None = None
@@ -147,7 +147,7 @@ def _record(
     run: Run, names: Pair, site: Site, what: Definition | Comparison, view: GuardedView, roles: _Roles, level: float
 ) -> tuple[PairRecord, Replicates | None]:
     """A record, and the replicates from which its band is made."""
-    reason, found, without_sinks = why_not(what, view), _Found(), None
+    reason, found, without_sinks = why_not(what, view), _PairAtSite(), None
     try:
         if not reason:
             found = _find(what, view, roles)
@@ -182,7 +182,7 @@ def _record(
     return record, found.between
 
 
-def _find(what: Definition | Comparison, view: GuardedView, roles: _Roles) -> _Found:
+def _find(what: Definition | Comparison, view: GuardedView, roles: _Roles) -> _PairAtSite:
     itself = against_itself(view, what, roles.reference, roles.again)
     if isinstance(what, Comparison):
         null = unrelated(view, what, roles.reference, 1, draws=roles.permutations)
@@ -190,9 +190,9 @@ def _find(what: Definition | Comparison, view: GuardedView, roles: _Roles) -> _F
         null = Unrelated(number(noise_value(what, view)))
     a, b, between = _sides(what, partial(replicates, what, view), roles.base)
     if isinstance(what, Comparison) or roles.base is None or a is None or b is None:
-        return _Found(a, b, between, None, null, itself)
+        return _PairAtSite(a, b, between, None, null, itself)
     base = replicates(what, view, roles.base)
-    return _Found(a - base, b - base, between, number(base.value), null, itself)
+    return _PairAtSite(a - base, b - base, between, number(base.value), null, itself)
 
 
 def _sides(

@@ -19,7 +19,7 @@ from rankscope.measures.stable_rank import stable_rank
 from rankscope.models.tunings.changed import Change, Learnt, weight_changes
 from rankscope.progress import Progress, silent
 from rankscope.results.record import number
-from rankscope.results.weights import IntruderCount, Ranks, Size, Tail, WeightRecord, WeightReport
+from rankscope.results.weights import IntruderCount, Ranks, Size, TailFit, WeightRecord, WeightReport
 from rankscope.weights.intruders import LEADING, THRESHOLD, Left, intruder_null, intruders_between, left_vectors
 from rankscope.weights.updates import Update, full_update, low_rank_update
 from rankscope.weights.weight_alpha import weight_alpha
@@ -168,10 +168,10 @@ def _intruders(
     return IntruderCount(count, float(noise.mean()), float(noise.max()), gap)
 
 
-def _tail(values: Tensor) -> tuple[Tail, tuple[str, ...]]:
+def _tail(values: Tensor) -> tuple[TailFit, tuple[str, ...]]:
     """The tail, or a note on why there is none."""
     try:
         tail = weight_alpha(values)
     except DataError as error:
-        return Tail(), (str(error),)
-    return Tail(number(tail.alpha), number(tail.error), tail=float(tail.members)), ()
+        return TailFit(), (str(error),)
+    return TailFit(number(tail.alpha), number(tail.error), tail=float(tail.members)), ()

@@ -32,7 +32,7 @@ class Reading:
 
 
 @dataclass(frozen=True)
-class Loading:
+class LoadingOptions:
     """How the checkpoint is loaded and read; fields are named as :func:`rankscope.collect` names them."""
 
     base_model: options.BaseModel = None
@@ -50,7 +50,7 @@ def collect(
     checkpoint: options.Checkpoint,
     what: Reading,
     probes: options.Data,
-    loading: Loading,
+    loading: LoadingOptions,
     data: Annotated[str, Option(help="The probe set: a file, a folder, or the embedded scenes.")] = "scenes",
     dry_run: Annotated[bool, Option(help="Say what would be read and written, and stop.")] = False,
     quiet: options.Quiet = False,

@@ -21,7 +21,7 @@ class Errors:
 
 
 @dataclass(frozen=True)
-class Equivalence:
+class Equivalent:
     """Whether a number is the same as no change, up to what retraining alone does."""
 
     floor: float | None = None
@@ -57,7 +57,7 @@ class ArmRecord(Estimated):
     """The p-value of no change (for a relation: of being at its ceiling), adjusted for all sites."""
     errors: Errors
     """Seed noise and row noise."""
-    equivalence: Equivalence
+    equivalence: Equivalent
     """The test of sameness."""
     runs: int
     """Trainings in the arm, or in the smaller of the two."""

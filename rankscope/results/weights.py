@@ -47,7 +47,7 @@ class IntruderCount:
 
 
 @dataclass(frozen=True)
-class Tail:
+class TailFit:
     """The power-law tail of the eigenvalues of the tuned (or untuned) weights; None with too few eigenvalues."""
 
     alpha: float | None = None
@@ -78,7 +78,7 @@ class WeightRecord(Record):
     """Size of the change."""
     intruder: IntruderCount = IntruderCount()
     """Intruder dimensions of the tuned weights."""
-    tail: Tail = Tail()
+    tail: TailFit = TailFit()
     """The power-law tail."""
     dtype: str = ""
     """The dtype in which the weights are stored; the arithmetic is float64."""

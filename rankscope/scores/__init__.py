@@ -9,7 +9,7 @@ from rankscope.scores.captions import METRICS, score_captions
 from rankscope.scores.cider import CiderReward, Frequencies
 from rankscope.scores.java import Java
 from rankscope.scores.predictions import read_predictions, write_coco_results, write_vqa_submission
-from rankscope.scores.result import Interval, Scores
+from rankscope.scores.result import Percentiles, Scores
 from rankscope.scores.tokenize import tokenize
 from rankscope.scores.vqa import RULES, vqa_accuracy
 
@@ -18,8 +18,8 @@ __all__ = [
     "RULES",
     "CiderReward",
     "Frequencies",
-    "Interval",
     "Java",
+    "Percentiles",
     "Question",
     "Scores",
     "read_predictions",

@@ -31,7 +31,7 @@ RESAMPLES = 1000
 _CHUNK = 2**22  # images drawn at once: 32 MiB of indices
 
 
-class Interval(NamedTuple):
+class Percentiles(NamedTuple):
     """A percentile interval of level :data:`LEVEL` from a bootstrap over images."""
 
     low: float
@@ -93,13 +93,13 @@ def resampled(counts: Floats, resamples: int, seed: int = SEED) -> Floats:
     return np.concatenate(sums)
 
 
-def percentile_interval(values: Floats) -> Interval | None:
+def percentile_interval(values: Floats) -> Percentiles | None:
     """The central :data:`LEVEL` of ``(b,)`` bootstrap values; None if fewer than two are finite."""
     kept = values[np.isfinite(values)]
     if len(kept) < 2:
         return None
     low, high = np.quantile(kept, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return Interval(float(low), float(high))
+    return Percentiles(float(low), float(high))
 
 
 def bootstrap(tallies: Sequence[Tally], resamples: int) -> list[Floats]:
@@ -123,7 +123,7 @@ class Scores:
 
     values: Mapping[str, float | None]
     """Each score over all images; None where it is undefined, which :attr:`reasons` then explains."""
-    intervals: Mapping[str, Interval | None]
+    intervals: Mapping[str, Percentiles | None]
     """A 95 % percentile interval from a bootstrap over images; None for a single image, or where none was asked for."""
     images: int
     """The number of images that were resampled; of samples where labels were chosen."""
@@ -156,7 +156,7 @@ class Scores:
             per_sample: keep the scores of single samples.
         """
         images = len(tallies[0].counts) if tallies else len(ids)
-        intervals: dict[str, Interval | None] = {tally.name: None for tally in tallies}
+        intervals: dict[str, Percentiles | None] = {tally.name: None for tally in tallies}
         if tallies and resamples and images > 1:
             draws = bootstrap(tallies, resamples)
             intervals = {t.name: percentile_interval(values) for t, values in zip(tallies, draws, strict=True)}
@@ -247,7 +247,7 @@ class Scores:
                 )
         names = [name for name in self.tallies if name in other.tallies]
         pairs = [(self.tallies[name], other.tallies[name]) for name in names]
-        intervals: dict[str, Interval | None] = dict.fromkeys(names)
+        intervals: dict[str, Percentiles | None] = dict.fromkeys(names)
         if pairs and resamples and self.images > 1:
             ours, theirs = (bootstrap(side, resamples) for side in zip(*pairs, strict=True))
             gaps = [percentile_interval(a - b) for a, b in zip(ours, theirs, strict=True)]

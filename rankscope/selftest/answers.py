@@ -92,7 +92,7 @@ class Selftest:
         return [{**asdict(a), "right": a.right} for a in self.answers]
 
 
-class Question(NamedTuple):
+class Ask(NamedTuple):
     """One comparison of a scenario's two runs, and its right values."""
 
     scenario: str
@@ -105,21 +105,20 @@ _DRIFTS = {"identical": 0.0, "independent noise added": 1.0, "independent featur
 """What the drift E‖y − x‖²/tr S is by construction, where that is a round number."""
 
 
-def questions() -> tuple[Question, ...]:
+def questions() -> tuple[Ask, ...]:
     """The comparisons of every scenario: the dissociation table, then the controls."""
     table = [
-        Question(s.name, {**s.expected, **({"drift": _DRIFTS[s.name]} if s.name in _DRIFTS else {})})
-        for s in DISSOCIATION
+        Ask(s.name, {**s.expected, **({"drift": _DRIFTS[s.name]} if s.name in _DRIFTS else {})}) for s in DISSOCIATION
     ]
     untouched = {k: v for k, v in DISSOCIATION[0].expected.items() if k in ("entropy-rank", "cka", "recoverability")}
     padded = {"entropy-rank": 72.2, "cka": 0.0, "recoverable-components": 0.0}
     traps = (
-        Question("duplicated rows", padded, refuses=True),
-        Question("duplicated rows", padded, variant="distinct"),
-        Question("one sink", {"entropy-rank": 1.0, "cka": 0.0}),
-        Question("one sink", untouched, variant="sinks-dropped"),
+        Ask("duplicated rows", padded, refuses=True),
+        Ask("duplicated rows", padded, variant="distinct"),
+        Ask("one sink", {"entropy-rank": 1.0, "cka": 0.0}),
+        Ask("one sink", untouched, variant="sinks-dropped"),
     )
-    plain = [Question(s.name, s.expected) for s in CONTROLS if s.expected]
+    plain = [Ask(s.name, s.expected) for s in CONTROLS if s.expected]
     return (*table, *plain, *traps)
 
 
@@ -149,7 +148,7 @@ def run(scenarios: Sequence[str] | None = None, *, progress: Progress = silent) 
     return Selftest(tuple(found))
 
 
-def _answers(question: Question, folder: Path) -> Iterator[Answer]:
+def _answers(question: Ask, folder: Path) -> Iterator[Answer]:
     planted = plant(question.scenario)
     base, tuned = _collected(planted.x, "base", folder), _collected(planted.y, "tuned", folder)
     values: dict[str, float | None] = dict.fromkeys(question.expected)

@@ -15,7 +15,7 @@ LEAST = 50
 """Minimum number of eigenvalues for a fit; with fewer, the standard error exceeds any difference of interest."""
 
 
-class Tail(NamedTuple):
+class ParetoTail(NamedTuple):
     """A power-law tail ρ(λ) ∝ λ^{-α} for λ ≥ x_min."""
 
     alpha: float
@@ -30,7 +30,7 @@ class Tail(NamedTuple):
     """The standard error (α - 1)/√m, given x_min."""
 
 
-def weight_alpha(s: Tensor) -> Tail:
+def weight_alpha(s: Tensor) -> ParetoTail:
     r"""Exponent of the power-law tail of the eigenvalues :math:`\lambda = s^2` of a weight matrix.
 
     .. math:: \hat\alpha = 1 + m \Bigl/ \sum_{\lambda_i \ge x_{\min}} \ln(\lambda_i / x_{\min})
@@ -55,7 +55,7 @@ def weight_alpha(s: Tensor) -> Tail:
         raise DataError(f"a power-law tail needs at least {LEAST} eigenvalues above zero; the matrix has {n}")
     logs = values.log()
     beyond = logs.flip(0).cumsum(0).flip(0)
-    best: Tail | None = None
+    best: ParetoTail | None = None
     for i in range(n - 1):
         m = n - i
         # Σ ln(λ_j / x_min) over the tail from the i-th eigenvalue on, which is x_min
@@ -67,7 +67,7 @@ def weight_alpha(s: Tensor) -> Tail:
         fitted = -torch.expm1((1 - alpha) * (logs[i:] - logs[i]))
         distance = float((fitted - torch.arange(m, dtype=torch.float64) / m).abs().max())
         if best is None or distance < best.distance:
-            best = Tail(alpha, float(values[i]), m, distance, (alpha - 1) / math.sqrt(m))
+            best = ParetoTail(alpha, float(values[i]), m, distance, (alpha - 1) / math.sqrt(m))
     if best is None:
         raise DataError(f"all {n} eigenvalues are equal, so they have no tail")
     return best

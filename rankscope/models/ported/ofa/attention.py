@@ -51,7 +51,7 @@ def hidden(real: Tensor, dtype: torch.dtype) -> Tensor | None:
     return mask[:, None] if mask.dim() == 3 else mask[:, None, None]
 
 
-class Attention(nn.Module):
+class OFAAttention(nn.Module):
     """Queries from one sequence; keys and values from it, from its past, or from the encoder."""
 
     def __init__(self, config: OFAConfig, heads: int, index: int, *, cross: bool = False) -> None:

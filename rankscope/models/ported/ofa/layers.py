@@ -8,7 +8,7 @@ from transformers.activations import ACT2FN
 from transformers.cache_utils import Cache
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from rankscope.models.ported.ofa.attention import Attention
+from rankscope.models.ported.ofa.attention import OFAAttention
 from rankscope.models.ported.ofa.configuration import OFAConfig
 from rankscope.models.ported.ofa.resnet import DropPath
 
@@ -59,13 +59,13 @@ class EncoderLayer(_Block):
 
     def __init__(self, config: OFAConfig, index: int, drop_path: float) -> None:
         super().__init__(config, config.encoder_ffn_dim, before=config.encoder_normalize_before, drop_path=drop_path)
-        self.self_attn = Attention(config, config.encoder_attention_heads, index)
+        self.self_attn = OFAAttention(config, config.encoder_attention_heads, index)
         self._norms(config, "self_attn")
 
     def forward(
         self, x: Tensor, mask: Tensor | None, bias: Tensor, weights: bool = False
     ) -> Tensor | tuple[Tensor, Tensor]:
-        """States ``(b, t, d)``, or states and weights; see :class:`Attention` for mask and bias."""
+        """States ``(b, t, d)``, or states and weights; see :class:`OFAAttention` for mask and bias."""
         x, seen = self._attend(x, "self_attn", None, (mask, bias), None)
         x = self._feed(x)
         return (x, seen) if weights else x
@@ -77,8 +77,8 @@ class DecoderLayer(_Block):
     def __init__(self, config: OFAConfig, index: int, drop_path: float) -> None:
         super().__init__(config, config.decoder_ffn_dim, before=config.decoder_normalize_before, drop_path=drop_path)
         heads = config.decoder_attention_heads
-        self.self_attn = Attention(config, heads, index)
-        self.cross_attn = Attention(config, heads, index, cross=True)
+        self.self_attn = OFAAttention(config, heads, index)
+        self.cross_attn = OFAAttention(config, heads, index, cross=True)
         self._norms(config, "self_attn")
         self._norms(config, "cross_attn")
 

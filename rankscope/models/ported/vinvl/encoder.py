@@ -39,7 +39,7 @@ class Embeddings(nn.Module):
         return self.dropout(self.LayerNorm(x))
 
 
-class Attention(nn.Module):
+class VinVLAttention(nn.Module):
     """Self-attention with its output projection; named as the checkpoint names it (``self``, ``output``)."""
 
     def __init__(self, config: VinVLConfig, index: int) -> None:
@@ -58,7 +58,7 @@ class Layer(GradientCheckpointingLayer):
 
     def __init__(self, config: VinVLConfig, index: int) -> None:
         super().__init__()
-        self.attention = Attention(config, index)
+        self.attention = VinVLAttention(config, index)
         self.intermediate = BertIntermediate(config)
         self.output = BertOutput(config)
 

@@ -175,6 +175,21 @@ def test_modules_and_functions_stay_small() -> None:
     assert median(lengths.values()) <= 8
 
 
+def test_functions_take_few_arguments() -> None:
+    """At most eight, outside the command line and the public functions, which name all their options."""
+    import rankscope
+    from rankscope import tuning
+
+    public = {*rankscope.__all__, *tuning.__all__}
+    many = {}
+    for path in modules():
+        for f in functions(path):
+            names = [a.arg for a in (*f.args.posonlyargs, *f.args.args, *f.args.kwonlyargs) if a.arg not in ("self", "cls")]
+            if len(names) > 8 and part(path) != "cli" and f.name not in public:
+                many[f"{path.relative_to(ROOT)}:{f.name}"] = len(names)
+    assert many == {}
+
+
 def test_no_module_is_a_drawer_for_leftovers() -> None:
     assert not [p for p in modules() if p.stem in {"utils", "helpers", "common", "base", "core", "misc"}]
 

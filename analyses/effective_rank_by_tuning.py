@@ -64,10 +64,10 @@ Scores = dict[str, float]
 # %% The untrained state.
 def before_training(size: Mapping[str, Any]) -> dict[str, Scores]:
     """The held-out losses without a prefix and with one as training begins with it; the second are close to the first, or it ends."""
-    checkpoint, n, rows = rankscope.embedded_checkpoint(), size["samples"], recipe("prefix").prefix.length
+    checkpoint, n, rows = rankscope.embedded_checkpoint(), size["samples"], recipe("prefix").options["prefix"].length
     model = rankscope.load_model(checkpoint)
     base = {name: held_out_loss(checkpoint, f"{of}?n={n}", model=model) for name, of in LOSSES.items()}
-    prefix = untrained(checkpoint, n, rows, recipe("prefix").prefix.init, 0, model)
+    prefix = untrained(checkpoint, n, rows, recipe("prefix").options["prefix"].init, 0, model)
     raised = prefix["old look"] - base["before"]
     assert raised <= BOUND[rows], f"an untrained prefix raises the loss on the old look by {raised:.2f} nats"
     return {"base": base, "untrained prefix": prefix}

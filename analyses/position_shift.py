@@ -77,11 +77,11 @@ def shifted(checkpoint: Path, n: int, rows: int, model: nn.Module) -> Losses:
 
 def untrained(checkpoint: Path, n: int, rows: int, start: str, seed: int, model: nn.Module) -> Losses:
     """The losses with a prefix as training would begin with it."""
-    from rankscope.tuning.planning import attach_stage, planned
+    from rankscope.tuning.planning import attach_stage, make_plan
 
     made = recipe("prefix", prefix_length=rows, prefix_init=start)
     data = f"scenes:{TASKS['task']}/train?n=64"
-    _, plan = planned(checkpoint, made, data, task=None, seed=seed, trust_remote_code=False)
+    _, plan = make_plan(checkpoint, made, data, seed=seed)
     attach_stage(model, plan, 0)
     found = losses(checkpoint, n, model.eval())
     detach_prefix(model)
@@ -226,7 +226,7 @@ def state(checkpoint: Path, n: int) -> dict[str, Any]:
         start: {rows: [untrained(checkpoint, n, rows, start, seed, model) for seed in SEEDS] for rows in LENGTHS}
         for start in STARTS
     }
-    default = recipe("prefix").prefix.init
+    default = recipe("prefix").options["prefix"].init
     return {
         "shifted": by_shift,
         "untrained": before,

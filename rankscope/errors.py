@@ -123,16 +123,16 @@ def public(function: Callable[P, T]) -> Callable[P, T]:
         WrongCall: naming the nearest keyword and all that the function takes.
     """
     signature = inspect.signature(function)
+    name = function.__qualname__.removesuffix(".__init__")
     options = [name for name, parameter in signature.parameters.items() if parameter.kind is parameter.KEYWORD_ONLY]
+    listed = ", ".join(options or signature.parameters)
 
     @wraps(function)
     def called(*args: P.args, **kwargs: P.kwargs) -> T:
         try:
             signature.bind(*args, **kwargs)
         except TypeError as error:
-            raise WrongCall(
-                f"{function.__name__}(): {_correction(kwargs, signature) or error}; its options are {', '.join(options)}"
-            ) from error
+            raise WrongCall(f"{name}(): {_correction(kwargs, signature) or error}; its options are {listed}") from error
         return function(*args, **kwargs)
 
     return called

@@ -184,7 +184,9 @@ def test_functions_take_few_arguments() -> None:
     many = {}
     for path in modules():
         for f in functions(path):
-            names = [a.arg for a in (*f.args.posonlyargs, *f.args.args, *f.args.kwonlyargs) if a.arg not in ("self", "cls")]
+            names = [
+                a.arg for a in (*f.args.posonlyargs, *f.args.args, *f.args.kwonlyargs) if a.arg not in ("self", "cls")
+            ]
             if len(names) > 8 and part(path) != "cli" and f.name not in public:
                 many[f"{path.relative_to(ROOT)}:{f.name}"] = len(names)
     assert many == {}

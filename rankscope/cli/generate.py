@@ -40,8 +40,8 @@ def generate(
     from rankscope.checkpoint import Checkpoint
 
     with show.progress("generating", quiet=quiet) as progress:
-        found = Checkpoint.read(checkpoint, base_model=base_model)
-        said = rankscope.generate(found, probes.open(data), **vars(how), progress=progress)
+        opened = Checkpoint.read(checkpoint, base_model=base_model)
+        predictions = rankscope.generate(opened, probes.open(data), **vars(how), progress=progress)
     if not quiet:
-        show.note(f"{len(said)} predictions")
+        show.note(f"{len(predictions)} predictions")
     echo(how.out)

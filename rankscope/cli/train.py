@@ -17,35 +17,28 @@ from rankscope.errors import UsageError
 from rankscope.tuning.options import Option as RecipeOption
 from rankscope.tuning.options import options as recipe_options
 
-PANELS = {
-    "prefix": "Prefix",
-    "lora": "LoRA",
-    "adapter": "Bottleneck adapter",
-    "full": "Full fine-tuning",
-    "scst": "SCST",
-}
-"""The heading of each group of options."""
-STAGES, WHOLE = "Stages: one value for all, or one a stage by comma", "Recipe"
+STAGES, WHOLE = "Stages: one value for all, or one for each by comma", "Recipe"
+"""The headings of the options that belong to no group."""
 
 
 def _default(option: RecipeOption) -> str:
     if option.default is None:
         return "by kind and stage"
-    return ",".join(option.default) if option.kind == "names" else str(option.default)
+    return ",".join(option.default) if option.type == "names" else str(option.default)
 
 
 def recipe_parameters() -> Iterator[Parameter]:
     """Every option of a recipe as one of the command."""
     for name, option in recipe_options().items():
-        flag, group = f"--{name.replace('_', '-')}", name.partition("_")[0]
-        switch, kind = option.kind == "bool", bool | None if option.kind == "bool" else str | None
+        flag, switch = f"--{name.replace('_', '-')}", option.type == "bool"
         typed = Option(
             f"{flag}/--no-{flag[2:]}" if option.default is True else flag,
-            metavar=None if switch else f"<{option.kind}>",
+            metavar=None if switch else f"<{option.type}>",
             help=option.about,
             show_default=_default(option) or False,
-            rich_help_panel=STAGES if option.own else PANELS.get(group, WHOLE),
+            rich_help_panel=STAGES if option.own else option.title or WHOLE,
         )
+        kind = bool | None if switch else str | None  # text is read by the recipe, as that of a TOML file is
         yield Parameter(name, Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[kind, typed])
 
 
@@ -79,7 +72,7 @@ def train(
     Example: rankscope train base/ --method pt-lora --data captions.jsonl --out ptlora --steps 500
     """
     if list_options:
-        lines = [[name, o.kind, _default(o), "yes" if o.own else "", o.about] for name, o in recipe_options().items()]
+        lines = [[name, o.type, _default(o), "yes" if o.own else "", o.about] for name, o in recipe_options().items()]
         show.table("options of a recipe", ["option", "type", "default", "one a stage", "about"], lines, words=5)
         return
     if (method is None) == (stages is None) and config is None:
@@ -92,7 +85,7 @@ def train(
     if dry_run:
         _show_preview(base, how)
         return
-    first = os.environ.get("RANK", "0") == "0"  # of torchrun's processes one speaks
+    first = os.environ.get("RANK", "0") == "0"  # of torchrun's processes only the first one prints
     name = (config.stem if config else "tuned") if method is stages is None else str(method or stages)
     out = out or Path(name.replace(",", "-"))
     with show.progress("training", quiet=quiet or not first) as progress:
@@ -107,17 +100,17 @@ def train(
 def _show_preview(base: Path, how: dict[str, Any]) -> None:
     from rankscope.tuning import preview
 
-    told = preview(base, **how)
+    previews = preview(base, **how)
     lines = [
         [s["stage"], s["objective"], f"{s['learning_rate']:g}", f"{s['steps']}", f"{s['batch_size']}", f"{s['samples']}",
          f"{s['trained']:,}", f"{s['share']:.2%}"]
-        for s in told
+        for s in previews
     ]  # fmt: skip
     columns = ["stage", "objective", "rate", "steps", "samples a step", "samples", "trained numbers", "of all"]
     show.table("what would be trained", columns, lines, words=2)
-    for prefix in filter(None, (s["untrained_prefix"] for s in told)):
-        if not prefix.warning:  # a warning was given when it was found
-            show.note(prefix.sentence)
+    for untrained in filter(None, (s["untrained_prefix"] for s in previews)):
+        if not untrained.warning:  # a warning was logged when the prefix was tried
+            show.note(untrained.sentence)
 
 
 def _in_words(place: int, stage: dict[str, Any]) -> str:
@@ -125,6 +118,6 @@ def _in_words(place: int, stage: dict[str, Any]) -> str:
 
     trained = ", ".join(f"{count:,} of {kind}" for kind, count in stage["trained"].items())
     return (
-        f"stage {place} ({stage['name']}): {stage['steps']} steps ({stage['epochs']:.2g} epochs) on {trained}; loss "
+        f"stage {place} ({stage['name']}): {stage['steps']} steps ({stage['epochs']:.2g} epochs) on {trained} numbers; loss "
         f"{stage['first_loss']:.4g} → {stage['last_loss']:.4g}; {stage['seconds']:.1f} s, up to {size_in_words(stage['peak_bytes'])}"
     )

@@ -22,6 +22,7 @@ if TYPE_CHECKING:  # what a type checker sees; _PUBLIC says the same to the inte
     from rankscope.tuning.recipes import recipe as recipe
     from rankscope.tuning.training import TrainResult as TrainResult
     from rankscope.tuning.training import train as train
+    from rankscope.tuning.untrained import untrained_prefix as untrained_prefix
 
 _PUBLIC = {
     "rankscope.tuning.recipes": ("METHODS", "recipe"),
@@ -33,6 +34,7 @@ _PUBLIC = {
     "rankscope.tuning.held_out": ("held_out_loss",),
     "rankscope.tuning.options": ("options", "read_options"),
     "rankscope.tuning.dry_run": ("preview",),
+    "rankscope.tuning.untrained": ("untrained_prefix",),
 }
 """Public names by their module."""
 

@@ -1,7 +1,7 @@
 """Answers that a classifier chooses from: question answering over a fixed list, as VinVL does it.
 
-The list is told by the checkpoint (``answers`` in ``rankscope.json``, a file ``answers.json`` beside the weights, or names in
-``id2label``); a base that tells none learns the most frequent answers of its training data.
+A checkpoint brings its list along (``answers`` in ``rankscope.json``, a file ``answers.json`` beside the weights, or names in
+``id2label``); a base without one learns the most frequent answers of its training data.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ _SOFT = ("bce", "kl")
 
 @dataclass(frozen=True)
 class Answers:
-    """A list of answers, and how a loss wants the right ones to be told."""
+    """A list of answers, and the form in which a loss takes the right ones."""
 
     texts: tuple[str, ...]
     """The answers, by label."""
     labels: int
-    """How many labels the classifier has; at least as many as answers."""
+    """Number of labels of the classifier; at least as many as answers."""
     loss: str
-    """``bce`` and ``kl`` take scores, any other the number of the best answer."""
+    """The loss: ``bce`` and ``kl`` take scores, any other the number of the best answer."""
 
     def label(self, example: Example) -> Tensor:
         """``(labels,)`` scores of the annotators' answers, or the number of the one given most often.
@@ -44,6 +44,7 @@ class Answers:
         Raises:
             DataError: if the loss takes one answer, and none that was given is in the list.
         """
+        # A lone answer counts as the answer of every annotator.
         given = example.targets * (ANNOTATORS if len(example.targets) == 1 else 1)
         scores = soft_scores(given, self.texts)
         if self.loss not in _SOFT:
@@ -56,10 +57,11 @@ class Answers:
         label = torch.zeros(self.labels)
         for place, score in scores.items():
             label[place] = score
+        # The KL divergence compares with a distribution; binary cross-entropies take each score by itself.
         return label / label.sum() if self.loss == "kl" and scores else label
 
     def check(self, data: ProbeSet) -> None:
-        """See that some question of the data has an answer in the list.
+        """Check that some question of the data has an answer in the list.
 
         Raises:
             DataError: if none has.
@@ -73,20 +75,21 @@ class Answers:
 
 
 def known_answers(checkpoint: Checkpoint, config: Any) -> tuple[str, ...]:
-    """The answers that a checkpoint tells, by label; empty where it tells none.
+    """The answers that come with a checkpoint, by label; empty if none do.
 
     Raises:
-        CheckpointError: if its list is no list of texts, or longer than there are labels.
+        CheckpointError: if its answers are not a list of texts, or more than there are labels.
     """
-    told: Any = checkpoint.record.get("answers") or _from_file(checkpoint)
-    if not told:
+    listed: Any = checkpoint.record.get("answers") or _from_file(checkpoint)
+    if not listed:
         names = [config.id2label[i] for i in sorted(config.id2label)]
-        told = names if any(name != f"LABEL_{i}" for i, name in enumerate(names)) else []
-    if not isinstance(told, list) or not all(isinstance(text, str) for text in told) or len(told) > config.num_labels:
+        listed = names if any(name != f"LABEL_{i}" for i, name in enumerate(names)) else []
+    texts = isinstance(listed, list) and all(isinstance(text, str) for text in listed)
+    if not texts or len(listed) > config.num_labels:
         raise CheckpointError(
             f"the answers of {checkpoint.path} are not a list of at most {config.num_labels} texts, one for each label"
         )
-    return tuple(text.strip().lower() for text in told)
+    return tuple(text.strip().lower() for text in listed)
 
 
 def _from_file(checkpoint: Checkpoint) -> Any:
@@ -96,10 +99,10 @@ def _from_file(checkpoint: Checkpoint) -> Any:
 
 
 def answers_for(checkpoint: Checkpoint, config: Any, data: ProbeSet) -> Answers | None:
-    """The answers that a classifier is trained on; None where the data have labels.
+    """The answers that a classifier is trained on; None if the data have labels.
 
     Raises:
-        CheckpointError: if the base's own list is wrong.
+        CheckpointError: if the base's own list is not a list of texts, or too long.
         DataError: if no question has an answer in the list.
     """
     if any(example.label is not None for example in data):
@@ -111,34 +114,34 @@ def answers_for(checkpoint: Checkpoint, config: Any, data: ProbeSet) -> Answers 
 
 
 def require_answers(checkpoint: Checkpoint, config: Any) -> tuple[str, ...]:
-    """The answers that a checkpoint tells.
+    """The answers that come with a checkpoint.
 
     Raises:
-        CheckpointError: if it tells none.
+        CheckpointError: if none do.
     """
     if texts := known_answers(checkpoint, config):
         return texts
     raise CheckpointError(
-        f"{Path(checkpoint.path)} does not tell which answers its {config.num_labels} labels are; put the list of them, in the "
+        f"{Path(checkpoint.path)} does not say which answers its {config.num_labels} labels are; put the list of them, in the "
         f"order of the labels, into {FILE} there"
     )
 
 
 @torch.no_grad()
-def chosen(
-    model: nn.Module, reading: Reader, examples: Sequence[Example], texts: Sequence[str], *, batch_size: int = 16
+def choose_answers(
+    model: nn.Module, reader: Reader, examples: Sequence[Example], texts: Sequence[str], *, batch_size: int = 16
 ) -> Iterator[tuple[str, str]]:
     """Each example's id and the answer with the highest score, in order.
 
     Args:
         model: a classifier, in evaluation mode.
-        reading: its reader.
+        reader: its reader.
         examples: the questions.
         texts: the answers, by label.
-        batch_size: examples at once.
+        batch_size: examples in a batch.
     """
     device = next(model.parameters()).device
     for start in range(0, len(examples), batch_size):
         part = [examples[i] for i in range(start, min(start + batch_size, len(examples)))]
-        best = model(**reading.read(part).to(device).inputs).logits[:, : len(texts)].argmax(-1)
+        best = model(**reader.read(part).to(device).inputs).logits[:, : len(texts)].argmax(-1)
         yield from ((example.id, texts[label]) for example, label in zip(part, best.tolist(), strict=True))

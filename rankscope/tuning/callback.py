@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from transformers import TrainerCallback
 
-from rankscope.errors import OutputExists, StoreCorrupt, UsageError
+from rankscope.errors import OutputExists, StoreCorrupt, UsageError, public
 from rankscope.linalg.svd import singular_values
 from rankscope.models.stacks import taps
 from rankscope.reading.forward import ModelBatch
@@ -21,16 +21,17 @@ from rankscope.sites import Site, select
 
 
 class SpectrumCallback(TrainerCallback):
-    """Records the singular values of chosen sites on fixed rows, every so many steps, before the first and after the last.
+    """Records the singular values of chosen sites on fixed rows: before the first step, every so many steps, and after the last.
 
     Each record is a line of JSON in ``out``: ``{"step": 100, "site": "decoder.3", "rows": 256, "columns": 96, "centred":
     false, "values": [...]}``, singular values in descending order. :func:`read_spectra` reads them back.
 
-    Training is not disturbed: the model is read in evaluation mode and without gradients, its mode is put back, and no
-    random number is drawn. In :func:`~rankscope.tuning.training.train` steps are counted over all stages. Of several
-    processes every one reads, because parameters may be sharded, and the first one writes.
+    Training is not disturbed: the model is read in evaluation mode and without gradients, its mode is restored, and no
+    random number is drawn. In :func:`~rankscope.tuning.training.train` steps are counted over all stages. Every process
+    reads, because parameters may be sharded, and the first one writes.
     """
 
+    @public
     def __init__(
         self,
         batches: Sequence[ModelBatch],
@@ -43,22 +44,24 @@ class SpectrumCallback(TrainerCallback):
         overwrite: bool = False,
         resume: bool = False,
     ) -> None:
-        """What is read and when.
+        """Decide what is read and when.
 
         Args:
             batches: the fixed rows, made by ``reader(model, checkpoint).read(examples)``.
             out: the file of records.
-            sites: which sites, as everywhere (``"all"``, ``"decoder.3"``, ``"final"``).
-            rows: the kind of rows, as in ``collect``.
-            every: steps between records.
-            centre: whether the mean over rows is taken away.
-            overwrite: replace ``out``.
-            resume: continue ``out`` where the training continues; what it holds of later steps is replaced.
+            sites: the sites to read, as everywhere (``"all"``, ``"decoder.3"``, ``"final"``); all by default.
+            rows: the kind of rows, as in :func:`rankscope.collect`; ``last`` by default.
+            every: steps between records; 100 by default.
+            centre: whether the mean over rows is subtracted; False by default.
+            overwrite: whether ``out`` is replaced if it exists; False by default.
+            resume: whether ``out`` is continued where the training continues, without its records of later steps; False by
+                default.
 
         Raises:
-            OutputExists: if ``out`` is there, and neither ``overwrite`` nor ``resume`` was asked for.
+            WrongCall: for an option that does not exist.
+            OutputExists: if ``out`` exists and is neither to be overwritten nor resumed.
             UnknownName: if there is no such kind of rows.
-            UsageError: if there is nothing to read.
+            UsageError: if there is no batch, or fewer than 1 step between records.
         """
         if not batches or every < 1:
             raise UsageError("a spectrum needs at least one batch of rows, and steps between records of at least 1")
@@ -83,22 +86,20 @@ class SpectrumCallback(TrainerCallback):
             if state.is_world_process_zero:
                 self.out.write_text("".join(kept))
             self._begun = True
+        # A run that continues in the middle of a stage has its first record from before the kill.
         if step > self._last and not (self._resume and state.global_step):
-            self._record(given["model"], step, state)
+            self.record(given["model"], step, write=state.is_world_process_zero)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **given: Any) -> None:
         """Called by the Trainer."""
         step = self.before + state.global_step
         if step % self.every == 0:
-            self._record(given["model"], step, state)
+            self.record(given["model"], step, write=state.is_world_process_zero)
 
     def on_train_end(self, args: Any, state: Any, control: Any, **given: Any) -> None:
         """Called by the Trainer."""
         if (step := self.before + state.global_step) != self._last:
-            self._record(given["model"], step, state)
-
-    def _record(self, model: nn.Module, step: int, state: Any) -> None:
-        self.record(model, step, write=bool(state.is_world_process_zero))
+            self.record(given["model"], step, write=state.is_world_process_zero)
 
     @torch.no_grad()
     def record(self, model: nn.Module, step: int, *, write: bool = True) -> None:
@@ -106,15 +107,15 @@ class SpectrumCallback(TrainerCallback):
 
         Args:
             model: the model, wrapped or not.
-            step: the step that is written beside them.
-            write: whether they are written, or only read because other processes take part.
+            step: the step that is written with them.
+            write: whether they are written, or only read because other processes take part; True by default.
 
         Raises:
             UnknownName: if the model has no such site.
         """
         there = taps(model)
         chosen = {site: Tap(there[site].module, there[site].entering) for site in select(self.sites, tuple(there))}
-        found: dict[Site, list[torch.Tensor]] = {site: [] for site in chosen}
+        parts: dict[Site, list[torch.Tensor]] = {site: [] for site in chosen}
         modes = {module: module.training for module in model.modules()}
         model.eval()
         device = next(model.parameters()).device
@@ -123,26 +124,27 @@ class SpectrumCallback(TrainerCallback):
             with reading(chosen, lambda site, hidden, pools=pools: pools[site.stack](hidden)) as read:  # type: ignore[misc]
                 model(**batch.to(device).inputs)
             for site, features in read.items():
-                found[site].append(features.float())
+                parts[site].append(features.float())
         for module, mode in modes.items():
             module.training = mode
         self._last = step
-        if not write:
-            return
-        lines = list(self._lines({site: torch.cat(parts) for site, parts in found.items()}, step))
+        if write:
+            self._append(step, {site: torch.cat(rows) for site, rows in parts.items()})
+
+    def _append(self, step: int, features: Mapping[Site, torch.Tensor]) -> None:
+        lines = []
+        for site, x in features.items():
+            about = {"step": step, "site": str(site), "rows": x.shape[0], "columns": x.shape[1], "centred": self.centre}
+            spectrum = singular_values(x, centre=self.centre)
+            lines.append(json.dumps({**about, "values": spectrum.values.tolist()}) + "\n")
         self.out.parent.mkdir(parents=True, exist_ok=True)
         with self.out.open("a" if self._begun else "w") as file:
-            file.write("".join(f"{line}\n" for line in lines))
+            file.writelines(lines)
         self._begun = True
-
-    def _lines(self, features: dict[Site, torch.Tensor], step: int) -> Iterator[str]:
-        for site, x in features.items():
-            told = {"step": step, "site": str(site), "rows": x.shape[0], "columns": x.shape[1], "centred": self.centre}
-            yield json.dumps({**told, "values": singular_values(x, centre=self.centre).values.tolist()})
 
 
 def _step_of(line: str) -> float:
-    """The step of a record; infinite for a line that a kill cut short."""
+    """The step of a record; infinite for a line that a kill cut short, so that it is never kept."""
     try:
         return int(json.loads(line)["step"])
     except (json.JSONDecodeError, KeyError, TypeError):
@@ -150,10 +152,10 @@ def _step_of(line: str) -> float:
 
 
 def read_spectra(file: str | Path) -> dict[str, dict[int, torch.Tensor]]:
-    """What a :class:`SpectrumCallback` wrote: for each site and step the ``(r,)`` float64 singular values.
+    """The spectra that a :class:`SpectrumCallback` wrote: ``(r,)`` float64 singular values by site and step.
 
     Raises:
-        StoreCorrupt: if a line is no record, as when a run was killed while it wrote; the message names the line.
+        StoreCorrupt: if a line is no record, for example because the run was killed while it wrote; the message names it.
     """
     spectra: dict[str, dict[int, torch.Tensor]] = {}
     for number, line in enumerate(Path(file).read_text().splitlines(), start=1):

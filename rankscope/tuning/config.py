@@ -2,102 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple, get_args
 
-from rankscope.errors import UsageError
+from rankscope.tuning.kinds import KINDS, require
 
-KINDS = ("prefix", "lora", "adapter", "full")
-"""What a stage can attach; ``full`` attaches nothing and trains the base's own weights."""
 SCST = "scst"
 """The stage that attaches nothing and rewards whole captions."""
 Objective = Literal["cross-entropy", "scst"]
-SCHEDULES = (
-    "linear", "cosine", "cosine_with_restarts", "polynomial", "inverse_sqrt", "constant", "constant_with_warmup",
-)  # fmt: skip
-"""How a rate can go over the steps of a stage; all but ``constant`` start with the warm-up."""
-
-
-def _require(holds: bool, message: str) -> None:
-    if not holds:
-        raise UsageError(message)
-
-
-@dataclass(frozen=True)
-class PrefixOptions:
-    """The prefix."""
-
-    length: int = 16
-    """Rows."""
-    projection: bool = True
-    """Whether a network makes the rows (the prefix encoder)."""
-    embedding: int = 0
-    """Width of what enters the network; 0 for the stack's own."""
-    hidden: int = 0
-    """Width of its hidden layers; 0 for that of what enters."""
-    depth: int = 2
-    """Its linear layers."""
-    dropout: float = 0.1
-    """Dropout before its last layer, which keeps rows apart."""
-    init: str = "random"
-    """What the rows start as: random, or tokens (the keys and values of tokens of the task)."""
-    init_std: float = 1.0
-    """Spread of what enters it at the start."""
-    stacks: tuple[str, ...] = ()
-    """The stacks in which a prefix stands; those that read text unless given."""
-
-    def __post_init__(self) -> None:
-        _require(self.init in ("random", "tokens"), f"a prefix starts as random or tokens; got {self.init!r}")
-
-
-@dataclass(frozen=True)
-class LoraOptions:
-    """LoRA."""
-
-    rank: int = 8
-    """Rank of each update."""
-    alpha: float = 16.0
-    """The update is scaled by alpha / rank."""
-    dropout: float = 0.0
-    """Dropout before the update."""
-    targets: tuple[str, ...] = ()
-    """Endings of module paths; the query, key and value maps of every attention unless given."""
-    stacks: tuple[str, ...] = ()
-    """The stacks in which targets are sought; those that read text unless given."""
-
-    def __post_init__(self) -> None:
-        _require(self.rank >= 1, f"LoRA has a rank of at least 1; got {self.rank}")
-        _require(self.alpha > 0, f"LoRA's alpha is above 0; got {self.alpha}")
-        _require(0 <= self.dropout < 1, f"LoRA's dropout lies in [0, 1); got {self.dropout}")
-
-
-@dataclass(frozen=True)
-class AdapterOptions:
-    """The bottleneck adapter."""
-
-    size: int = 16
-    """Dimensions inside."""
-    function: str = "gelu"
-    """The function between down and up."""
-    dropout: float = 0.0
-    """Dropout before the way up."""
-    scaling: float = 1.0
-    """Factor on what is added."""
-    targets: tuple[str, ...] = ()
-    """Endings of module paths; the last map of attention and of feed-forward unless given."""
-    stacks: tuple[str, ...] = ()
-    """The stacks in which targets are sought; those that read text unless given."""
-
-    def __post_init__(self) -> None:
-        _require(0 <= self.dropout < 1, f"the adapter's dropout lies in [0, 1); got {self.dropout}")
-
-
-@dataclass(frozen=True)
-class FullOptions:
-    """Full fine-tuning."""
-
-    stacks: tuple[str, ...] = ()
-    """The stacks whose weights are trained; all weights of the model unless given."""
+Precision = Literal["float32", "bf16", "fp16"]
+Schedule = Literal[
+    "linear", "cosine", "cosine_with_restarts", "polynomial", "inverse_sqrt", "constant", "constant_with_warmup"
+]  # fmt: skip
+"""The course of the learning rate over the steps of a stage; all but ``constant`` start with the warm-up."""
 
 
 @dataclass(frozen=True)
@@ -105,15 +23,15 @@ class ScstOptions:
     """Self-critical sequence training."""
 
     samples: int = 5
-    """Captions sampled for each image."""
+    """Number of captions sampled for each image."""
     temperature: float = 1.0
-    """Temperature of the samples."""
+    """Temperature at which captions are sampled."""
     max_new_tokens: int = 48
-    """The longest caption, in tokens."""
+    """Tokens of the longest sampled caption."""
 
     def __post_init__(self) -> None:
-        _require(min(self.samples, self.max_new_tokens) >= 1, "SCST samples at least 1 caption of at least 1 token")
-        _require(self.temperature > 0, f"a temperature is above 0; got {self.temperature}")
+        require(min(self.samples, self.max_new_tokens) >= 1, "SCST samples at least 1 caption of at least 1 token")
+        require(self.temperature > 0, f"a temperature is above 0; got {self.temperature}")
 
 
 @dataclass(frozen=True)
@@ -121,17 +39,17 @@ class Stage:
     """One stage of a recipe."""
 
     attach: tuple[str, ...]
-    """What is attached: some of :data:`KINDS`; nothing in a stage that only changes the objective."""
+    """The kinds that it attaches; none in a stage that only changes the objective."""
     train: tuple[str, ...]
-    """What is trained, of all that is attached so far."""
+    """The kinds that it trains, of all that are attached so far."""
     learning_rate: float
-    """The highest rate."""
+    """Highest learning rate; it depends on the kind and the stage if none is given."""
     objective: Objective = "cross-entropy"
     """What is minimised."""
-    schedule: str = "linear"
-    """How the rate falls, by transformers' name (linear, cosine, constant)."""
+    schedule: Schedule = "linear"
+    """Course of the learning rate, by transformers' name (linear, cosine, constant, …)."""
     warmup: float = 0.06
-    """Share of the steps in which the rate rises."""
+    """Share of the steps over which the rate rises from 0."""
     epochs: float = 3.0
     """Passes over the data."""
     steps: int = 0
@@ -143,23 +61,36 @@ class Stage:
     weight_decay: float = 0.0
     """Weight decay (AdamW's)."""
     max_grad_norm: float = 1.0
-    """Gradients longer than this are shortened to it; 0 to leave them."""
+    """Norm to which longer gradients are shortened; 0 to leave them."""
 
     def __post_init__(self) -> None:
         least = min(self.learning_rate, self.weight_decay, self.max_grad_norm)
-        _require(least >= 0, f"rates, decay and the longest gradient are not negative; got {least}")
-        whole = self.batch_size >= 1 and self.accumulation >= 1 and self.steps >= 0
-        _require(
-            whole and (self.epochs > 0 or self.steps > 0),
-            "a stage needs a batch of at least 1 and something to do: epochs above 0, or steps",
+        require(least >= 0, f"rates, decay and the norm of gradients are not negative; got {least}")
+        counts = self.batch_size >= 1 and self.accumulation >= 1 and self.steps >= 0
+        require(
+            counts and (self.epochs > 0 or self.steps > 0),
+            "a stage needs a batch of at least 1, and epochs above 0 or steps",
         )
-        _require(0 <= self.warmup < 1, f"the warm-up is a share of the steps, in [0, 1); got {self.warmup}")
-        _require(self.schedule in SCHEDULES, f"there is no schedule {self.schedule!r}; there is {', '.join(SCHEDULES)}")
+        require(0 <= self.warmup < 1, f"the warm-up is a share of the steps, in [0, 1); got {self.warmup}")
+        require_one_of(Schedule, self.schedule, "schedule")
 
     @property
     def name(self) -> str:
         """What it is called: ``prefix``, ``prefix+lora``, ``scst``."""
         return "+".join(self.attach) or self.objective
+
+
+class Group(NamedTuple):
+    """A group of options that share the beginning of their names."""
+
+    title: str
+    """Its heading on the command line."""
+    options: type[Any]
+    """The dataclass of its options."""
+
+
+GROUPS = {name: Group(kind.title, kind.options) for name, kind in KINDS.items()} | {SCST: Group("SCST", ScstOptions)}
+"""The groups of options by the beginning of their names: ``lora`` has ``lora_rank``."""
 
 
 @dataclass(frozen=True)
@@ -172,35 +103,37 @@ class Recipe:
     """What was asked for: a method or a list of stages."""
     freeze_prefix: bool = False
     """Whether later stages leave the prefix as the first one ended it."""
-    precision: Literal["float32", "bf16", "fp16"] = "float32"
-    """float32, or mixed precision."""
+    precision: Precision = "float32"
+    """Precision: float32, or bf16 or fp16 for mixed precision."""
     gradient_checkpointing: bool = False
-    """Trade time for memory; refused with a prefix in a decoder."""
+    """Whether activations are computed again in the backward pass, which saves memory; refused with a prefix in a decoder."""
     max_length: int = 0
-    """Texts longer than this many tokens are refused; 0 for what the model's positions hold."""
+    """Tokens of the longest text that is taken, longer ones are refused; 0 for what the model's positions hold."""
     keep_epochs: bool = False
     """Whether the model at the end of each epoch is kept, as a checkpoint of its own."""
     save_steps: int = 0
     """Optimiser steps between the states from which a killed run continues; 0 for once an epoch."""
-    prefix: PrefixOptions = field(default_factory=PrefixOptions)
-    """The prefix."""
-    lora: LoraOptions = field(default_factory=LoraOptions)
-    """LoRA."""
-    adapter: AdapterOptions = field(default_factory=AdapterOptions)
-    """The bottleneck adapter."""
-    full: FullOptions = field(default_factory=FullOptions)
-    """Full fine-tuning."""
-    scst: ScstOptions = field(default_factory=ScstOptions)
-    """Self-critical sequence training."""
+    options: Mapping[str, Any] = field(
+        default_factory=lambda: {name: group.options() for name, group in GROUPS.items()}
+    )
+    """The options of each group: an instance of its dataclass."""
 
     def __post_init__(self) -> None:
-        _require(min(self.max_length, self.save_steps) >= 0, "max_length and save_steps are not negative")
+        require(min(self.max_length, self.save_steps) >= 0, "max_length and save_steps are not negative")
+        require_one_of(Precision, self.precision, "precision")
 
     def to_dict(self) -> dict[str, Any]:
-        """The recipe as plain data, everything spelled out."""
-        return asdict(self)
+        """The recipe as plain data, everything spelled out; each group of options under its own name."""
+        plain = asdict(self)
+        groups = plain.pop("options")
+        return plain | groups
 
 
-GROUPS: dict[str, type[Any]] = {
-    "prefix": PrefixOptions, "lora": LoraOptions, "adapter": AdapterOptions, "full": FullOptions, "scst": ScstOptions,
-}  # fmt: skip
+def require_one_of(choices: Any, value: str, what: str) -> None:
+    """Refuse a value that is none of a Literal's.
+
+    Raises:
+        UsageError: if it is none of them; the message lists them.
+    """
+    known = get_args(choices)
+    require(value in known, f"there is no {what} {value!r}; there is {', '.join(known)}")

@@ -1,4 +1,4 @@
-"""generate: what a tuned model says to each example, as JSON lines of ``id`` and ``prediction``."""
+"""generate: what a model says to each example, as JSON lines of ``id`` and ``prediction``."""
 
 from __future__ import annotations
 
@@ -14,26 +14,30 @@ from torch import Tensor, nn
 from rankscope.checkpoint import Checkpoint
 from rankscope.data.open import open_data
 from rankscope.data.probes import Example, ProbeSet
-from rankscope.errors import DataError, OutputExists, UnknownName, UsageError
-from rankscope.models.inputs.reader import Reader, reader
+from rankscope.devices import where
+from rankscope.errors import DataError, OutputExists, UsageError, public
+from rankscope.models.inputs.reader import Reader
+from rankscope.models.inputs.reader import reader as open_reader
 from rankscope.models.load import load_model
 from rankscope.models.stacks import unwrapped
+from rankscope.progress import Progress, silent
 from rankscope.store.files import storing
-from rankscope.tuning.answers import chosen, known_answers, require_answers
+from rankscope.tuning.answers import choose_answers, known_answers, require_answers
 from rankscope.tuning.masked import fills_masks
 from rankscope.tuning.stages import heads
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """What was said to one example."""
+    """What a model said to one example."""
 
     id: str
     """The example's id."""
     text: str
-    """What was said, without special tokens."""
+    """The text, without special tokens."""
 
 
+@public
 def generate(
     checkpoint: str | Path | Checkpoint,
     data: Any,
@@ -44,30 +48,32 @@ def generate(
     num_beams: int = 1,
     overwrite: bool = False,
     device: str | torch.device | None = None,
-    **options: Any,
+    trust_remote_code: bool = False,
+    progress: Progress = silent,
 ) -> list[Prediction]:
-    """What a model says to each example, greedily or by beam search; in the data's order.
+    """What a model says to each example, greedily or by beam search, in the order of the data.
 
-    A classifier gives the number of the label that it chooses where the data have labels, or its labels no names; else the
-    name, or the answer.
+    A classifier gives the number of the label that it chooses if the data have labels, or its labels have no names; otherwise
+    the name, or the answer.
 
     Args:
         checkpoint: the model, tuned or not.
-        data: what :func:`~rankscope.data.open.open_data` takes.
-        out: a file for the predictions, one JSON object a line: ``{"id": …, "prediction": …}``.
-        batch_size: examples at once.
-        max_new_tokens: the longest prediction, in tokens.
-        num_beams: 1 for greedy.
-        overwrite: replace ``out``.
-        device: where the model runs; an accelerator where there is one, unless given.
-        options: ``progress``, called with (examples done, examples in all, text); ``trust_remote_code``, to let code in the
-            checkpoint run.
+        data: the examples, as :func:`rankscope.open_data` takes them.
+        out: a file for the predictions, one JSON object on each line: ``{"id": …, "prediction": …}``; none by default.
+        batch_size: examples in a batch; 16 by default.
+        max_new_tokens: tokens of the longest prediction; 48 by default.
+        num_beams: beams of the search; 1, greedy search, by default.
+        overwrite: whether ``out`` is replaced if it exists; False by default.
+        device: the torch device; by default the GPU if there is one.
+        trust_remote_code: whether Python files that come with the checkpoint may run; False by default.
+        progress: called with (examples done, examples in all, text) after each example; by default nothing is.
 
     Raises:
-        OutputExists: if ``out`` is there.
+        WrongCall: for an option that does not exist.
+        OutputExists: if there is something at ``out``.
         StorageError: if ``out`` cannot be written.
-        UsageError: if the model says no text, or a number makes no sense.
-        DataError: if an example does not fit the model's positions with the prefix and what is to be said.
+        UsageError: if the model says no text, or a number is below 1.
+        DataError: if an example does not fit the model's positions with the prefix and the prediction.
     """
     into = Path(out) if out is not None else None
     if into is not None and into.exists() and not overwrite:
@@ -76,119 +82,122 @@ def generate(
         )
     if min(batch_size, max_new_tokens, num_beams) < 1:
         raise UsageError("batch_size, max_new_tokens and num_beams are at least 1")
-    if unknown := sorted(options.keys() - {"progress", "trust_remote_code"}):
-        raise UnknownName(f"generate has no option {unknown[0]!r}; see help(rankscope.generate)")
-    found, probes = Checkpoint.read(checkpoint), open_data(data)
-    where = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    model = load_model(found, device=where, trust_remote_code=bool(options.get("trust_remote_code")))
-    reading = reader(model, found, answers=False)
-    how = {"max_new_tokens": max_new_tokens, "num_beams": num_beams}
+    opened, probes = Checkpoint.read(checkpoint), open_data(data)
+    model = load_model(opened, device=where(device), trust_remote_code=trust_remote_code)
+    reader = open_reader(model, opened, answers=False)
+    if heads(model):
+        pairs = choose_answers(model, reader, probes, _names(opened, reader, probes), batch_size=batch_size)
+        one_by_one: Iterator[Prediction] = (Prediction(name, text) for name, text in pairs)
+    else:
+        how = {"max_new_tokens": max_new_tokens, "num_beams": num_beams}
+        one_by_one = predict(model, prompt_reader(model, reader), probes, batch_size=batch_size, **how)
     predictions: list[Prediction] = []
-    for prediction in _said(model, reading, found, probes, batch_size=batch_size, **how):
+    for prediction in one_by_one:
         predictions.append(prediction)
-        if options.get("progress"):
-            options["progress"](len(predictions), len(probes), "")
+        progress(len(predictions), len(probes), "")
     if into is not None:
-        lines = [json.dumps({"id": p.id, "prediction": p.text}, ensure_ascii=False) for p in predictions]
-        with storing(into):
-            into.parent.mkdir(parents=True, exist_ok=True)
-            beside = into.with_name(f"{into.name}.part")
-            beside.write_text("\n".join(lines) + "\n")
-            beside.replace(into)
+        _write(predictions, into)
     return predictions
 
 
-def _said(
-    model: nn.Module, reading: Reader, found: Checkpoint, probes: ProbeSet, *, batch_size: int, **how: Any
-) -> Iterator[Prediction]:
-    """What a model says, or the answers that a classifier chooses."""
-    if heads(model):
-        known, count = known_answers(found, reading.inputs.config), int(reading.inputs.config.num_labels)
-        if reading.inputs.reads_regions:
-            known = require_answers(found, reading.inputs.config)
-        texts = () if all(example.label is not None for example in probes) else known
-        pairs = chosen(model, reading, probes, texts or [str(i) for i in range(count)], batch_size=batch_size)
-        return (Prediction(name, text) for name, text in pairs)
-    return predict(model, prompt_reader(model, reading), probes, batch_size=batch_size, **how)
+def _names(checkpoint: Checkpoint, reader: Reader, probes: ProbeSet) -> Sequence[str]:
+    """What a classifier's labels are called; their numbers if the data have labels, or the labels no names."""
+    config = reader.inputs.config
+    known = require_answers(checkpoint, config) if reader.inputs.reads_regions else known_answers(checkpoint, config)
+    if not known or all(example.label is not None for example in probes):
+        return [str(label) for label in range(config.num_labels)]
+    return known
 
 
-def prompt_reader(model: nn.Module, reading: Reader) -> Reader:
-    """A reader of prompts: no answers, padding on the left where a decoder goes on after them.
+def _write(predictions: Sequence[Prediction], file: Path) -> None:
+    """Write predictions through a file beside it, so that it is whole or absent."""
+    lines = [json.dumps({"id": p.id, "prediction": p.text}, ensure_ascii=False) for p in predictions]
+    with storing(file):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        beside = file.with_name(f"{file.name}.part")
+        beside.write_text("\n".join(lines) + "\n")
+        beside.replace(file)
+
+
+def prompt_reader(model: nn.Module, reader: Reader) -> Reader:
+    """A reader of prompts: without answers, and padded on the left for a decoder that goes on after them.
 
     Raises:
-        UsageError: if the model says no text, or has a prompt before its text that PEFT cannot generate with.
+        UsageError: if the model says no text, or is prompt-tuned, which PEFT cannot generate with.
     """
-    name, masked = type(unwrapped(model)).__name__, fills_masks(reading)
-    if not (masked or "decoder" in reading.stacks) or not hasattr(model, "generate"):
+    name, masked = type(unwrapped(model)).__name__, fills_masks(reader)
+    if not (masked or "decoder" in reader.stacks) or not hasattr(model, "generate"):
         raise UsageError(f"{name} says no text; only models with a decoder generate")
-    if reading.virtual:
+    if reader.virtual:
         raise UsageError(
             f"this {name} is prompt-tuned, and PEFT cannot generate with a prompt before padded or embedded text; it can be "
             "collected, and a prefix (--method prefix) is live in generate"
         )
-    side = "right" if masked or "target" in {stack.columns for stack in reading.stacks.values()} else "left"
-    return Reader(model, replace(reading.inputs, answers=False), padding_side=side)  # type: ignore[arg-type]
+    encoder_decoder = "target" in {stack.columns for stack in reader.stacks.values()}
+    side = "right" if masked or encoder_decoder else "left"
+    return Reader(model, replace(reader.inputs, answers=False), padding_side=side)  # type: ignore[arg-type]
 
 
 def predict(
-    model: nn.Module, reading: Reader, examples: Sequence[Example], *, batch_size: int = 16, **how: Any
+    model: nn.Module, reader: Reader, examples: Sequence[Example], *, batch_size: int = 16, **how: Any
 ) -> Iterator[Prediction]:
     """Predictions for examples, a batch at a time.
 
     Args:
         model: the model, in evaluation mode.
-        reading: made by :func:`prompt_reader`.
+        reader: made by :func:`prompt_reader`.
         examples: what it is asked.
-        batch_size: examples at once.
+        batch_size: examples in a batch.
         how: ``max_new_tokens``, ``num_beams``, and whatever else transformers' ``generate`` takes.
     """
     for start in range(0, len(examples), batch_size):
         part = [examples[i] for i in range(start, min(start + batch_size, len(examples)))]
-        inputs = prompt_inputs(model, reading, part, room=int(how["max_new_tokens"]))
-        said = continuations(model, reading, inputs, **how)
-        texts = reading.inputs.tokenizer.batch_decode(said, skip_special_tokens=True)
+        inputs = prompt_inputs(model, reader, part, room=int(how["max_new_tokens"]))
+        tokens = continuations(model, reader, inputs, **how)
+        texts = reader.inputs.tokenizer.batch_decode(tokens, skip_special_tokens=True)
         yield from (Prediction(example.id, text.strip()) for example, text in zip(part, texts, strict=True))
 
 
-def prompt_inputs(model: nn.Module, reading: Reader, examples: Sequence[Example], *, room: int) -> dict[str, Tensor]:
+def prompt_inputs(model: nn.Module, reader: Reader, examples: Sequence[Example], *, room: int) -> dict[str, Tensor]:
     """The inputs of ``generate`` for a batch of examples, on the model's device.
 
     Raises:
         DataError: if a prompt leaves fewer than ``room`` positions.
     """
-    batch = reading.read([replace(example, targets=()) for example in examples])
+    batch = reader.read([replace(example, targets=()) for example in examples])
     device = next(model.parameters()).device
     kept = {k: v.to(device) for k, v in batch.inputs.items() if not k.startswith("decoder_") and k != "position_ids"}
-    if (decoder := reading.stacks.get("decoder")) is None:
+    if (decoder := reader.stacks.get("decoder")) is None:
         return kept
     most = getattr(getattr(decoder.owner, "config", None), "max_position_embeddings", None)
-    before = kept["input_ids"].shape[1] if decoder.columns == "text" else 1
-    taken = before + reading.prefix.get("decoder", 0) + room
-    if isinstance(most, int) and 0 < most < taken:
+    before = kept["input_ids"].shape[1] if decoder.columns == "text" else 1  # 1: the decoder's start token
+    prefix = reader.prefix.get("decoder", 0)
+    if isinstance(most, int) and 0 < most < before + prefix + room:
         raise DataError(
-            f"prompts of {before} tokens, a prefix of {reading.prefix.get('decoder', 0)} and {room} new tokens do not fit the "
-            f"model's {most} positions; lower max_new_tokens"
+            f"prompts of {before} tokens, a prefix of {prefix} and {room} new tokens do not fit the model's {most} positions; "
+            "lower max_new_tokens"
         )
     return kept
 
 
 @torch.no_grad()
-def continuations(model: nn.Module, reading: Reader, inputs: Mapping[str, Tensor], **how: Any) -> Tensor:
-    """``(b · returned, t)`` tokens that the model says after its prompts, and nothing of the prompts.
+def continuations(model: nn.Module, reader: Reader, inputs: Mapping[str, Tensor], **how: Any) -> Tensor:
+    """``(b · returned, t)`` tokens that the model says after its prompts, without the prompts.
 
     Args:
         model: the model.
-        reading: its reader.
+        reader: its reader.
         inputs: made by :func:`prompt_inputs`.
-        how: passed to ``generate``; decoding is greedy unless it says otherwise.
+        how: passed to transformers' ``generate``; decoding is greedy by default.
     """
-    ends = {"eos_token_id": end_of(reading), "pad_token_id": reading.inputs.pad}
-    said: Tensor = model.generate(**inputs, **{"do_sample": False, **ends, **how})  # type: ignore[operator]
-    started = fills_masks(reading) or reading.stacks["decoder"].columns == "target"
-    return said[:, 1:] if started else said[:, inputs["input_ids"].shape[1] :]
+    ends = {"eos_token_id": end_of(reader), "pad_token_id": reader.inputs.pad}
+    tokens: Tensor = model.generate(**inputs, **{"do_sample": False, **ends, **how})  # type: ignore[operator]
+    # A decoder of its own, as a captioner that fills in masks, begins with its start token; any other with the prompt.
+    own_start = fills_masks(reader) or reader.stacks["decoder"].columns == "target"
+    return tokens[:, 1:] if own_start else tokens[:, inputs["input_ids"].shape[1] :]
 
 
-def end_of(reading: Reader) -> int | None:
-    """The token with which what is said ends."""
-    own: int | None = reading.inputs.tokenizer.eos_token_id
-    return reading.inputs.config.eos_token_id if own is None and fills_masks(reading) else own
+def end_of(reader: Reader) -> int | None:
+    """The token with which a prediction ends."""
+    own: int | None = reader.inputs.tokenizer.eos_token_id
+    return reader.inputs.config.eos_token_id if own is None and fills_masks(reader) else own

@@ -7,17 +7,29 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from rankscope.checkpoint import Checkpoint
 from rankscope.data.open import open_data
-from rankscope.models.inputs.reader import Reader, reader
+from rankscope.devices import where
+from rankscope.errors import public
+from rankscope.models.inputs.reader import Reader
+from rankscope.models.inputs.reader import reader as open_reader
 from rankscope.models.load import load_model
 from rankscope.tuning.answers import answers_for
-from rankscope.tuning.batches import IGNORED, Encoder, Sample, collate, samples, settle_task
+from rankscope.tuning.batches import (
+    IGNORED,
+    PairEncoder,
+    TrainingPair,
+    collate,
+    predicts_next,
+    settle_task,
+    training_pairs,
+)
 from rankscope.tuning.masked import fills_masks, hide_words, seed_of
 
 
+@public
 def held_out_loss(
     checkpoint: str | Path | Checkpoint,
     data: Any,
@@ -29,67 +41,68 @@ def held_out_loss(
 ) -> float:
     """Mean cross-entropy, in nats, over the tokens (or labels) that the model is to say.
 
-    A captioner that fills in masks is asked for hidden words, the same ones at each call. Answers with scores give the sum
-    of the binary cross-entropies over the answers, a mean over questions.
+    A captioner that fills in masks is asked for hidden words, the same ones at each call. Answers with scores give the binary
+    cross-entropies summed over the answers, a mean over questions.
 
     Args:
         checkpoint: the model, tuned or not.
-        data: what :func:`~rankscope.data.open.open_data` takes.
-        task: one of :data:`~rankscope.tuning.batches.TASKS`; told by the model and the data unless given.
-        batch_size: samples at once; the mean does not depend on it.
-        model: the loaded model, where it is at hand already.
-        device: where it runs; where the model is, or an accelerator where there is one, unless given.
+        data: the examples, as :func:`rankscope.open_data` takes them.
+        task: one of :data:`~rankscope.tuning.batches.TASKS`; by default the one that suits the model and the data.
+        batch_size: samples in a batch, on which the mean does not depend; 16 by default.
+        model: the model itself, if it is loaded already; by default it is loaded.
+        device: the torch device on which it is loaded; by default the GPU if there is one.
 
     Raises:
-        DataError: if the data lacks what the task needs.
+        WrongCall: for an option that does not exist.
+        UnknownName: if there is no such task.
+        UsageError: if the model cannot do the task, or there is no such device.
+        DataError: if the data lack what the task needs.
     """
-    found, probes = Checkpoint.read(checkpoint), open_data(data)
-    where = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    network = load_model(found, device=where) if model is None else model.eval()
-    reading = reader(network, found)
-    chosen = settle_task(task, network, probes, reading)
-    answers = answers_for(found, network.config, probes) if chosen == "classification" else None
-    encode, pairs = Encoder(reading, chosen, answers=answers), samples(probes, chosen)
-    next_token = says_next(reading, chosen)
+    opened, probes = Checkpoint.read(checkpoint), open_data(data)
+    network = load_model(opened, device=where(device)) if model is None else model.eval()
+    reader = open_reader(network, opened)
+    task = settle_task(task, network, probes, reader)
+    answers = answers_for(opened, network.config, probes) if task == "classification" else None
+    encode, pairs = PairEncoder(reader, task, answers=answers), training_pairs(probes, task)
+    next_token = predicts_next(reader, task)
     total, count = 0.0, 0
-    for inputs in batches(reading, encode, pairs, batch_size=batch_size, device=next(network.parameters()).device):
-        part = summed_loss(network, inputs, next_token=next_token)
-        total, count = total + part[0], count + part[1]
+    for inputs in labelled_batches(encode, pairs, batch_size=batch_size, device=next(network.parameters()).device):
+        loss, labels = summed_loss(network, inputs, next_token=next_token)
+        total, count = total + loss, count + labels
     return total / count
 
 
-def says_next(reading: Reader, task: str) -> bool:
-    """Whether a model is to say at each token the next one, so that labels stand one place further on than logits."""
-    twofold = any(stack.columns == "target" for stack in reading.stacks.values())
-    return task != "classification" and not twofold and not fills_masks(reading)
-
-
-def batches(
-    reading: Reader, encode: Encoder, pairs: Sequence[Sample], *, batch_size: int, device: torch.device
-) -> Iterator[dict[str, torch.Tensor]]:
-    """Samples as the model takes them, with labels; the words that a captioner is asked for are the same at each call."""
+def labelled_batches(
+    encode: PairEncoder, pairs: Sequence[TrainingPair], *, batch_size: int, device: torch.device
+) -> Iterator[dict[str, Tensor]]:
+    """Batches with labels; the words that a captioner is asked for are the same at each call."""
     for start in range(0, len(pairs), batch_size):
-        inputs = collate(reading, [encode(pair) for pair in pairs[start : start + batch_size]])
-        if fills_masks(reading):
-            inputs = _hidden(reading, inputs, start)
+        inputs = collate(encode.reader, [encode(pair) for pair in pairs[start : start + batch_size]])
+        if fills_masks(encode.reader):
+            inputs = _with_hidden_words(encode.reader, inputs, start)
         yield {name: tensor.to(device) for name, tensor in inputs.items()}
 
 
-def _hidden(reading: Reader, inputs: dict[str, torch.Tensor], start: int) -> dict[str, torch.Tensor]:
-    """A batch with words hidden in each caption by its place in the data, whatever stands beside it."""
+def _with_hidden_words(reader: Reader, inputs: dict[str, Tensor], start: int) -> dict[str, Tensor]:
+    """A batch with words hidden in each caption by the caption's place in the data, whatever the batch size."""
     rows = [{name: tensor[i : i + 1] for name, tensor in inputs.items()} for i in range(len(inputs["input_ids"]))]
-    hidden = [hide_words(reading, row, seed=seed_of("held out", start + i)) for i, row in enumerate(rows)]
+    hidden = [hide_words(reader, row, seed_of("held out", start + i)) for i, row in enumerate(rows)]
     return {name: torch.cat([row[name] for row in hidden]) for name in hidden[0]}
 
 
 @torch.no_grad()
-def summed_loss(model: nn.Module, inputs: Mapping[str, torch.Tensor], *, next_token: bool) -> tuple[float, int]:
-    """The cross-entropy of a batch, summed, in nats, and how many tokens or labels it is a sum over."""
+def summed_loss(model: nn.Module, inputs: Mapping[str, Tensor], *, next_token: bool) -> tuple[float, int]:
+    """The cross-entropy of a batch, summed, in nats, and the number of tokens or labels in the sum.
+
+    Args:
+        model: the model, in evaluation mode.
+        inputs: the batch, with ``labels``.
+        next_token: whether logits say the token after each (:func:`~rankscope.tuning.batches.predicts_next`).
+    """
     logits, labels = model(**inputs).logits.double(), inputs["labels"]
-    if labels.is_floating_point():
-        return float(nn.functional.binary_cross_entropy_with_logits(logits, labels.double(), reduction="sum")), len(
-            labels
-        )
+    if labels.is_floating_point():  # scores of answers
+        loss = nn.functional.binary_cross_entropy_with_logits(logits, labels.double(), reduction="sum")
+        return float(loss), len(labels)
     if next_token:
         logits, labels = logits[:, :-1], labels[:, 1:]
     loss = nn.functional.cross_entropy(logits.flatten(0, -2), labels.flatten(), ignore_index=IGNORED, reduction="sum")

@@ -7,7 +7,7 @@ import inspect
 import math
 import sys
 import tomllib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import fields
 from functools import cache
 from itertools import pairwise
@@ -19,52 +19,60 @@ from rankscope.errors import UnknownName, UsageError
 from rankscope.tuning.config import GROUPS, Recipe, Stage
 
 PER_STAGE = tuple(f.name for f in fields(Stage) if f.name not in ("attach", "train", "objective"))
-WHOLE = ("freeze_prefix", "precision", "gradient_checkpointing", "max_length", "keep_epochs", "save_steps")
+WHOLE = tuple(f.name for f in fields(Recipe) if f.name not in ("stages", "method", "options"))
 
 
 class Option(NamedTuple):
     """What an option is."""
 
-    kind: str
+    type: str
     """``int``, ``float``, ``bool``, ``str``, or ``names`` for a list of texts."""
     default: Any
-    """Its default; None where that depends on the stage."""
+    """Its default; None if that depends on the stage."""
     own: bool
     """Whether each stage can have its own value."""
     about: str
-    """What it says, in a sentence."""
+    """What it means, in a sentence."""
+    title: str = ""
+    """The heading of its group; empty for an option of the stages or of the recipe as a whole."""
 
 
 @cache
 def options() -> dict[str, Option]:
     """Every option by name."""
-    per_stage = {n: o._replace(own=True) for n, o in _listed(Stage) if n in PER_STAGE}
+    per_stage = {n: o._replace(own=True) for n, o in _fields_of(Stage) if n in PER_STAGE}
     per_stage["learning_rate"] = per_stage["learning_rate"]._replace(default=None)
-    whole = {n: o for n, o in _listed(Recipe) if n in WHOLE}
-    grouped = {f"{group}_{n}": o for group, kind in GROUPS.items() for n, o in _listed(kind)}
+    whole = {n: o for n, o in _fields_of(Recipe) if n in WHOLE}
+    grouped = {
+        f"{name}_{n}": o._replace(title=group.title)
+        for name, group in GROUPS.items()
+        for n, o in _fields_of(group.options)
+    }
     return per_stage | whole | grouped
 
 
-def _listed(kind: type[Any]) -> Iterator[tuple[str, Option]]:
-    about = _told(kind)
-    for f in fields(kind):
+def chosen_options(given: Mapping[str, Any]) -> dict[str, Any]:
+    """The options of a recipe among the arguments of a function, without those that were left at None."""
+    return {name: given[name] for name in options() if given[name] is not None}
+
+
+def _fields_of(record: type[Any]) -> Iterator[tuple[str, Option]]:
+    """The fields of a dataclass as options; the sentence about each is the docstring under it, empty without a source."""
+    body = _bodies(record.__module__).get(record.__name__, [])
+    about = {
+        ast.unparse(field.target): " ".join(str(ast.literal_eval(text.value)).split())
+        for field, text in pairwise(body)
+        if isinstance(field, ast.AnnAssign) and isinstance(text, ast.Expr)
+    }
+    for f in fields(record):
         written = str(f.type)
-        short = "names" if written.startswith("tuple") else written if written in _READ else "str"
-        yield f.name, Option(short, f.default, False, about.get(f.name, ""))
-
-
-def _told(kind: type[Any]) -> dict[str, str]:
-    """The sentence under each field in the source; nothing where there is no source."""
-    found = {}
-    for field, text in pairwise(_bodies(kind.__module__).get(kind.__name__, [])):
-        if isinstance(field, ast.AnnAssign) and isinstance(text, ast.Expr):
-            found[ast.unparse(field.target)] = " ".join(str(ast.literal_eval(text.value)).split())
-    return found
+        type_ = "names" if written.startswith("tuple") else written if written in _READERS else "str"
+        yield f.name, Option(type_, f.default, False, about.get(f.name, ""))
 
 
 @cache
 def _bodies(module: str) -> dict[str, list[ast.stmt]]:
-    """The statements of each class of a module, parsed once: the command line waits for them."""
+    """The statements of each class of a module; parsed once, because the command line waits for them."""
     try:
         source = inspect.getsource(sys.modules[module])
     except OSError:
@@ -99,18 +107,18 @@ def _names(value: Any) -> tuple[str, ...]:
     return tuple(part for part in (_str(part).strip() for part in parts) if part)
 
 
-_READ: dict[str, tuple[Callable[[Any], Any], str]] = {
+_READERS: dict[str, tuple[Callable[[Any], Any], str]] = {
     "int": (_int, "a whole number"), "float": (_float, "a number"), "bool": (_bool, "true or false"),
     "str": (_str, "a text"), "names": (_names, "a list of texts"),
 }  # fmt: skip
 
 
 def read(name: str, value: Any) -> Any:
-    """The value of an option as a recipe takes it; text, as a command line has it, is read.
+    """The value of an option as a recipe takes it, or a list of them if each stage has its own.
 
     Args:
         name: one of :func:`options`.
-        value: the value; a list, or a text with commas, where each stage has its own.
+        value: the value, or the text of it as typed on a command line; a list, or a text with commas, for one value a stage.
 
     Raises:
         UnknownName: if there is no such option.
@@ -119,7 +127,7 @@ def read(name: str, value: Any) -> Any:
     if name not in options():
         raise UnknownName(f"a recipe has no option {name!r}; it has {', '.join(options())}")
     option = options()[name]
-    make, what = _READ[option.kind]
+    make, what = _READERS[option.type]
     several = value.split(",") if option.own and isinstance(value, str) and "," in value else value
     try:
         if option.own and isinstance(several, list | tuple):
@@ -130,18 +138,19 @@ def read(name: str, value: Any) -> Any:
 
 
 def read_options(path: Path) -> dict[str, Any]:
-    """The options in a TOML file, by the names that :func:`~rankscope.tuning.recipes.recipe` takes; ``method`` and
-    ``stages`` among them. ``[lora] rank = 4`` is the option ``lora_rank``.
+    """The options in a TOML file by the names that ``recipe`` takes, ``method`` and ``stages`` among them.
+
+    ``[lora] rank = 4`` is the option ``lora_rank``.
 
     Raises:
-        UsageError: if the file is missing or no TOML.
+        UsageError: if there is no such file, or it is not TOML.
     """
     try:
         content = tomllib.loads(path.read_text())
     except (FileNotFoundError, IsADirectoryError):
         raise UsageError(f"there is no recipe {path}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path} is no TOML: {error}") from error
+        raise UsageError(f"{path} is not TOML: {error}") from error
     flat: dict[str, Any] = {}
     for name, value in content.items():
         flat |= {f"{name}_{k}": v for k, v in value.items()} if isinstance(value, dict) else {name: value}

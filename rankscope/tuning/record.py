@@ -1,4 +1,4 @@
-"""What a tuned checkpoint says of itself: ``rankscope.json``, written last, so that a folder with it is whole.
+"""The record of a tuned checkpoint, ``rankscope.json``, which is written last: a folder with it is whole.
 
 ===================== ================================================================================================
 ``format``            ``rankscope-checkpoint/1``
@@ -41,34 +41,34 @@ FORMAT = "rankscope-checkpoint/1"
 SEEDS = 2**32
 """Seeds are below this."""
 WORK, PLAN = ".training", "plan.json"
-"""The folder in the output in which an unfinished run keeps its states, and the file in it that says what it is."""
+"""The folder in the output in which an unfinished run keeps its states, and the file in it with the record of its plan."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What is to be made of what."""
+    """A training before it begins."""
 
     base: Path
     """The base's folder."""
     recipe: Recipe
-    """How."""
+    """How the base is tuned."""
     data: ProbeSet
-    """On what."""
+    """What it is tuned on."""
     task: str
-    """For what."""
+    """What it is tuned for."""
     seed: int
-    """With which seed."""
+    """The seed, from which each stage's own is derived."""
     processor: Any = field(hash=False)
     """The base's tokenizer or processor."""
     answers: Answers | None = None
-    """What a classifier chooses from, where it answers questions."""
+    """What a classifier that answers questions chooses from."""
 
     def seed_of_stage(self, place: int) -> int:
         """The seed of a stage's initial weights, order and dropout."""
         return (self.seed * 1000 + place) % SEEDS
 
-    def told(self) -> dict[str, Any]:
-        """What a checkpoint of this plan says of it."""
+    def to_record(self) -> dict[str, Any]:
+        """The plan as plain data, as its checkpoint keeps it."""
         return {
             "format": FORMAT,
             "base": str(self.base),
@@ -84,71 +84,75 @@ class Plan:
 
 
 def versions() -> dict[str, str]:
-    """The versions of what matters for a checkpoint."""
+    """The versions of Python and of the packages that a checkpoint depends on."""
     packages = ("rankscope", "torch", "transformers", "peft", "accelerate")
     return {"python": platform.python_version(), **{name: version(name) for name in packages}}
 
 
 def write_checkpoint(
     model: nn.Module, kinds: Sequence[str], out: Path, plan: Plan, *, work: Path, training: Sequence[dict[str, Any]]
-) -> Path:
+) -> None:
     """Write a tuned checkpoint into a folder; whole, or not at all.
 
     Args:
         model: the tuned model.
         kinds: what is attached, in order.
         out: the folder; what it holds of an earlier try is replaced.
-        plan: what it was made of.
-        work: the run's working folder, on the same disk, in which it is made first.
+        plan: the plan of the training.
+        work: the run's working folder, on the same disk, in which the checkpoint is made first.
         training: what happened, stage by stage.
     """
     made = work / "made"
     shutil.rmtree(made, ignore_errors=True)
     made.mkdir(parents=True)
     head = plan.task == "classification"
-    names = save_kinds(
-        model, kinds, made, plan.recipe, base=str(plan.base), head=head, processor=plan.processor
-    )  # fmt: skip
+    names = save_kinds(model, kinds, made, base=str(plan.base), head=head, processor=plan.processor)
     stages = [{"folder": name, "kind": kind} for name, kind in zip(names, kinds, strict=True)]
-    record = {**plan.told(), "stages": stages, "training": list(training)}
+    record = {**plan.to_record(), "stages": stages, "training": list(training)}
     (made / STAGES).write_text(json.dumps(record, indent=2) + "\n")
     out.mkdir(parents=True, exist_ok=True)
-    for part in [*sorted(made / name for name in names), made / STAGES]:
-        shutil.rmtree(out / part.name, ignore_errors=True)
-        part.rename(out / part.name)
+    for name in [*sorted(names), STAGES]:  # the record last
+        shutil.rmtree(out / name, ignore_errors=True)
+        (made / name).rename(out / name)
     shutil.rmtree(made)
-    return out
 
 
-def prepare(out: Path, told: dict[str, Any], *, resume: bool, overwrite: bool) -> Path:
-    """The working folder of a run, new or continued.
+def prepare(out: Path, record: dict[str, Any], *, resume: bool, overwrite: bool) -> Path:
+    """The working folder of a run, new or continued; it does not exist if the run is finished.
+
+    Args:
+        out: the folder of the checkpoint.
+        record: the record of the plan.
+        resume: whether an unfinished run is continued.
+        overwrite: whether an earlier checkpoint is replaced.
 
     Raises:
         OutputExists: as :func:`check_free`.
-        UsageError: if the unfinished run there is another one; the message names the first difference.
+        UsageError: if the run there has another plan; the message names the first difference.
         CheckpointError: if its base has changed since.
     """
     work = out / WORK
     check_free(out, resume=resume, overwrite=overwrite)
     if overwrite and not resume and out.exists():
         shutil.rmtree(out)
-    if (out / STAGES).is_file():  # written last: all is there, whatever a kill left of the working folder
-        _same(json.loads((out / STAGES).read_text()), told, out)
+    for earlier in (out / STAGES, work / PLAN):
+        if earlier.is_file():
+            _check_same(json.loads(earlier.read_text()), record, out)
+            break
+    if (out / STAGES).is_file():  # written last: the checkpoint is whole, whatever a kill left of the working folder
         shutil.rmtree(work, ignore_errors=True)
         return work
-    if (work / PLAN).is_file():
-        _same(json.loads((work / PLAN).read_text()), told, out)
     work.mkdir(parents=True, exist_ok=True)
-    (work / f"{PLAN}.part").write_text(json.dumps(told, indent=2))
+    (work / f"{PLAN}.part").write_text(json.dumps(record, indent=2))
     (work / f"{PLAN}.part").replace(work / PLAN)
     return work
 
 
 def check_free(out: Path, *, resume: bool, overwrite: bool) -> None:
-    """See that a run may write into a folder.
+    """Check that a run may write into a folder.
 
     Raises:
-        OutputExists: if something is there and neither ``resume`` nor ``overwrite`` was asked for, or if it is no checkpoint.
+        OutputExists: if something is there that is neither to be resumed nor overwritten, or that is no checkpoint.
     """
     if resume or not out.exists():
         return
@@ -168,8 +172,8 @@ def check_free(out: Path, *, resume: bool, overwrite: bool) -> None:
         )
 
 
-def forget(out: Path) -> None:
-    """Remove what a run left that ended before it had anything to continue from; an earlier checkpoint stays."""
+def remove_unstarted(out: Path) -> None:
+    """Remove the working folder of a run that ended before it kept anything to continue from; a checkpoint stays."""
     work = out / WORK
     if not any(work.glob(f"stage-*/checkpoint-*/{COMPLETE}")) and not any(work.glob("stage-*/stage.json")):
         shutil.rmtree(work, ignore_errors=True)
@@ -177,8 +181,8 @@ def forget(out: Path) -> None:
             out.rmdir()
 
 
-def _same(before: dict[str, Any], now: dict[str, Any], out: Path) -> None:
-    now = json.loads(json.dumps(now))
+def _check_same(before: dict[str, Any], now: dict[str, Any], out: Path) -> None:
+    now = json.loads(json.dumps(now))  # tuples are lists in a file
     if before.get("base_digest") != now["base_digest"]:
         raise CheckpointError(
             f"{out} was begun on {before.get('base')} with digest {str(before.get('base_digest'))[:12]}…; {now['base']} has "
@@ -186,22 +190,22 @@ def _same(before: dict[str, Any], now: dict[str, Any], out: Path) -> None:
         )
     for name in ("recipe", "task", "seed", "data"):
         if before.get(name) != now[name]:
-            raise UsageError(
-                f"{out} was begun with {_difference(name, before.get(name), now[name])}; give the same again, or overwrite"
-            )
+            difference = _first_difference(name, before.get(name), now[name])
+            raise UsageError(f"{out} was begun with {difference}; give the same again, or overwrite")
 
 
-def _difference(name: str, before: Any, now: Any) -> str:
+def _first_difference(name: str, before: Any, now: Any) -> str:
     if isinstance(before, dict) and isinstance(now, dict):
         key = next(k for k in now if before.get(k) != now[k])
-        return _difference(f"{name}.{key}", before.get(key), now[key])
+        return _first_difference(f"{name}.{key}", before.get(key), now[key])
     return f"{name} {before!r}, not {now!r}"
 
 
 def stage_record(stage: Stage, trainer: StageTrainer, seconds: float) -> dict[str, Any]:
-    """What happened in a stage, for the record."""
+    """What happened in a stage, as plain data; the last loss is the mean over the last tenth of those logged."""
     logged = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
     tail = logged[-max(1, len(logged) // 10) :]
+    # Steps since this process began, as its seconds are: a resumed run has fewer than global_step.
     steps = len(trainer.losses) / stage.accumulation
     return {
         "name": stage.name,
@@ -219,8 +223,8 @@ def stage_record(stage: Stage, trainer: StageTrainer, seconds: float) -> dict[st
 
 
 def peak_bytes() -> int:
-    """The most memory taken so far: of the accelerator where there is one, else of the process."""
+    """The most memory taken so far, of the GPU if there is one, otherwise of the process."""
     if torch.cuda.is_available():
         return int(torch.cuda.max_memory_allocated())
-    unit = 1 if sys.platform == "darwin" else 1024
+    unit = 1 if sys.platform == "darwin" else 1024  # macOS counts bytes, Linux kibibytes
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

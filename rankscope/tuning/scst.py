@@ -13,7 +13,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.data import Dataset
 from transformers import LogitsProcessor
 
 from rankscope.data.probes import Example, ProbeSet
@@ -29,11 +28,11 @@ from rankscope.tuning.trainer import StageTrainer, keep_statistics
 PLAIN = {
     "num_beams": 1, "top_k": 0, "top_p": 1.0, "repetition_penalty": 1.0, "no_repeat_ngram_size": 0, "min_length": 0,
 }  # fmt: skip
-"""How captions are drawn: from the model's own distribution, whatever its ``generation_config.json`` asks for."""
+"""Options of ``generate`` that draw from the model's own distribution, whatever its ``generation_config.json`` asks for."""
 
 
-class Numbers(LogitsProcessor):
-    """Refuses to draw from logits that are no numbers, which torch does with a message about probabilities."""
+class RefuseNaN(LogitsProcessor):
+    """Refuses to draw from logits that are NaN, of which torch would only say that probabilities are wrong."""
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         """The same logits.
@@ -46,29 +45,11 @@ class Numbers(LogitsProcessor):
         return scores
 
 
-class Prompts(Dataset[Example]):
-    """The examples themselves."""
-
-    def __init__(self, data: ProbeSet) -> None:
-        self.data = data
-
-    def __len__(self) -> int:
-        return len(self.data)
-
-    def __getitem__(self, index: int) -> Example:
-        return self.data[index]
-
-
-def prompts(data: ProbeSet, reading: Reader) -> Prompts:
-    """The data of an SCST stage."""
-    return Prompts(data)
-
-
 class ScstTrainer(StageTrainer):
-    """Runs an SCST stage."""
+    """Runs an SCST stage; its samples are the examples themselves, because captions are sampled anew in each step."""
 
     def __init__(self, *, reader: Reader, data: ProbeSet, options: ScstOptions, **rest: Any) -> None:
-        super().__init__(data_collator=lambda examples: {"examples": examples}, **rest)
+        super().__init__(train_dataset=data, data_collator=lambda examples: {"examples": examples}, **rest)
         self.reader, self.options = reader, options
         self.reward = CiderReward({example.id: list(example.targets) for example in data})
 
@@ -76,7 +57,7 @@ class ScstTrainer(StageTrainer):
         self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
         """The self-critical loss of a batch of examples."""
-        inner = self.accelerator.unwrap_model(model)
+        inner, samples = self.accelerator.unwrap_model(model), self.options.samples
         examples: Sequence[Example] = inputs["examples"]
         prompt = prompt_inputs(inner, self.reader, examples, room=self.options.max_new_tokens)
         inner.eval()
@@ -84,57 +65,61 @@ class ScstTrainer(StageTrainer):
         if self.sharded:
             plain["synced_gpus"] = True  # every process calls each block as often, or one would wait for the others
         greedy = continuations(inner, self.reader, prompt, **plain)
-        many = {name: tensor.repeat_interleave(self.options.samples, 0) for name, tensor in prompt.items()}
+        repeated = {name: tensor.repeat_interleave(samples, 0) for name, tensor in prompt.items()}
         drawn: dict[str, Any] = {"do_sample": True, "temperature": self.options.temperature}
-        drawn |= {} if fills_masks(self.reader) else {"logits_processor": [Numbers()]}  # VinVL's own generate checks
+        drawn |= {} if fills_masks(self.reader) else {"logits_processor": [RefuseNaN()]}  # VinVL's own generate checks
         try:
-            sampled = continuations(inner, self.reader, many, **drawn, **plain)
-        except NonFinite:  # told by the loss, on which all processes agree
+            sampled = continuations(inner, self.reader, repeated, **drawn, **plain)
+        except NonFinite:  # a NaN loss is refused in training_step, where all processes agree to stop
             return torch.stack([p.sum() for p in self.trained.values()]).sum() * float("nan")
         inner.train()
         keep_statistics(inner)
-        advantage = self._rewards(examples, sampled, self.options.samples)
-        advantage = advantage - self._rewards(examples, greedy, 1).repeat_interleave(self.options.samples)
+        # Rennie et al., equation 7: r(w) - r(ŵ), with the greedy caption of each image as the baseline of its samples.
+        baseline = self._rewards(examples, greedy).repeat_interleave(samples)
+        advantage = self._rewards([e for e in examples for _ in range(samples)], sampled) - baseline
         log_p = caption_log_probability(
-            model, self.reader, many, self._ended(sampled), temperature=self.options.temperature
+            model, self.reader, repeated, self._ended(sampled), temperature=self.options.temperature
         )
         return -(advantage.to(log_p) * log_p).mean()
 
-    def _rewards(self, examples: Sequence[Example], said: Tensor, each: int) -> Tensor:
-        texts = self.reader.inputs.tokenizer.batch_decode(said, skip_special_tokens=True)
-        ids = [example.id for example in examples for _ in range(each)]
-        return torch.as_tensor(self.reward(ids, [text.strip() for text in texts]), dtype=torch.float32)
+    def _rewards(self, examples: Sequence[Example], captions: Tensor) -> Tensor:
+        """``(b,)`` rewards of captions, one for each example."""
+        texts = self.reader.inputs.tokenizer.batch_decode(captions, skip_special_tokens=True)
+        rewards = self.reward([example.id for example in examples], [text.strip() for text in texts])
+        return torch.as_tensor(rewards, dtype=torch.float32)
 
-    def _ended(self, said: Tensor) -> Tensor:
-        """Tokens after the first end token carry no probability."""
-        ends = torch.isin(said, torch.tensor(end_of(self.reader), device=said.device))
+    def _ended(self, captions: Tensor) -> Tensor:
+        """Captions with the tokens after their first end token ignored: those were never drawn."""
+        ends = torch.isin(captions, torch.tensor(end_of(self.reader), device=captions.device))
+        # The cumulated count is above 0 from the end token on; without the token itself, after it.
         after = (ends.cumsum(1) - ends.long()) > 0
-        return said.masked_fill(after, IGNORED)
+        return captions.masked_fill(after, IGNORED)
 
 
 def caption_log_probability(
-    model: nn.Module, reading: Reader, prompt: dict[str, Tensor], said: Tensor, *, temperature: float = 1.0
+    model: nn.Module, reader: Reader, prompt: dict[str, Tensor], captions: Tensor, *, temperature: float = 1.0
 ) -> Tensor:
-    """``(b,)`` the log-probability of each caption after its prompt.
+    """``(b,)`` log-probability of each caption after its prompt: the sum over its tokens.
 
     Args:
         model: the model.
-        reading: its reader.
+        reader: its reader.
         prompt: the prompts, padded on the left (an encoder–decoder's on the right).
-        said: ``(b, t)`` tokens; those that do not count are :data:`~rankscope.tuning.batches.IGNORED`.
+        captions: ``(b, t)`` tokens; those that do not count are :data:`~rankscope.tuning.batches.IGNORED`.
         temperature: of the distribution that they were drawn from.
     """
-    tokens = said.masked_fill(said == IGNORED, reading.inputs.pad)
-    if fills_masks(reading):
-        logits = masked_log_probabilities(model, prompt, tokens, reading.inputs.tokenizer.mask_token_id)
-    elif reading.stacks["decoder"].columns == "target":
-        logits = model(**prompt, labels=said.contiguous()).logits
+    tokens = captions.masked_fill(captions == IGNORED, reader.inputs.pad)
+    if fills_masks(reader):
+        logits = masked_log_probabilities(model, prompt, tokens, reader.inputs.tokenizer.mask_token_id)
+    elif reader.stacks["decoder"].columns == "target":
+        logits = model(**prompt, labels=captions.contiguous()).logits
     else:
-        mask = torch.cat([prompt["attention_mask"], (said != IGNORED).long()], 1)
+        mask = torch.cat([prompt["attention_mask"], (captions != IGNORED).long()], 1)
         rest = {k: v for k, v in prompt.items() if k not in ("input_ids", "attention_mask")}
-        if reading.positions:
+        if reader.positions:
             rest["position_ids"] = (mask.cumsum(1) - 1).clamp(min=0)
         ids = torch.cat([prompt["input_ids"], tokens], 1)
+        # The logits of the prompt's last token say the first token of the caption.
         logits = model(input_ids=ids, attention_mask=mask, **rest).logits[:, prompt["input_ids"].shape[1] - 1 : -1]
-    chosen = (logits.float() / temperature).log_softmax(-1).gather(-1, tokens.unsqueeze(-1)).squeeze(-1)
-    return (chosen * (said != IGNORED)).sum(1)
+    log_p = (logits.float() / temperature).log_softmax(-1).gather(-1, tokens.unsqueeze(-1)).squeeze(-1)
+    return (log_p * (captions != IGNORED)).sum(1)

@@ -1,4 +1,4 @@
-"""FSDP, as accelerate sets it up from its own configuration or environment: what of it keeps parameters under their names."""
+"""FSDP, as accelerate sets it up from its own configuration or environment, as far as it keeps parameters under their names."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from rankscope.models.stacks import stacks, unwrapped
 
 
 def check_sharding(model: nn.Module, plugin: Any) -> None:
-    """See that a model can be sharded and still be kept by the names of its parameters, and shard it block by block.
+    """Check that a sharded model can still be saved by the names of its parameters, and have it sharded block by block.
 
     Args:
         model: the model, not sharded yet.
-        plugin: accelerate's FSDP plugin; the blocks of the model's stacks are its units, unless it names others.
+        plugin: accelerate's FSDP plugin; unless it names others, the blocks of the model's stacks become its units.
 
     Raises:
-        UsageError: if it is FSDP's first version, which melts parameters together, or parameters are shared in a way that
+        UsageError: if it is FSDP's first version, which melts parameters together, or modules share parameters in a way that
             accelerate's FSDP2 cannot shard.
     """
     if plugin.fsdp_version < 2:
@@ -38,7 +38,7 @@ def check_sharding(model: nn.Module, plugin: Any) -> None:
 
 
 def _shared(model: nn.Module) -> list[str]:
-    """Names of one parameter that stands elsewhere than in the input and the output embeddings, which may share theirs."""
+    """The names of one parameter that several modules share, other than the input and output embeddings, which may."""
     names = defaultdict[int, list[str]](list)
     for name, parameter in model.named_parameters(remove_duplicate=False):
         names[id(parameter)].append(name)

@@ -1,19 +1,19 @@
-"""The linear maps that a method tunes, found per architecture by where they stand in a block, not by a list of models."""
+"""The linear maps that LoRA and adapters tune, found by their place in a block and not by a list of models."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence, Set
 
 from torch import nn
 
 from rankscope.errors import UnknownName, UsageError
-from rankscope.models.stacks import Stack, stacks, unwrapped
+from rankscope.models.stacks import stacks, unwrapped
 from rankscope.models.tunings.attention import Attention, attentions, width_out
 from rankscope.models.tunings.prefix_live import language_stacks
 
 
 def blocks_of(model: nn.Module, names: Sequence[str] = ()) -> dict[str, nn.Module]:
-    """The blocks of the stacks of these names, by their path in the base model; of those that read text unless named.
+    """The blocks of these stacks, by default of those that read text, by their path in the base model.
 
     Raises:
         UnknownName: if the model has no such stack of blocks.
@@ -40,79 +40,78 @@ def _is_linear(module: nn.Module) -> bool:
         return False
 
 
-def named(model: nn.Module, endings: Sequence[str], *, in_stacks: Sequence[str] = ()) -> list[str]:
-    """The paths of linear maps that end in one of these.
+def target_maps(
+    model: nn.Module, endings: Sequence[str], *, in_stacks: Sequence[str], by_default: Callable[..., list[str]]
+) -> list[str]:
+    """The paths of linear maps that end in one of these, or what an architecture has by default if none is named.
 
     Raises:
-        UnknownName: if an ending fits none; the message lists the endings there are.
+        UnknownName: if no linear map has an ending; the message lists those there are.
     """
+    if not endings:
+        return by_default(model, in_stacks=in_stacks)
     blocks = blocks_of(model, in_stacks)
     there = [f"{path}.{inner}" for path, block in blocks.items() for inner in linear_maps(block)]
     for ending in endings:
-        if not any(_ends(path, ending) for path in there):
+        if not any(f".{path}".endswith(f".{ending}") for path in there):
             known = sorted({path.rpartition(".")[2] for path in there})
             raise UnknownName(f"the model has no linear map {ending!r}; it has {', '.join(known)}")
-    return [path for path in there if any(_ends(path, ending) for ending in endings)]
-
-
-def _ends(path: str, ending: str) -> bool:
-    return path == ending or path.endswith(f".{ending}")
+    return [path for path in there if f".{path}".endswith(tuple(f".{ending}" for ending in endings))]
 
 
 def query_key_value(model: nn.Module, *, in_stacks: Sequence[str] = ()) -> list[str]:
     """The paths of the query, key and value maps of every attention.
 
     Raises:
-        UsageError: if a block has no attention that is known by its maps.
+        UsageError: if a block has no attention whose maps have known names.
     """
-    found = []
+    paths = []
     for path, block in blocks_of(model, in_stacks).items():
         inside = attentions(block)
         if not inside:
             raise UsageError(
-                f"{path} ({type(block).__name__}) has no query, key and value maps that are known; name targets"
+                f"{path} ({type(block).__name__}) has no query, key and value maps of known names; name targets"
             )
-        found += [".".join(filter(None, (path, a.path, name))) for a in inside for name in a.maps]
-    return found
+        # The block itself can be the attention; its path inside the block is empty then.
+        paths += [".".join(filter(None, (path, a.path, name))) for a in inside for name in a.maps]
+    return paths
 
 
 def sublayer_outputs(model: nn.Module, *, in_stacks: Sequence[str] = ()) -> list[str]:
     """The paths of the last map of every attention and of every feed-forward: where a sub-layer's output leaves it.
 
     Raises:
-        UsageError: if a block has none that can be told.
+        UsageError: if a block has no linear map, or a sub-layer whose last map cannot be found.
     """
-    there = stacks(model)
-    wanted = tuple(in_stacks) or language_stacks(model)
-    return [path for name in wanted for path in _outputs(model, name, there.get(name))]
+    there, paths = stacks(model), []
+    for name in tuple(in_stacks) or language_stacks(model):
+        for path, block in blocks_of(model, (name,)).items():
+            paths += [f"{path}.{inner}" for inner in _outputs_in(block, path, there[name].width)]
+    return paths
 
 
-def _outputs(model: nn.Module, name: str, stack: Stack | None) -> list[str]:
-    found = []
-    for path, block in blocks_of(model, (name,)).items():
-        if not (linear := linear_maps(block)):
-            raise UsageError(f"{path} ({type(block).__name__}) has no linear map that an adapter could stand behind")
-        width = stack.width if stack is not None and stack.width else width_out(list(linear.values())[-1])
-        wide = [inner for inner, module in linear.items() if width_out(module) == width]
-        inside = [a for a in attentions(block) if a.path]
-        own: list[str] = []
-        claimed: set[str] = set()
-        for a in inside:
-            around = _around(a, wide)
-            claimed |= {inner for inner in linear if inner.startswith(f"{around}.")}
-            maps = {f"{a.path}.{n}" for n in a.maps}
-            own += [inner for inner in wide if inner.startswith(f"{around}.") and inner not in maps][-1:]
-        own += [inner for inner in wide if inner not in claimed][-1:]
-        if len(own) < len(inside):
-            raise UsageError(
-                f"{path} ({type(block).__name__}) has sub-layers whose last map cannot be told; name targets"
-            )
-        found += [f"{path}.{inner}" for inner in own]
-    return found
+def _outputs_in(block: nn.Module, path: str, width: int | None) -> list[str]:
+    if not (linear := linear_maps(block)):
+        raise UsageError(f"{path} ({type(block).__name__}) has no linear map that an adapter could stand behind")
+    # A sub-layer's output has the width of the stack: of its maps, the last of that width is the one that leaves it.
+    width = width or width_out(list(linear.values())[-1])
+    wide = [inner for inner, module in linear.items() if width_out(module) == width]
+    inside = [a for a in attentions(block) if a.path]
+    outputs: list[str] = []
+    claimed: set[str] = set()
+    for attention in inside:
+        maps = {f"{attention.path}.{name}" for name in attention.maps}
+        holder = _holder(attention, maps, wide)
+        claimed |= {inner for inner in linear if inner.startswith(f"{holder}.")}
+        outputs += [inner for inner in wide if inner.startswith(f"{holder}.") and inner not in maps][-1:]
+    # What no attention claims is the feed-forward.
+    outputs += [inner for inner in wide if inner not in claimed][-1:]
+    if len(outputs) < len(inside):
+        raise UsageError(f"{path} ({type(block).__name__}) has sub-layers whose last map is not found; name targets")
+    return outputs
 
 
-def _around(attention: Attention, wide: Sequence[str]) -> str:
-    """The path of what holds an attention with its output map: itself, or the module around it (BERT)."""
-    maps = {f"{attention.path}.{name}" for name in attention.maps}
+def _holder(attention: Attention, maps: Set[str], wide: Sequence[str]) -> str:
+    """The path of the module that holds an attention and its output map: itself, or the module around it (BERT)."""
     inside = [inner for inner in wide if inner.startswith(f"{attention.path}.") and inner not in maps]
     return attention.path if inside else attention.path.rpartition(".")[0] or attention.path

@@ -1,4 +1,4 @@
-"""transformers' Trainer, with what a stage needs besides: only what is trained is saved, and a loss that is no number stops.
+"""transformers' Trainer for a stage: it saves what is trained and nothing else, and stops at a loss that is not finite.
 
 Parameters may be sharded over processes by FSDP2, which accelerate sets up from its own configuration or environment.
 """
@@ -21,7 +21,7 @@ from rankscope.errors import NonFinite, UsageError
 from rankscope.tuning.config import Recipe, Stage
 from rankscope.tuning.masked import seed_of
 from rankscope.tuning.sharding import check_sharding
-from rankscope.tuning.trained import COMPLETE, TRAINED, first_bad, gathered, load_tensors, save_tensors
+from rankscope.tuning.trained import COMPLETE, TRAINED, first_nonfinite, gathered, load_tensors, save_tensors
 
 
 class StageTrainer(Trainer):
@@ -31,18 +31,18 @@ class StageTrainer(Trainer):
         self,
         *,
         trained: dict[str, nn.Parameter],
-        prepared: Callable[[dict[str, Any], int], dict[str, Any]] | None = None,
-        counted: Callable[[Tensor], int] | None = None,
+        prepare_batch: Callable[[dict[str, Any], int], dict[str, Any]] | None = None,
+        count_labels: Callable[[Tensor], int] | None = None,
         **options: Any,
     ) -> None:
-        """A Trainer of what is trained.
+        """A Trainer of some parameters.
 
         Args:
-            trained: it, by name.
-            prepared: what is done to a batch before a step, given it and a seed that no other batch has.
-            counted: how many of a batch's labels its loss is a mean over; batches that are accumulated, or stand in several
-                processes, count as one by it. They count equally unless given.
-            options: the Trainer's.
+            trained: the trained parameters by name.
+            prepare_batch: changes a batch before a step, given the batch and a seed that no other batch has.
+            count_labels: counts those of a batch's labels that its loss is a mean over. With it, batches that are accumulated or
+                spread over processes train as one batch; without it they all have the same weight.
+            options: the Trainer's own.
 
         Raises:
             UsageError: if parameters are sharded by DeepSpeed, or by FSDP in a way that does not keep their names.
@@ -50,12 +50,12 @@ class StageTrainer(Trainer):
         super().__init__(**options)
         if self.is_deepspeed_enabled:
             raise UsageError(
-                "DeepSpeed takes parameters away from their names, by which rankscope keeps what is trained; shard with FSDP2 "
+                "DeepSpeed takes parameters away from their names, by which rankscope saves what is trained; shard with FSDP2 "
                 "(accelerate launch --use_fsdp --fsdp_version 2), or start data parallel with torchrun"
             )
         if self.sharded:
             check_sharding(self.model, self.accelerator.state.fsdp_plugin)
-        self.prepared, self.counted = prepared, counted
+        self.prepare_batch, self.count_labels = prepare_batch, count_labels
         self._names = frozenset(trained)
         self.model_accepts_loss_kwargs = False  # T5 and BART take transformers' count of labels and leave it unused
         self._batch = (0, 0)
@@ -70,76 +70,79 @@ class StageTrainer(Trainer):
 
     @property
     def trained(self) -> dict[str, nn.Parameter]:
-        """What is trained, by name, as the model holds it now: FSDP puts other parameters under the same names."""
+        """The trained parameters by name, as the model holds them now: FSDP puts others under the same names."""
         return {name: p for name, p in self.model.named_parameters() if name in self._names}
 
     def training_step(self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Any = None) -> Tensor:
         """One forward and backward pass.
 
         Raises:
-            NonFinite: if the loss, or a gradient in full precision, is no number in any process; before it reaches the
-                weights.
+            NonFinite: if the loss, or a gradient in full precision, is not finite in any process; before it reaches the weights.
         """
-        if self.prepared is not None:
-            inputs = self.prepared(inputs, self._seed_of_batch())
+        if self.prepare_batch is not None:
+            inputs = self.prepare_batch(inputs, self._seed_of_batch())
         loss = super().training_step(model, inputs, num_items_in_batch)
         value = float(loss.detach().float())
         self.losses.append(value)
         fault = None if math.isfinite(value) else f"the loss is {value}"
-        if fault is None and self.accelerator.scaler is None and (bad := first_bad(self.trained, gradients=True)):
-            fault = f"the gradient of {bad} is not finite"
+        # A scaler (fp16) finds gradients that overflow by itself, skips the step and lowers its scale.
+        scaled = self.accelerator.scaler is not None
+        if fault is None and not scaled and (name := first_nonfinite(self.trained, gradients=True)):
+            fault = f"the gradient of {name} is not finite"
         if self._anywhere(fault is not None):
             fault = fault or "the loss or a gradient of another process is not finite"
             raise NonFinite(f"{fault} at step {self.state.global_step + 1}")
         return loss
 
     def _anywhere(self, here: bool) -> bool:
-        """Whether something is so in any process: one that went on alone would wait for the others for ever."""
+        """Whether something holds in any process, so that all stop together: one that went on would wait for ever."""
         if self.accelerator.num_processes == 1:
             return here
         return bool(self.accelerator.reduce(torch.tensor(float(here), device=self.args.device), "sum"))
 
     def all_finite(self) -> bool:
-        """Whether every trained number is one; every process takes part."""
-        return not self._anywhere(first_bad(self.trained, gradients=False) is not None)
+        """Whether every trained parameter is finite; every process takes part."""
+        return not self._anywhere(first_nonfinite(self.trained, gradients=False) is not None)
 
     @torch.no_grad()
-    def sound(self) -> bool:
-        """Whether the model as it is now gives its first samples a loss that is a number; every process takes part."""
+    def gives_finite_loss(self) -> bool:
+        """Whether the model as it is now has a finite loss on its first samples; every process takes part."""
         if not self.all_finite():
             return False
         count = min(self.args.per_device_train_batch_size, len(self.train_dataset))
         batch = self._prepare_inputs(self.data_collator([self.train_dataset[i] for i in range(count)]))
-        batch = batch if self.prepared is None else self.prepared(batch, 0)
+        batch = batch if self.prepare_batch is None else self.prepare_batch(batch, 0)
         return not self._anywhere(not bool(torch.isfinite(self.compute_loss(self.model, batch))))
 
     def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: torch.device) -> tuple[list[Any], Any]:
-        """The batches of an optimiser step, and how many labels they have in all processes."""
+        """The batches of an optimiser step, and the number of their labels in all processes."""
         batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
-        if self.counted is None or not batches:
+        if self.count_labels is None or not batches:
             return batches, None
-        own = torch.tensor(sum(self.counted(batch["labels"]) for batch in batches), device=device)
+        own = torch.tensor(sum(self.count_labels(batch["labels"]) for batch in batches), device=device)
         return batches, self.accelerator.reduce(own, "sum")
 
     def compute_loss(
         self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
-        """The model's mean loss, weighed so that a step's sum is the mean over all its labels."""
+        """The model's mean loss, weighted so that the sum over a step's batches is the mean over all its labels."""
         keep_statistics(model)
         loss = model(**inputs).loss
-        if num_items_in_batch is None or self.counted is None:
+        if num_items_in_batch is None or self.count_labels is None:
             return loss
+        # A batch of n labels out of N in the step has the weight n / N. The Trainer divides by the number of accumulated
+        # batches, and data parallelism by that of processes, so both are multiplied in.
         parts = self.current_gradient_accumulation_steps * self.accelerator.num_processes
-        return loss * (self.counted(inputs["labels"]) * parts / num_items_in_batch.item())
+        return loss * (self.count_labels(inputs["labels"]) * parts / num_items_in_batch.item())
 
     def _seed_of_batch(self) -> int:
-        """A function of the seed, the process, the step and the place of the batch in it: the same after a resume."""
+        """A seed that depends on the run's seed, the process, the step and the batch's place in it: the same after a resume."""
         step, place = self._batch
         self._batch = (step, place + 1) if step == self.state.global_step else (self.state.global_step, 0)
         return seed_of(self.args.seed, self.args.process_index, *self._batch)
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
-        """What is trained, whole, by name; every process takes part, and one writes."""
+        """Save the trained parameters, whole, by name; every process takes part, and one writes."""
         tensors = gathered(self.trained)
         if self.args.should_save:
             folder = Path(output_dir or self.args.output_dir)
@@ -150,7 +153,7 @@ class StageTrainer(Trainer):
         if not self.sharded:
             super()._save_optimizer_and_scheduler(output_dir)
             return
-        # The Trainer's own way would write the frozen weights too, each time.
+        # The Trainer would also write the frozen weights, each time.
         save_fsdp_optimizer(
             self.accelerator.state.fsdp_plugin, self.accelerator, self.optimizer, self.model, output_dir
         )
@@ -168,9 +171,9 @@ class StageTrainer(Trainer):
 
 
 def keep_statistics(model: nn.Module) -> None:
-    """Let batch normalisations (the stem of OFA) use and keep the statistics of pre-training, whatever is trained.
+    """Keep batch normalisations (the stem of OFA) in evaluation mode, with the statistics of pre-training.
 
-    They are no parameters: no adapter's folder holds them, and small batches would replace them within a few steps.
+    Those are not parameters: no adapter's folder holds them, and small batches would replace them within a few steps.
     """
     for module in model.modules():
         if isinstance(module, _BatchNorm):
@@ -183,16 +186,18 @@ def steps_of(stage: Stage, samples: int) -> int:
     return stage.steps or math.ceil(stage.epochs * math.ceil(batches / stage.accumulation))
 
 
-def arguments(stage: Stage, recipe: Recipe, folder: Path, *, seed: int, samples: int, cpu: bool) -> TrainingArguments:
+def training_arguments(
+    stage: Stage, recipe: Recipe, folder: Path, *, seed: int, samples: int, cpu: bool
+) -> TrainingArguments:
     """The Trainer's arguments for a stage.
 
     Args:
         stage: the stage.
         recipe: the recipe that it belongs to.
-        folder: where states are kept from which a killed run continues.
+        folder: where the states are kept from which a killed run continues.
         seed: the seed of order and dropout.
-        samples: how many there are, which tells the number of steps.
-        cpu: whether an accelerator is left alone.
+        samples: the number of samples, from which the steps are counted.
+        cpu: whether the CPU trains although there is a GPU.
     """
     total = steps_of(stage, samples)
     saving: dict[str, Any] = (
@@ -211,7 +216,7 @@ def arguments(stage: Stage, recipe: Recipe, folder: Path, *, seed: int, samples:
 
 
 def save_memory(model: nn.Module) -> None:
-    """Compute activations again in the backward pass instead of keeping them (gradient checkpointing)."""
+    """Have a model compute activations again in the backward pass instead of keeping them (gradient checkpointing)."""
     names = ("activation_checkpointing_enable", "gradient_checkpointing_enable")
     enable = next(getattr(model, name) for name in names if hasattr(model, name))
     enable({"use_reentrant": False})

@@ -97,9 +97,9 @@ def recipe() -> dict[str, Case]:
     flags = {name: f"--{name.replace('_', '-')}" for name in recipe_options()}
     return {
         name: Case((f"--no-{flags[name][2:]}",), False)
-        if option.kind == "bool" and option.default is True
+        if option.type == "bool" and option.default is True
         else switch(flags[name])
-        if option.kind == "bool"
+        if option.type == "bool"
         else case(flags[name], "7", value="7")
         for name, option in recipe_options().items()
     }
@@ -431,6 +431,8 @@ def test_every_option_of_the_library_is_offered() -> None:
         "curve": {"parts", "level", "progress"},
         "weights": {"progress"},
         "score": set(),
+        "generate": {"progress"},
+        "train": {"callbacks", "progress"},
     }
     for name, missing in only_python.items():
         command = COMMANDS[name]

@@ -141,7 +141,7 @@ def test_answers_that_no_label_stands_for_are_named(
     _, data, _ = system("vinvl-vqa")
     base = tiny_vinvl.save_published(tmp_path / "base", head="vqa", img_feature_dim=fixtures_data.WIDTH)
     done = rankscope_("generate", base, *data, "--out", tmp_path / "said.jsonl", "--device", "cpu")
-    assert (done.code, "does not tell which answers its 5 labels are" in done.err) == (3, True), done.err
+    assert (done.code, "does not say which answers its 5 labels are" in done.err) == (3, True), done.err
     (base / "answers.json").write_text(json.dumps(["zebra", "giraffe"]))
     done = rankscope_("train", base, "--method", "full", *data, "--out", tmp_path / "o", "--device", "cpu")
     assert (done.code, "none of the 4 questions" in done.err) == (3, True), done.err

@@ -14,7 +14,7 @@ import torch
 from transformers import Trainer, TrainerCallback, TrainingArguments
 from tuning_data import examples
 
-from rankscope.errors import DataError, NonFinite, OutputExists, StoreCorrupt, UnknownName, UsageError
+from rankscope.errors import DataError, NonFinite, OutputExists, StoreCorrupt, UnknownName, UsageError, WrongCall
 from rankscope.models.inputs.reader import reader
 from rankscope.models.load import load_model
 from rankscope.models.stacks import taps
@@ -70,7 +70,7 @@ def test_what_cannot_be_generated_is_refused(base: Callable[[str], Path]) -> Non
         generate(base("bert"), examples("gpt2", 1))
     with pytest.raises(UsageError, match="at least 1"):
         generate(base("gpt2"), examples("gpt2", 1), num_beams=0)
-    with pytest.raises(UnknownName, match="no option 'top_k'"):
+    with pytest.raises(WrongCall, match=r"generate\(\): there is no option 'top_k'.*; its options are out, batch_size"):
         generate(base("gpt2"), examples("gpt2", 1), top_k=3)
     with pytest.raises(DataError, match="lower max_new_tokens"):
         generate(base("gpt2"), examples("gpt2", 1), max_new_tokens=128, device="cpu")
@@ -228,6 +228,8 @@ def test_a_callback_refuses_what_cannot_be(base: Callable[[str], Path], tmp_path
     file = tmp_path / "s.jsonl"
     with pytest.raises(UsageError, match="at least one batch"):
         SpectrumCallback([], file)
+    with pytest.raises(WrongCall, match=r"SpectrumCallback\(\): there is no option 'evry', write every="):
+        SpectrumCallback([], file, evry=3)  # type: ignore[call-arg]
     model = load_model(base("gpt2"))
     batch = reader(model, base("gpt2")).read(examples("gpt2", 4))
     with pytest.raises(UnknownName, match="no row kind 'best'"):

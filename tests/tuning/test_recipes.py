@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from rankscope.errors import UnknownName, UsageError
-from rankscope.tuning.config import Recipe
+from rankscope.errors import UnknownName, UsageError, WrongCall
+from rankscope.tuning import preview, train
+from rankscope.tuning.config import GROUPS, Recipe, Stage
+from rankscope.tuning.kinds import KINDS
 from rankscope.tuning.options import options, read_options
-from rankscope.tuning.recipes import LATER, METHODS, RATES, recipe
+from rankscope.tuning.recipes import LATER, METHODS, recipe, recipe_of
 
 
 def stages(made: Recipe) -> list[tuple[tuple[str, ...], tuple[str, ...]]]:
@@ -42,8 +48,8 @@ def test_a_frozen_prefix_is_not_trained_again() -> None:
 
 def test_a_later_stage_is_slower() -> None:
     first, second = recipe("pt-lora").stages
-    assert first.learning_rate == RATES["prefix"]
-    assert second.learning_rate == pytest.approx(LATER * RATES["lora"])
+    assert first.learning_rate == KINDS["prefix"].learning_rate
+    assert second.learning_rate == pytest.approx(LATER * KINDS["lora"].learning_rate)
     assert second.learning_rate < recipe("lora").stages[0].learning_rate
 
 
@@ -52,9 +58,9 @@ def test_a_file_says_the_same_as_options(tmp_path: Path) -> None:
     file.write_text(
         'epochs = [1, 2]\nfreeze_prefix = true\n[prefix]\nlength = 4\nstacks = ["decoder"]\n[lora]\nrank = 2\n'
     )
-    told = read_options(file)
+    read = read_options(file)
     same = recipe("pt-lora", epochs=[1, 2], freeze_prefix=True, prefix_length=4, prefix_stacks="decoder", lora_rank=2)
-    assert recipe("pt-lora", **told) == same
+    assert recipe("pt-lora", **read) == same
     assert [stage.epochs for stage in same.stages] == [1, 2]
     assert recipe("pt-lora") != same
 
@@ -70,25 +76,69 @@ def test_text_says_the_same_as_values() -> None:
 def test_every_option_changes_the_recipe() -> None:
     other = {"schedule": "cosine", "prefix_init": "tokens", "precision": "bf16", "adapter_function": "relu"}
     given: dict[str, object] = {}
-    for name, (kind, default, _, about) in options().items():
-        assert about.endswith(".")
-        value = other.get(name) or (("x",) if kind == "names" else not default if kind == "bool" else 0.5)
-        given[name] = 3 if kind == "int" else value
+    for name, option in options().items():
+        assert option.about.endswith(".")
+        value = other.get(name) or (
+            ("x",) if option.type == "names" else not option.default if option.type == "bool" else 0.5
+        )
+        given[name] = 3 if option.type == "int" else value
     swept = [name for name, value in given.items() if recipe("pt-lora", **{name: value}) != recipe("pt-lora")]
     assert swept == list(options())
     assert len(swept) == 39
 
 
+def written(name: str) -> tuple[str, str]:
+    """An option as a signature has it, and as a docstring explains it."""
+    option, (group, _, own) = options()[name], name.partition("_")
+    record = GROUPS[group].options if group in GROUPS else Stage if option.own else Recipe
+    single = {f.name: f.type for f in fields(record)}[own if group in GROUPS else name]
+    single = "str" if option.type == "names" else single
+    several = f"{single} | Sequence[{single}] | None" if option.own or option.type == "names" else f"{single} | None"
+    about = option.about[0].lower() + option.about[1:].removesuffix(".")
+    named = option.default is None or option.type == "names"  # the sentence itself says what the default is
+    return several, f"{name}: {about}." if named else f"{name}: {about}; {option.default} by default."
+
+
+@pytest.mark.parametrize("function", [recipe, train, preview])
+def test_signatures_and_docstrings_name_every_option(function: Callable[..., Any]) -> None:
+    """In the order of ``options()``, each with its type and its meaning; what fails here says what has to be written."""
+    signature, explained = inspect.signature(function).parameters, " ".join(str(function.__doc__).split())
+    assert [name for name in signature if name in options()] == list(options())
+    for name in options():
+        annotation, sentence = written(name)
+        assert (signature[name].annotation, signature[name].default) == (annotation, None)
+        assert sentence in explained
+    for name in signature:
+        assert f"        {name}: " in str(function.__doc__), f"{function.__name__}({name}=…)"
+
+
+def test_what_is_asked_for_goes_before_the_file(tmp_path: Path) -> None:
+    file = tmp_path / "recipe.toml"
+    file.write_text('stages = "prefix,lora"\nlora_rank = 2\n[prefix]\nlength = 4\n')
+    given = dict.fromkeys((*options(), "method", "stages")) | {"config": file, "prefix_length": 16}
+    assert recipe_of(given) == recipe(stages="prefix,lora", lora_rank=2)
+    assert recipe_of(given | {"method": "lora"}) == recipe("lora", lora_rank=2)
+    with pytest.raises(UsageError, match="not both"):
+        recipe_of(given | {"method": "lora", "stages": "full"})
+    file.write_text("lora_rang = 3")
+    with pytest.raises(UnknownName, match="a recipe has no option 'lora_rang'; it has learning_rate"):
+        recipe_of(given | {"method": "lora"})
+
+
 @pytest.mark.parametrize(
     ("call", "error", "message"),
     [
-        (lambda: recipe("lore"), UnknownName, "no method 'lore'; the methods are full, lora"),
+        (lambda: recipe("lore"), UnknownName, "no method 'lore'; the methods are full, adapter, lora, prefix, pt-lora"),
         (lambda: recipe("prefix,lore"), UnknownName, "stages of prefix, lora, adapter, full, scst"),
         (lambda: recipe(), UsageError, "give a method"),
         (lambda: recipe("lora", stages="lora"), UsageError, "not both"),
         (lambda: recipe("lora,lora"), UsageError, "attaches lora twice"),
         (lambda: recipe("scst"), UsageError, "scst is a stage of its own, after"),
-        (lambda: recipe("lora", lora_rang=3), UnknownName, "no option 'lora_rang'"),
+        (
+            lambda: recipe("lora", lora_rang=3),
+            WrongCall,
+            r"recipe\(\): there is no option 'lora_rang', write lora_rank=",
+        ),
         (lambda: recipe("pt-lora", epochs=[1, 2, 3]), UsageError, "epochs has 3 values for 2 stages"),
         (lambda: recipe("lora", learning_rate=-1), UsageError, "not negative"),
         (lambda: recipe("lora", batch_size=0), UsageError, "batch of at least 1"),
@@ -117,5 +167,5 @@ def test_what_cannot_be_meant_is_refused(call, error: type[Exception], message: 
 
 def test_a_broken_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "r.toml").write_text("epochs = = 3")
-    with pytest.raises(UsageError, match="is no TOML"):
+    with pytest.raises(UsageError, match="is not TOML"):
         read_options(tmp_path / "r.toml")

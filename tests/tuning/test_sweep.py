@@ -15,7 +15,7 @@ from rankscope.data import ProbeSet
 from rankscope.errors import UsageError
 from rankscope.models.inputs.reader import reader
 from rankscope.models.load import load_model
-from rankscope.tuning.batches import Encoder, check_task, collate, samples, task_of
+from rankscope.tuning.batches import PairEncoder, check_task, collate, task_of, training_pairs
 from rankscope.tuning.recipes import METHODS, recipe
 from rankscope.tuning.stages import attach_kinds, kind_of, save_kinds, set_trainable
 
@@ -45,8 +45,8 @@ def test_a_family_takes_a_step_under_every_method(base: Callable[[str], Path], n
         trained = set_trainable(model, stage.train, made, head=head)
         assert {kind_of(n) for n in trained} == {*stage.train, *(["full"] if head else [])}
         reading = reader(model, folder)
-        encode = Encoder(reading, task)
-        inputs = collate(reading, [encode(s) for s in samples(data, task)])
+        encode = PairEncoder(reading, task)
+        inputs = collate(reading, [encode(pair) for pair in training_pairs(data, task)])
         before = {n: p.detach().clone() for n, p in model.named_parameters()}
         optimizer = torch.optim.SGD(trained.values(), lr=1e-2)
         model.train()
@@ -60,7 +60,7 @@ def test_a_family_takes_a_step_under_every_method(base: Callable[[str], Path], n
         assert frozen == []
         assert any(not torch.equal(p, before[n]) for n, p in trained.items())
         into = tmp_path / method
-        names = save_kinds(model, kinds, into, made, base=str(folder), head=head, processor=reading.inputs.processor)
+        names = save_kinds(model, kinds, into, base=str(folder), head=head, processor=reading.inputs.processor)
         back = load_model([folder, *(into / n for n in names)])
         with torch.no_grad():
             torch.testing.assert_close(back(**inputs).loss, model(**inputs).loss, rtol=0, atol=1e-6)

@@ -79,7 +79,7 @@ def untrained(checkpoint: Path, n: int, rows: int, start: str, seed: int, model:
     """The losses with a prefix as training would begin with it."""
     from rankscope.tuning.planning import attach_stage, make_plan
 
-    made = recipe("prefix", prefix_length=rows, prefix_init=start)
+    made = recipe("prefix", options={"prefix_length": rows, "prefix_init": start})
     data = f"scenes:{TASKS['task']}/train?n=64"
     _, plan = make_plan(checkpoint, made, data, seed=seed)
     attach_stage(model, plan, 0)

@@ -35,7 +35,7 @@ rankscope.train("b", data="d", out="o", nonsense=3)
 rankscope.train("b", data="d", out="o", method="lora", lora_rank="four")
 rankscope.train("b", data="d", out="o", method="pt-lora", steps=[200, 100], precision="bf16", prefix_init="tokens")
 reveal_type(rankscope.train("b", data="d", out="o"))
-rankscope.tuning.preview("b", data="d", nonsense=3)
+rankscope.tuning.preview("b", rankscope.tuning.recipe("lora"), data="d", nonsense=3)
 """
 CONFIG = """
 [mypy]

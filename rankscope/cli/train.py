@@ -99,8 +99,12 @@ def train(
 
 def _show_preview(base: Path, how: dict[str, Any]) -> None:
     from rankscope.tuning import preview
+    from rankscope.tuning.recipes import recipe_of
 
-    previews = preview(base, **how)
+    given = {
+        name: how.pop(name) for name in [*how] if name in ("method", "stages", "config") or name in recipe_options()
+    }
+    previews = preview(base, recipe_of(given), **how)
     lines = [
         [s["stage"], s["objective"], f"{s['learning_rate']:g}", f"{s['steps']}", f"{s['batch_size']}", f"{s['samples']}",
          f"{s['trained']:,}", f"{s['share']:.2%}"]

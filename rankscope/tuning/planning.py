@@ -61,9 +61,7 @@ def make_plan(
     base = Checkpoint.read(model)
     if base.tunings:
         kinds = ", ".join(tuning.kind for tuning in base.tunings)
-        raise CheckpointError(
-            f"{base.path} is tuned already ({kinds}); give its base {base.base}, and all stages in one recipe"
-        )
+        raise CheckpointError(tuned=", ".join(tuning.kind for tuning in base.tunings))
     network = load_model(base, dtype=torch.float32, trust_remote_code=trust_remote_code)
     reader, probes = open_reader(network, base), open_data(data)
     task = settle_task(task, network, probes, reader)

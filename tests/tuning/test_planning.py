@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from torch.testing import assert_close
-from tuning_data import SMALL, examples, weights
+from tuning_data import SMALL, examples, made_recipe, weights
 
 from rankscope.data import Example
 from rankscope.errors import DataError
@@ -16,7 +16,8 @@ from rankscope.tuning import preview, train
 
 def test_what_would_be_trained_is_told_and_nothing_is_written(base: Callable[[str], Path], tmp_path: Path) -> None:
     data, options = examples("blip2-opt", 5), {**SMALL, "method": "pt-lora", "epochs": [3, 1], "accumulation": [1, 2]}
-    told = preview(base("blip2-opt"), data=data, **options)
+    plain = {name: value for name, value in options.items() if name != "device"}
+    told = preview(base("blip2-opt"), made_recipe(**plain), data=data, device="cpu")
     done = train(base("blip2-opt"), data=data, out=tmp_path / "o", **options)
     assert [s["by_kind"] for s in told] == [s["trained"] for s in done.training]
     assert [s["steps"] for s in told] == [s["steps"] for s in done.training] == [9, 2]  # ten captions, four at once

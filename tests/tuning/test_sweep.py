@@ -9,14 +9,14 @@ from pathlib import Path
 import pytest
 import tiny
 import torch
-from tuning_data import examples
+from tuning_data import examples, made_recipe
 
 from rankscope.data import ProbeSet
 from rankscope.errors import UsageError
 from rankscope.models.inputs.reader import reader
 from rankscope.models.load import load_model
 from rankscope.tuning.batches import PairEncoder, check_task, collate, task_of, training_pairs
-from rankscope.tuning.recipes import METHODS, recipe
+from rankscope.tuning.recipes import METHODS
 from rankscope.tuning.stages import attach_kinds, kind_of, save_kinds, set_trainable
 
 TRAINED = ("gpt2", "opt", "llama", "t5", "bart", "vit", "blip2-opt", "blip2-t5", "llava", "bert-classifier")
@@ -33,7 +33,7 @@ def test_a_family_takes_a_step_under_every_method(base: Callable[[str], Path], n
     plain = load_model(folder)
     swept = 0
     for method in METHODS:
-        model, made = copy.deepcopy(plain), recipe(method, prefix_length=3, lora_rank=2, adapter_size=2)
+        model, made = copy.deepcopy(plain), made_recipe(method, prefix_length=3, lora_rank=2, adapter_size=2)
         kinds: list[str] = []
         for stage in made.stages:
             torch.manual_seed(0)

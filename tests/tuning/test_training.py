@@ -20,7 +20,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch.testing import assert_close
 from transformers import TrainerCallback
-from tuning_data import SMALL, examples, weights
+from tuning_data import SMALL, examples, made_recipe, weights
 
 from rankscope.data import Example
 from rankscope.errors import (
@@ -35,7 +35,7 @@ from rankscope.errors import (
 )
 from rankscope.models.load import load_model
 from rankscope.tuning import held_out_loss, train
-from rankscope.tuning.recipes import METHODS, recipe
+from rankscope.tuning.recipes import METHODS
 from rankscope.tuning.stages import attach_kinds
 
 IDS = torch.arange(10, 20)[None]
@@ -134,7 +134,7 @@ NAMES["prefix"] = {f"rankscope_prefix.stacks.decoder.{name}" for name in NAMES["
 @pytest.mark.parametrize("method", METHODS)
 def test_every_method_learns_and_trains_what_it_says(base: Callable[[str], Path], method: str, tmp_path: Path) -> None:
     """Six texts are learnt by heart: no untrained model comes below the floor. All else stays as it was, bit for bit."""
-    data, watch, made = examples("gpt2", 6), Watch(), recipe(method)
+    data, watch, made = examples("gpt2", 6), Watch(), made_recipe(method)
     done = train(
         base("gpt2"), method=method, data=data, out=tmp_path / "o", steps=12, learning_rate=2e-2, warmup=0.0,
         callbacks=[watch], **SMALL,
@@ -150,7 +150,7 @@ def test_every_method_learns_and_trains_what_it_says(base: Callable[[str], Path]
         )
     before, after = held_out_loss(base("gpt2"), data), held_out_loss(tmp_path / "o", data)
     assert after < before - 0.5
-    assert [entry["name"] for entry in done.training] == [stage.name for stage in recipe(method).stages]
+    assert [entry["name"] for entry in done.training] == [stage.name for stage in made_recipe(method).stages]
     record = json.loads((tmp_path / "o" / "rankscope.json").read_text())
     assert [s["kind"] for s in record["stages"]] == [kind for stage in done.recipe.stages for kind in stage.attach]
     assert record["base"] == str(base("gpt2").resolve())
@@ -181,7 +181,7 @@ def test_a_frozen_prefix_stays_as_the_first_stage_ended_it(base: Callable[[str],
 @pytest.mark.parametrize("kind", ["lora", "adapter", "full"])
 @pytest.mark.parametrize("name", ["gpt2", "bart"])
 def test_a_second_stage_starts_where_the_first_ended(base: Callable[[str], Path], name: str, kind: str) -> None:
-    made, model = recipe(f"pt-{kind}"), load_model(base(name))
+    made, model = made_recipe(f"pt-{kind}"), load_model(base(name))
     attach_kinds(model, ("prefix",), made)
     model.eval()
     before = model(input_ids=IDS).logits

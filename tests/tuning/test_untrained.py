@@ -13,7 +13,7 @@ import tiny
 import torch
 from safetensors.torch import load_file
 from torch.testing import assert_close
-from tuning_data import SMALL, examples, weights
+from tuning_data import SMALL, examples, made_recipe, weights
 
 import rankscope
 from rankscope.errors import UsageError
@@ -27,7 +27,12 @@ LEARNED, RELATIVE = ("gpt2", "opt", "blip2-opt", "bart"), ("llama", "t5", "llava
 
 
 def untrained(folder: Path, name: str, **options: Any) -> Untrained:
-    found = preview(folder, method="prefix", data=examples(name), **SMALL, **options)[0]["untrained_prefix"]
+    found = preview(
+        folder,
+        made_recipe("prefix", **{k: v for k, v in SMALL.items() if k != "device"}, **options),
+        data=examples(name),
+        device="cpu",
+    )[0]["untrained_prefix"]
     assert isinstance(found, Untrained)
     return found
 

@@ -10,6 +10,8 @@ import torch
 from safetensors.torch import load_file
 
 from rankscope.data import Example
+from rankscope.tuning.config import Recipe
+from rankscope.tuning.recipes import recipe
 
 SMALL: dict[str, Any] = {"batch_size": 4, "prefix_length": 3, "lora_rank": 2, "adapter_size": 2, "device": "cpu"}
 
@@ -35,3 +37,8 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
     """Every tensor of a checkpoint, by its file and name."""
     files = [f for f in sorted(folder.rglob("*.safetensors")) if ".training" not in f.parts]
     return {f"{f.relative_to(folder)}:{k}": v for f in files for k, v in load_file(f).items()}
+
+
+def made_recipe(method: str | None = None, *, stages: Any = None, **options: Any) -> Recipe:
+    """The recipe of a method or stages with options."""
+    return recipe(method, stages=stages, options=options)

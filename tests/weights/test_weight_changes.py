@@ -9,7 +9,6 @@ from torch.testing import assert_close
 
 from rankscope.errors import UsageError
 from rankscope.weights.intruders import intruder_null, intruders
-from rankscope.weights.prefixes import prefix_spectrum
 from rankscope.weights.updates import full_update, low_rank_update
 
 
@@ -101,17 +100,6 @@ def test_intruders_equal_the_definition_in_a_batch() -> None:
     assert intruders(w[0, :, :3], tuned[0, :, :3]).cosine.shape == (3,), "a narrow matrix has fewer than k"
 
 
-def test_a_prefix_of_equal_rows_is_one_row() -> None:
-    row = draw(1, 24)
-    assert_close(prefix_spectrum(row.expand(16, 24)).effective.item(), 1.0, rtol=1e-9, atol=0)
-    assert_close(prefix_spectrum(torch.eye(16, 24)).effective.item(), 16.0)
-    noisy = prefix_spectrum(row + 1e-4 * draw(16, 24, seed=1)).effective
-    assert 1 < noisy < 1.02
-    assert prefix_spectrum(torch.zeros(4, 8)).effective == 0
-    assert prefix_spectrum(draw(2, 3, 16, 8)).effective.shape == (2, 3)
-    assert prefix_spectrum(draw(16, 8).bfloat16()).values.dtype == torch.float64
-
-
 def test_refusals() -> None:
     with pytest.raises(UsageError, match=r"the factors do not fit: B is \(4, 2\) and A is \(3, 5\)"):
         low_rank_update(draw(4, 2), draw(3, 5))
@@ -121,5 +109,3 @@ def test_refusals() -> None:
         intruders(draw(4, 4), draw(4, 5))
     with pytest.raises(UsageError, match=r"k of at least 1 and a threshold in \(0, 1\]; got 10 and 0"):
         intruders(draw(4, 4), draw(4, 4), threshold=0)
-    with pytest.raises(UsageError, match=r"at least one row; got shape \(0, 4\)"):
-        prefix_spectrum(draw(0, 4))

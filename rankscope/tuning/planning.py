@@ -60,8 +60,10 @@ def make_plan(
         raise UsageError(f"a seed is a whole number from 0 to {SEEDS - 1}; got {seed}")
     base = Checkpoint.read(model)
     if base.tunings:
-        kinds = ", ".join(tuning.kind for tuning in base.tunings)
-        raise CheckpointError(tuned=", ".join(tuning.kind for tuning in base.tunings))
+        tuned = ", ".join(tuning.kind for tuning in base.tunings)
+        raise CheckpointError(
+            f"{base.path} is tuned already ({tuned}); give its base {base.base}, and all stages in one recipe"
+        )
     network = load_model(base, dtype=torch.float32, trust_remote_code=trust_remote_code)
     reader, probes = open_reader(network, base), open_data(data)
     task = settle_task(task, network, probes, reader)

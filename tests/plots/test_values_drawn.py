@@ -93,3 +93,47 @@ def test_the_spectra_of_a_figure_are_those_of_centred_features(contrasts: dict[s
 
 def _axes(result: Any, label: str) -> Axes:
     return next(ax for ax in result.plot().axes if ax.get_ylabel() == label)
+
+
+def bars(ax: Axes) -> list[tuple[float, float, float]]:
+    """The value and both ends of every point that a panel draws with an interval, rounded."""
+    found = []
+    for container in ax.containers:
+        line, _, (ends,) = container.lines
+        for y, ((_, low), (_, high)) in zip(line.get_ydata(), ends.get_segments(), strict=True):
+            found.append(tuple(round(float(v), 9) for v in (y, low, high)))
+    return sorted(found)
+
+
+def wanted(estimates: list[Any], spans: list[Any] | None = None) -> list[tuple[float, float, float]]:
+    ends = spans or estimates
+    pairs = zip(estimates, ends, strict=True)
+    return sorted(tuple(round(v, 9) for v in (e.value, s.low, s.high)) for e, s in pairs)
+
+
+def panel(figure: Any, measure: str) -> Axes:
+    return next(ax for ax in figure.axes if ax.get_title("left").split(":")[0].split(",")[0] == measure)
+
+
+def test_every_point_and_bar_is_that_of_a_record(contrasts: dict[str, Any]) -> None:
+    swept = 0
+    for which in ("two", "three"):
+        figure = contrasts[which].plot()
+        for measure in ("cka", "roy-vetterli"):
+            records = contrasts[which].of(measure)
+            one_line = all(r.a.value is None for r in records)
+            estimates = [r.estimate for r in records] if one_line else [e for r in records for e in (r.a, r.b)]
+            assert bars(panel(figure, measure)) == wanted(estimates)
+            swept += len(estimates)
+    measured = rankscope.measure(contrasts["a"], ["roy-vetterli", "stable-rank"], groups=4)
+    for measure in measured.measures:
+        assert bars(panel(measured.plot(), measure)) == wanted([r.estimate for r in measured.of(measure)])
+        swept += len(measured.of(measure))
+    several = {"x": [contrasts["a"]] * 3, "y": [contrasts["b"]] * 3}
+    arms = rankscope.compare_arms(several, base=contrasts["base"], measures=["roy-vetterli"], groups=4)
+    mine = [r for r in arms.records if r.arm in several]
+    assert bars(panel(arms.plot(), "roy-vetterli")) == wanted([r.estimate for r in mine], [r.band for r in mine])
+    curves = rankscope.curve(contrasts["a"], ["roy-vetterli"], parts=[1, 2])
+    drawn = bars(panel(curves.plot(), "roy-vetterli"))
+    assert drawn == sorted(tuple(round(v, 9) for v in (r.value, r.least, r.greatest)) for r in curves.records)
+    assert swept + len(mine) + len(curves.records) >= 30

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
+import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import ModuleType
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -79,3 +82,12 @@ def runs(
         tuning: rankscope.collect(folder("gpt2", tuning), texts, rows="tokens", out=where / f"{tuning}.pt")
         for tuning in ("none", "lora", "prefix")
     }
+
+
+@pytest.fixture(scope="session")
+def analysis() -> Iterator[Callable[[str], ModuleType]]:
+    """A script in ``analyses/`` by its name, imported from its own folder, as the scripts import each other."""
+    scripts = str(Path(__file__).resolve().parent.parent / "analyses")
+    sys.path.insert(0, scripts)
+    yield importlib.import_module
+    sys.path.remove(scripts)

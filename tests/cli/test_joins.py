@@ -24,6 +24,7 @@ from rankscope.models.describe import describe
 from rankscope.registry import DEFINITIONS
 from rankscope.scores import Java
 from rankscope.tuning.options import options as recipe_options
+from rankscope.tuning.recipes import recipe as recipe_of_method
 
 Call = Callable[..., Any]
 
@@ -274,7 +275,9 @@ COMMANDS = {
             "overwrite": OVERWRITE,
             "device": DEVICE,
             "trust_remote_code": TRUST,
-            "dry_run": case("--dry-run", value="lora", keyword="method", target="rankscope.tuning.preview"),
+            "dry_run": case(
+                "--dry-run", value=recipe_of_method("lora"), keyword="recipe", target="rankscope.tuning.preview"
+            ),
             "list_options": case(
                 "--list-options", value="options of a recipe", keyword="title", target="rankscope.cli.show.table"
             ),

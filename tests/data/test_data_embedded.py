@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -21,15 +20,10 @@ ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
-def script() -> Iterator[ModuleType]:
+def script(analysis: Callable[[str], ModuleType]) -> Iterator[ModuleType]:
     """The analysis as a module; what it sets for the whole process is put back."""
-    spec = importlib.util.spec_from_file_location("pretrain_scenes", ROOT / "analyses" / "pretrain_scenes.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
     threads, strict = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
-    spec.loader.exec_module(module)
-    yield module
+    yield analysis("pretrain_scenes")
     torch.set_num_threads(threads)
     torch.use_deterministic_algorithms(strict)
 
@@ -95,7 +89,7 @@ def test_the_model_looks_at_its_images(script: ModuleType, model: Any, processor
 
 def test_the_recorded_scores_are_those_of_this_checkpoint(script: ModuleType, model: Any, processor: Any) -> None:
     record = json.loads((ROOT / "figures" / "pretrain_scenes.json").read_text())
-    script.check(record["scores"])
+    script.check(record["scores"], record["bearing"])
     assert record["parameters"] == sum(p.numel() for p in model.parameters())
     items = list(open_data("scenes:pretrain-questions/test"))[:100]
     right = script.share(script.write(model, processor, items, items), items)

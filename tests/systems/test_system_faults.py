@@ -69,7 +69,7 @@ OFA_FAULTS = {
     missing_image: "image missing",
     missing_split: "no split 'testing'",
     unknown_question: "question without annotation",
-    captions_for_answers: "captions, as it seems",
+    captions_for_answers: "these look like captions",
     annotations_alone: "annotations without their questions",
 }
 

@@ -2,7 +2,7 @@
 
 A new kind is a dataclass of options, the functions that attach and save it, and its record; the names of methods, the options
 in TOML files and on the command line, and what a stage trains all follow from the table. Its options also have to be written
-into the signatures and docstrings of ``recipe``, ``train`` and ``preview``; a test says which lines are missing.
+into the signature and docstring of ``train``; a test says which lines are missing.
 
 The command line reads the options from here before it does anything else, so heavy libraries are imported inside functions.
 """

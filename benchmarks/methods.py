@@ -30,8 +30,7 @@ def measured(method: str, steps: int, train: int, test: int) -> dict[str, object
 
     from rankscope.data import embedded_checkpoint, open_data
     from rankscope.scores.cider import CiderReward
-    from rankscope.tuning import generate, held_out_loss
-    from rankscope.tuning import train as tune
+    from rankscope.tuning import generate, held_out_loss, train as tune
     from rankscope.tuning.recipes import recipe
     from rankscope.tuning.record import peak_bytes
 

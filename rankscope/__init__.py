@@ -16,22 +16,17 @@ if TYPE_CHECKING:  # what a type checker sees; _PUBLIC says the same to the inte
     from rankscope.analysis.arms import compare_arms as compare_arms
     from rankscope.analysis.compare import compare as compare
     from rankscope.analysis.curves import curve as curve
-    from rankscope.analysis.measure import measure as measure
-    from rankscope.analysis.measure import profile as profile
-    from rankscope.analysis.measure import spectra as spectra
+    from rankscope.analysis.measure import measure as measure, profile as profile, spectra as spectra
     from rankscope.analysis.weigh import weigh as weigh
     from rankscope.collecting.collect import collect as collect
     from rankscope.collecting.resolve import load as load
     from rankscope.comparisons.recoverability import recoverability as recoverability
     from rankscope.data import embedded_checkpoint as embedded_checkpoint
     from rankscope.data.open import open_data as open_data
-    from rankscope.definition import Comparison as Comparison
-    from rankscope.definition import Definition as Definition
+    from rankscope.definition import Comparison as Comparison, Definition as Definition
     from rankscope.errors import RankscopeError as RankscopeError
-    from rankscope.features import Features as Features
-    from rankscope.features import Rows as Rows
-    from rankscope.measures.effective_rank import effective_rank as effective_rank
-    from rankscope.measures.effective_rank import entropy_rank as entropy_rank
+    from rankscope.features import Features as Features, Rows as Rows
+    from rankscope.measures.effective_rank import effective_rank as effective_rank, entropy_rank as entropy_rank
     from rankscope.measures.energy import energy_rank as energy_rank
     from rankscope.measures.hill import hill as hill
     from rankscope.measures.participation_ratio import participation_ratio as participation_ratio
@@ -40,15 +35,12 @@ if TYPE_CHECKING:  # what a type checker sees; _PUBLIC says the same to the inte
     from rankscope.models.load import load_model as load_model
     from rankscope.models.register import register as register
     from rankscope.models.tunings.bottleneck import BottleneckConfig as BottleneckConfig
-    from rankscope.registry import COMPARISONS as COMPARISONS
-    from rankscope.registry import DEFINITIONS as DEFINITIONS
+    from rankscope.registry import COMPARISONS as COMPARISONS, DEFINITIONS as DEFINITIONS
     from rankscope.scores.join import score as score
     from rankscope.sites import Site as Site
     from rankscope.spectrum import Spectrum as Spectrum
     from rankscope.store import Run as Run
-    from rankscope.tuning import SpectrumCallback as SpectrumCallback
-    from rankscope.tuning import generate as generate
-    from rankscope.tuning import train as train
+    from rankscope.tuning import SpectrumCallback as SpectrumCallback, generate as generate, train as train
 
     __version__: str
 

@@ -65,7 +65,7 @@ FILES = {
         "subspace",
         "usage",
     ),
-    "weights": ("intruders", "prefixes", "updates", "weight_alpha"),
+    "weights": ("intruders", "updates", "weight_alpha"),
 }
 """The files that define numbers of one run, of two runs and of weights, by package."""
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from torch import Tensor
-
 from rankscope.analysis.guards import GuardedView
 from rankscope.analysis.view import Replicates
 from rankscope.definition import Comparison, Definition, rows_enough
@@ -68,12 +66,8 @@ def below_floor(what: Definition | Comparison, view: GuardedView) -> int:
 
 def shape(view: GuardedView) -> Shape:
     """The rows of a view, as records state them."""
-    dtypes = "/".join(dict.fromkeys(_dtype_name(x) for x in view.features))
+    dtypes = "/".join(dict.fromkeys(str(x.dtype).removeprefix("torch.") for x in view.features))
     return Shape(view.n, view.rows.samples, view.widths[0], dtypes)
-
-
-def _dtype_name(x: Tensor) -> str:
-    return str(x.dtype).removeprefix("torch.")
 
 
 def convention(what: Definition | Comparison, run: Run) -> str:

@@ -21,7 +21,7 @@ from rankscope.analysis.view import FEWEST, Replicates
 from rankscope.comparisons.cka_map import cka_map
 from rankscope.definition import Comparison, Definition
 from rankscope.errors import NotComparable, public
-from rankscope.features import Rows
+from rankscope.linalg.rows import sample_means
 from rankscope.progress import Progress, silent
 from rankscope.registry import DEFAULT_COMPARED, Measure, known
 from rankscope.results.record import number
@@ -214,16 +214,7 @@ def _similarity(aligned: Aligned, reference: int) -> Tensor | None:
     sides: tuple[list[Tensor], list[Tensor]] = [], []
     for site in aligned.sites:  # one site at a time in memory
         features, rows = aligned.at(site)
+        kept = torch.isin(rows.sample, torch.tensor(shared))
         for side, run in zip(sides, (reference, 1), strict=True):
-            side.append(_sample_means(features[run], rows, shared))
+            side.append(sample_means(features[run][kept], rows.sample[kept]))
     return cka_map(*sides)
-
-
-def _sample_means(x: Tensor, rows: Rows, samples: Sequence[int]) -> Tensor:
-    """``(len(samples), d)`` float64, the mean over the rows of each sample."""
-    place = torch.full((len(rows.ids),), -1)
-    place[torch.tensor(samples)] = torch.arange(len(samples))
-    kept = place[rows.sample] >= 0
-    target = place[rows.sample[kept]]
-    total = torch.zeros(len(samples), x.shape[1], dtype=torch.float64).index_add_(0, target, x[kept].double())
-    return total / torch.bincount(target, minlength=len(samples))[:, None]

@@ -13,7 +13,7 @@ from torch import Tensor
 from rankscope.analysis.align import Aligned
 from rankscope.analysis.cautions import convention, why_not
 from rankscope.analysis.guards import GuardedView, guarded_views
-from rankscope.analysis.options import Analysis, chosen
+from rankscope.analysis.options import GROUPS, LEVEL, Analysis, chosen
 from rankscope.analysis.references import noise_value
 from rankscope.definition import Definition
 from rankscope.errors import NotComparable, UnknownName, UsageError, public
@@ -65,14 +65,7 @@ def curve(
         NotComparable: if there are fewer than four samples per part, or at every site too many rows are copies.
         UsageError: if an argument has the wrong type, as an array in the place of the run.
     """
-    options = Analysis(
-        sites,
-        variant=variant,
-        allow_duplicates=allow_duplicates,
-        base_model=base_model,
-        device=device,
-        progress=progress,
-    )
+    options = Analysis(sites, GROUPS, LEVEL, variant, allow_duplicates, base_model, device, progress)
     if not isinstance(parts, Sequence):
         raise UsageError(f"parts is a list of numbers of parts, as [1, 2, 4]; got {parts!r}")
     definitions = chosen(measures, definition)

@@ -86,7 +86,8 @@ def _guarded(
     sinks = [sink_rows(x) for x in features]
     massive = torch.stack(sinks).any(0)
     view.variant, view.refused = options.variant, refused
-    view.remarks = tuple(filter(None, (*remarks, left_out, _massive_words(features, sinks, names), _norm_words(site))))
+    norm = "after the last norm: no point of the curve of the sites before it" if site.point == "final" else ""
+    view.remarks = tuple(filter(None, (*remarks, left_out, _massive_words(features, sinks, names), norm)))
     if massive.any() and len(torch.unique(rows.sample[~massive])) >= FEWEST:
         view.without_sinks = view.derived([x[~massive] for x in features], ~massive, groups=options.groups)
     return view
@@ -247,7 +248,3 @@ def _massive_words(features: Sequence[Tensor], sinks: Sequence[Tensor], names: S
     counts = [(int(s.sum()), int(massive_dimensions(x).sum())) for x, s in zip(features, sinks, strict=True)]
     found = [f"{r} rows and {c} features in {name}" for name, (r, c) in zip(names, counts, strict=True) if r or c]
     return f"massive (over ten medians): {', '.join(found)}; see variants" if found else ""
-
-
-def _norm_words(site: Site) -> str:
-    return "after the last norm: no point of the curve of the sites before it" if site.point == "final" else ""

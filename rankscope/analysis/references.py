@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from rankscope.analysis.view import View, computed_once
-from rankscope.comparisons.itself import unpaired
 from rankscope.definition import Comparison, Definition
 from rankscope.errors import DataError, NotComparable, UsageError
 from rankscope.inference.nulls import shuffles
+from rankscope.linalg.moments import PairMoments
 from rankscope.linalg.svd import singular_values_of
 from rankscope.results.record import number
 
@@ -119,5 +119,5 @@ def _of_halves(view: View, comparison: Comparison, run: int) -> Tensor:
         r = min(s.shape[-1] for s in spectra)
         return f(*(s[..., :r] for s in spectra))
     if not comparison.aligned:
-        return f(unpaired(first, second))
+        return f(PairMoments.unpaired(first, second))
     return _twice(view, run).evaluate(comparison, 0, 1).value

@@ -14,8 +14,7 @@ from typer import Argument, Option, echo
 from rankscope.cli import options, show
 from rankscope.cli.options import flat
 from rankscope.errors import UsageError
-from rankscope.tuning.options import Option as RecipeOption
-from rankscope.tuning.options import options as recipe_options
+from rankscope.tuning.options import Option as RecipeOption, options as recipe_options
 
 STAGES, WHOLE = "Stages: one value for all, or one for each by comma", "Recipe"
 """The headings of the options that belong to no group."""

@@ -9,8 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from rankscope.checkpoint import Checkpoint, folder_name
-from rankscope.checkpoint import digest as folder_digest
+from rankscope.checkpoint import Checkpoint, digest as folder_digest, folder_name
 from rankscope.collecting.loading import Loading
 from rankscope.collecting.source import Collate, Source, device_of, in_memory
 from rankscope.data.open import open_data

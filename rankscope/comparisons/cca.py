@@ -14,7 +14,6 @@ import torch
 from torch import Tensor
 
 from rankscope.comparisons.requirements import require_pairs
-from rankscope.comparisons.variation import variation
 from rankscope.definition import Comparison
 from rankscope.errors import NotComparable
 from rankscope.linalg.moments import Moments, PairMoments
@@ -85,7 +84,7 @@ def _whitener(moments: Moments, energy: float | None) -> tuple[Tensor, Tensor]:
     """``(*, d, d)`` columns v_i/√λ_i, zero for directions left out, and the ``(*,)`` number of the others."""
     values, vectors = torch.linalg.eigh(moments.scatter)
     values, vectors = values.flip(-1).clamp(min=0), vectors.flip(-1)
-    keep = (variation(moments)[..., None] > 0) & (
+    keep = (moments.variation[..., None] > 0) & (
         values > values.shape[-1] * torch.finfo(values.dtype).eps * values[..., :1]
     )
     if energy is not None:

@@ -11,9 +11,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from rankscope.comparisons.itself import itself
 from rankscope.comparisons.requirements import require_pairs
-from rankscope.comparisons.variation import variation
 from rankscope.definition import Comparison
 from rankscope.linalg.forms import dot, squared_norm, trace
 from rankscope.linalg.moments import PairMoments
@@ -101,7 +99,7 @@ def cka(pair: PairMoments) -> Tensor:
     Raises:
         NotComparable: with fewer than 4 rows.
     """
-    own = [hsic(itself(side)).where(variation(side) > 0, torch.nan) for side in (pair.a, pair.b)]
+    own = [hsic(PairMoments.itself(side)).where(side.variation > 0, torch.nan) for side in (pair.a, pair.b)]
     return alignment(hsic(pair), *own)
 
 
@@ -123,7 +121,7 @@ def cka_biased(pair: PairMoments) -> Tensor:
         NotComparable: with fewer than 2 rows.
     """
     require_pairs("biased CKA", pair, rows=2)
-    own = [squared_norm(side.scatter).where(variation(side) > 0, torch.nan) for side in (pair.a, pair.b)]
+    own = [squared_norm(side.scatter).where(side.variation > 0, torch.nan) for side in (pair.a, pair.b)]
     return alignment(squared_norm(pair.cross_scatter), *own)
 
 

@@ -15,7 +15,6 @@ from torch import Tensor
 from rankscope.comparisons.directions import at_direction
 from rankscope.comparisons.requirements import require_pairs
 from rankscope.comparisons.subspace import leading_subspace
-from rankscope.comparisons.variation import variation
 from rankscope.definition import Comparison
 from rankscope.linalg.forms import column_forms, trace
 from rankscope.linalg.moments import PairMoments
@@ -76,7 +75,7 @@ def drift(pair: PairMoments) -> Tensor:
     Raises:
         NotComparable: with fewer than 4 rows, or runs of different width.
     """
-    return _drift(pair).total / (variation(pair.a) / (pair.a.rows - 1))
+    return _drift(pair).total / (pair.a.variation / (pair.a.rows - 1))
 
 
 def drift_mean_share(pair: PairMoments) -> Tensor:

@@ -13,7 +13,6 @@ from torch import Tensor
 
 from rankscope.comparisons.requirements import require_pairs
 from rankscope.comparisons.rounding import rounding_scatter
-from rankscope.comparisons.variation import variation
 from rankscope.definition import Comparison
 from rankscope.linalg.forms import trace
 from rankscope.linalg.moments import PairMoments
@@ -81,7 +80,7 @@ def generalised_eigenvalues(
     """
     require_pairs("generalised eigenvalues", pair, same_width=True)
     values, vectors = torch.linalg.eigh(pair.a.covariance)
-    defined = variation(pair.a) > 0
+    defined = pair.a.variation > 0
     floor = (rounding_scatter(pair.a, dtype, width=width) / (pair.a.rows - 1)).where(defined, 1)[..., None]
     # With W Wᵀ = (S₀ + εI)⁻¹ the generalised eigenvalues are those of Wᵀ (S₁ + εI) W
     white = vectors / (values.clamp(min=0) + floor).sqrt()[..., None, :]

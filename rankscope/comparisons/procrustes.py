@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from rankscope.comparisons.requirements import require_pairs
-from rankscope.comparisons.variation import variation
 from rankscope.definition import Comparison
 from rankscope.linalg.forms import trace
 from rankscope.linalg.moments import PairMoments
@@ -36,7 +35,7 @@ def procrustes(pair: PairMoments) -> Tensor:
     """
     require_pairs("the Procrustes similarity", pair)
     nuclear = torch.linalg.svdvals(pair.cross_scatter).sum(-1)
-    return (nuclear / (variation(pair.a).sqrt() * variation(pair.b).sqrt())).clamp(max=1)
+    return (nuclear / (pair.a.variation.sqrt() * pair.b.variation.sqrt())).clamp(max=1)
 
 
 def procrustes_angle(pair: PairMoments) -> Tensor:
@@ -85,7 +84,7 @@ def procrustes_held_out(fit: PairMoments, evaluate: PairMoments) -> Tensor:
     u, s, vh = torch.linalg.svd(fit.cross_scatter, full_matrices=False)
     chosen = s > max(fit.cross_scatter.shape[-2:]) * torch.finfo(s.dtype).eps * s[..., :1]
     aligned = (((u * chosen[..., None, :]) @ vh) * evaluate.cross_scatter).sum((-2, -1))
-    return aligned / (variation(evaluate.a).sqrt() * variation(evaluate.b).sqrt())
+    return aligned / (evaluate.a.variation.sqrt() * evaluate.b.variation.sqrt())
 
 
 def identity_distance(pair: PairMoments) -> Tensor:
@@ -121,7 +120,7 @@ def rotation_gap(pair: PairMoments) -> Tensor:
 
 def _distance(pair: PairMoments, inner: Tensor) -> Tensor:
     """‖X_c - Y_cQ‖ / ‖X_c‖ from the inner product ⟨X_c, Y_cQ⟩: ``(*,)``."""
-    own = variation(pair.a)
+    own = pair.a.variation
     return ((own + trace(pair.b.scatter) - 2 * inner).clamp(min=0) / own).sqrt()
 
 

@@ -21,7 +21,6 @@ from torch import Tensor
 from rankscope.comparisons.directions import at_direction
 from rankscope.comparisons.requirements import require_aligned, require_pairs
 from rankscope.comparisons.rounding import rounding_scatter
-from rankscope.comparisons.variation import variation
 from rankscope.definition import Comparison
 from rankscope.errors import UsageError
 from rankscope.linalg.forms import column_forms
@@ -121,7 +120,7 @@ def recovered(
     total = column_forms(basis, evaluate.a.scatter, basis)
     cross = column_forms(basis, evaluate.cross_scatter, weights)
     explained = 2 * cross - column_forms(weights, evaluate.b.scatter, weights)
-    floor = fit.a.width * torch.finfo(total.dtype).eps * variation(evaluate.a)[..., None]
+    floor = fit.a.width * torch.finfo(total.dtype).eps * evaluate.a.variation[..., None]
     r2 = (explained - evaluate.a.rows[..., None] * offset.square()) / total
     return r2.where(total > floor, torch.nan)
 
@@ -160,7 +159,7 @@ def recovered_share(
     # The same expansion as in :func:`recovered`, summed over all features instead of directions
     explained = (weights * (2 * evaluate.cross_scatter.mT - evaluate.b.scatter @ weights)).sum((-2, -1))
     missed = evaluate.a.rows * _offset(fit, evaluate, weights).square().sum((-2, -1))
-    return (explained - missed) / variation(evaluate.a)
+    return (explained - missed) / evaluate.a.variation
 
 
 def recovered_count(

@@ -15,7 +15,6 @@ import torch
 from torch import Tensor
 
 from rankscope.comparisons.requirements import require_pairs, require_same_width, require_subspace
-from rankscope.comparisons.variation import variation
 from rankscope.definition import Comparison
 from rankscope.linalg.angles import principal_angles
 from rankscope.linalg.forms import squared_norm, trace
@@ -82,7 +81,7 @@ def overlap_between(a: Moments, b: Moments, *, k: int | None = None) -> Tensor:
 
 def _if_both_vary(values: Tensor, a: Moments, b: Moments) -> Tensor:
     """``(*,)`` values, NaN if one side does not vary and so has no leading subspace."""
-    return values.where((variation(a) > 0) & (variation(b) > 0), torch.nan)
+    return values.where((a.variation > 0) & (b.variation > 0), torch.nan)
 
 
 def overlap(pair: PairMoments, *, k: int | None = None) -> Tensor:
@@ -122,7 +121,7 @@ def variance_captured(fit: PairMoments, evaluate: PairMoments, *, k: int | None 
     where :math:`V_k` comes from the base on the rows of ``fit`` and :math:`S_1` from the tuned run on those of
     ``evaluate``. In-sample, the base would look better than it is by construction: a basis captures more of the rows
     that determined it. The share lies between 0 and 1, and a random rotation gives ``k/d``. The ceiling is the value of
-    the base's own held-out rows, ``(itself(fit.a), itself(evaluate.a))``. NaN if a side does not vary.
+    the base's own held-out rows, ``(PairMoments.itself(fit.a), PairMoments.itself(evaluate.a))``. NaN if a side does not vary.
 
     Args:
         fit: moments of the rows that determine the basis, leading dimensions ``*``.
@@ -138,8 +137,8 @@ def variance_captured(fit: PairMoments, evaluate: PairMoments, *, k: int | None 
     """
     require_pairs("variance captured", evaluate, same_width=True)
     basis = leading_subspace(fit.a, k)
-    inside = trace(basis.mT @ evaluate.b.scatter @ basis) / variation(evaluate.b)
-    return inside.where(variation(fit.a) > 0, torch.nan)
+    inside = trace(basis.mT @ evaluate.b.scatter @ basis) / evaluate.b.variation
+    return inside.where(fit.a.variation > 0, torch.nan)
 
 
 _of_subspaces = partial(Comparison, takes=("k",), same_width=True)

@@ -14,7 +14,6 @@ from torch import Tensor
 
 from rankscope.comparisons.directions import at_direction
 from rankscope.comparisons.requirements import require_pairs
-from rankscope.comparisons.variation import variation
 from rankscope.definition import Comparison
 from rankscope.linalg.forms import column_forms
 from rankscope.linalg.moments import PairMoments
@@ -41,7 +40,7 @@ def usage_shares(fit: PairMoments, evaluate: PairMoments) -> Tensor:
     require_pairs("usage of the base's basis", fit, evaluate, same_width=True)
     basis = torch.linalg.eigh(fit.a.scatter).eigenvectors.flip(-1)
     used = column_forms(basis, evaluate.b.scatter, basis).clamp(min=0)
-    return used / variation(evaluate.b)[..., None]
+    return used / evaluate.b.variation[..., None]
 
 
 def relative_usage(fit: PairMoments, evaluate: PairMoments) -> Tensor:

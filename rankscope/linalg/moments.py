@@ -94,6 +94,17 @@ class Moments(Sums):
         return self.second - self.first[..., :, None] * self.offset[..., None, :]
 
     @property
+    def variation(self) -> Tensor:
+        """``(*,)`` total variation Σ ‖x - x̄‖², positive; NaN where float64 sums cannot tell it from that of constant rows.
+
+        A sum of n terms is uncertain by up to n ε of its size, so a scatter below ``n ε`` times the second moment about the
+        shift is not resolved. Quantities that divide by it are then undefined.
+        """
+        total = trace(self.scatter)
+        resolved = self.rows * torch.finfo(total.dtype).eps * trace(self.second)
+        return total.where(total > resolved, torch.nan)
+
+    @property
     def trace(self) -> Tensor:
         """``(*,)`` Σ ‖x - x̄‖², the trace of the scatter; exactly 0 where only the rounding of equal rows is left."""
         about_shift = trace(self.second)
@@ -180,6 +191,26 @@ class PairMoments(Sums):
     """``(*, d_b)`` Σ ‖z_a‖² z_b."""
     norms: Tensor
     """``(*,)`` Σ ‖z_a‖² ‖z_b‖²."""
+
+    @classmethod
+    def itself(cls, moments: Moments) -> PairMoments:
+        """A run paired with itself, row by row; nothing is copied.
+
+        A comparison that reads folds returns its split-half ceiling for the pairs of ``fit.a`` and of ``evaluate.a`` with
+        themselves: the value of a run that did not change at all, at this number of rows.
+        """
+        m = moments
+        return cls(a=m, b=m, cross=m.second, a_weighted=m.third, b_weighted=m.third, norms=m.fourth)
+
+    @classmethod
+    def unpaired(cls, a: Moments, b: Moments) -> PairMoments:
+        """Two sets of moments about one shift whose rows are not paired, for comparisons that do not need pairs.
+
+        For two halves of one run such a comparison returns its split-half ceiling. The sums over pairs of rows are NaN.
+        """
+        cross = a.second.new_full((*a.second.shape[:-1], b.second.shape[-1]), torch.nan)
+        nothing = torch.full_like(a.first, torch.nan), torch.full_like(b.first, torch.nan)
+        return cls(a=a, b=b, cross=cross, a_weighted=nothing[0], b_weighted=nothing[1], norms=cross[..., 0, 0])
 
     @classmethod
     def of(

@@ -149,17 +149,15 @@ def _tallies(questions: Mapping[str, Question], each: Floats) -> list[Tally]:
             np.bincount(image_of, weights=inside * values, minlength=len(places))
             for values in (each, np.ones_like(each))
         ]
-        tallies.append(Tally(name, np.where(inside, 100 * each, np.nan), np.stack(sums, -1), _percent))
+        tallies.append(
+            Tally(name, np.where(inside, 100 * each, np.nan), np.stack(sums, -1), lambda sums: 100 * ratio(sums))
+        )
     return tallies
 
 
 def _by_type(what: str, types: Sequence[str | None]) -> list[tuple[str, list[bool]]]:
     kinds = dict.fromkeys(kind for kind in types if kind is not None)
     return [(f"{what}: {kind}", [kind == other for other in types]) for kind in kinds]
-
-
-def _percent(sums: Floats) -> Floats:
-    return 100 * ratio(sums)
 
 
 def score_labels(

@@ -1,10 +1,9 @@
 """Runs on disk: written batch by batch, each whole or not at all, and read back checked. ``FORMAT.md`` is the format."""
 
-from rankscope.store.files import tree_digest
-from rankscope.store.finish import discard, finalize
+from rankscope.store.finish import discard
 from rankscope.store.interchange import export_run, import_features
 from rankscope.store.manifest import Batch, Manifest
-from rankscope.store.opening import is_run, open_run
+from rankscope.store.opening import open_run
 from rankscope.store.pack import pack
 from rankscope.store.run import Problem, Run, Verification
 from rankscope.store.writer import Writer
@@ -18,10 +17,7 @@ __all__ = [
     "Writer",
     "discard",
     "export_run",
-    "finalize",
     "import_features",
-    "is_run",
     "open_run",
     "pack",
-    "tree_digest",
 ]

@@ -301,17 +301,6 @@ def files_below(path: Path) -> list[Path]:
     return sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
 
 
-def tree_digest(path: str | Path) -> str:
-    """SHA-256 over the relative path and the SHA-256 of every file below ``path``, sorted; of one file if it is one.
-
-    Two finished runs of the same plan and features have the same digest, however often their making was interrupted.
-    """
-    root, sha = Path(path), hashlib.sha256()
-    for file in files_below(root):
-        sha.update(f"{file.relative_to(root).as_posix()}\0{digest_of_file(file)[1]}\n".encode())
-    return sha.hexdigest()
-
-
 def names_in(folder: Path) -> list[str]:
     """The names in a folder, sorted; none if there is no folder, or it disappears meanwhile.
 

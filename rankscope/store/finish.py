@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
-from rankscope.errors import OutputExists, StoreIncomplete
+from rankscope.errors import OutputExists
 from rankscope.store import files, layout
-from rankscope.store.manifest import Manifest, read_plan
+from rankscope.store.manifest import Manifest
 
 _OURS = {layout.MANIFEST, layout.PLAN, layout.INDEX, layout.LOCK, layout.SHARDS, layout.COMMITS}
 
@@ -37,28 +37,6 @@ def complete(
         files.write_new(path / layout.INDEX, layout.index_bytes(manifest, commits), tag=tag)
         tidy(path, commits)
     return missing
-
-
-def finalize(path: str | Path) -> bool:
-    """Complete a store whose batches were committed by several processes, if the last of them died.
-
-    Returns:
-        True: the store is complete.
-
-    Raises:
-        StoreIncomplete: if batches are missing; the message counts them.
-        StoreLocked: if it is still being written.
-    """
-    folder = Path(path)
-    if (folder / layout.INDEX).exists():
-        return True
-    manifest = layout.read_manifest(folder / layout.MANIFEST)
-    plan = read_plan(folder / layout.PLAN, manifest)
-    with layout.locked(folder / layout.LOCK):
-        missing = complete(folder, manifest, {batch.id for batch in plan}, known={})
-    if missing:
-        raise StoreIncomplete(f"{folder}: {missing} of {len(plan)} batches are not committed; run the collect again")
-    return True
 
 
 def tidy(path: Path, batches: Collection[int]) -> None:

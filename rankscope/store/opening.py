@@ -51,12 +51,3 @@ def _no_store(path: Path) -> RankscopeError:
     if (path / layout.PLAN).exists() or (path / layout.LOCK).exists():
         return StoreError(f"{path} is a collect that stopped before its first batch; the same command continues it")
     return StoreError(f"{path} has no {layout.MANIFEST}, so it is not a run; give the folder or file that collect made")
-
-
-def is_run(path: str | Path) -> bool:
-    """Whether there is a run at ``path`` that can be opened: of this format, though perhaps unfinished."""
-    try:
-        open_run(path, partial=True)
-    except RankscopeError:
-        return False
-    return True

@@ -10,18 +10,14 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:  # what a type checker sees; _PUBLIC says the same to the interpreter, and a test holds them equal
     from rankscope.tuning.batches import TASKS as TASKS
-    from rankscope.tuning.callback import SpectrumCallback as SpectrumCallback
-    from rankscope.tuning.callback import read_spectra as read_spectra
+    from rankscope.tuning.callback import SpectrumCallback as SpectrumCallback, read_spectra as read_spectra
     from rankscope.tuning.config import Recipe as Recipe
     from rankscope.tuning.dry_run import preview as preview
     from rankscope.tuning.generation import generate as generate
     from rankscope.tuning.held_out import held_out_loss as held_out_loss
-    from rankscope.tuning.options import options as options
-    from rankscope.tuning.options import read_options as read_options
-    from rankscope.tuning.recipes import METHODS as METHODS
-    from rankscope.tuning.recipes import recipe as recipe
-    from rankscope.tuning.training import TrainResult as TrainResult
-    from rankscope.tuning.training import train as train
+    from rankscope.tuning.options import options as options, read_options as read_options
+    from rankscope.tuning.recipes import METHODS as METHODS, recipe as recipe
+    from rankscope.tuning.training import TrainResult as TrainResult, train as train
     from rankscope.tuning.untrained import untrained_prefix as untrained_prefix
 
 _PUBLIC = {

@@ -16,8 +16,7 @@ from rankscope.data.open import open_data
 from rankscope.data.probes import Example, ProbeSet
 from rankscope.devices import where
 from rankscope.errors import DataError, OutputExists, UsageError, public
-from rankscope.models.inputs.reader import Reader
-from rankscope.models.inputs.reader import reader as open_reader
+from rankscope.models.inputs.reader import Reader, reader as open_reader
 from rankscope.models.load import load_model
 from rankscope.models.stacks import unwrapped
 from rankscope.progress import Progress, silent

@@ -13,8 +13,7 @@ from rankscope.checkpoint import Checkpoint
 from rankscope.data.open import open_data
 from rankscope.devices import where
 from rankscope.errors import public
-from rankscope.models.inputs.reader import Reader
-from rankscope.models.inputs.reader import reader as open_reader
+from rankscope.models.inputs.reader import Reader, reader as open_reader
 from rankscope.models.load import load_model
 from rankscope.tuning.answers import answers_for
 from rankscope.tuning.batches import (

@@ -13,8 +13,7 @@ from rankscope.checkpoint import Checkpoint
 from rankscope.data.open import open_data
 from rankscope.errors import CheckpointError, UsageError
 from rankscope.features import ANSWER, TEXT
-from rankscope.models.inputs.reader import Reader, inputs_of
-from rankscope.models.inputs.reader import reader as open_reader
+from rankscope.models.inputs.reader import Reader, inputs_of, reader as open_reader
 from rankscope.models.load import load_model
 from rankscope.models.tunings.prefix_start import Tokens
 from rankscope.tuning.answers import answers_for

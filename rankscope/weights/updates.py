@@ -1,4 +1,8 @@
-r"""The exact spectrum of a change of weights, :math:`\Delta W = W_1 - W_0`; a low-rank change is never formed."""
+r"""The exact spectrum of a change of weights, :math:`\Delta W = W_1 - W_0`; a low-rank change is never formed.
+
+What a prefix has learned is no change of weights. It has a spectrum of its own: a prefix of 16 rows need not span 16
+directions, since rows that start alike stay alike, because nothing distinguishes them.
+"""
 
 from __future__ import annotations
 
@@ -77,4 +81,14 @@ DEFINITION = WeightDefinition(
     high="rank of the change",
     bias="none, as the weights are fully known; rounding of merged weights adds a tail",
     noise="about 0.8 min(m, n) for a square matrix, more for an oblong one",
+)
+PREFIX = WeightDefinition(
+    name="prefix-effective",
+    formula="exp(-sum p ln p), p = sigma / sum sigma of the rows of a prefix, uncentred",
+    citation="Roy & Vetterli, EUSIPCO 2007, definition 1, on the rows of a prefix",
+    low="1",
+    high="rows of the prefix",
+    bias="none: the rows are known in full",
+    noise="nearly the number of rows",
+    unit="rows",
 )

@@ -14,11 +14,11 @@ from unittest.mock import Mock
 
 import pytest
 import torch
+from digests import tree_digest
 from torch import Tensor, nn
 
 import rankscope
-from rankscope.collecting import collect as collecting
-from rankscope.collecting import job as planning
+from rankscope.collecting import collect as collecting, job as planning
 from rankscope.collecting.collect import run_job
 from rankscope.collecting.job import Job, Request, prepare
 from rankscope.collecting.loading import Loading
@@ -34,7 +34,6 @@ from rankscope.errors import (
     UsageError,
     WrongCall,
 )
-from rankscope.store import tree_digest
 
 Folder = Callable[..., Path]
 

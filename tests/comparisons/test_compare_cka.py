@@ -7,15 +7,13 @@ from math import sqrt
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 from sklearn.metrics.pairwise import rbf_kernel
 from torch import Tensor
 from torch.testing import assert_close
 
 from rankscope.comparisons.cka import centred_norms, cka, cka_biased, hsic
 from rankscope.comparisons.cka_map import cka_map
-from rankscope.comparisons.itself import itself
 from rankscope.comparisons.kernel_cka import gaussian_kernel, kernel_cka, kernel_hsic
 from rankscope.errors import NotComparable, UsageError
 from rankscope.linalg.moments import PairMoments
@@ -166,7 +164,10 @@ def test_a_minibatch_average_in_prompt_order_is_wrong_and_streaming_is_not(momen
 
     def minibatch(order: Tensor) -> Tensor:
         batches = [moments_of(x[i], y[i]) for i in order.split(16)]
-        sums = [sum(hsic(b) for b in batches), *(sum(hsic(itself(getattr(b, s))) for b in batches) for s in "ab")]
+        sums = [
+            sum(hsic(b) for b in batches),
+            *(sum(hsic(PairMoments.itself(getattr(b, s))) for b in batches) for s in "ab"),
+        ]
         return sums[0] / (sums[1] * sums[2]).sqrt()
 
     whole = cka(moments_of(x, y))

@@ -10,10 +10,10 @@ from sklearn.metrics import r2_score
 from torch import Tensor
 from torch.testing import assert_close
 
-from rankscope.comparisons.itself import itself
 from rankscope.comparisons.recoverability import recoverability, recovered, recovered_count, recovered_share
 from rankscope.comparisons.rounding import rounding_scatter
 from rankscope.errors import NotComparable, UsageError
+from rankscope.linalg.moments import PairMoments
 
 
 def draw(rows: int, width: int, seed: int = 0) -> Tensor:
@@ -112,7 +112,7 @@ def test_rows_of_a_sample_are_never_on_both_sides() -> None:
 def test_identical_runs_are_the_ceiling(moments_of) -> None:
     x, y = power_law(60, 40), power_law(60, 40, 1)
     parts = moments_of(x, y, torch.arange(60) % 2, 2)
-    ceiling = recovered_share(itself(parts[0].a), itself(parts[1].a))
+    ceiling = recovered_share(PairMoments.itself(parts[0].a), PairMoments.itself(parts[1].a))
     assert ceiling < 0.95, "fewer rows than features: not even the base can be read off itself"
     assert_close(ceiling, recovered_share(*(moments_of(x, x, torch.arange(60) % 2, 2)[i] for i in (0, 1))))
 

@@ -11,7 +11,6 @@ from scipy.special import digamma
 from torch import Tensor
 from torch.testing import assert_close
 
-from rankscope.comparisons.itself import itself
 from rankscope.comparisons.subspace import (
     leading_subspace,
     overlap,
@@ -22,7 +21,7 @@ from rankscope.comparisons.subspace import (
 )
 from rankscope.comparisons.usage import relative_usage, usage_entropy, usage_shares
 from rankscope.errors import NotComparable, UsageError
-from rankscope.linalg.moments import Moments
+from rankscope.linalg.moments import Moments, PairMoments
 
 
 def draw(rows: int, width: int, seed: int = 0) -> Tensor:
@@ -125,7 +124,7 @@ def test_chance_of_variance_captured_under_random_rotations() -> None:
 
 def test_the_ceiling_is_the_base_against_itself(moments_of) -> None:
     fit, evaluate = halved(power_law(600, 32), power_law(600, 32) @ rotation(32, 1), moments_of)
-    ceiling = variance_captured(itself(fit.a), itself(evaluate.a))
+    ceiling = variance_captured(PairMoments.itself(fit.a), PairMoments.itself(evaluate.a))
     assert ceiling > 3 * variance_captured(fit, evaluate)
     assert_close(ceiling, variance_captured(*halved(power_law(600, 32), power_law(600, 32), moments_of)))
 
@@ -140,7 +139,9 @@ def test_usage_equals_the_definition_and_bounds_the_rank(moments_of) -> None:
     values = torch.linalg.eigvalsh(evaluate.b.scatter)
     rank = torch.special.entr(values / values.sum()).sum().exp()
     assert usage_entropy(fit, evaluate) >= rank
-    assert_close(relative_usage(itself(fit.a), itself(evaluate.a)), torch.ones(16, dtype=torch.float64))
+    assert_close(
+        relative_usage(PairMoments.itself(fit.a), PairMoments.itself(evaluate.a)), torch.ones(16, dtype=torch.float64)
+    )
 
 
 def test_a_rank_one_collapse_uses_half_of_the_basis(moments_of) -> None:

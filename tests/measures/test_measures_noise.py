@@ -14,8 +14,7 @@ from torch import Tensor
 from rankscope.errors import UsageError
 from rankscope.linalg.moments import Moments
 from rankscope.linalg.svd import singular_values
-from rankscope.measures import gavish_donoho as gd
-from rankscope.measures import marchenko_pastur as mp
+from rankscope.measures import gavish_donoho as gd, marchenko_pastur as mp
 from rankscope.measures.effective_rank import effective_rank, entropy_rank
 from rankscope.measures.parallel_analysis import parallel_analysis, parallel_analysis_of_rows
 from rankscope.measures.participation_ratio import participation_ratio

@@ -13,8 +13,7 @@ import numpy as np
 import pytest
 
 from rankscope.errors import MissingTool
-from rankscope.scores import Java, score_captions
-from rankscope.scores import java as java_module
+from rankscope.scores import Java, java as java_module, score_captions
 from rankscope.scores.java import ptb_tokenized
 
 SAID, GIVEN = {1: "a dog", 2: "the cat"}, {1: ["a dog", "one dog"], 2: ["a cat"]}

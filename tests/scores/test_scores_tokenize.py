@@ -6,8 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from rankscope.errors import MissingTool
 from rankscope.scores.java import Java, ptb_tokenized

@@ -14,8 +14,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
+from hypothesis import HealthCheck, given, settings, strategies as st
 from store_tools import PLAN, SITES, collect, contents, files_below, in_child, manifest
 
 from rankscope.errors import RankscopeError, StoreCorrupt, StoreError

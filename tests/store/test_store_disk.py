@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from digests import tree_digest
 from store_tools import PLAN, collect, contents, ignore, in_child, manifest, watched
 
 from rankscope.errors import (
@@ -24,7 +25,7 @@ from rankscope.errors import (
     StoreMismatch,
     UsageError,
 )
-from rankscope.store import Writer, discard, finalize, open_run, pack, tree_digest
+from rankscope.store import Writer, discard, open_run, pack
 from rankscope.store.files import names_in, publish, write_temporary
 from rankscope.store.layout import read_commits
 
@@ -155,8 +156,6 @@ def test_the_second_writer_is_refused_at_once_and_told_of_the_first(tmp_path: Pa
                 Writer.open(tmp_path / "run", manifest(), PLAN, overwrite=overwrite)
         with pytest.raises(StoreLocked, match="wait for it, or choose another output"):
             discard(tmp_path / "run")
-        with pytest.raises(StoreLocked):
-            finalize(tmp_path / "run")
         with pytest.raises(StoreIncomplete):
             open_run(tmp_path / "run")
         assert time.monotonic() - started < 1
@@ -262,19 +261,18 @@ def test_a_finished_share_may_be_run_again_and_changes_nothing(tmp_path: Path, u
     assert tree_digest(tmp_path / "run") == undisturbed
 
 
-def test_what_the_last_process_did_not_complete_is_finalized(tmp_path: Path, undisturbed: str) -> None:
+def test_what_the_last_process_did_not_complete_the_next_one_does(tmp_path: Path, undisturbed: str) -> None:
     for rank in range(2):
         with Writer.open(tmp_path / "run", manifest(), PLAN, rank=rank, world=2) as writer:
             for batch in writer.todo:
                 if batch.id < 4 or rank:
                     writer.write(batch.id, *contents(batch))
             assert not (rank == 0 and writer.finish())
-    with pytest.raises(StoreIncomplete, match="1 of 5 batches are not committed; run the collect again"):
-        finalize(tmp_path / "run")
+    with pytest.raises(StoreIncomplete):
+        open_run(tmp_path / "run")
     with Writer.open(tmp_path / "run", manifest(), PLAN, rank=0, world=2) as writer:
-        writer.write(4, *contents(PLAN[4]))
-    assert finalize(tmp_path / "run")
-    assert finalize(tmp_path / "run")
+        writer.write(4, *contents(PLAN[4]))  # and it dies before it completes the store
+    collect(tmp_path / "run", rank=1, world=2)
     assert tree_digest(tmp_path / "run") == undisturbed
 
 
@@ -322,12 +320,12 @@ def test_a_damaged_shard_of_an_unfinished_store_is_computed_again(tmp_path: Path
 
 def test_the_bytes_do_not_depend_on_hash_seed_locale_or_folder(tmp_path: Path, undisturbed: str) -> None:
     code = (
-        "import sys; sys.path.insert(0, sys.argv[1]); from pathlib import Path; from store_tools import collect; "
-        "from rankscope.store import tree_digest; collect(Path(sys.argv[2])); print(tree_digest(sys.argv[2]))"
+        "import sys; sys.path[:0] = sys.argv[1:3]; from pathlib import Path; from digests import tree_digest; "
+        "from store_tools import collect; path = Path(sys.argv[3]); collect(path); print(tree_digest(path))"
     )
     target = tmp_path / "a folder – with ünicode"
     environment = {**os.environ, "PYTHONHASHSEED": "7", "LC_ALL": "C", "TZ": "Asia/Tokyo"}
-    arguments = [sys.executable, "-X", "utf8", "-c", code, str(Path(__file__).parent), str(target)]
+    arguments = [sys.executable, "-X", "utf8", "-c", code, *map(str, Path(__file__).parents[:2]), str(target)]
     done = subprocess.run(arguments, env=environment, cwd=tmp_path, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == undisturbed
 

@@ -11,11 +11,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from digests import tree_digest
 from safetensors.torch import save_file
 from store_tools import PLAN, SITES, collect, contents, expected, manifest
 
 from rankscope.errors import DataError, MissingTool, NonFinite, OutputExists, StoreCorrupt, UnsafeError, UsageError
-from rankscope.store import Writer, export_run, import_features, open_run, tree_digest
+from rankscope.store import Writer, export_run, import_features, open_run
 from rankscope.store.foreign import site_name
 
 TORCHLENS = Path(__file__).parent / "torchlens"

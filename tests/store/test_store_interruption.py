@@ -10,10 +10,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from digests import tree_digest
 from store_tools import PLAN, collect, ignore, in_child, killed_at, manifest, watched
 
 from rankscope.errors import StoreError, StoreIncomplete
-from rankscope.store import open_run, tree_digest
+from rankscope.store import open_run
 from rankscope.store.layout import read_commits
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="kills forked processes")

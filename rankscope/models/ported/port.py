@@ -1,4 +1,4 @@
-"""How an architecture that transformers does not have enters its Auto classes."""
+"""How an architecture that transformers does not have enters its Auto classes, and the rarer arguments of its forward pass."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from typing import Any
 import transformers
 from transformers import AutoConfig, AutoImageProcessor, AutoProcessor, AutoTokenizer
 from transformers.configuration_utils import PreTrainedConfig
+
+from rankscope.errors import UsageError
 
 Recognise = Callable[[Mapping[str, Any], Path], dict[str, Any] | None]
 
@@ -59,3 +61,24 @@ def _recognise(recognisers: tuple[Recognise, ...]) -> None:
         return next((found for found in named if found is not None), fields), rest
 
     PreTrainedConfig.get_config_dict = classmethod(get_config_dict)
+
+
+def arguments(
+    config: PreTrainedConfig, given: Mapping[str, Any], *, model: str, flags: tuple[str, ...], **defaults: Any
+) -> dict[str, Any]:
+    """The arguments given, and the defaults of those that are absent or None.
+
+    Args:
+        config: the model's configuration, which has the defaults of the flags.
+        given: what the model was called with.
+        model: its name, for the message.
+        flags: arguments whose default is the configuration's.
+        defaults: the other arguments.
+
+    Raises:
+        UsageError: for an argument that does not exist.
+    """
+    known = {**defaults, **{flag: getattr(config, flag) for flag in flags}}
+    if unknown := sorted(given.keys() - known.keys()):
+        raise UsageError(f"{model}'s forward takes no argument {', '.join(unknown)}; it takes {', '.join(known)}")
+    return {**known, **{name: value for name, value in given.items() if value is not None}}

@@ -93,7 +93,8 @@ def join(stack: Stack, prefix: Prefix) -> None:
     stack.blocks[0].register_forward_pre_hook(rows)
     for layer, block in enumerate(stack.blocks):
         module = self_attention(block).module
-        if not hasattr(module, "config") or not _dispatches(module):
+        dispatches = hasattr(sys.modules[type(module).__module__], "ALL_ATTENTION_FUNCTIONS")
+        if not hasattr(module, "config") or not dispatches:
             raise UsageError(
                 f"{type(module).__name__} computes its attention by itself, so that a prefix cannot join it in {stack.name}; "
                 "leave that stack out"
@@ -102,10 +103,6 @@ def join(stack: Stack, prefix: Prefix) -> None:
         own: Any = copy.copy(module.config)
         own._attn_implementation_internal = NAME
         module.config = own
-
-
-def _dispatches(module: nn.Module) -> bool:
-    return hasattr(sys.modules[type(module).__module__], "ALL_ATTENTION_FUNCTIONS")
 
 
 def attention_with_prefix(

@@ -58,7 +58,11 @@ def load_fairseq(file: str | Path, *, dtype: torch.dtype | None = None, **change
     with torch.serialization.safe_globals([argparse.Namespace]):
         content = read_plain(file)
     content = content.get("model", content) if isinstance(content, dict) else {}
-    weights = {renamed(k): v for k, v in content.items() if isinstance(v, Tensor) and not _dropped(k)}
+    weights = {
+        renamed(k): v
+        for k, v in content.items()
+        if isinstance(v, Tensor) and not any(re.search(pattern, k) for pattern in DROPPED)
+    }
     if not weights:
         raise CheckpointError(f"{file} holds no dictionary of tensors")
     model = OFAModel(config_of(weights, file, **changes))
@@ -72,10 +76,6 @@ def load_fairseq(file: str | Path, *, dtype: torch.dtype | None = None, **change
         raise CheckpointError(f"{file} does not fit OFA: {'; '.join(found)}")
     model.load_state_dict(weights)
     return model.to(dtype or next(value.dtype for value in weights.values() if value.is_floating_point())).eval()
-
-
-def _dropped(key: str) -> bool:
-    return any(re.search(pattern, key) for pattern in DROPPED)
 
 
 def config_of(weights: Mapping[str, Tensor], source: Path | str, **changes: Any) -> OFAConfig:

@@ -9,10 +9,10 @@ from transformers.cache_utils import Cache
 from transformers.generation import GenerationMixin
 from transformers.modeling_outputs import Seq2SeqLMOutput
 
-from rankscope.models.ported.arguments import arguments
 from rankscope.models.ported.ofa.configuration import OFAConfig
 from rankscope.models.ported.ofa.decoder import OFADecoder
 from rankscope.models.ported.ofa.encoder import OFAEncoder, OFAEncoderOutput, OFAPreTrainedModel
+from rankscope.models.ported.port import arguments
 
 _FLAGS = ("use_cache", "output_hidden_states", "output_attentions")
 _TENSORS = ("patch_masks", "inputs_embeds", "decoder_attention_mask", "decoder_inputs_embeds", "cache")

@@ -16,7 +16,7 @@ from transformers.modeling_utils import PreTrainedModel
 from transformers.models.bert.modeling_bert import BertIntermediate, BertOutput, BertPooler, BertSelfOutput
 
 from rankscope.errors import UsageError
-from rankscope.models.ported.arguments import arguments
+from rankscope.models.ported.port import arguments
 from rankscope.models.ported.vinvl.attention import SelfAttention, additive
 from rankscope.models.ported.vinvl.configuration import VinVLConfig
 

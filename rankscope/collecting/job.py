@@ -6,7 +6,7 @@ import os
 import shutil
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
@@ -15,6 +15,7 @@ from torch import nn
 
 from rankscope.collecting.loading import Loading
 from rankscope.collecting.module_source import from_tensors, is_samples
+from rankscope.collecting.selfcheck import checked_sites, why_one_by_one
 from rankscope.collecting.source import Source, of_transformers
 from rankscope.errors import CheckpointError, OutputExists, RankscopeError, StorageError, UsageError
 from rankscope.reading.forward import batches_by_length
@@ -141,26 +142,34 @@ class Job:
 
 
 def prepare(model: Any, data: Any, request: Request, loading: Loading) -> Job:
-    """Open the checkpoint and the data, choose sites and rows, and fix the plan, without a forward pass of the data.
+    """Open the checkpoint and the data, choose sites and rows, try a few samples, and fix the plan.
+
+    A few samples are read alone and together, because samples that depend on their neighbours are planned one by one.
 
     Raises:
         UnknownName: if there is no such site.
         UsageError: if no site has rows of the kind, or an option has no meaning for this model.
+        CheckpointError: if a site that was asked for is not what the model returns there, or the model draws at random.
         OutputExists: if there is a finished run at the output.
         DataError: if there are fewer samples than asked for, or they do not fit the model.
         StorageError: if the disk is too small.
     """
     source = open_source(model, data, request.n, loading)
     out = Path(request.out) if request.out is not None else Path(f"{source.name}.pt")
+    batches = batches_by_length(source.lengths, request.tokens_per_batch)
+    source = checked_sites(source, batches[0][0][0])
     chosen, notes = _chosen(source, request.sites)
     counts = _rows_per_sample(source, request, chosen)
     notes += [f"{stack} has no {request.rows!r} rows for this data; left out" for stack in counts if not counts[stack]]
     taps = {site: tap for site, tap in chosen.items() if counts[site.stack]}
     if not taps:
         raise UsageError(f"no chosen site has {request.rows!r} rows for this data; choose other rows or other sites")
-    batches = batches_by_length(source.lengths, request.tokens_per_batch)
+    if why := why_one_by_one(source, taps, batches):
+        batches, notes = batches_by_length(source.lengths, 1), [*notes, why]
     plan = tuple(Batch(i, samples, length) for i, (samples, length) in enumerate(batches))
     manifest = _manifest(source, request, source.widths(taps), [*notes, *source.notes], out)
+    if why:
+        manifest = replace(manifest, reading={**manifest.reading, "one_by_one": True})
     finished = _finished(out, manifest.planned(plan), request)
     job = Job(request, source, taps, manifest, plan, out, _shard(request.shard, out), counts, finished)
     needed = job.bytes * (2 if out.suffix in SINGLE else 1)  # the folder of batches is there until the file is packed

@@ -16,6 +16,7 @@ from rankscope.collecting.source import TENSORS, Collate, Source, content, devic
 from rankscope.errors import DataError
 from rankscope.reading.forward import ModelBatch
 from rankscope.reading.probing import Parts, probe
+from rankscope.sites import Site
 
 MASK = "attention_mask"
 """In samples that are dictionaries, the input that says which columns are real."""
@@ -37,6 +38,7 @@ def from_tensors(model: nn.Module, data: Any, n: int | None) -> Source:
         raise DataError(f"the tensors hold {len(samples.items)} samples; {count} were asked for")
     caller = BatchCaller(model).eval()
     parts, collate = _opened(caller, samples, range(min(2, count)))
+    known = of_transformers(model)
     items = [samples.items[i] for i in range(count)]
     name = type(model).__name__
     return Source(
@@ -50,7 +52,16 @@ def from_tensors(model: nn.Module, data: Any, n: int | None) -> Source:
         data_name=TENSORS,
         fingerprint=fingerprint(items),
         reading={"device": device_of(model).type},
+        alone=known,
+        told=(lambda inputs: _not_told(caller, inputs)) if known else None,
     )
+
+
+def _not_told(caller: BatchCaller, inputs: Mapping[str, Any]) -> dict[Site, str]:
+    """The sites of a transformers model that are not what it returns for the inputs of one sample."""
+    from rankscope.models.told import not_told
+
+    return not_told(caller.module, lambda: caller(**inputs))
 
 
 class BatchCaller(nn.Module):

@@ -49,6 +49,11 @@ class Source:
     """How the model is read: padding side, attention implementation, precision."""
     notes: tuple[str, ...] = ()
     """Remarks of the data's reader."""
+    alone: bool = False
+    """Whether any sample can be read by itself, so that what it gives alone and among others can be compared."""
+    told: Callable[[Mapping[str, Any]], dict[Site, str]] | None = None
+    """From the inputs of one sample to the sites that are not what the model itself returns, each with the reason; None if
+    the model cannot be asked."""
 
     def stored_dtype(self, kind: str) -> str:
         """The dtype in which rows of a kind are stored: the features' own, or float32 for means over half precision."""

@@ -19,6 +19,7 @@ from rankscope.models.dtypes import features_dtype, weights_dtype
 from rankscope.models.inputs.reader import reader
 from rankscope.models.limits import prompt_rows, takes_positions
 from rankscope.models.stacks import stacks, taps, unwrapped
+from rankscope.models.told import not_told
 from rankscope.reading.forward import ModelBatch
 from rankscope.reading.probing import Parts
 
@@ -80,7 +81,9 @@ def from_examples(model: Any, data: Any, n: int | None, loading: Loading) -> Sou
             "device": device.type,
         }
         | ({"chat": True} if loading.chat else {}),
-        notes=probe_set.notices,
+        notes=(*probe_set.notices, *examples.notes),
+        alone=True,
+        told=lambda inputs: not_told(loaded, lambda: loaded(**inputs)),
     )
 
 

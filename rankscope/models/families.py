@@ -63,6 +63,7 @@ FAMILIES: dict[str, Family] = {
     "clip_vision_model": Family(encoder("encoder.layers", None, "patches")),
     "clip_text_model": Family((StackSpec("text", "encoder.layers", "final_layer_norm"),)),
     "siglip_vision_model": Family(encoder("encoder.layers", "post_layernorm", "patches")),
+    **dict.fromkeys(("siglip", "siglip_text_model", "siglip2", "siglip2_text_model"), Family(trained_padded=True)),
     "clip": Family((InnerModel("text_model"), InnerModel("vision_model", _TOWER))),
     **dict.fromkeys(("t5", "mt5"), _T5),
     "umt5": Family(counts_positions=True),

@@ -77,6 +77,8 @@ class Family:
     masks_outside: bool = False
     """Whether its outer model makes the language model's masks and positions from the cache that it passes on. A prefix
     in that cache would be counted twice, so it is joined inside each attention instead."""
+    trained_padded: bool = False
+    """Whether it was trained on texts padded to a fixed length that no mask hides."""
     check_vocabulary: Callable[[Path, Mapping[str, Any]], None] | None = None
     """Raises if the vocabulary in a folder does not fit the fields of its ``config.json``."""
     port: Port | None = None

@@ -16,7 +16,9 @@ No chat template is applied unless asked for.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, Literal
 
 import torch
@@ -64,6 +66,11 @@ class Reader:
         """Rows that a prompt puts before the text."""
         self.prefix = prefix_rows(model)
         """Rows that a prefix puts into the cache of each stack."""
+        takes = inspect.signature(unwrapped(model).forward).parameters
+        self.takes = frozenset(takes)
+        """The arguments of the model's forward pass, by name."""
+        self.takes_more = any(p.kind is p.VAR_KEYWORD for p in takes.values())
+        """Whether it takes others too."""
         self.positions = padding_side == "left" and takes_positions(model, self.stacks)
         if padding_side == "left" and not any(stack.columns == "text" for stack in self.stacks.values()):
             raise UsageError(
@@ -84,13 +91,34 @@ class Reader:
         Raises:
             DataError: if it lacks what the model reads, or does not fit its positions (prefix and prompt count).
         """
-        made = self.inputs.encode(example)
+        made = self._masked(self.inputs.encode(example))
         missing = [name for name in self.stacks if name not in made.roles]
         assert not missing, f"no columns for {missing}"
         for name, stack in self.stacks.items():
             added = (self.virtual if stack.columns == "text" else 0) + self.prefix.get(name, 0)
             check_length(example.id, stack, _tokens(stack, made), added)
         return made
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a reader of the features should know of how the texts were read."""
+        names = getattr(self.inputs.tokenizer, "model_input_names", ("attention_mask",))
+        unmasked = "attention_mask" not in names and any(s.columns == "text" for s in self.stacks.values())
+        made = "the tokenizer gives no attention mask; padding is masked by the known lengths of the texts"
+        trained = "this family was trained on texts padded to a fixed length; here each text is read without padding"
+        return ((made,) if unmasked else ()) + ((trained,) if unmasked and self.inputs.family.trained_padded else ())
+
+    def _masked(self, made: Encoding) -> Encoding:
+        """A mask beside all tokens, also where the tokenizer gives none, because padding would be read as text without.
+
+        Masks and segment numbers that the model does not take are left out.
+        """
+        inputs = dict(made.inputs)
+        for tokens in sorted(_TOKENS & inputs.keys()):
+            if (mask := tokens.replace("input_ids", "attention_mask")) in self.takes:
+                inputs.setdefault(mask, torch.ones_like(inputs[tokens]))
+        unknown = (_MASKS | _SEGMENTS) - self.takes if not self.takes_more else frozenset()
+        return replace(made, inputs={name: x for name, x in inputs.items() if name not in unknown})
 
     def collate(self, encodings: Sequence[Encoding]) -> ModelBatch:
         """Samples in one batch, padded to the longest of them.

@@ -1,0 +1,118 @@
+"""What a transformers model itself returns as its hidden states, beside what its sites give."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from rankscope.models.stacks import Stack, stacks, unwrapped
+from rankscope.reading.hooks import hidden_states, reading
+from rankscope.reading.rounding import apart, rounding
+from rankscope.sites import Site
+
+
+def not_told(model: nn.Module, call: Callable[[], object]) -> dict[Site, str]:
+    """The sites whose hidden states are not those that the model returns with ``output_hidden_states``.
+
+    The model returns a stack's input, the output of each block, and, in most families in place of the last, the output of
+    the norm after it. Stacks of which it returns no hidden states are left out.
+
+    Args:
+        model: the tuned model.
+        call: makes one forward pass of one sample, so that there is no padding, which some models set to zero.
+
+    Returns:
+        The sites that differ, each with the reason in words.
+    """
+    base = unwrapped(model)
+    there = {name: s for name, s in stacks(model).items() if s.blocks}
+    if not isinstance(base, PreTrainedModel) or not there:
+        return {}
+    taps = {site: tap for stack in there.values() for site, tap in stack.taps.items()}
+    with torch.inference_mode(), _telling(base) as told, reading(taps, lambda _, hidden: hidden.clone()) as found:
+        call()
+    faults: dict[Site, str] = {}
+    for stack in there.values():
+        output = _output(base, stack, told)
+        if output is not None:
+            faults |= _compared(stack, found, output)
+    return faults
+
+
+@contextmanager
+def _telling(base: nn.Module) -> Iterator[dict[nn.Module, Mapping[str, Any]]]:
+    """Every inner model returns its hidden states, and what each returned is kept by module."""
+    told: dict[nn.Module, Mapping[str, Any]] = {}
+    models = [m for m in base.modules() if isinstance(m, PreTrainedModel)]
+    configs: dict[int, Any] = {id(m.config): m.config for m in models}
+    before = {key: config.output_hidden_states for key, config in configs.items()}
+
+    def keep(module: nn.Module, args: object, output: object) -> None:
+        if isinstance(output, Mapping):
+            told[module] = output
+
+    handles = [m.register_forward_hook(keep) for m in models]
+    try:
+        for config in configs.values():
+            config.output_hidden_states = True
+        yield told
+    finally:
+        for handle in handles:
+            handle.remove()
+        for key, config in configs.items():
+            config.output_hidden_states = before[key]
+
+
+def _output(base: nn.Module, stack: Stack, told: Mapping[nn.Module, Mapping[str, Any]]) -> Mapping[str, Any] | None:
+    """What the innermost model around a stack returned; None if that has no hidden states.
+
+    An outer model of the same configuration may return them instead; one of another configuration returns another stack's.
+    """
+    path = next((name for name, module in base.named_modules() if module is stack.blocks[0]), "")
+    steps = path.split(".")
+    around = [base.get_submodule(".".join(steps[:end])) for end in range(len(steps))]
+    models = [m for m in around if isinstance(m, PreTrainedModel)]
+    for module in reversed(models):
+        if module.config is not models[-1].config:
+            return None
+        if told.get(module, {}).get("hidden_states"):
+            return told[module]
+    return None
+
+
+def _compared(stack: Stack, found: Mapping[Site, Tensor], output: Mapping[str, Any]) -> dict[Site, str]:
+    """The sites of one stack that differ from what its model returned."""
+    states: Sequence[Tensor] = [hidden_states(state) for state in output["hidden_states"]]
+    count, last = len(stack.blocks), output.get("last_hidden_state")
+    # The states begin with the stack's input, save in families (RWKV) that return what comes out of the blocks alone.
+    begin = int(_any(found[Site(stack.name, "embed")], states[:1]) or not _any(found[Site(stack.name, "0")], states[:1]))
+    if len(states) - begin not in (count, count + 1):
+        reason = f"the model returns {len(states)} hidden states of {stack.name}, and {count} blocks were found"
+        return dict.fromkeys(stack.sites, reason)
+    ends = [states[-1], *([last] if isinstance(last, Tensor) else [])]
+    expected = {"final": ends} | {str(i): [states[i + begin]] for i in range(count)}
+    if begin:
+        expected["embed"] = [states[0]]
+    if stack.final is None or _any(found[Site(stack.name, "final")], ends):
+        # The last block's own output is not returned where the norm after it is: the other blocks vouch for it.
+        del expected[str(count - 1)]
+    return {
+        site: f"it is not the hidden state that {type(stack.owner).__name__} returns there ({_words(found[site], to[0])})"
+        for site in stack.sites
+        if (to := expected.get(site.point)) and not _any(found[site], to)
+    }
+
+
+def _any(hidden: Tensor, states: Sequence[Tensor]) -> bool:
+    return any(apart(hidden, state) <= rounding(hidden) for state in states)
+
+
+def _words(hidden: Tensor, state: Tensor) -> str:
+    if hidden.shape != state.shape:
+        return f"shape {tuple(hidden.shape)}, and it returns {tuple(state.shape)}"
+    return f"they are {apart(hidden, state):.2g} of their size apart"

@@ -57,6 +57,22 @@ FAMILIES: dict[str, Family] = {
     **dict.fromkeys(("bert", "electra"), _BERT),
     **dict.fromkeys(("roberta", "xlm-roberta"), _ROBERTA),
     "camembert": Family(counts_positions=True),
+    # The other norm in their encoders is of the table of relative positions.
+    **dict.fromkeys(("deberta", "deberta-v2"), Family(encoder("encoder.layer"))),
+    "megatron-bert": Family(encoder("encoder.layer", "encoder.ln")),
+    # Its rotary or learned positions are counted from the padding token.
+    "esm": Family(encoder("encoder.layer", "encoder.emb_layer_norm_after"), counts_positions=True),
+    "lfm2": Family(decoder("layers", "embedding_norm")),
+    "rwkv": Family(decoder("blocks", "ln_out"), counts_positions=True),
+    # One block, or a few, run again and again: a site is a pass.
+    "albert": Family((StackSpec("encoder", "encoder.albert_layer_groups", inner="albert_layers"),)),
+    # It attends by relative positions, and hands samples on in the second dimension.
+    "xlnet": Family((StackSpec("decoder", "layer", time_first=True),), counts_positions=True),
+    # A block is no module of its own: it begins before its attention and ends with its second norm.
+    **dict.fromkeys(("xlm", "flaubert"), Family((StackSpec("decoder", "layer_norm2", entry="attentions.0"),))),
+    "longformer": Family(encoder("encoder.layer"), counts_positions=True, pads_to="attention_window"),
+    "led": Family(pads_to="attention_window"),
+    "encoder-decoder": Family((InnerModel("encoder"), InnerModel("decoder", (("encoder", "decoder"),), "target"))),
     "distilbert": Family(encoder("transformer.layer")),
     "vit": Family(encoder("layers", "layernorm", "patches")),
     "dinov2": Family(encoder("encoder.layer", "layernorm", "patches")),

@@ -32,6 +32,13 @@ class StackSpec:
     """What its columns are."""
     width: str = "hidden_size"
     """What the configuration calls the width of its hidden states."""
+    entry: str | None = None
+    """Path to the module whose input is the stack's; None if it is the first block."""
+    time_first: bool = False
+    """Whether hidden states are ``(t, b, d)``."""
+    inner: str = ""
+    """Where the blocks share weights: the path leads to groups of them, this is the path to the blocks within a group, and
+    they run again until there are as many passes as the configuration has layers."""
     single: bool = False
     """Whether the path leads to one module, read at ``output``."""
 
@@ -44,6 +51,8 @@ class InnerModel:
     """Path to it."""
     rename: tuple[tuple[str, str], ...] = ()
     """New names for its stacks, as pairs (its name, the name in sites)."""
+    columns: Columns | None = None
+    """What its columns are within the outer model; None for what its own record says."""
 
 
 Layout = tuple[StackSpec | InnerModel, ...]
@@ -74,6 +83,8 @@ class Family:
     counts_positions: bool = False
     """Whether the model counts positions from the mask or the padding, or has none, so that it needs no ``position_ids``
     when padding is on the left."""
+    pads_to: str = ""
+    """What the configuration calls the number of which the model pads its tokens to a multiple, inside its forward pass."""
     masks_outside: bool = False
     """Whether its outer model makes the language model's masks and positions from the cache that it passes on. A prefix
     in that cache would be counted twice, so it is joined inside each attention instead."""

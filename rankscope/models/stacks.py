@@ -37,7 +37,7 @@ class Stack:
     name: str
     """Its name in a site."""
     blocks: tuple[nn.Module, ...]
-    """The blocks in order; none if a single module is read."""
+    """The blocks in the order in which they run, one that runs again named again; none if a single module is read."""
     final: nn.Module | None = None
     """The norm after the last block, whose output is the final site; None if the base has no norm there."""
     output: nn.Module | None = None
@@ -48,6 +48,12 @@ class Stack:
     """What the columns of the hidden states are."""
     owner: nn.Module | None = None
     """The outermost model around the blocks that has their configuration."""
+    entry: nn.Module | None = None
+    """The module whose input is the stack's; None if it is the first block."""
+    time_first: bool = False
+    """Whether hidden states are ``(t, b, d)``."""
+    channels_first: bool = False
+    """Whether hidden states are ``(b, d, h, w)``."""
 
     @property
     def taps(self) -> dict[Site, Tap]:
@@ -55,11 +61,15 @@ class Stack:
         if self.output is not None:
             return {Site(self.name, "output"): Tap(self.output)}
         inner = points(len(self.blocks), embed=False, final=False)
-        taps = {"embed": Tap(self.blocks[0], entering=True)}
-        taps |= {point: Tap(block) for point, block in zip(inner, self.blocks, strict=True)}
+        first = 0 if self.entry is None and self.blocks.count(self.blocks[0]) > 1 else None
+        taps = {"embed": Tap(self.entry or self.blocks[0], entering=True, turn=first)}
+        for i, (point, block) in enumerate(zip(inner, self.blocks, strict=True)):
+            again = self.blocks.count(block) > 1
+            taps[point] = Tap(block, turn=self.blocks[:i].count(block) if again else None)
         if self.final is not None:
             taps["final"] = Tap(self.final)
-        return {Site(self.name, point): tap for point, tap in taps.items()}
+        layout = {"time_first": self.time_first, "channels_first": self.channels_first}
+        return {Site(self.name, point): replace(tap, **layout) for point, tap in taps.items()}
 
     @property
     def sites(self) -> tuple[Site, ...]:
@@ -116,7 +126,7 @@ def _of_family(model: nn.Module) -> Iterator[Stack]:
         elif (inner := _along(base, spec.path)[-1]) is not None:
             names = dict(spec.rename)
             for stack in list(_of_family(inner)) or search(inner):
-                yield replace(stack, name=names.get(stack.name, stack.name))
+                yield replace(stack, name=names.get(stack.name, stack.name), columns=spec.columns or stack.columns)
 
 
 def _at(base: nn.Module, spec: StackSpec) -> Iterator[Stack]:
@@ -131,11 +141,29 @@ def _at(base: nn.Module, spec: StackSpec) -> Iterator[Stack]:
         yield Stack(spec.stack, (), output=last, width=_projected_width(last), columns=spec.columns, owner=owner)
         return
     blocks = tuple(last.children())
+    if spec.inner:
+        blocks = _passes(blocks, spec.inner, owner.config.num_hidden_layers)
     if not blocks:
         raise CheckpointError(f"the stack {spec.stack} of this {type(base).__name__} has no blocks")
     final = _along(base, spec.final)[-1] if spec.final else None
     width = width_of(owner, spec.width)
-    yield Stack(spec.stack, blocks, final, width=width, columns=spec.columns, owner=owner)
+    entry = _along(base, spec.entry)[-1] if spec.entry else None
+    yield Stack(
+        spec.stack,
+        blocks,
+        final,
+        width=width,
+        columns=spec.columns,
+        owner=owner,
+        entry=entry,
+        time_first=spec.time_first,
+    )
+
+
+def _passes(groups: tuple[nn.Module, ...], inner: str, count: int) -> tuple[nn.Module, ...]:
+    """The blocks of groups that share their weights, as often as they run: ``count`` passes, spread evenly over the groups."""
+    chosen = [groups[i * len(groups) // count] for i in range(count)]
+    return tuple(block for group in chosen for block in group.get_submodule(inner).children())
 
 
 def _along(module: nn.Module, path: str) -> list[nn.Module | None]:
@@ -160,9 +188,11 @@ def search(model: nn.Module) -> list[Stack]:
             name = path.replace(".", "_")
         owner = _owner(model, path)
         columns = _COLUMNS.get(name) or _columns(model, name)
+        grid = _convolves(blocks)  # whose width and grid change from block to block
         found[name] = Stack(
-            name, tuple(blocks), _norm_after(model, path), width=width_of(owner), columns=columns, owner=owner
-        )
+            name, tuple(blocks), _norm_after(model, path), width=None if grid else width_of(owner),
+            columns="any" if grid else columns, owner=owner, channels_first=grid,
+        )  # fmt: skip
     return list(found.values())
 
 
@@ -181,6 +211,13 @@ def _lists(model: nn.Module) -> dict[str, nn.ModuleList]:
 def _deep(blocks: nn.ModuleList) -> bool:
     """Whether the children are blocks, with parts of their own, and not plain layers."""
     return all(sum(1 for _ in child.modules()) > 3 for child in blocks)
+
+
+def _convolves(blocks: nn.ModuleList) -> bool:
+    """Whether blocks are made of convolutions without attention, so that they take and return ``(b, d, h, w)``."""
+    inside = [module for block in blocks for module in block.modules()]
+    attends = any("attention" in type(module).__name__.lower() for module in inside)
+    return not attends and any(isinstance(module, nn.Conv2d) for module in inside)
 
 
 def _name(model: nn.Module, path: str, *, alone: bool) -> str:

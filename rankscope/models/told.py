@@ -88,9 +88,13 @@ def _output(base: nn.Module, stack: Stack, told: Mapping[nn.Module, Mapping[str,
 def _compared(stack: Stack, found: Mapping[Site, Tensor], output: Mapping[str, Any]) -> dict[Site, str]:
     """The sites of one stack that differ from what its model returned."""
     states: Sequence[Tensor] = [hidden_states(state) for state in output["hidden_states"]]
+    if stack.channels_first:
+        states = [state.movedim(1, -1) for state in states]
     count, last = len(stack.blocks), output.get("last_hidden_state")
     # The states begin with the stack's input, save in families (RWKV) that return what comes out of the blocks alone.
-    begin = int(_any(found[Site(stack.name, "embed")], states[:1]) or not _any(found[Site(stack.name, "0")], states[:1]))
+    begin = int(
+        _any(found[Site(stack.name, "embed")], states[:1]) or not _any(found[Site(stack.name, "0")], states[:1])
+    )
     if len(states) - begin not in (count, count + 1):
         reason = f"the model returns {len(states)} hidden states of {stack.name}, and {count} blocks were found"
         return dict.fromkeys(stack.sites, reason)

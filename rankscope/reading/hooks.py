@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,6 +23,10 @@ class Tap:
     """Whether its first input is read, rather than its output."""
     channels_first: bool = False
     """Whether its features are dimension 1, as convolutions return them, rather than the last."""
+    time_first: bool = False
+    """Whether its columns are dimension 0 and its samples dimension 1."""
+    turn: int | None = None
+    """Which of the module's runs in one forward pass is read, from 0; None if it runs once."""
 
 
 def hidden_states(value: object) -> Tensor:
@@ -51,13 +56,19 @@ def reading(taps: Mapping[Site, Tap], keep: Callable[[Site, Tensor], Tensor]) ->
         CheckpointError: if a site runs twice in one forward pass, so that its rows would be ambiguous.
     """
     found: dict[Site, Tensor] = {}
+    runs: Counter[Site] = Counter()
     handles = []
 
     def record(site: Site, value: object) -> None:
+        tap = taps[site]
+        runs[site] += 1
+        if tap.turn is not None and tap.turn != runs[site] - 1:
+            return
         if site in found:
             raise CheckpointError(f"the site {site} ran more than once in one forward pass; read another site")
         hidden = hidden_states(value)
-        found[site] = keep(site, hidden.movedim(1, -1) if taps[site].channels_first else hidden)
+        hidden = hidden.transpose(0, 1) if tap.time_first else hidden
+        found[site] = keep(site, hidden.movedim(1, -1) if tap.channels_first else hidden)
 
     def entering(site: Site) -> Callable[..., None]:
         return lambda module, args, kwargs: record(site, args or kwargs.get("hidden_states", kwargs))

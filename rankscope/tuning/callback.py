@@ -15,7 +15,7 @@ from rankscope.errors import OutputExists, StoreCorrupt, UsageError, public
 from rankscope.linalg.svd import singular_values
 from rankscope.models.stacks import taps
 from rankscope.reading.forward import ModelBatch
-from rankscope.reading.hooks import Tap, reading
+from rankscope.reading.hooks import reading
 from rankscope.reading.pooling import check_kind, pool
 from rankscope.sites import Site, select
 
@@ -114,7 +114,7 @@ class SpectrumCallback(TrainerCallback):
             UnknownName: if the model has no such site.
         """
         there = taps(model)
-        chosen = {site: Tap(there[site].module, there[site].entering) for site in select(self.sites, tuple(there))}
+        chosen = {site: there[site] for site in select(self.sites, tuple(there))}
         parts: dict[Site, list[torch.Tensor]] = {site: [] for site in chosen}
         modes = {module: module.training for module in model.modules()}
         model.eval()

@@ -58,7 +58,7 @@ MORE: dict[str, tuple[str, str, dict[str, Any]]] = {
     "siglip_vision_model": ("SiglipVisionConfig", "SiglipVisionModel", {k: v for k, v in IMAGES.items() if k != "vocab_size"}),
     "deit": ("DeiTConfig", "DeiTModel", {k: v for k, v in IMAGES.items() if k != "vocab_size"}),
 }  # fmt: skip
-"""Further models, half of them not in the table, so that they are found by their structure."""
+"""Further models, some of them not in the table, so that they are found by their structure."""
 
 
 @pytest.fixture(autouse=True)
@@ -104,8 +104,8 @@ def test_further_models_give_their_hidden_states(name: str) -> None:
             assert len(patch_roles(stack, inputs["pixel_values"][0])) == states[0].shape[1]
 
 
-def test_half_of_them_are_found_by_structure() -> None:
-    assert {name for name in MORE if name not in FAMILIES} == {"phi", "albert", "deit"}
+def test_some_of_them_are_found_by_structure() -> None:
+    assert {name for name in MORE if name not in FAMILIES} == {"phi", "deit"}
 
 
 @pytest.mark.parametrize("name", [n for n in tiny.FAMILIES if n not in ("clip", "blip2-opt", "blip2-t5")])

@@ -71,6 +71,9 @@ class Reader:
         """The arguments of the model's forward pass, by name."""
         self.takes_more = any(p.kind is p.VAR_KEYWORD for p in takes.values())
         """Whether it takes others too."""
+        window = getattr(getattr(unwrapped(model), "config", None), inputs.family.pads_to or " ", 1)
+        self.multiple = window if isinstance(window, int) else max(window)
+        """What the length of the texts in a batch is a multiple of, so that a model that would pad them itself need not."""
         self.positions = padding_side == "left" and takes_positions(model, self.stacks)
         if padding_side == "left" and not any(stack.columns == "text" for stack in self.stacks.values()):
             raise UsageError(
@@ -143,11 +146,13 @@ class Reader:
 
     def _joined(self, name: str, encodings: Sequence[Encoding]) -> Tensor:
         parts = [e.inputs[name] for e in encodings]
+        multiple = self.multiple if name in _OF_THE_TEXT else 1
         if name in self.inputs.family.packed:
             return self._cast(torch.cat(parts))
         if name in _PADDED:
             fill = self.inputs.pad if name in _TOKENS else 0
-            return self._cast(in_parts(parts, [e.parts.get(name) for e in encodings], fill, side=self._side(name)))
+            lengths = [e.parts.get(name) for e in encodings]
+            return self._cast(in_parts(parts, lengths, fill, side=self._side(name), multiple=multiple))
         shapes = {tuple(p.shape) for p in parts}
         if len(shapes) > 1:
             raise DataError(
@@ -165,7 +170,8 @@ class Reader:
     def _grid(self, stack: Stack, encodings: Sequence[Encoding]) -> Grid:
         side = self.padding_side if stack.columns == "text" else "right"
         lengths = [e.parts.get(stack.name) for e in encodings]
-        role = in_parts([e.roles[stack.name] for e in encodings], lengths, ABSENT, side=side)
+        multiple = self.multiple if stack.columns == "text" else 1
+        role = in_parts([e.roles[stack.name] for e in encodings], lengths, ABSENT, side=side, multiple=multiple)
         if stack.columns == "text" and self.virtual:
             role = torch.cat([role.new_full((len(role), self.virtual), ABSENT), role], 1)
         real = role != ABSENT
@@ -179,17 +185,19 @@ def _tokens(stack: Stack, encoding: Encoding) -> int:
     return len(encoding.roles[stack.name]) if tokens is None else len(tokens)
 
 
-def in_parts(rows: Sequence[Tensor], lengths: Sequence[tuple[int, ...] | None], fill: float, *, side: str) -> Tensor:
+def in_parts(
+    rows: Sequence[Tensor], lengths: Sequence[tuple[int, ...] | None], fill: float, *, side: str, multiple: int = 1
+) -> Tensor:
     """``(b, t)`` from ``(t_i,)`` each; in a row of several sequences each of them is padded separately."""
     if lengths[0] is None:
-        return padded(rows, fill, side=side)
+        return padded(rows, fill, side=side, multiple=multiple)
     split = [row.split(list(own or ())) for row, own in zip(rows, lengths, strict=True)]
     return torch.cat([padded(part, fill, side=side) for part in zip(*split, strict=True)], 1)
 
 
-def padded(parts: Sequence[Tensor], fill: float, *, side: str = "right") -> Tensor:
-    """``(b, t, *)`` from ``(t_i, *)`` each, padded on one side."""
-    longest = max(len(p) for p in parts)
+def padded(parts: Sequence[Tensor], fill: float, *, side: str = "right", multiple: int = 1) -> Tensor:
+    """``(b, t, *)`` from ``(t_i, *)`` each, padded on one side to the longest, rounded up to a multiple."""
+    longest = -(-max(len(p) for p in parts) // multiple) * multiple
     out = parts[0].new_full((len(parts), longest, *parts[0].shape[1:]), fill)
     for row, part in zip(out, parts, strict=True):
         row[longest - len(part) if side == "left" else 0 :][: len(part)] = part
@@ -223,6 +231,11 @@ def reader(
     register()
     folder, family = processor_folder(checkpoint), family_of(unwrapped(model))
     columns = {stack.columns for stack in stacks(model).values()}
+    if columns == {"any"}:
+        raise DataError(
+            f"what the columns of {', '.join(list(stacks(model))[:3])} are is not known for a {type(unwrapped(model)).__name__}, so "
+            "its rows cannot be named; read it from tensors of your own"
+        )
     processor = family.inputs.open(
         folder,
         text="text" in columns,

@@ -47,7 +47,11 @@ def check_file(path: Path) -> None:
     """
     if not path.is_file():
         raise CheckpointError(f"{path} is missing: the checkpoint is incomplete; copy it again")
-    with path.open("rb") as file:
+    try:
+        opened = path.open("rb")
+    except PermissionError as error:
+        raise CheckpointError(f"{path} may not be read by this user; change its permissions (chmod +r)") from error
+    with opened as file:
         start = file.read(len(_LFS))
         if not start:
             raise CheckpointError(f"{path} is empty: the checkpoint is incomplete; copy it again")

@@ -29,7 +29,7 @@ from rankscope.cli.selftest import selftest
 from rankscope.cli.train import train
 from rankscope.cli.verify import verify
 from rankscope.cli.weights import weights
-from rankscope.errors import RankscopeError
+from rankscope.errors import RankscopeError, StorageError
 
 EXIT_CODES = """Exit codes: 0 ok · 1 unexpected · 2 usage · 3 bad checkpoint or data · 4 corrupt or incomplete store ·
 5 nothing comparable · 6 missing tool · 7 locked · 8 disk · 9 not finite · 130/143 interrupted."""
@@ -94,5 +94,10 @@ def _failed(error: Exception) -> int:
     if isinstance(error, RankscopeError):
         show.note(f"error: {error}")
         return error.exit_code
+    if isinstance(error, PermissionError):
+        show.note(
+            f"error: {error.filename or 'a file'} may not be read or written by this user; change its permissions"
+        )
+        return StorageError.exit_code
     show.note(f"unexpected {type(error).__name__}: {error}\nset RANKSCOPE_DEBUG=1 for the whole traceback")
     return 1

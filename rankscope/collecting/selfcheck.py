@@ -78,7 +78,8 @@ def _read(source: Source, taps: Mapping[Site, Tap], samples: Sequence[int]) -> R
 
 def _farthest(together: Read, alone: Sequence[Read]) -> tuple[float, Site | None]:
     """The site at which samples differ most from what each gives alone, beyond rounding, and how much; None if none does."""
-    distance, worst = 0.0, None
+    distance = 0.0
+    worst: Site | None = None
     for place, single in enumerate(alone):
         for site, x in single.features.items():
             own = together.features[site][together.rows[site.stack][0] == place]

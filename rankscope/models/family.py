@@ -88,6 +88,8 @@ class Family:
     masks_outside: bool = False
     """Whether its outer model makes the language model's masks and positions from the cache that it passes on. A prefix
     in that cache would be counted twice, so it is joined inside each attention instead."""
+    starts_with_last: bool = False
+    """Whether the decoder's input begins with the last token of its target, which names the language."""
     trained_padded: bool = False
     """Whether it was trained on texts padded to a fixed length that no mask hides."""
     check_vocabulary: Callable[[Path, Mapping[str, Any]], None] | None = None

@@ -39,6 +39,23 @@ def prefix_rows(model: nn.Module) -> dict[str, int]:
     return {name: prefix.rows for name in prefix.shapes if cached_owner(unwrapped(model), there, name) is not None}
 
 
+def places(stack: Stack) -> int | None:
+    """How many positions a stack has; None if the configuration does not say.
+
+    RoBERTa and its kin count positions from behind the padding token, whose own position is never a text's.
+    """
+    most = getattr(getattr(stack.owner, "config", None), "max_position_embeddings", None)
+    table = getattr(_embeddings(stack.owner), "position_embeddings", None)
+    before = getattr(table, "padding_idx", None)
+    return most - before - 1 if isinstance(most, int) and isinstance(before, int) else most
+
+
+def _embeddings(owner: nn.Module | None) -> nn.Module | None:
+    """The embedding block of a model, or of the base inside its head; None if it has none."""
+    base = getattr(owner, "base_model", owner)
+    return getattr(base, "embeddings", None)
+
+
 def check_length(sample: str, stack: Stack, columns: int, added: int) -> None:
     """Check that a sample fits the positions of a stack of tokens.
 
@@ -53,7 +70,7 @@ def check_length(sample: str, stack: Stack, columns: int, added: int) -> None:
     """
     if columns == 0:
         raise DataError(f"sample {sample!r} has no token for the stack {stack.name}: its text is empty")
-    most = getattr(getattr(stack.owner, "config", None), "max_position_embeddings", None)
+    most = places(stack)
     if stack.columns not in ("text", "target") or not isinstance(most, int) or most <= 0:
         return
     if columns + added > most:

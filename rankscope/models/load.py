@@ -13,7 +13,7 @@ import torch
 import transformers
 from safetensors import SafetensorError
 from torch import nn
-from transformers import AutoConfig, PreTrainedModel
+from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
 from transformers.models.auto import modeling_auto
 
 from rankscope.checkpoint import Checkpoint
@@ -165,12 +165,23 @@ def read_config(folder: Path, *, trust_remote_code: bool = False) -> Any:
             "if you trust them pass --trust-remote-code (trust_remote_code=True)"
         )
     try:
-        return AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code, local_files_only=True)
+        return _returning_names(
+            AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code, local_files_only=True)
+        )
     except (ValueError, KeyError, TypeError, OSError, AttributeError) as error:
         raise CheckpointError(
             f"{folder / 'config.json'} (model_type {content.get('model_type')!r}) is not understood by transformers "
             f"{transformers.__version__}: {_line(error)}"
         ) from error
+
+
+def _returning_names(config: Any) -> Any:
+    """A configuration under which the model and those inside it return outputs by name, not tuples of unknown order."""
+    for inner in (config, *(v for v in vars(config).values() if isinstance(v, PreTrainedConfig))):
+        inner.return_dict = True
+        if inner is not config:
+            _returning_names(inner)
+    return config
 
 
 def model_classes(config: Any, folder: Path, *, trust_remote_code: bool = False) -> Iterator[type[PreTrainedModel]]:

@@ -68,8 +68,10 @@ class Stack:
             taps[point] = Tap(block, turn=self.blocks[:i].count(block) if again else None)
         if self.final is not None:
             taps["final"] = Tap(self.final)
-        layout = {"time_first": self.time_first, "channels_first": self.channels_first}
-        return {Site(self.name, point): replace(tap, **layout) for point, tap in taps.items()}
+        return {
+            Site(self.name, point): replace(tap, time_first=self.time_first, channels_first=self.channels_first)
+            for point, tap in taps.items()
+        }
 
     @property
     def sites(self) -> tuple[Site, ...]:

@@ -192,6 +192,15 @@ def test_few_rows_end_with_5(rankscope_: Call, folder: Call, texts: Path) -> Non
     assert (done.code, "at least 4 rows" in done.err) == (5, True)
 
 
+def test_a_file_that_may_not_be_read_is_no_unexpected_error(rankscope_: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(path: object) -> None:
+        raise PermissionError(13, "Permission denied", "secret.pt")
+
+    monkeypatch.setattr("rankscope.store.open_run", refuse)
+    done = rankscope_("verify", "x")
+    assert (done.code, "error: secret.pt may not be read or written by this user" in done.err) == (8, True)
+
+
 def test_an_unexpected_error_is_one_line(rankscope_: Call, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("rankscope.store.open_run", lambda path: 1 / 0)
     done = rankscope_("verify", "x")

@@ -151,6 +151,15 @@ class Inputs:
             inputs |= self._arrays(self.processor(images=example.open_image(), return_tensors="pt"))
         if self._with("target"):
             inputs |= self._target(example)
+        if (
+            answer
+            and "input_ids" in inputs
+            and torch.isin(inputs["input_ids"], self._special(inputs["input_ids"])).all()
+        ):
+            raise DataError(
+                f"sample {example.id!r} has nothing but special tokens: the tokenizer knows none of its words ({text[:60]!r}); take "
+                "the tokenizer that belongs to the model (--processor, processor=…), or leave the sample out"
+            )
         roles = {name: self._roles(stack, inputs, example, answer) for name, stack in self.stacks.items()}
         return Encoding(example.id, inputs, roles)
 
@@ -203,8 +212,12 @@ class Inputs:
         return tensors
 
     def _target(self, example: Example) -> dict[str, Tensor]:
-        """The decoder's own input: the target, or the text if there is none, shifted by the start token."""
+        """The decoder's own input: the target, or the text if there is none, shifted as the model shifts its labels."""
         labels = self.tokenizer(text_target=example.target or example.text)["input_ids"]
+        if self.family.starts_with_last and labels:
+            # The last token is the language, and takes the place of a start token.
+            ids = torch.tensor([labels[-1], *labels[:-1]], dtype=torch.int64)
+            return {"decoder_input_ids": ids, "decoder_attention_mask": torch.ones_like(ids)}
         if labels and labels[-1] == self.tokenizer.eos_token_id:
             labels = labels[:-1]
         start = self._start()
@@ -248,10 +261,21 @@ class Inputs:
             f"what the columns of {stack.name} are is not known for this model; read it from tensors of your own"
         )
 
+    def _special(self, like: Tensor) -> Tensor:
+        """The special tokens, in the dtype of others: those that frame a text, not the one that a word unknown becomes.
+
+        That one is a token of the text, unless the tokenizer has given it another task too (as in GPT-2).
+        """
+        tokenizer = self.tokenizer
+        frame = tokenizer.convert_tokens_to_ids(list(self.family.image_frame))
+        tasks = [getattr(tokenizer, f"{task}_token_id", None) for task in ("bos", "eos", "sep", "pad", "cls", "mask")]
+        unknown = {getattr(tokenizer, "unk_token_id", None)} - set(tasks)
+        found = [i for i in (*tokenizer.all_special_ids, *frame) if i not in unknown]
+        return torch.tensor(found, dtype=like.dtype)
+
     def _token_roles(self, ids: Tensor, plain: int, answer: int) -> Tensor:
         """``(t,)`` roles of tokens; the last ``answer`` that are not special are the answer."""
-        frame = self.tokenizer.convert_tokens_to_ids(list(self.family.image_frame))
-        special = torch.isin(ids, torch.tensor([*self.tokenizer.all_special_ids, *frame], dtype=ids.dtype))
+        special = torch.isin(ids, self._special(ids))
         roles = torch.full(ids.shape, plain, dtype=torch.uint8)
         if answer:
             end = int((~special).nonzero()[-1]) + 1

@@ -72,8 +72,10 @@ class Reader:
         self.takes_more = any(p.kind is p.VAR_KEYWORD for p in takes.values())
         """Whether it takes others too."""
         window = getattr(getattr(unwrapped(model), "config", None), inputs.family.pads_to or " ", 1)
-        self.multiple = window if isinstance(window, int) else max(window)
+        self.multiple: int = window if isinstance(window, int) else max(window)
         """What the length of the texts in a batch is a multiple of, so that a model that would pad them itself need not."""
+        self.words = _words(unwrapped(model))
+        """Tokens that the model embeds; None where it does not say."""
         self.positions = padding_side == "left" and takes_positions(model, self.stacks)
         if padding_side == "left" and not any(stack.columns == "text" for stack in self.stacks.values()):
             raise UsageError(
@@ -95,6 +97,7 @@ class Reader:
             DataError: if it lacks what the model reads, or does not fit its positions (prefix and prompt count).
         """
         made = self._masked(self.inputs.encode(example))
+        self._check_words(made)
         missing = [name for name in self.stacks if name not in made.roles]
         assert not missing, f"no columns for {missing}"
         for name, stack in self.stacks.items():
@@ -110,6 +113,24 @@ class Reader:
         made = "the tokenizer gives no attention mask; padding is masked by the known lengths of the texts"
         trained = "this family was trained on texts padded to a fixed length; here each text is read without padding"
         return ((made,) if unmasked else ()) + ((trained,) if unmasked and self.inputs.family.trained_padded else ())
+
+    def _check_words(self, made: Encoding) -> None:
+        """Check that the model has an embedding for every token.
+
+        Raises:
+            CheckpointError: naming the first token that has none; an image's placeholder needs none.
+        """
+        tokens = made.inputs.get("input_ids")
+        if tokens is None or self.words is None:
+            return
+        beyond = [i for i in tokens.tolist() if i >= self.words and i != self.inputs.image_token]
+        if beyond:
+            named = self.inputs.tokenizer.convert_ids_to_tokens(beyond[0])
+            raise CheckpointError(
+                f"sample {made.id!r} has token {beyond[0]} ({named!r}), and the model embeds {self.words}: the tokenizer is another "
+                "model's, or words were added to it; take the one that belongs to it (--processor, processor=…), or resize the "
+                "model's embeddings (model.resize_token_embeddings)"
+            )
 
     def _masked(self, made: Encoding) -> Encoding:
         """A mask beside all tokens, also where the tokenizer gives none, because padding would be read as text without.
@@ -176,6 +197,15 @@ class Reader:
             role = torch.cat([role.new_full((len(role), self.virtual), ABSENT), role], 1)
         real = role != ABSENT
         return Grid(role.masked_fill(~real, 0), real)
+
+
+def _words(model: nn.Module) -> int | None:
+    """How many tokens a model embeds; None where it does not say."""
+    try:
+        table = model.get_input_embeddings()  # type: ignore[operator]
+    except (AttributeError, NotImplementedError):
+        return None
+    return table.num_embeddings if isinstance(table, nn.Embedding) else None
 
 
 def _tokens(stack: Stack, encoding: Encoding) -> int:

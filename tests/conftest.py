@@ -26,6 +26,16 @@ WORDS = ("three", "seven", "digits", "left", "of", "a", "photo", "is", "and", "n
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--device", default="cpu", help="the torch device on which tensors are made")
+    parser.addoption(
+        "--whole", action="store_true", help="run the whole sweeps, of which a quick sample runs otherwise"
+    )
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if not config.getoption("--whole"):
+        whole = [item for item in items if item.get_closest_marker("whole")]
+        config.hook.pytest_deselected(items=whole)
+        items[:] = [item for item in items if item not in set(whole)]
 
 
 @pytest.fixture(scope="session")

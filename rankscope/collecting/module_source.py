@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, default_colla
 
 from rankscope.collecting.source import TENSORS, Collate, Source, content, device_of, in_memory, of_transformers
 from rankscope.errors import DataError
-from rankscope.reading.forward import ModelBatch
+from rankscope.reading.forward import ModelBatch, forward_pass
 from rankscope.reading.probing import Parts, probe
 from rankscope.sites import Site
 
@@ -61,7 +61,7 @@ def _not_told(caller: BatchCaller, inputs: Mapping[str, Any]) -> dict[Site, str]
     """The sites of a transformers model that are not what it returns for the inputs of one sample."""
     from rankscope.models.told import not_told
 
-    return not_told(caller.module, lambda: caller(**inputs))
+    return not_told(caller.module, lambda: forward_pass(caller, inputs))
 
 
 class BatchCaller(nn.Module):

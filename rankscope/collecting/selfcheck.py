@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from rankscope.collecting.source import Source
 from rankscope.errors import CheckpointError
-from rankscope.reading.forward import Read, read
+from rankscope.reading.forward import Read, misfits, read
 from rankscope.reading.hooks import Tap
 from rankscope.reading.rounding import apart, rounding
 from rankscope.sites import Site
@@ -19,13 +19,14 @@ Batches = Sequence[tuple[tuple[int, ...], int]]
 
 
 def checked_sites(source: Source, sample: int) -> Source:
-    """The source without the sites that are not the hidden states which the model itself returns for a sample.
+    """The source without the sites that are not the hidden states which the model itself returns for a sample, or lack its columns.
 
     Such sites are unreadable: a request for one by name is refused, and without names they are left out with a note.
     """
     if source.told is None:
         return source
-    parts, faults = source.parts, source.told(source.collate([sample]).inputs)
+    parts, batch = source.parts, source.collate([sample])
+    faults = misfits(source.model, parts.taps, batch, parts.widths) | source.told(batch.inputs)
     right = {site: tap for site, tap in parts.taps.items() if site not in faults}
     return replace(source, parts=replace(parts, taps=right, unreadable={**parts.unreadable, **faults}))
 

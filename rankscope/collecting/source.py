@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from rankscope.reading.forward import ModelBatch
+from rankscope.reading.forward import ModelBatch, forward_pass
 from rankscope.reading.hooks import Tap, reading
 from rankscope.reading.probing import Parts
 from rankscope.sites import Site
@@ -66,7 +66,7 @@ class Source:
         if len(known) == len(taps):
             return known
         with torch.inference_mode(), reading(taps, lambda site, hidden: torch.empty(hidden.shape[-1])) as found:
-            self.model(**self.collate(range(1)).inputs)
+            forward_pass(self.model, self.collate(range(1)).inputs)
         return {site: len(width) for site, width in found.items()}
 
 

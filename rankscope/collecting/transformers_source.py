@@ -20,7 +20,7 @@ from rankscope.models.inputs.reader import reader
 from rankscope.models.limits import prompt_rows, takes_positions
 from rankscope.models.stacks import stacks, taps, unwrapped
 from rankscope.models.told import not_told
-from rankscope.reading.forward import ModelBatch
+from rankscope.reading.forward import ModelBatch, forward_pass
 from rankscope.reading.probing import Parts
 
 _MASK_AND_IDS = {
@@ -56,6 +56,7 @@ def from_examples(model: Any, data: Any, n: int | None, loading: Loading) -> Sou
         trust_remote_code=loading.trust_remote_code,
     )
     device = device_of(loaded)
+    examples.look(loaded, probe_set[0])
 
     def collate(samples: Sequence[int]) -> ModelBatch:
         return examples.read([probe_set[i] for i in samples]).to(device)
@@ -83,7 +84,7 @@ def from_examples(model: Any, data: Any, n: int | None, loading: Loading) -> Sou
         | ({"chat": True} if loading.chat else {}),
         notes=(*probe_set.notices, *examples.notes),
         alone=True,
-        told=lambda inputs: not_told(loaded, lambda: loaded(**inputs)),
+        told=lambda inputs: not_told(loaded, lambda: forward_pass(loaded, inputs)),
     )
 
 

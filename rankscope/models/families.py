@@ -59,11 +59,19 @@ FAMILIES: dict[str, Family] = {
     "camembert": Family(counts_positions=True),
     # The other norm in their encoders is of the table of relative positions.
     **dict.fromkeys(("deberta", "deberta-v2"), Family(encoder("encoder.layer"))),
-    "megatron-bert": Family(encoder("encoder.layer", "encoder.ln")),
-    # Its rotary or learned positions are counted from the padding token.
-    "esm": Family(encoder("encoder.layer", "encoder.emb_layer_norm_after"), counts_positions=True),
-    "lfm2": Family(decoder("layers", "embedding_norm")),
-    "rwkv": Family(decoder("blocks", "ln_out"), counts_positions=True),
+    # Its rotary or learned positions are counted from the padding token; RWKV has none.
+    **dict.fromkeys(("esm", "rwkv"), Family(counts_positions=True)),
+    # Its blocks are called past their hooks, and put features before tokens.
+    "squeezebert": Family(
+        (
+            StackSpec(
+                "encoder", "encoder.layers", entry="encoder.layers.0.attention", part="output", channels_first=True
+            ),
+        )
+    ),
+    "bigbird_pegasus": Family(pair("layers", "layernorm_embedding")),  # which norms what comes out of the blocks
+    "fsmt": Family(pair("layers", None, time_first=True)),
+    "pegasus_x": Family(pads_to="block_size"),
     # One block, or a few, run again and again: a site is a pass.
     "albert": Family((StackSpec("encoder", "encoder.albert_layer_groups", inner="albert_layers"),)),
     # It attends by relative positions, and hands samples on in the second dimension.

@@ -36,6 +36,10 @@ class StackSpec:
     """Path to the module whose input is the stack's; None if it is the first block."""
     time_first: bool = False
     """Whether hidden states are ``(t, b, d)``."""
+    channels_first: bool = False
+    """Whether hidden states are ``(b, d, t)``."""
+    part: str = ""
+    """Path within each block to the module whose output is the block's; empty for the block itself."""
     inner: str = ""
     """Where the blocks share weights: the path leads to groups of them, this is the path to the blocks within a group, and
     they run again until there are as many passes as the configuration has layers."""
@@ -108,10 +112,10 @@ def encoder(blocks: str, final: str | None = None, columns: Columns = "text") ->
     return (StackSpec("encoder", blocks, final, columns),)
 
 
-def pair(blocks: str, final: str | None) -> Layout:
+def pair(blocks: str, final: str | None, *, time_first: bool = False) -> Layout:
     """An encoder and a decoder that are built alike."""
     ends = {side: f"{side}.{final}" if final else None for side in ("encoder", "decoder")}
     return (
-        StackSpec("encoder", f"encoder.{blocks}", ends["encoder"], "text"),
-        StackSpec("decoder", f"decoder.{blocks}", ends["decoder"], "target"),
+        StackSpec("encoder", f"encoder.{blocks}", ends["encoder"], "text", time_first=time_first),
+        StackSpec("decoder", f"decoder.{blocks}", ends["decoder"], "target", time_first=time_first),
     )

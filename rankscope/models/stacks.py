@@ -9,17 +9,20 @@ The stacks of a known family are where its record says; those of any other trans
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import inspect
+import re
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from peft import PeftMixedModel, PeftModel
 from torch import nn
 from transformers import PreTrainedModel
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES, MODEL_FOR_MASKED_LM_MAPPING_NAMES
 
 from rankscope.errors import CheckpointError
 from rankscope.models.families import family_of
 from rankscope.models.family import Columns, StackSpec
-from rankscope.reading.hooks import Tap
+from rankscope.reading.hooks import LAST, Tap
 from rankscope.sites import Site, points
 
 _SENSES = {"vision": ("vision", "visual", "image", "vit"), "qformer": ("qformer",), "audio": ("audio", "speech")}
@@ -27,6 +30,10 @@ _SENSES = {"vision": ("vision", "visual", "image", "vit"), "qformer": ("qformer"
 _SIDES = {"decoder": ("decoder", "language"), "text": ("text",), "encoder": ("encoder",)}
 """The same for words of which the innermost in the path decides."""
 _COLUMNS: dict[str, Columns] = {"vision": "patches", "qformer": "queries", "audio": "any"}
+_OF_EMBEDDINGS = re.compile(r"embeddings|embedding$")
+"""Names of norms of what goes into the blocks."""
+_STAGE_WIDTHS = ("hidden_sizes", "embed_dims", "neck_hidden_sizes")
+"""What configurations call the widths of the stages of a model of images."""
 _NORMS = ("norm", "ln_f", "layernorm", "layer_norm", "norm_f")
 
 
@@ -54,12 +61,18 @@ class Stack:
     """Whether hidden states are ``(t, b, d)``."""
     channels_first: bool = False
     """Whether hidden states are ``(b, d, h, w)``."""
+    grid_first: bool = False
+    """Whether those that are a grid are ``(b, d, h, w)``."""
+    stage: bool = False
+    """Whether it is one stage of a model whose width and grid change from stage to stage."""
+    widths: frozenset[int] = frozenset()
+    """The widths of all stages."""
 
     @property
     def taps(self) -> dict[Site, Tap]:
         """Where each site is read, from the stack's input to its output."""
         if self.output is not None:
-            return {Site(self.name, "output"): Tap(self.output)}
+            return {Site(self.name, "output"): Tap(self.output, grid_first=self.grid_first, widths=self.widths)}
         inner = points(len(self.blocks), embed=False, final=False)
         first = 0 if self.entry is None and self.blocks.count(self.blocks[0]) > 1 else None
         taps = {"embed": Tap(self.entry or self.blocks[0], entering=True, turn=first)}
@@ -67,7 +80,7 @@ class Stack:
             again = self.blocks.count(block) > 1
             taps[point] = Tap(block, turn=self.blocks[:i].count(block) if again else None)
         if self.final is not None:
-            taps["final"] = Tap(self.final)
+            taps["final"] = Tap(self.final, turn=LAST)  # a norm may have run before, on what goes into the blocks
         return {
             Site(self.name, point): replace(tap, time_first=self.time_first, channels_first=self.channels_first)
             for point, tap in taps.items()
@@ -145,6 +158,8 @@ def _at(base: nn.Module, spec: StackSpec) -> Iterator[Stack]:
     blocks = tuple(last.children())
     if spec.inner:
         blocks = _passes(blocks, spec.inner, owner.config.num_hidden_layers)
+    if spec.part:
+        blocks = tuple(block.get_submodule(spec.part) for block in blocks)
     if not blocks:
         raise CheckpointError(f"the stack {spec.stack} of this {type(base).__name__} has no blocks")
     final = _along(base, spec.final)[-1] if spec.final else None
@@ -159,6 +174,7 @@ def _at(base: nn.Module, spec: StackSpec) -> Iterator[Stack]:
         owner=owner,
         entry=entry,
         time_first=spec.time_first,
+        channels_first=spec.channels_first,
     )
 
 
@@ -184,18 +200,39 @@ def search(model: nn.Module) -> list[Stack]:
     model = unwrapped(model)
     found: dict[str, Stack] = {}
     lists = _lists(model)
+    if _staged(model):
+        return _stages(model, lists)
     for path, blocks in lists.items():
         name = _name(model, path, alone=len(lists) == 1)
         if name in found:
             name = path.replace(".", "_")
         owner = _owner(model, path)
         columns = _COLUMNS.get(name) or _columns(model, name)
-        grid = _convolves(blocks)  # whose width and grid change from block to block
         found[name] = Stack(
-            name, tuple(blocks), _norm_after(model, path), width=None if grid else width_of(owner),
-            columns="any" if grid else columns, owner=owner, channels_first=grid,
-        )  # fmt: skip
+            name, tuple(blocks), _norm_after(model, path), width=width_of(owner), columns=columns, owner=owner
+        )
     return list(found.values())
+
+
+def _staged(model: nn.Module) -> bool:
+    """Whether a model of images has stages, from one to the next of which the width and the grid change."""
+    if not reads_only_images(model):
+        return False
+    blocks = [block for blocks in _lists(model).values() for block in blocks]
+    return isinstance(getattr(model.config, "depths", None), list | tuple) or any(_convolves(b) for b in blocks)
+
+
+def _stages(model: nn.Module, lists: Mapping[str, nn.ModuleList]) -> list[Stack]:
+    """A stack with one site for each stage: their rows cannot share a table, because their grids differ."""
+    path, blocks = max(lists.items(), key=lambda item: sum(p.numel() for p in item[1].parameters()))
+    owner = _owner(model, path)
+    sizes = (getattr(owner.config, name, None) or () for name in _STAGE_WIDTHS)
+    widths = frozenset(width for several in sizes for width in several)
+    ends = [stage[-1] if isinstance(stage, nn.ModuleList) else stage for stage in blocks]
+    return [
+        Stack(f"stage{i}", (), output=end, owner=owner, grid_first=_convolves(end), stage=True, widths=widths)
+        for i, end in enumerate(ends)
+    ]
 
 
 def _lists(model: nn.Module) -> dict[str, nn.ModuleList]:
@@ -215,11 +252,10 @@ def _deep(blocks: nn.ModuleList) -> bool:
     return all(sum(1 for _ in child.modules()) > 3 for child in blocks)
 
 
-def _convolves(blocks: nn.ModuleList) -> bool:
-    """Whether blocks are made of convolutions without attention, so that they take and return ``(b, d, h, w)``."""
-    inside = [module for block in blocks for module in block.modules()]
-    attends = any("attention" in type(module).__name__.lower() for module in inside)
-    return not attends and any(isinstance(module, nn.Conv2d) for module in inside)
+def _convolves(block: nn.Module) -> bool:
+    """Whether a block is made of convolutions without attention, so that it takes and returns ``(b, d, h, w)``."""
+    attends = any("attention" in type(module).__name__.lower() for module in block.modules())
+    return not attends and any(isinstance(module, nn.Conv2d) for module in block.modules())
 
 
 def _name(model: nn.Module, path: str, *, alone: bool) -> str:
@@ -235,6 +271,13 @@ def _name(model: nn.Module, path: str, *, alone: bool) -> str:
 
 
 def _generates(model: nn.Module) -> bool:
+    """Whether a model's stack is a decoder: by its type, or by the class that its checkpoint names.
+
+    A type that also fills masks is an encoder unless its configuration says ``is_decoder``.
+    """
+    model_type = getattr(getattr(model, "config", None), "model_type", "")
+    if model_type in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES and model_type not in MODEL_FOR_MASKED_LM_MAPPING_NAMES:
+        return True
     kinds = getattr(getattr(model, "config", None), "architectures", None) or [type(model).__name__]
     return any(word in kind for kind in kinds for word in ("CausalLM", "LMHead", "ConditionalGeneration"))
 
@@ -242,8 +285,13 @@ def _generates(model: nn.Module) -> bool:
 def _columns(model: nn.Module, name: str) -> Columns:
     if name == "decoder" and getattr(getattr(model, "config", None), "is_encoder_decoder", False):
         return "target"
-    pictures = name == "encoder" and getattr(model, "main_input_name", "") == "pixel_values"
-    return "patches" if pictures else "text"
+    return "patches" if name == "encoder" and reads_only_images(model) else "text"
+
+
+def reads_only_images(model: nn.Module) -> bool:
+    """Whether a transformers model takes pixels and no tokens, by the arguments of its forward pass."""
+    takes = inspect.signature(model.forward).parameters if isinstance(model, PreTrainedModel) else {}
+    return "pixel_values" in takes and not {"input_ids", "decoder_input_ids"} & takes.keys()
 
 
 def _owner(model: nn.Module, path: str) -> nn.Module:
@@ -264,7 +312,9 @@ def _norm_after(model: nn.Module, path: str) -> nn.Module | None:
         siblings = list(model.get_submodule(parent).named_children())
         place = [name for name, _ in siblings].index(child)
         for i, (name, module) in enumerate(siblings):
-            if name.lower().endswith(_NORMS) and "embed" not in name and (i > place or "final" in name):
+            # After the blocks by its class, whatever it is called (ln_out, emb_layer_norm_after); before them by its name.
+            after = i > place and "norm" in type(module).__name__.lower() and not _OF_EMBEDDINGS.search(name)
+            if after or name == "norm" or ("final" in name and name.endswith(_NORMS)):
                 return module
         if not parent:
             return None

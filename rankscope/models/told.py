@@ -30,7 +30,7 @@ def not_told(model: nn.Module, call: Callable[[], object]) -> dict[Site, str]:
         The sites that differ, each with the reason in words.
     """
     base = unwrapped(model)
-    there = {name: s for name, s in stacks(model).items() if s.blocks}
+    there = {name: s for name, s in stacks(model).items() if s.blocks or s.stage}
     if not isinstance(base, PreTrainedModel) or not there:
         return {}
     taps = {site: tap for stack in there.values() for site, tap in stack.taps.items()}
@@ -38,9 +38,18 @@ def not_told(model: nn.Module, call: Callable[[], object]) -> dict[Site, str]:
         call()
     faults: dict[Site, str] = {}
     for stack in there.values():
-        output = _output(base, stack, told)
-        if output is not None:
-            faults |= _compared(stack, found, output)
+        if silent := [site for site in stack.sites if site not in found]:
+            faults |= dict.fromkeys(silent, "the model computes it without calling its module, so it cannot be seen")
+            continue
+        outputs = _outputs(base, stack, told)
+        # LLaVA's tower keeps only the states that its projector takes, and None in place of the others.
+        several = (output.get("hidden_states") or () for output in outputs)
+        states = next((each for each in several if each and not any(state is None for state in each)), None)
+        if stack.stage:
+            faults |= _compared_stage(stack, found, states)
+        elif states is not None:
+            lasts = [output["last_hidden_state"] for output in outputs if output.get("last_hidden_state") is not None]
+            faults |= _compared(stack, found, [hidden_states(state) for state in states], lasts)
     return faults
 
 
@@ -68,29 +77,27 @@ def _telling(base: nn.Module) -> Iterator[dict[nn.Module, Mapping[str, Any]]]:
             config.output_hidden_states = before[key]
 
 
-def _output(base: nn.Module, stack: Stack, told: Mapping[nn.Module, Mapping[str, Any]]) -> Mapping[str, Any] | None:
-    """What the innermost model around a stack returned; None if that has no hidden states.
+def _outputs(base: nn.Module, stack: Stack, told: Mapping[nn.Module, Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """What the models around a stack returned, the innermost first.
 
-    An outer model of the same configuration may return them instead; one of another configuration returns another stack's.
+    An outer model of the same configuration returns the same hidden states, and may add a norm after them; one of another
+    configuration returns another stack's.
     """
-    path = next((name for name, module in base.named_modules() if module is stack.blocks[0]), "")
+    first = stack.output if stack.stage else stack.blocks[0]
+    path = next((name for name, module in base.named_modules() if module is first), "")
     steps = path.split(".")
     around = [base.get_submodule(".".join(steps[:end])) for end in range(len(steps))]
     models = [m for m in around if isinstance(m, PreTrainedModel)]
-    for module in reversed(models):
-        if module.config is not models[-1].config:
-            return None
-        if told.get(module, {}).get("hidden_states"):
-            return told[module]
-    return None
+    return [told[m] for m in reversed(models) if m.config is models[-1].config and m in told]
 
 
-def _compared(stack: Stack, found: Mapping[Site, Tensor], output: Mapping[str, Any]) -> dict[Site, str]:
-    """The sites of one stack that differ from what its model returned."""
-    states: Sequence[Tensor] = [hidden_states(state) for state in output["hidden_states"]]
+def _compared(
+    stack: Stack, found: Mapping[Site, Tensor], states: Sequence[Tensor], lasts: Sequence[Tensor]
+) -> dict[Site, str]:
+    """The sites of one stack that differ from the hidden states, and the last ones, that the models around it returned."""
     if stack.channels_first:
-        states = [state.movedim(1, -1) for state in states]
-    count, last = len(stack.blocks), output.get("last_hidden_state")
+        states = [state.movedim(1, -1) if state.ndim > 3 else state for state in states]
+    count = len(stack.blocks)
     # The states begin with the stack's input, save in families (RWKV) that return what comes out of the blocks alone.
     begin = int(
         _any(found[Site(stack.name, "embed")], states[:1]) or not _any(found[Site(stack.name, "0")], states[:1])
@@ -98,7 +105,7 @@ def _compared(stack: Stack, found: Mapping[Site, Tensor], output: Mapping[str, A
     if len(states) - begin not in (count, count + 1):
         reason = f"the model returns {len(states)} hidden states of {stack.name}, and {count} blocks were found"
         return dict.fromkeys(stack.sites, reason)
-    ends = [states[-1], *([last] if isinstance(last, Tensor) else [])]
+    ends = [states[-1], *lasts]
     expected = {"final": ends} | {str(i): [states[i + begin]] for i in range(count)}
     if begin:
         expected["embed"] = [states[0]]
@@ -110,6 +117,20 @@ def _compared(stack: Stack, found: Mapping[Site, Tensor], output: Mapping[str, A
         for site in stack.sites
         if (to := expected.get(site.point)) and not _any(found[site], to)
     }
+
+
+def _compared_stage(stack: Stack, found: Mapping[Site, Tensor], states: Sequence[Tensor] | None) -> dict[Site, str]:
+    """The site of a stage, if it is none of the hidden states that the model returned, or its features are not known."""
+    (site,) = stack.sites
+    hidden = found[site]
+    # Read first or last by which is a known width: if both are, or neither, the wrong one might be taken for the features.
+    widths = {dim for dim in (1, -1) if hidden.shape[dim] in stack.widths}
+    if hidden.ndim > 3 and not stack.grid_first and len(widths) != 1:
+        return {site: f"its shape is {tuple(hidden.shape)}, and which of these are the features is not known"}
+    (tap,) = stack.taps.values()
+    if states and not _any(hidden, [tap.features_last(state) for state in states]):
+        return {site: f"it is none of the hidden states that {type(stack.owner).__name__} returns"}
+    return {}
 
 
 def _any(hidden: Tensor, states: Sequence[Tensor]) -> bool:

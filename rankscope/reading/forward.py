@@ -8,10 +8,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from rankscope.errors import CheckpointError, DataError
+from rankscope.errors import CheckpointError, DataError, RankscopeError
 from rankscope.features import TEXT, Grid
 from rankscope.reading.hooks import Tap, reading
-from rankscope.reading.pooling import Pooling, pool
+from rankscope.reading.pooling import pool
 from rankscope.sites import Site
 
 ONE_A_SAMPLE = frozenset({"last", "first", "mean"})
@@ -31,6 +31,8 @@ class ModelBatch(NamedTuple):
     its hidden states have."""
     mask: Tensor | None = None
     """``(b, t)``, nonzero at real columns, for hidden states of that shape at a stack without a grid; None if all are real."""
+    role: int = TEXT
+    """What the columns of a stack without a grid are."""
 
     def to(self, device: torch.device | str) -> ModelBatch:
         """The same batch with its inputs, all of them tensors, on a device; grids stay where they are."""
@@ -44,6 +46,24 @@ class Read(NamedTuple):
     """``(rows, d)`` of each site, on the CPU."""
     rows: dict[str, Places]
     """For each stack the sample (as its place in the batch), position and role of each row."""
+
+
+def forward_pass(model: nn.Module, inputs: Mapping[str, Any]) -> object:
+    """What a model returns for a batch.
+
+    Raises:
+        CheckpointError: if its own code fails, with its reason.
+    """
+    try:
+        return model(**inputs)
+    except RankscopeError:
+        raise
+    except Exception as error:
+        shapes = ", ".join(f"{name} {tuple(x.shape)}" for name, x in inputs.items() if isinstance(x, Tensor))
+        raise CheckpointError(
+            f"the forward pass of {type(model).__name__} fails ({type(error).__name__}: {' '.join(str(error).split())[:300]}); "
+            f"it was called with {shapes or 'a batch of samples'}"
+        ) from error
 
 
 def read(
@@ -65,40 +85,66 @@ def read(
         raise CheckpointError(
             "the model is in training mode, in which dropout changes every feature; call model.eval()"
         )
-    poolings = {stack: pool(grid, kind, keep_special=keep_special) for stack, grid in batch.grids.items()}
+    grids = dict(batch.grids)
+    poolings = {stack: pool(grid, kind, keep_special=keep_special) for stack, grid in grids.items()}
 
     def keep(site: Site, hidden: Tensor) -> Tensor:
-        if site.stack not in poolings:
-            poolings[site.stack] = pool(_unnamed(hidden, batch.mask), kind, keep_special=keep_special)
-        grid = batch.grids.get(site.stack)
-        return poolings[site.stack](_columns(hidden, poolings[site.stack], site, grid)).cpu()
+        if site.stack not in grids:
+            grids[site.stack] = _unnamed(hidden, batch)
+            poolings[site.stack] = pool(grids[site.stack], kind, keep_special=keep_special)
+        return poolings[site.stack](_columns(hidden, grids[site.stack], site)).cpu()
 
     with torch.inference_mode(), reading(taps, keep) as features:
-        model(**batch.inputs)
+        forward_pass(model, batch.inputs)
     silent = [str(site) for site in taps if site not in features]
     if silent:
         raise CheckpointError(f"the forward pass never reached {', '.join(silent)}; leave these sites out")
     return Read(features, {s: (p.sample, p.position, p.role) for s, p in poolings.items()})
 
 
-def _unnamed(hidden: Tensor, mask: Tensor | None) -> Grid:
+def misfits(
+    model: nn.Module, taps: Mapping[Site, Tap], batch: ModelBatch, widths: Mapping[str, int | None]
+) -> dict[Site, str]:
+    """The sites whose hidden states do not have the columns or the width that a batch must have there, each with the reason.
+
+    Some models add columns of their own, keep several streams of each token, or pad inside.
+    """
+    reasons: dict[Site, str] = {}
+
+    def keep(site: Site, hidden: Tensor) -> Tensor:
+        grid, width = batch.grids.get(site.stack), widths.get(site.stack)
+        try:
+            if grid is not None:
+                _columns(hidden, grid, site)
+        except CheckpointError as error:
+            reasons[site] = str(error)
+        if width not in (None, hidden.shape[-1]):
+            reasons.setdefault(site, f"the hidden states at {site} are {hidden.shape[-1]} wide; {width} were expected")
+        return hidden.new_empty(0)
+
+    with torch.inference_mode(), reading(taps, keep):
+        forward_pass(model, batch.inputs)
+    return reasons
+
+
+def _unnamed(hidden: Tensor, batch: ModelBatch) -> Grid:
     """The grid of a stack of which only its hidden states are known."""
     columns = hidden.shape[:-1].numel() // len(hidden) if len(hidden) else 1
-    real = torch.ones(len(hidden), columns, dtype=torch.bool)
+    real, mask = torch.ones(len(hidden), columns, dtype=torch.bool), batch.mask
     if mask is not None and hidden.ndim > 2 and mask.shape == real.shape:
         real = mask.cpu() != 0
-    return Grid(torch.full(real.shape, TEXT, dtype=torch.uint8), real)
+    return Grid(torch.full(real.shape, batch.role, dtype=torch.uint8), real)
 
 
-def _columns(hidden: Tensor, pooling: Pooling, site: Site, grid: Grid | None = None) -> Tensor:
+def _columns(hidden: Tensor, grid: Grid, site: Site) -> Tensor:
     """Hidden states as ``(b, t, d)``: as they are, or unpacked from ``(b·t, d)``, or from the real columns alone."""
-    b, t = pooling.mask.shape
+    b, t = grid.real.shape
     if hidden.ndim > 3:  # (b, h, w, d): the cells of a grid are columns
         hidden = hidden.flatten(1, -2)
     if hidden.ndim == 2 and len(hidden) == b * t:
         hidden = hidden.unflatten(0, (b, t))
     # Packed towers return the real columns of all samples in a row: each goes back to its place.
-    if hidden.ndim == 2 and grid is not None and len(hidden) == int(grid.real.sum()):
+    if hidden.ndim == 2 and len(hidden) == int(grid.real.sum()):
         hidden = hidden.new_zeros(b, t, hidden.shape[-1]).masked_scatter(grid.real[..., None].to(hidden.device), hidden)
     if hidden.shape[:2] != (b, t) or hidden.ndim != 3:
         raise CheckpointError(

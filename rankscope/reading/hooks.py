@@ -12,6 +12,9 @@ from torch import Tensor, nn
 from rankscope.errors import CheckpointError
 from rankscope.sites import Site
 
+LAST = -1
+"""The last of a module's runs in one forward pass."""
+
 
 @dataclass(frozen=True)
 class Tap:
@@ -26,7 +29,20 @@ class Tap:
     time_first: bool = False
     """Whether its columns are dimension 0 and its samples dimension 1."""
     turn: int | None = None
-    """Which of the module's runs in one forward pass is read, from 0; None if it runs once."""
+    """Which of the module's runs in one forward pass is read, from 0, or :data:`LAST`; None if it runs once."""
+    grid_first: bool = False
+    """The same for those that return a grid ``(b, d, h, w)``, but not for those that return tokens ``(b, t, d)``."""
+    widths: frozenset[int] = frozenset()
+    """The numbers of features that there are, where only they tell which dimension of ``(b, ·, ·, ·)`` is the features."""
+
+    def features_last(self, hidden: Tensor) -> Tensor:
+        """Hidden states with samples as their first dimension and features as their last."""
+        hidden = hidden.transpose(0, 1) if self.time_first else hidden
+        shape = hidden.shape
+        first = (
+            self.grid_first or (shape[1] in self.widths and shape[-1] not in self.widths) if hidden.ndim == 4 else False
+        )
+        return hidden.movedim(1, -1) if self.channels_first or first else hidden
 
 
 def hidden_states(value: object) -> Tensor:
@@ -62,13 +78,11 @@ def reading(taps: Mapping[Site, Tap], keep: Callable[[Site, Tensor], Tensor]) ->
     def record(site: Site, value: object) -> None:
         tap = taps[site]
         runs[site] += 1
-        if tap.turn is not None and tap.turn != runs[site] - 1:
+        if tap.turn not in (None, LAST, runs[site] - 1):
             return
-        if site in found:
+        if site in found and tap.turn != LAST:
             raise CheckpointError(f"the site {site} ran more than once in one forward pass; read another site")
-        hidden = hidden_states(value)
-        hidden = hidden.transpose(0, 1) if tap.time_first else hidden
-        found[site] = keep(site, hidden.movedim(1, -1) if tap.channels_first else hidden)
+        found[site] = keep(site, tap.features_last(hidden_states(value)))
 
     def entering(site: Site) -> Callable[..., None]:
         return lambda module, args, kwargs: record(site, args or kwargs.get("hidden_states", kwargs))

@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import small
 import tiny
 import torch
 import transformers as tf
 from torch import Tensor
 
 import rankscope
-from rankscope.errors import CheckpointError, DataError
+from rankscope.errors import CheckpointError
 from rankscope.models.stacks import stacks
 from rankscope.sites import Site
 
@@ -111,22 +112,35 @@ def convnext() -> Any:
     return tiny.spread(tf.ConvNextModel(config), 0).eval()
 
 
-def test_convolutions_return_channels_first(tmp_path: Path) -> None:
+def test_the_stages_of_a_network_of_convolutions_are_stacks_of_their_own(tmp_path: Path) -> None:
     model, x = convnext(), torch.randn(3, 3, 32, 32)
     with torch.no_grad():
         states = model(x, output_hidden_states=True).hidden_states
-    options: dict[str, Any] = {"rows": "tokens", "keep_special": True, "overwrite": True, "out": tmp_path / "r.pt"}
-    for point, state in zip(("embed", "0", "1"), states, strict=True):
-        run = rankscope.collect(model, x, sites=[f"encoder.{point}"], **options)
-        want = state.movedim(1, -1).reshape(-1, 8)
-        torch.testing.assert_close(run.features(f"encoder.{point}"), want, rtol=1e-5, atol=2e-5)
+    run = rankscope.collect(model, x, rows="tokens", keep_special=True, out=tmp_path / "r.pt")
+    assert [str(site) for site in run.sites] == ["stage0.output", "stage1.output"]
+    for site, state in zip(run.sites, states[1:], strict=True):
+        torch.testing.assert_close(run.features(site), state.movedim(1, -1).reshape(-1, 8), rtol=1e-5, atol=2e-5)
+
+
+def test_a_grid_with_as_many_columns_as_a_stage_is_wide_is_not_guessed(tmp_path: Path) -> None:
+    config = small.small_config("mobilevit")
+    model, x = small.jittered(small.small_model(config)), torch.randn(2, 3, 64, 64)
     with pytest.raises(
-        CheckpointError, match=r"encoder.1 have shape \(1, 16, 8\); 1 samples of 64 columns were expected"
+        CheckpointError, match=r"stage2.output cannot be read: its shape is \(1, 16, 8, 8\), and which of these are"
     ):
-        rankscope.collect(model, x, **options)  # the grid changes from block to block
+        rankscope.collect(model, x, sites="stage2.output", out=tmp_path / "r.pt")
+    run = rankscope.collect(model, x[..., :48, :48], sites="stage2.output", rows="mean", out=tmp_path / "r.pt")
+    with torch.no_grad():
+        want = model(x[..., :48, :48], output_hidden_states=True).hidden_states[2].mean((2, 3))
+    torch.testing.assert_close(run.features("stage2.output"), want, rtol=1e-5, atol=2e-5)
 
 
-def test_a_folder_of_convolutions_is_refused_because_its_columns_have_no_names(tmp_path: Path) -> None:
-    convnext().save_pretrained(tmp_path / "m")
-    with pytest.raises((DataError, CheckpointError), match="columns of encoder are is not known for a ConvNextModel"):
-        rankscope.collect(tmp_path / "m", data(tmp_path / "d.jsonl"), out=tmp_path / "r.pt")
+def test_columns_of_a_tower_that_are_not_its_patches_alone_are_said_to_be_unnamed(tmp_path: Path) -> None:
+    model = small.jittered(small.small_model(small.small_config("yolos")))  # which adds a hundred detection tokens
+    model.save_pretrained(tmp_path / "m")
+    tf.ViTImageProcessor(size={"height": 64, "width": 64}).save_pretrained(tmp_path / "m")
+    (tmp_path / "d").mkdir()
+    tiny.picture(0).save(tmp_path / "d" / "0.png")
+    run = rankscope.collect(tmp_path / "m", tmp_path / "d", rows="image", out=tmp_path / "r.pt")
+    assert run.features("encoder.0").shape == (1 + 64 + 100, 32)
+    assert "which columns of encoder are patches is not known; all are read as image" in run.manifest.notes

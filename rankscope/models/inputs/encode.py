@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -42,7 +42,7 @@ class Encoding:
     @property
     def length(self) -> int:
         """The number of columns of its longest stack."""
-        return max(len(role) for role in self.roles.values())
+        return max((len(role) for role in self.roles.values()), default=1)
 
 
 @dataclass(frozen=True)
@@ -147,7 +147,7 @@ class Inputs:
         if self._with("text"):
             text, answer = self._text(example)
             inputs |= self._processed(example, text)
-        elif self._with("patches"):
+        elif not self._with("target"):
             inputs |= self._arrays(self.processor(images=example.open_image(), return_tensors="pt"))
         if self._with("target"):
             inputs |= self._target(example)
@@ -160,8 +160,16 @@ class Inputs:
                 f"sample {example.id!r} has nothing but special tokens: the tokenizer knows none of its words ({text[:60]!r}); take "
                 "the tokenizer that belongs to the model (--processor, processor=…), or leave the sample out"
             )
-        roles = {name: self._roles(stack, inputs, example, answer) for name, stack in self.stacks.items()}
+        roles = {
+            name: self._roles(stack, inputs, example, answer)
+            for name, stack in self.stacks.items()
+            if self._is_known(stack, inputs)
+        }
         return Encoding(example.id, inputs, roles)
+
+    def _is_known(self, stack: Stack, inputs: Mapping[str, Tensor]) -> bool:
+        """Whether what the columns of a stack are is known before the forward pass."""
+        return stack.columns != "any" and ("input_ids" in inputs or patch_size(stack) is not None)
 
     def _text(self, example: Example) -> tuple[str, int]:
         """What the text stack reads, and how many of its last tokens are the answer."""
@@ -287,6 +295,12 @@ class Inputs:
         return roles
 
 
+def patch_size(stack: Stack) -> int | Sequence[int] | None:
+    """The side of a tower's patches in pixels, or height and width; None if its configuration does not say it."""
+    config = getattr(stack.owner, "config", None)
+    return getattr(getattr(config, "vision_config", config), "patch_size", None)
+
+
 def patch_roles(stack: Stack, pixels: Tensor) -> Tensor:
     """``(t,)`` roles of a vision tower's columns: class and register tokens are special, patches are image.
 
@@ -295,8 +309,7 @@ def patch_roles(stack: Stack, pixels: Tensor) -> Tensor:
         pixels: ``(c, h, w)``.
     """
     config = getattr(stack.owner, "config", None)
-    config = getattr(config, "vision_config", config)
-    size = getattr(config, "patch_size", None)
+    config, size = getattr(config, "vision_config", config), patch_size(stack)
     if pixels.ndim != 3 or size is None:
         raise DataError(f"images of shape {tuple(pixels.shape)} have columns in {stack.name} that are not known here")
     tall, wide = (size, size) if isinstance(size, int) else size

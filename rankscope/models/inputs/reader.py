@@ -17,7 +17,7 @@ No chat template is applied unless asked for.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -27,13 +27,14 @@ from torch import Tensor, nn
 from rankscope.checkpoint import processor_folder
 from rankscope.data.probes import Example
 from rankscope.errors import CheckpointError, DataError, UsageError
-from rankscope.features import Grid
+from rankscope.features import IMAGE, TEXT, Grid
 from rankscope.models.families import family_of
 from rankscope.models.inputs.encode import ABSENT, Encoding, Inputs
 from rankscope.models.limits import check_length, prefix_rows, prompt_rows, takes_positions
 from rankscope.models.register import register
-from rankscope.models.stacks import Stack, stacks, unwrapped
-from rankscope.reading.forward import ModelBatch
+from rankscope.models.stacks import Stack, reads_only_images, stacks, unwrapped
+from rankscope.reading.forward import ModelBatch, forward_pass
+from rankscope.reading.hooks import reading
 
 _TOKENS = frozenset({"input_ids", "decoder_input_ids", "qformer_input_ids"})
 """Inputs that are padded with the padding token."""
@@ -66,7 +67,7 @@ class Reader:
         """Rows that a prompt puts before the text."""
         self.prefix = prefix_rows(model)
         """Rows that a prefix puts into the cache of each stack."""
-        takes = inspect.signature(unwrapped(model).forward).parameters
+        takes = _arguments(model)
         self.takes = frozenset(takes)
         """The arguments of the model's forward pass, by name."""
         self.takes_more = any(p.kind is p.VAR_KEYWORD for p in takes.values())
@@ -74,6 +75,10 @@ class Reader:
         window = getattr(getattr(unwrapped(model), "config", None), inputs.family.pads_to or " ", 1)
         self.multiple: int = window if isinstance(window, int) else max(window)
         """What the length of the texts in a batch is a multiple of, so that a model that would pad them itself need not."""
+        self.unnamed: frozenset[str] = frozenset()
+        """Stacks of images whose columns are not the patches that were expected, so that all of them are read as image."""
+        self.role = IMAGE if reads_only_images(unwrapped(model)) else TEXT
+        """The role of columns that are not known one by one."""
         self.words = _words(unwrapped(model))
         """Tokens that the model embeds; None where it does not say."""
         self.positions = padding_side == "left" and takes_positions(model, self.stacks)
@@ -98,12 +103,34 @@ class Reader:
         """
         made = self._masked(self.inputs.encode(example))
         self._check_words(made)
-        missing = [name for name in self.stacks if name not in made.roles]
+        missing = [
+            n for n, stack in self.stacks.items() if n not in made.roles and stack.columns not in ("any", "patches")
+        ]
         assert not missing, f"no columns for {missing}"
-        for name, stack in self.stacks.items():
+        for name, stack in ((name, self.stacks[name]) for name in made.roles):
             added = (self.virtual if stack.columns == "text" else 0) + self.prefix.get(name, 0)
             check_length(example.id, stack, _tokens(stack, made), added)
         return made
+
+    def look(self, model: nn.Module, example: Example) -> None:
+        """See on one image how many columns each stack of a model of images has, and name only those that were expected.
+
+        Towers have detection tokens, several class tokens or a smaller grid; which of their columns are patches is then not known.
+
+        Raises:
+            CheckpointError: if the model cannot read the image.
+        """
+        if not reads_only_images(unwrapped(model)):
+            return
+        batch, taps = (
+            self.read([example]),
+            {stack.sites[0]: stack.taps[stack.sites[0]] for stack in self.stacks.values()},
+        )
+        device = next(model.parameters()).device
+        with torch.inference_mode(), reading(taps, lambda _, hidden: hidden.new_empty(hidden.shape[:-1])) as seen:
+            forward_pass(model, batch.to(device).inputs)
+        columns = {site.stack: empty.numel() for site, empty in seen.items()}
+        self.unnamed = frozenset(n for n, grid in batch.grids.items() if columns.get(n) != grid.real.numel())
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -112,7 +139,12 @@ class Reader:
         unmasked = "attention_mask" not in names and any(s.columns == "text" for s in self.stacks.values())
         made = "the tokenizer gives no attention mask; padding is masked by the known lengths of the texts"
         trained = "this family was trained on texts padded to a fixed length; here each text is read without padding"
-        return ((made,) if unmasked else ()) + ((trained,) if unmasked and self.inputs.family.trained_padded else ())
+        unnamed = [f"which columns of {name} are patches is not known; all are read as image" for name in self.unnamed]
+        return (
+            tuple(unnamed)
+            + ((made,) if unmasked else ())
+            + ((trained,) if unmasked and self.inputs.family.trained_padded else ())
+        )
 
     def _check_words(self, made: Encoding) -> None:
         """Check that the model has an embedding for every token.
@@ -158,8 +190,8 @@ class Reader:
         if self.positions:
             # The first real token has position 0; what padding before it has does not matter.
             inputs["position_ids"] = (inputs["attention_mask"].cumsum(1) - 1).clamp(min=0)
-        grids = {name: self._grid(stack, encodings) for name, stack in self.stacks.items()}
-        return ModelBatch(inputs, grids)
+        named = [name for name in encodings[0].roles if name not in self.unnamed]
+        return ModelBatch(inputs, {name: self._grid(self.stacks[name], encodings) for name in named}, role=self.role)
 
     def read(self, examples: Sequence[Example]) -> ModelBatch:
         """Examples encoded and put in one batch."""
@@ -197,6 +229,11 @@ class Reader:
             role = torch.cat([role.new_full((len(role), self.virtual), ABSENT), role], 1)
         real = role != ABSENT
         return Grid(role.masked_fill(~real, 0), real)
+
+
+def _arguments(model: nn.Module) -> Mapping[str, inspect.Parameter]:
+    """What the forward pass of the base model takes, by name."""
+    return inspect.signature(unwrapped(model).forward).parameters
 
 
 def _words(model: nn.Module) -> int | None:
@@ -261,15 +298,21 @@ def reader(
     register()
     folder, family = processor_folder(checkpoint), family_of(unwrapped(model))
     columns = {stack.columns for stack in stacks(model).values()}
-    if columns == {"any"}:
+    pictures = reads_only_images(unwrapped(model))
+    if columns == {"any"} and not pictures:
         raise DataError(
             f"what the columns of {', '.join(list(stacks(model))[:3])} are is not known for a {type(unwrapped(model)).__name__}, so "
             "its rows cannot be named; read it from tensors of your own"
         )
+    if "text" in columns and not family.port and not {"input_ids", "inputs"} & (takes := _arguments(model)).keys():
+        raise DataError(
+            f"a {type(unwrapped(model)).__name__} reads {', '.join(list(takes)[:3])}, which is neither text nor an image; read it from "
+            "tensors of your own"
+        )
     processor = family.inputs.open(
         folder,
         text="text" in columns,
-        image="patches" in columns or family.reads_images,
+        image="patches" in columns or pictures or family.reads_images,
         trust_remote_code=trust_remote_code,
     )
     templates = (getattr(p, "chat_template", None) for p in (processor, getattr(processor, "tokenizer", None)))

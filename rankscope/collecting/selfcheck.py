@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+import torch
+
 from rankscope.collecting.source import Source
 from rankscope.errors import CheckpointError
-from rankscope.reading.forward import Read, read
-from rankscope.reading.hooks import Tap
+from rankscope.reading.forward import ModelBatch, Read, read
+from rankscope.reading.hooks import Tap, reading
 from rankscope.reading.rounding import apart, rounding
 from rankscope.sites import Site
 
@@ -19,15 +21,33 @@ Batches = Sequence[tuple[tuple[int, ...], int]]
 
 
 def checked_sites(source: Source, sample: int) -> Source:
-    """The source without the sites that are not the hidden states which the model itself returns for a sample.
+    """The source without the sites that are not the hidden states which the model itself returns for a sample, or that have
+    other columns than the sample.
 
     Such sites are unreadable: a request for one by name is refused, and without names they are left out with a note.
     """
     if source.told is None:
         return source
-    parts, faults = source.parts, source.told(source.collate([sample]).inputs)
+    parts, batch = source.parts, source.collate([sample])
+    faults = {**source.told(batch.inputs), **_misfits(source, batch)}
     right = {site: tap for site, tap in parts.taps.items() if site not in faults}
     return replace(source, parts=replace(parts, taps=right, unreadable={**parts.unreadable, **faults}))
+
+
+def _misfits(source: Source, batch: ModelBatch) -> dict[Site, str]:
+    """The sites whose hidden states for one sample have not the columns that the sample has there."""
+    with (
+        torch.inference_mode(),
+        reading(source.parts.taps, lambda _, hidden: torch.ones(hidden.shape[:-1], dtype=torch.bool)) as found,
+    ):
+        source.model(**batch.inputs)
+    faults: dict[Site, str] = {}
+    for site, x in found.items():
+        real = batch.grids[site.stack].real if site.stack in batch.grids else x
+        # A stack may hand on the columns that are real alone.
+        if x.numel() not in (real.numel(), int(real.sum())):
+            faults[site] = f"hidden states {tuple(x.shape)} were found there, and the sample has {real.numel()} columns"
+    return faults
 
 
 def why_one_by_one(source: Source, taps: Mapping[Site, Tap], batches: Batches) -> str:

@@ -186,11 +186,12 @@ def search(model: nn.Module) -> list[Stack]:
     lists = _lists(model)
     for path, blocks in lists.items():
         name = _name(model, path, alone=len(lists) == 1)
-        if name in found:
-            name = path.replace(".", "_")
         owner = _owner(model, path)
         columns = _COLUMNS.get(name) or _columns(model, name)
         grid = _convolves(blocks)  # whose width and grid change from block to block
+        if name in found:  # what is beside a tower's blocks need not have a row for each patch
+            columns = "any" if name in _COLUMNS else columns
+            name = path.replace(".", "_")
         found[name] = Stack(
             name, tuple(blocks), _norm_after(model, path), width=None if grid else width_of(owner),
             columns="any" if grid else columns, owner=owner, channels_first=grid,
@@ -230,7 +231,8 @@ def _name(model: nn.Module, path: str, *, alone: bool) -> str:
     for step, names in [(path, _SENSES), *((step, _SIDES) for step in reversed(path.split(".")))]:
         for name, words in names.items():
             if any(word in step.lower() for word in words):
-                return name
+                # What a model that generates calls its text model is what it generates with.
+                return "decoder" if name == "text" and _generates(model) else name
     return "decoder" if _generates(model) else "encoder"
 
 
@@ -264,7 +266,9 @@ def _norm_after(model: nn.Module, path: str) -> nn.Module | None:
         siblings = list(model.get_submodule(parent).named_children())
         place = [name for name, _ in siblings].index(child)
         for i, (name, module) in enumerate(siblings):
-            if name.lower().endswith(_NORMS) and "embed" not in name and (i > place or "final" in name):
+            if not name.lower().endswith(_NORMS) or "embed" in name or isinstance(module, nn.Identity):
+                continue
+            if i > place or "final" in name:
                 return module
         if not parent:
             return None

@@ -28,7 +28,8 @@ from rankscope.data.probes import Example
 from rankscope.errors import MissingTool, UsageError
 from rankscope.features import ROLES
 from rankscope.models.inputs.encode import Inputs
-from rankscope.models.load import read_config
+from rankscope.models.inputs.reader import Reader, reader
+from rankscope.models.load import load_model, read_config
 from rankscope.models.tunings.prefix_live import detach_prefix
 from rankscope.sites import Site
 from rankscope.tuning.generation import continuations, prompt_inputs, prompt_reader
@@ -157,16 +158,28 @@ def test_sites_are_the_hidden_states_of_one_sample_and_rows_are_told_apart(
     assert swept == 3 * (4 + len(blocks))
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if name not in UNEVEN])
-def test_a_prefix_is_live_in_forward_and_generate(base: Callable, name: str) -> None:
-    model, read, _ = prefixed(base(name)[0])
-    reading = prompt_reader(model, read)
+def said_stepwise(model: Any, reading: Reader) -> Tensor:
+    """What ``generate`` says to all samples: what it says to each alone, and what step-by-step forward passes say."""
     together = continuations(model, reading, prompt_inputs(model, reading, examples(), room=4), max_new_tokens=4)
     for i, example in enumerate(examples()):
         inputs = prompt_inputs(model, reading, [example], room=4)
         said = continuations(model, reading, inputs, max_new_tokens=4)
         assert said[0].tolist() == stepwise(model, reading, inputs, len(said[0]))
         assert said[0].tolist() == together[i, : said.shape[1]].tolist()
+    return together
+
+
+@pytest.mark.parametrize("name", UNEVEN)
+def test_without_a_prefix_generate_is_forward_too(base: Callable, name: str) -> None:
+    model = load_model(base(name)[0])
+    assert len(said_stepwise(model, prompt_reader(model, reader(model, base(name)[0])))) == 3
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name not in UNEVEN])
+def test_a_prefix_is_live_in_forward_and_generate(base: Callable, name: str) -> None:
+    model, read, _ = prefixed(base(name)[0])
+    reading = prompt_reader(model, read)
+    together = said_stepwise(model, reading)
     detach_prefix(model)
     without = continuations(model, reading, prompt_inputs(model, reading, examples(), room=4), max_new_tokens=4)
     assert without.tolist() != together.tolist()

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any
 
-from rankscope.checkpoint.files import ADAPTER_CONFIG, MODEL_CONFIG, MODEL_WEIGHTS, read_json
+from rankscope.checkpoint.files import ADAPTER_CONFIG, MODEL_CONFIG, MODEL_WEIGHTS
 from rankscope.errors import CheckpointError
 
 STAGES = "rankscope.json"
@@ -97,31 +96,22 @@ def _refuse_foreign(folder: Path) -> None:
     """Refuse the layouts of other projects, which keep the weights under other names.
 
     Raises:
-        CheckpointError: if the folder is in the layout of the original LLaVA or of accelerate's ``save_state``.
+        CheckpointError: if the folder is with parts of the original LLaVA, or of accelerate's ``save_state``.
     """
-    config = folder / MODEL_CONFIG
-    if config.exists() and str(model_type := _peek(config).get("model_type")).startswith("llava_"):
-        raise CheckpointError(
-            f"{folder} is in the layout of the original LLaVA (model_type {model_type!r}), whose tensors have other names; use the "
-            "converted checkpoint (llava-hf/…), or convert it with transformers' convert_llava_weights_to_hf"
-        )
     for name in ("mm_projector.bin", "non_lora_trainables.bin"):
         if (folder / name).exists():
             raise CheckpointError(
                 f"{folder} holds {name}, of the original LLaVA, which plain PEFT does not read: opened as it is, part of the "
                 "tuning would be lost. Merge and convert it first (llava-hf/… are converted)"
             )
-    if (folder / "random_states_0.pkl").exists() and not config.exists() and not (folder / ADAPTER_CONFIG).exists():
+    if (
+        (folder / "random_states_0.pkl").exists()
+        and not (folder / MODEL_CONFIG).exists()
+        and not (folder / ADAPTER_CONFIG).exists()
+    ):
         raise CheckpointError(
             f"{folder} was written by accelerate's save_state to resume training; save the model itself"
         )
-
-
-def _peek(config: Path) -> dict[str, Any]:
-    try:
-        return read_json(config)
-    except CheckpointError:
-        return {}
 
 
 def in_cache(name: str, revision: str | None = None) -> Path | None:

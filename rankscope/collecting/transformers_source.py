@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from rankscope.features import TEXT, Grid
 from rankscope.models.dtypes import features_dtype, weights_dtype
 from rankscope.models.inputs.reader import reader
 from rankscope.models.limits import prompt_rows, takes_positions
-from rankscope.models.stacks import stacks, taps, unwrapped
+from rankscope.models.stacks import Stack, reads_only_images, stacks, taps, unwrapped
 from rankscope.models.told import not_told
 from rankscope.reading.forward import ModelBatch, forward_pass
 from rankscope.reading.probing import Parts
@@ -68,7 +69,8 @@ def from_examples(model: Any, data: Any, n: int | None, loading: Loading) -> Sou
     return Source(
         model=loaded,
         name=name,
-        parts=_parts(loaded),
+        # Images are not padded: where a model reads nothing else, every column counts, and none needs a name.
+        parts=_parts(loaded) if reads_only_images(unwrapped(loaded)) else _named(_parts(loaded), examples.stacks),
         ids=probe_set.ids,
         lengths=tuple(length + image_columns for length in tokens),
         collate=collate,
@@ -124,6 +126,17 @@ def from_tokens(model: nn.Module, collate: Collate) -> tuple[Parts, Collate]:
 def _parts(model: nn.Module) -> Parts:
     widths = {stack.name: stack.width for stack in stacks(model).values()}
     return Parts(taps(model), widths, dtype=features_dtype(model))
+
+
+def _named(parts: Parts, known: Mapping[str, Stack]) -> Parts:
+    """The parts without the sites of stacks whose columns are not known, which cannot be read from examples."""
+    unknown = {
+        site: "what its columns are is not known for this model; read it from tensors of your own"
+        for site in parts.taps
+        if site.stack not in known
+    }
+    taps = {site: tap for site, tap in parts.taps.items() if site not in unknown}
+    return replace(parts, taps=taps, unreadable={**parts.unreadable, **unknown})
 
 
 def _home(model: nn.Module) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import nn
 
 from rankscope.models.family import Family, InnerModel, StackSpec, decoder, encoder, pair
-from rankscope.models.inputs.vlm import BlipInputs, LlavaInputs, PaliGemmaInputs, QwenInputs
+from rankscope.models.inputs.vlm import BlipInputs, LlavaInputs, MllamaInputs, PaliGemmaInputs
 from rankscope.models.ported.ofa.family import FAMILY as OFA
 from rankscope.models.ported.vinvl.family import FAMILY as VINVL
 
@@ -39,9 +39,6 @@ def _qwen_vl(width: str) -> Family:
             StackSpec("projector", "visual.merger", None, "projected", single=True),
             _LANGUAGE,
         ),
-        inputs=QwenInputs,
-        image_frame=("<|vision_start|>", "<|vision_end|>"),
-        packed=frozenset({"pixel_values", "image_grid_thw"}),
     )
 
 
@@ -51,9 +48,15 @@ FAMILIES: dict[str, Family] = {
     "mpt": Family(counts_positions=True),
     "gpt_neox": Family(decoder("layers", "final_layer_norm")),
     "opt": Family(decoder("decoder.layers", "decoder.final_layer_norm"), counts_positions=True),
-    **dict.fromkeys(("llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2", "gemma3_text", "olmo2", "phi3"), _LLAMA),
+    **dict.fromkeys(
+        ("llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2", "gemma3_text", "mllama_text_model", "olmo2", "phi3"),
+        _LLAMA,
+    ),
     # The three coordinates of a position are computed by the outer model.
-    **dict.fromkeys(("qwen2_vl_text", "qwen2_5_vl_text"), Family(decoder("layers", "norm"), counts_positions=True)),
+    **dict.fromkeys(
+        ("qwen2_vl_text", "qwen2_5_vl_text", "qwen3_vl_text", "qwen3_5_text"),
+        Family(decoder("layers", "norm"), counts_positions=True),
+    ),
     **dict.fromkeys(("bert", "electra"), _BERT),
     **dict.fromkeys(("roberta", "xlm-roberta"), _ROBERTA),
     "camembert": Family(counts_positions=True),
@@ -95,13 +98,23 @@ FAMILIES: dict[str, Family] = {
     "mbart": Family(pair("layers", "layer_norm"), starts_with_last=True),
     "plbart": Family(starts_with_last=True),
     **dict.fromkeys(("blip-2", "instructblip"), _BLIP2),
-    "llava": Family(_LLAVA, inputs=LlavaInputs),
-    "vipllava": Family(_LLAVA),
+    "llava": Family(_LLAVA, inputs=LlavaInputs, after_image="\n"),
+    "vipllava": Family(_LLAVA, after_image="\n"),
     "paligemma": Family(_LLAVA, inputs=PaliGemmaInputs, masks_outside=True),
+    "gemma3": Family((InnerModel("vision_tower", _TOWER), _PROJECTOR, _LANGUAGE), masks_outside=True),
     # Florence's vision tower changes its width and its grid from stage to stage: it is read after its projector.
     "florence2": Family((_PROJECTOR, _LANGUAGE), reads_images=True, places_images=True, caption_prompt="<CAPTION>"),
     "qwen2_vl": _qwen_vl("embed_dim"),
-    "qwen2_5_vl": _qwen_vl("hidden_size"),
+    **dict.fromkeys(("qwen2_5_vl", "qwen3_vl", "qwen3_5"), _qwen_vl("hidden_size")),
+    # A second transformer goes on with the tiles of the first.
+    "mllama": Family(
+        (
+            StackSpec("vision", "vision_model.transformer.layers", "vision_model.layernorm_post", "patches"),
+            StackSpec("vision-global", "vision_model.global_transformer.layers", None, "patches"),
+            _LANGUAGE,
+        ),
+        inputs=MllamaInputs,
+    ),
     "ofa": OFA,
     "vinvl": VINVL,
 }

@@ -78,10 +78,8 @@ class Family:
     """Whether it reads features of image regions instead of pixels."""
     places_images: bool = False
     """Whether its processor puts the image's placeholders into the text; otherwise they are put before the text."""
-    image_frame: tuple[str, ...] = ()
-    """Tokens around an image's placeholders, which count as special."""
-    packed: frozenset[str] = frozenset()
-    """Inputs whose rows are those of all samples one after another, without a batch dimension."""
+    after_image: str = ""
+    """What stands between the image's placeholder and the text where the placeholder is put before it."""
     caption_prompt: str = ""
     """What an image without a text is asked."""
     counts_positions: bool = False

@@ -164,6 +164,13 @@ def read_config(folder: Path, *, trust_remote_code: bool = False) -> Any:
             f"{folder / 'config.json'} wants to run Python files that come with the checkpoint ({remote}); read them, and "
             "if you trust them pass --trust-remote-code (trust_remote_code=True)"
         )
+    if (model_type := str(content.get("model_type"))).startswith(
+        "llava_"
+    ) and model_type not in transformers.CONFIG_MAPPING:
+        raise CheckpointError(
+            f"{folder} is in the layout of the original LLaVA (model_type {model_type!r}), whose tensors have other names; use the "
+            "converted checkpoint (llava-hf/…), or convert it with transformers' convert_llava_weights_to_hf"
+        )
     try:
         return _returning_names(
             AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code, local_files_only=True)

@@ -204,10 +204,11 @@ def search(model: nn.Module) -> list[Stack]:
         return _stages(model, lists)
     for path, blocks in lists.items():
         name = _name(model, path, alone=len(lists) == 1)
-        if name in found:
-            name = path.replace(".", "_")
         owner = _owner(model, path)
         columns = _COLUMNS.get(name) or _columns(model, name)
+        if name in found:  # what is beside a tower's blocks need not have a row for each patch
+            columns = "any" if name in _COLUMNS else columns
+            name = path.replace(".", "_")
         found[name] = Stack(
             name, tuple(blocks), _norm_after(model, path), width=width_of(owner), columns=columns, owner=owner
         )
@@ -266,7 +267,8 @@ def _name(model: nn.Module, path: str, *, alone: bool) -> str:
     for step, names in [(path, _SENSES), *((step, _SIDES) for step in reversed(path.split(".")))]:
         for name, words in names.items():
             if any(word in step.lower() for word in words):
-                return name
+                # What a model that generates calls its text model is what it generates with.
+                return "decoder" if name == "text" and _generates(model) else name
     return "decoder" if _generates(model) else "encoder"
 
 
@@ -314,7 +316,8 @@ def _norm_after(model: nn.Module, path: str) -> nn.Module | None:
         for i, (name, module) in enumerate(siblings):
             # After the blocks by its class, whatever it is called (ln_out, emb_layer_norm_after); before them by its name.
             after = i > place and "norm" in type(module).__name__.lower() and not _OF_EMBEDDINGS.search(name)
-            if after or name == "norm" or ("final" in name and name.endswith(_NORMS)):
+            named = name == "norm" or ("final" in name and name.endswith(_NORMS))
+            if after or (named and not isinstance(module, nn.Identity)):
                 return module
         if not parent:
             return None

@@ -42,14 +42,13 @@ def not_told(model: nn.Module, call: Callable[[], object]) -> dict[Site, str]:
             faults |= dict.fromkeys(silent, "the model computes it without calling its module, so it cannot be seen")
             continue
         outputs = _outputs(base, stack, told)
-        # LLaVA's tower keeps only the states that its projector takes, and None in place of the others.
-        several = (output.get("hidden_states") or () for output in outputs)
-        states = next((each for each in several if each and not any(state is None for state in each)), None)
+        given = next((states for output in outputs if (states := output.get("hidden_states"))), ())
+        states = [None if state is None else hidden_states(state) for state in given]
         if stack.stage:
             faults |= _compared_stage(stack, found, states)
-        elif states is not None:
+        elif states:
             lasts = [output["last_hidden_state"] for output in outputs if output.get("last_hidden_state") is not None]
-            faults |= _compared(stack, found, [hidden_states(state) for state in states], lasts)
+            faults |= _compared(stack, found, states, lasts)
     return faults
 
 
@@ -92,11 +91,14 @@ def _outputs(base: nn.Module, stack: Stack, told: Mapping[nn.Module, Mapping[str
 
 
 def _compared(
-    stack: Stack, found: Mapping[Site, Tensor], states: Sequence[Tensor], lasts: Sequence[Tensor]
+    stack: Stack, found: Mapping[Site, Tensor], states: Sequence[Tensor | None], lasts: Sequence[Tensor]
 ) -> dict[Site, str]:
-    """The sites of one stack that differ from the hidden states, and the last ones, that the models around it returned."""
+    """The sites of one stack that differ from the hidden states, and the last ones, that the models around it returned.
+
+    Towers of which an outer model takes a few layers return None for the others.
+    """
     if stack.channels_first:
-        states = [state.movedim(1, -1) if state.ndim > 3 else state for state in states]
+        states = [state.movedim(1, -1) if state is not None and state.ndim > 3 else state for state in states]
     count = len(stack.blocks)
     # The states begin with the stack's input, save in families (RWKV) that return what comes out of the blocks alone.
     begin = int(
@@ -112,14 +114,16 @@ def _compared(
     if stack.final is None or _any(found[Site(stack.name, "final")], ends):
         # The last block's own output is not returned where the norm after it is: the other blocks vouch for it.
         del expected[str(count - 1)]
-    return {
-        site: f"it is not the hidden state that {type(stack.owner).__name__} returns there ({_words(found[site], to[0])})"
-        for site in stack.sites
-        if (to := expected.get(site.point)) and not _any(found[site], to)
-    }
+    faults: dict[Site, str] = {}
+    for site in stack.sites:
+        there = [state for state in expected.get(site.point, ()) if state is not None]
+        if there and not _any(found[site], there):
+            how = _words(found[site], there[0])
+            faults[site] = f"it is not the hidden state that {type(stack.owner).__name__} returns there ({how})"
+    return faults
 
 
-def _compared_stage(stack: Stack, found: Mapping[Site, Tensor], states: Sequence[Tensor] | None) -> dict[Site, str]:
+def _compared_stage(stack: Stack, found: Mapping[Site, Tensor], states: Sequence[Tensor | None]) -> dict[Site, str]:
     """The site of a stage, if it is none of the hidden states that the model returned, or its features are not known."""
     (site,) = stack.sites
     hidden = found[site]
@@ -128,13 +132,13 @@ def _compared_stage(stack: Stack, found: Mapping[Site, Tensor], states: Sequence
     if hidden.ndim > 3 and not stack.grid_first and len(widths) != 1:
         return {site: f"its shape is {tuple(hidden.shape)}, and which of these are the features is not known"}
     (tap,) = stack.taps.values()
-    if states and not _any(hidden, [tap.features_last(state) for state in states]):
+    if states and not _any(hidden, [tap.features_last(state) for state in states if state is not None]):
         return {site: f"it is none of the hidden states that {type(stack.owner).__name__} returns"}
     return {}
 
 
-def _any(hidden: Tensor, states: Sequence[Tensor]) -> bool:
-    return any(apart(hidden, state) <= rounding(hidden) for state in states)
+def _any(hidden: Tensor, states: Sequence[Tensor | None]) -> bool:
+    return any(state is not None and apart(hidden, state) <= rounding(hidden) for state in states)
 
 
 def _words(hidden: Tensor, state: Tensor) -> str:

@@ -143,9 +143,11 @@ def _columns(hidden: Tensor, grid: Grid, site: Site) -> Tensor:
         hidden = hidden.flatten(1, -2)
     if hidden.ndim == 2 and len(hidden) == b * t:
         hidden = hidden.unflatten(0, (b, t))
-    # Packed towers return the real columns of all samples in a row: each goes back to its place.
-    if hidden.ndim == 2 and len(hidden) == int(grid.real.sum()):
-        hidden = hidden.new_zeros(b, t, hidden.shape[-1]).masked_scatter(grid.real[..., None].to(hidden.device), hidden)
+    # Towers that take all patches in one list, or an image as several tiles, return the real columns of all samples in a row:
+    # each goes back to its place.
+    if hidden.shape[:-1] != (b, t) and hidden.shape[:-1].numel() == int(grid.real.sum()):
+        rows = hidden.reshape(-1, hidden.shape[-1])
+        hidden = rows.new_zeros(b, t, rows.shape[-1]).masked_scatter(grid.real[..., None].to(hidden.device), rows)
     if hidden.shape[:2] != (b, t) or hidden.ndim != 3:
         raise CheckpointError(
             f"the hidden states at {site} have shape {tuple(hidden.shape)}; {b} samples of {t} columns were expected"

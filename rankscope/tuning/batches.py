@@ -24,7 +24,7 @@ from torch.utils.data import Dataset
 from rankscope.data.probes import Example, ProbeSet
 from rankscope.errors import DataError, UnknownName, UsageError
 from rankscope.features import ANSWER, IMAGE
-from rankscope.models.inputs.encode import Encoding
+from rankscope.models.inputs.encode import SEEN, Encoding
 from rankscope.models.inputs.reader import Reader, padded
 from rankscope.models.limits import check_length
 from rankscope.tuning.answers import Answers
@@ -209,6 +209,8 @@ class PairEncoder:
         added = {"input_ids": end, "labels": end, "attention_mask": 1, "token_type_ids": 0, "mm_token_type_ids": 0}
         for key in inputs.keys() & added.keys():
             inputs[key] = torch.cat([inputs[key], inputs[key].new_tensor([added[key]])])
+        for key in inputs.keys() & SEEN:  # the end sees the image as the last word does
+            inputs[key] = torch.cat([inputs[key], inputs[key][-1:]])
         return inputs
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import tiny
@@ -10,7 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from rankscope.data.probes import Example
+from rankscope.models.inputs.reader import Reader, reader
+from rankscope.models.load import load_model
 from rankscope.models.stacks import taps
+from rankscope.models.tunings.prefix_live import attach_prefix, new_prefix
 from rankscope.reading.forward import ModelBatch
 from rankscope.sites import Site
 
@@ -64,3 +68,31 @@ def real(hidden: Tensor, batch: ModelBatch, site: Site, place: int) -> Tensor:
     hidden = hidden.reshape(batch.grids[site.stack].real.shape[0], -1, hidden.shape[-1])
     assert hidden.shape[1] == len(mask), f"{site}: {hidden.shape[1]} columns, {len(mask)} in the grid"
     return hidden[place, mask]
+
+
+def prefixed(base: Path) -> tuple[Any, Reader, Any]:
+    """A model with a random prefix, its reader of prompts, and the prefix."""
+    model = load_model(base)
+    torch.manual_seed(3)
+    prefix = attach_prefix(model, new_prefix(model, rows=4)).eval()
+    return model, reader(model, base, answers=False), prefix
+
+
+@torch.inference_mode()
+def stepwise(model: Any, reading: Reader, inputs: dict[str, Tensor], count: int) -> list[int]:
+    """Greedy decoding by calling the model anew on everything said so far."""
+    said: list[int] = []
+    twofold = reading.stacks["decoder"].columns == "target"
+    for _ in range(count):
+        if twofold:
+            start = torch.tensor([[reading.inputs._start(), *said]])
+            said.append(int(model(**inputs, decoder_input_ids=start).logits[0, -1].argmax()))
+            continue
+        more = torch.tensor([said], dtype=torch.long)
+        fill = {"input_ids": more, "attention_mask": torch.ones_like(more), "mm_token_type_ids": torch.zeros_like(more)}
+        fill["token_type_ids"] = torch.ones_like(more)
+        if (seen := inputs.get("cross_attention_mask")) is not None:  # a new word sees the image as the last one does
+            fill["cross_attention_mask"] = seen[:, -1:].repeat(1, len(said), 1, 1)
+        grown = {k: torch.cat([v, fill[k]], 1) if k in fill else v for k, v in inputs.items()}
+        said.append(int(model(**grown).logits[0, -1].argmax()))
+    return said

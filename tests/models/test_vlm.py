@@ -12,7 +12,7 @@ import pytest
 import tiny
 import tiny_vlm
 import torch
-from tapped import called, real
+from tapped import called, prefixed, real, stepwise
 from torch import Tensor
 
 import rankscope
@@ -20,7 +20,7 @@ from rankscope.data.probes import Example
 from rankscope.models.inputs.reader import Reader, reader
 from rankscope.models.load import load_model
 from rankscope.models.stacks import stacks
-from rankscope.models.tunings.prefix_live import attach_prefix, detach_prefix, new_prefix
+from rankscope.models.tunings.prefix_live import detach_prefix
 from rankscope.sites import Site
 from rankscope.tuning.generation import continuations, prompt_inputs, prompt_reader
 
@@ -137,13 +137,6 @@ def test_image_and_text_rows_are_collected(base: Callable, tmp_path: Path, name:
     assert {site.stack for site in run.sites} >= {"decoder" if rows == "text" else "projector"}
 
 
-def prefixed(base: Path) -> tuple[Any, Reader, Any]:
-    model = load_model(base)
-    torch.manual_seed(3)
-    prefix = attach_prefix(model, new_prefix(model, rows=4)).eval()
-    return model, reader(model, base, answers=False), prefix
-
-
 @pytest.mark.parametrize("name", NAMES)
 def test_a_prefix_is_live_in_forward_and_generate(base: Callable, name: str) -> None:
     """Greedy ``generate`` is greedy step-by-step ``forward``, alone and in company, and the prefix changes it."""
@@ -159,21 +152,3 @@ def test_a_prefix_is_live_in_forward_and_generate(base: Callable, name: str) -> 
     detach_prefix(model)
     without = continuations(model, reading, prompt_inputs(model, reading, shown, room=6), max_new_tokens=6)
     assert without.tolist() != together.tolist()
-
-
-@torch.inference_mode()
-def stepwise(model: Any, reading: Reader, inputs: dict[str, Tensor], count: int) -> list[int]:
-    """Greedy decoding by calling the model anew on everything said so far."""
-    said: list[int] = []
-    twofold = reading.stacks["decoder"].columns == "target"
-    for _ in range(count):
-        if twofold:
-            start = torch.tensor([[reading.inputs._start(), *said]])
-            said.append(int(model(**inputs, decoder_input_ids=start).logits[0, -1].argmax()))
-            continue
-        more = torch.tensor([said], dtype=torch.long)
-        fill = {"input_ids": more, "attention_mask": torch.ones_like(more), "mm_token_type_ids": torch.zeros_like(more)}
-        fill["token_type_ids"] = torch.ones_like(more)
-        grown = {k: torch.cat([v, fill[k]], 1) if k in fill else v for k, v in inputs.items()}
-        said.append(int(model(**grown).logits[0, -1].argmax()))
-    return said

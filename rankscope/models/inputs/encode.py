@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoImageProcessor, AutoProcessor, AutoTokenizer
+from transformers import AutoImageProcessor, AutoProcessor, AutoTokenizer, ProcessorMixin
 
 from rankscope.data.probes import Example
-from rankscope.errors import CheckpointError, DataError
+from rankscope.errors import CheckpointError, DataError, MissingTool
 from rankscope.features import ANSWER, IMAGE, QUERY, SPECIAL, TEXT
+from rankscope.models.inputs.processors import without_videos
 from rankscope.models.quiet import quiet
 
 if TYPE_CHECKING:
@@ -24,16 +25,26 @@ _VOCABULARIES = ("tokenizer.json", "vocab.json", "vocab.txt", "merges.txt", "*.m
 """Files of which a tokenizer has at least one; without them transformers makes one that knows no word."""
 ABSENT = 255
 """The role of a column that the model computes and that never counts."""
+TOKENS = frozenset({"input_ids", "decoder_input_ids", "qformer_input_ids"})
+"""Inputs that are padded with the padding token."""
+MASKS = frozenset({"attention_mask", "decoder_attention_mask", "qformer_attention_mask"})
+SEGMENTS = frozenset({"token_type_ids", "mm_token_type_ids", "segment_ids"})
+SEEN = frozenset({"image_embeds_position_mask", "cross_attention_mask"})
+"""Inputs that say for each token which image it is, or sees."""
+ALONG_TOKENS = TOKENS | MASKS | SEGMENTS | SEEN | {"img_feats"}
+"""Inputs with a row for each token of a sample; all but the tokens themselves are padded with 0."""
+_FRAME = (("vision_start_token_id", "vision_end_token_id"), ("image_start_token_id", "image_end_token_id"))
+"""What configurations call the tokens that stand around an image's placeholder in the text."""
 
 
 @dataclass(frozen=True)
 class Encoding:
-    """One example as tensors, without padding and without a batch dimension."""
+    """One example as tensors, without padding."""
 
     id: str
     """The example's id."""
     inputs: Mapping[str, Tensor]
-    """What the model takes."""
+    """What the model takes: ``(t, *)`` along the tokens, and ``(k, *)`` of its image, which may have several tiles or patches."""
     roles: Mapping[str, Tensor]
     """For each stack ``(t,)`` uint8, the role of each of its columns; without the rows that a prompt adds."""
     parts: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
@@ -79,10 +90,16 @@ class Inputs:
                 f"{folder} has no tokenizer: none of {', '.join(_VOCABULARIES)}; save it there with tokenizer.save_pretrained, or "
                 "name the folder that has it (--processor, processor=…), or the base that was tuned (--base-model, base_model=…)"
             )
+        options: dict[str, Any] = {"trust_remote_code": trust_remote_code, "local_files_only": True}
         try:
             with quiet():
-                return auto.from_pretrained(folder, trust_remote_code=trust_remote_code, local_files_only=True)
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, ImportError) as error:
+                seeing = without_videos(folder) if auto is AutoProcessor else None
+                return (seeing or auto).from_pretrained(folder, **options)
+        except (ImportError, RuntimeError) as error:  # the latter from packages built for another torch
+            raise MissingTool(
+                f"the {what} in {folder} needs a package that is not installed or does not load: {' '.join(str(error).split())[:300]}"
+            ) from error
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             reason = " ".join(str(error).split())[:300]
             raise CheckpointError(
                 f"{folder} has no {what} that can be read ({reason}); save it there with processor.save_pretrained"
@@ -128,6 +145,12 @@ class Inputs:
         """The placeholder in the text for a part of the image."""
         return getattr(self.config, "image_token_id", None) or getattr(self.config, "image_token_index", None)
 
+    @property
+    def _frame(self) -> tuple[int, ...]:
+        """The two tokens that stand around an image's placeholder in a text; none if there are none, or the processor adds them."""
+        pairs: list[list[Any]] = [[getattr(self.config, name, None) for name in names] for names in _FRAME]
+        return tuple(next((pair for pair in pairs if None not in pair), ()))
+
     def _with(self, columns: str) -> list[Stack]:
         return [stack for stack in self.stacks.values() if stack.columns == columns]
 
@@ -169,7 +192,7 @@ class Inputs:
 
     def _is_known(self, stack: Stack, inputs: Mapping[str, Tensor]) -> bool:
         """Whether what the columns of a stack are is known before the forward pass."""
-        return stack.columns != "any" and ("input_ids" in inputs or patch_size(stack) is not None)
+        return stack.columns != "patches" or "input_ids" in inputs or patch_size(stack) is not None
 
     def _text(self, example: Example) -> tuple[str, int]:
         """What the text stack reads, and how many of its last tokens are the answer."""
@@ -190,9 +213,11 @@ class Inputs:
         content: Any = example.text
         if self._with("patches"):
             content = [{"type": "image"}, {"type": "text", "text": example.text}]
-        return self.processor.apply_chat_template(
-            [{"role": "user", "content": content}], tokenize=False, add_generation_prompt=True
-        )
+        # The tokenizer fills in the template, because some processors ask for their part for videos here.
+        return self.tokenizer.apply_chat_template(
+            [{"role": "user", "content": content}], tokenize=False, add_generation_prompt=True,
+            chat_template=getattr(self.processor, "chat_template", None),
+        )  # fmt: skip
 
     def _tokens(self, text: str) -> list[int]:
         """The tokens of a text without special ones."""
@@ -203,15 +228,25 @@ class Inputs:
         options: dict[str, Any] = {"add_special_tokens": False} if self.chat else {}
         if not self._with("patches") and not self._with("projected"):
             return self._arrays(self.tokenizer(text, return_tensors="pt", **options))
-        text, token = text or self.family.caption_prompt, getattr(self.processor, "image_token", None)
-        if token and self._with("projected") and token not in text and not self.family.places_images:
-            text = f"{token}\n{text}"
-        return self._arrays(self.processor(images=example.open_image(), text=text, return_tensors="pt", **options))
+        placed = self._placed(text or self.family.caption_prompt)
+        return self._arrays(self.processor(images=example.open_image(), text=placed, return_tensors="pt", **options))
+
+    def _placed(self, text: str) -> str:
+        """A text with the image's placeholder, put before it where it has none, for a processor that makes rows of it."""
+        token, expand = (getattr(self.processor, name, None) for name in ("image_token", "replace_image_token"))
+        makes = getattr(expand, "__func__", None) not in (None, ProcessorMixin.replace_image_token)
+        if not makes or self.family.places_images or str(token) in text:
+            return text
+        before, after = self.tokenizer.convert_ids_to_tokens(list(self._frame)) or ("", "")
+        return f"{before}{token}{after}{self.family.after_image}{text}"
 
     def _arrays(self, produced: Any) -> dict[str, Tensor]:
-        """The tensors without a batch dimension; segment numbers are left out if there is only one segment."""
-        tensors = {name: value[0] for name, value in produced.items() if isinstance(value, Tensor)}
-        tensors.pop("mm_token_type_ids", None)
+        """The tensors of one sample; segment numbers are left out if there is only one segment."""
+        tensors = {
+            name: value[0] if name in ALONG_TOKENS else value
+            for name, value in produced.items()
+            if isinstance(value, Tensor)
+        }
         if "token_type_ids" in tensors and not tensors["token_type_ids"].any():
             del tensors["token_type_ids"]
         for name in ("input_ids", "attention_mask"):
@@ -246,7 +281,7 @@ class Inputs:
 
     def _roles(self, stack: Stack, inputs: dict[str, Tensor], example: Example, answer: int) -> Tensor:
         if stack.columns == "text":
-            return self._token_roles(inputs["input_ids"], TEXT, answer)
+            return self._token_roles(inputs["input_ids"], TEXT, answer, seen=inputs)
         if stack.columns == "target":
             return self._token_roles(inputs["decoder_input_ids"], ANSWER if example.target else TEXT, 0)
         if stack.columns == "queries":
@@ -254,10 +289,7 @@ class Inputs:
             read = inputs.get("qformer_input_ids")
             return queries if read is None else torch.cat([queries, self._token_roles(read, TEXT, 0)])
         if stack.columns == "patches":
-            pixels = inputs["pixel_values"]
-            # Packed pixels have a row for each patch.
-            packed = "pixel_values" in self.family.packed
-            return torch.full((len(pixels),), IMAGE, dtype=torch.uint8) if packed else patch_roles(stack, pixels)
+            return patch_roles(stack, inputs["pixel_values"])
         if stack.columns == "projected":
             placed = inputs["input_ids"].tolist().count(self.image_token)
             if placed > 1:  # the processor puts as many placeholders as there are rows
@@ -275,23 +307,33 @@ class Inputs:
         That one is a token of the text, unless the tokenizer has given it another task too (as in GPT-2).
         """
         tokenizer = self.tokenizer
-        frame = tokenizer.convert_tokens_to_ids(list(self.family.image_frame))
+        around = {*self._frame, *(getattr(self.processor, "image_token_ids", None) or ())} - {None, self.image_token}
         tasks = [getattr(tokenizer, f"{task}_token_id", None) for task in ("bos", "eos", "sep", "pad", "cls", "mask")]
         unknown = {getattr(tokenizer, "unk_token_id", None)} - set(tasks)
-        found = [i for i in (*tokenizer.all_special_ids, *frame) if i not in unknown]
+        found = [i for i in (*tokenizer.all_special_ids, *around) if i not in unknown]
         return torch.tensor(found, dtype=like.dtype)
 
-    def _token_roles(self, ids: Tensor, plain: int, answer: int) -> Tensor:
-        """``(t,)`` roles of tokens; the last ``answer`` that are not special are the answer."""
+    def _token_roles(self, ids: Tensor, plain: int, answer: int, *, seen: Mapping[str, Tensor] | None = None) -> Tensor:
+        """``(t,)`` roles of tokens; the last ``answer`` that are not special are the answer.
+
+        Args:
+            ids: the tokens.
+            plain: the role of most.
+            answer: how many belong to the answer.
+            seen: all inputs of the sample, of which some may say which tokens are an image.
+        """
         special = torch.isin(ids, self._special(ids))
         roles = torch.full(ids.shape, plain, dtype=torch.uint8)
         if answer:
             end = int((~special).nonzero()[-1]) + 1
             roles[end - answer : end] = ANSWER
         roles[special] = SPECIAL
-        # A placeholder is a part of the image, although tokenizers count it as special.
-        if self.image_token is not None:
+        # A placeholder is a part of the image, although tokenizers count it as special; but where tokens see the image in
+        # attentions of their own, it is a token like any other that only marks the place.
+        if self.image_token is not None and "cross_attention_mask" not in (seen or {}):
             roles[ids == self.image_token] = IMAGE
+        if (places := (seen or {}).get("image_embeds_position_mask")) is not None:
+            roles[places == 1] = IMAGE
         return roles
 
 
@@ -306,11 +348,13 @@ def patch_roles(stack: Stack, pixels: Tensor) -> Tensor:
 
     Args:
         stack: the tower.
-        pixels: ``(c, h, w)``.
+        pixels: ``(*, c, h, w)``, where each of several tiles has all these columns; or ``(t, c·h·w)``, cut into patches already.
     """
+    if pixels.ndim == 2:
+        return torch.full((len(pixels),), IMAGE, dtype=torch.uint8)
     config = getattr(stack.owner, "config", None)
     config, size = getattr(config, "vision_config", config), patch_size(stack)
-    if pixels.ndim != 3 or size is None:
+    if pixels.ndim < 3 or size is None:
         raise DataError(f"images of shape {tuple(pixels.shape)} have columns in {stack.name} that are not known here")
     tall, wide = (size, size) if isinstance(size, int) else size
     patches = (pixels.shape[-2] // tall) * (pixels.shape[-1] // wide)
@@ -318,4 +362,4 @@ def patch_roles(stack: Stack, pixels: Tensor) -> Tensor:
     names = {name.rpartition(".")[2] for name, _ in parameters}
     special = int(bool(names & {"class_embedding", "cls_token"})) + int("distillation_token" in names)
     special += int(getattr(config, "num_register_tokens", 0) or 0)
-    return torch.tensor([SPECIAL] * special + [IMAGE] * patches, dtype=torch.uint8)
+    return torch.tensor([SPECIAL] * special + [IMAGE] * patches, dtype=torch.uint8).repeat(pixels.shape[:-3].numel())

@@ -29,21 +29,17 @@ from rankscope.data.probes import Example
 from rankscope.errors import CheckpointError, DataError, UsageError
 from rankscope.features import IMAGE, TEXT, Grid
 from rankscope.models.families import family_of
-from rankscope.models.inputs.encode import ABSENT, Encoding, Inputs
+from rankscope.models.inputs.encode import ABSENT, ALONG_TOKENS, MASKS, SEEN, SEGMENTS, TOKENS, Encoding, Inputs
 from rankscope.models.limits import check_length, prefix_rows, prompt_rows, takes_positions
 from rankscope.models.register import register
 from rankscope.models.stacks import Stack, reads_only_images, stacks, unwrapped
 from rankscope.reading.forward import ModelBatch, forward_pass
 from rankscope.reading.hooks import reading
 
-_TOKENS = frozenset({"input_ids", "decoder_input_ids", "qformer_input_ids"})
-"""Inputs that are padded with the padding token."""
-_MASKS = frozenset({"attention_mask", "decoder_attention_mask", "qformer_attention_mask"})
-_SEGMENTS = frozenset({"token_type_ids", "mm_token_type_ids", "segment_ids"})
-_PADDED = _TOKENS | _MASKS | _SEGMENTS | {"img_feats"}
-"""Inputs along the tokens of a sample; all but the tokens themselves are padded with 0."""
-_OF_THE_TEXT = ("input_ids", "attention_mask", "token_type_ids", "mm_token_type_ids")
-"""Of those, the ones that are padded on the side that was asked for; the others are padded on the right."""
+_OF_THE_TEXT = frozenset({"input_ids", "attention_mask", "token_type_ids", "mm_token_type_ids"}) | SEEN
+"""Of the inputs along tokens, those that are padded on the side that was asked for; the others are padded on the right."""
+_SIZES = frozenset({"image_sizes", "pixel_attention_mask", "pixel_mask"})
+"""Inputs that tell a model which of an image's pixels or tiles are padding."""
 
 
 class Reader:
@@ -60,7 +56,7 @@ class Reader:
 
     def __init__(self, model: nn.Module, inputs: Inputs, *, padding_side: Literal["right", "left"] = "right") -> None:
         self.inputs = inputs
-        self.stacks: dict[str, Stack] = stacks(model)
+        self.stacks: dict[str, Stack] = readable(model)
         self.padding_side = padding_side
         self.dtype: torch.dtype = getattr(unwrapped(model), "dtype", torch.float32)
         self.virtual = prompt_rows(model)
@@ -103,9 +99,7 @@ class Reader:
         """
         made = self._masked(self.inputs.encode(example))
         self._check_words(made)
-        missing = [
-            n for n, stack in self.stacks.items() if n not in made.roles and stack.columns not in ("any", "patches")
-        ]
+        missing = [name for name, stack in self.stacks.items() if name not in made.roles and stack.columns != "patches"]
         assert not missing, f"no columns for {missing}"
         for name, stack in ((name, self.stacks[name]) for name in made.roles):
             added = (self.virtual if stack.columns == "text" else 0) + self.prefix.get(name, 0)
@@ -120,12 +114,10 @@ class Reader:
         Raises:
             CheckpointError: if the model cannot read the image.
         """
-        if not reads_only_images(unwrapped(model)):
+        if not self.stacks or not reads_only_images(unwrapped(model)):
             return
-        batch, taps = (
-            self.read([example]),
-            {stack.sites[0]: stack.taps[stack.sites[0]] for stack in self.stacks.values()},
-        )
+        batch = self.read([example])
+        taps = dict(next(iter(stack.taps.items())) for stack in self.stacks.values())
         device = next(model.parameters()).device
         with torch.inference_mode(), reading(taps, lambda _, hidden: hidden.new_empty(hidden.shape[:-1])) as seen:
             forward_pass(model, batch.to(device).inputs)
@@ -170,10 +162,10 @@ class Reader:
         Masks and segment numbers that the model does not take are left out.
         """
         inputs = dict(made.inputs)
-        for tokens in sorted(_TOKENS & inputs.keys()):
+        for tokens in sorted(TOKENS & inputs.keys()):
             if (mask := tokens.replace("input_ids", "attention_mask")) in self.takes:
                 inputs.setdefault(mask, torch.ones_like(inputs[tokens]))
-        unknown = (_MASKS | _SEGMENTS) - self.takes if not self.takes_more else frozenset()
+        unknown = (MASKS | SEGMENTS) - self.takes if not self.takes_more else {"mm_token_type_ids"} - self.takes
         return replace(made, inputs={name: x for name, x in inputs.items() if name not in unknown})
 
     def collate(self, encodings: Sequence[Encoding]) -> ModelBatch:
@@ -200,18 +192,18 @@ class Reader:
     def _joined(self, name: str, encodings: Sequence[Encoding]) -> Tensor:
         parts = [e.inputs[name] for e in encodings]
         multiple = self.multiple if name in _OF_THE_TEXT else 1
-        if name in self.inputs.family.packed:
-            return self._cast(torch.cat(parts))
-        if name in _PADDED:
-            fill = self.inputs.pad if name in _TOKENS else 0
+        if name in ALONG_TOKENS:
+            fill = self.inputs.pad if name in TOKENS else 0
             lengths = [e.parts.get(name) for e in encodings]
             return self._cast(in_parts(parts, lengths, fill, side=self._side(name), multiple=multiple))
-        shapes = {tuple(p.shape) for p in parts}
-        if len(shapes) > 1:
+        shapes = {tuple(p.shape[1:]) for p in parts}
+        if len(shapes) > 1 and encodings[0].inputs.keys() & _SIZES:
+            parts = grown(parts)
+        elif len(shapes) > 1:
             raise DataError(
                 f"{name} differ in shape {sorted(shapes)} within a batch; read them one by one (--tokens-per-batch 1)"
             )
-        return self._cast(torch.stack(parts))
+        return self._cast(torch.cat(parts))
 
     def _cast(self, tensor: Tensor) -> Tensor:
         """Pixels and features in the dtype of the weights that take them."""
@@ -271,6 +263,15 @@ def padded(parts: Sequence[Tensor], fill: float, *, side: str = "right", multipl
     return out
 
 
+def grown(parts: Sequence[Tensor]) -> list[Tensor]:
+    """Tensors ``(k_i, *)`` filled up with 0 at the end of each further dimension to the largest of them."""
+    most = [max(sizes) for sizes in zip(*(p.shape[1:] for p in parts), strict=True)]
+    made = [p.new_zeros(len(p), *most) for p in parts]
+    for whole, part in zip(made, parts, strict=True):
+        whole[tuple(slice(size) for size in part.shape)] = part
+    return made
+
+
 def reader(
     model: nn.Module,
     checkpoint: Any,
@@ -297,9 +298,9 @@ def reader(
     """
     register()
     folder, family = processor_folder(checkpoint), family_of(unwrapped(model))
-    columns = {stack.columns for stack in stacks(model).values()}
+    columns = {stack.columns for stack in readable(model).values()}
     pictures = reads_only_images(unwrapped(model))
-    if columns == {"any"} and not pictures:
+    if not columns and not pictures:
         raise DataError(
             f"what the columns of {', '.join(list(stacks(model))[:3])} are is not known for a {type(unwrapped(model)).__name__}, so "
             "its rows cannot be named; read it from tensors of your own"
@@ -321,6 +322,11 @@ def reader(
     return Reader(model, inputs_of(model, processor, answers=answers, chat=chat), padding_side=padding_side)
 
 
+def readable(model: nn.Module) -> dict[str, Stack]:
+    """The stacks of a model of whose columns it is known what they are."""
+    return {name: stack for name, stack in stacks(model).items() if stack.columns != "any"}
+
+
 def inputs_of(model: nn.Module, processor: Any, *, answers: bool = True, chat: bool = False) -> Inputs:
     """How a model's examples become tensors, with a processor that is open already.
 
@@ -335,6 +341,6 @@ def inputs_of(model: nn.Module, processor: Any, *, answers: bool = True, chat: b
     """
     base: Any = unwrapped(model)
     family = family_of(base)
-    made = family.inputs(processor, base.config, stacks(model), family, answers, chat, hasattr(base, "generate"))
+    made = family.inputs(processor, base.config, readable(model), family, answers, chat, hasattr(base, "generate"))
     made.complete(base)
     return made

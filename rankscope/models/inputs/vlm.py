@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor, nn
 
 from rankscope.data.probes import Example
 from rankscope.errors import CheckpointError
 from rankscope.features import ANSWER, TEXT
-from rankscope.models.inputs.encode import Encoding, Inputs
+from rankscope.models.inputs.encode import ABSENT, Encoding, Inputs, patch_roles
+
+if TYPE_CHECKING:
+    from rankscope.models.stacks import Stack
+
+_MULTIPLE = 8
+"""Of which the columns of a tile in Mllama are a multiple."""
 
 
 class BlipInputs(Inputs):
@@ -78,41 +84,13 @@ class PaliGemmaInputs(Inputs):
         return example.text, 0
 
 
-@dataclass(frozen=True)
-class QwenProcessor:
-    """Qwen's processor without its part for videos, which needs packages that images do not."""
+class MllamaInputs(Inputs):
+    """As many tiles as the model can take, those that an image does not need masked, each filled up to a multiple of eight columns."""
 
-    image_processor: Any
-    tokenizer: Any
-
-    def apply_chat_template(self, conversation: Any, **options: Any) -> Any:
-        """The tokenizer's."""
-        return self.tokenizer.apply_chat_template(conversation, **options)
-
-    def save_pretrained(self, folder: Path) -> None:
-        """Write both parts."""
-        self.image_processor.save_pretrained(folder)
-        self.tokenizer.save_pretrained(folder)
-
-
-class QwenInputs(Inputs):
-    """The patches of all images in one list, as many as each image's size gives; one placeholder for each merged square."""
-
-    @classmethod
-    def open(cls, folder: Path, *, text: bool, image: bool, trust_remote_code: bool = False) -> Any:
-        """Tokenizer and image processor, from a checkpoint's folder."""
-        tokenizer = super().open(folder, text=True, image=False, trust_remote_code=trust_remote_code)
-        pictures = super().open(folder, text=False, image=True, trust_remote_code=trust_remote_code)
-        return QwenProcessor(pictures, tokenizer)
-
-    def _processed(self, example: Example, text: str) -> dict[str, Tensor]:
-        pictures = self.processor.image_processor(images=[example.open_image()], return_tensors="pt")
-        grid = pictures["image_grid_thw"]
-        # merge_size² neighbouring patches become one row of the language model.
-        count = int(grid.prod()) // self.processor.image_processor.merge_size**2
-        token = self.tokenizer.convert_ids_to_tokens(self.image_token)
-        before, after = self.family.image_frame
-        placed = text if token in text else f"{before}{token}{after}{text}"
-        tokens = self._arrays(self.tokenizer(placed.replace(token, token * count), return_tensors="pt"))
-        kinds = tokens["input_ids"].eq(self.image_token or 0).long()
-        return {**tokens, "mm_token_type_ids": kinds, "pixel_values": pictures["pixel_values"], "image_grid_thw": grid}
+    def _roles(self, stack: Stack, inputs: dict[str, Tensor], example: Example, answer: int) -> Tensor:
+        if stack.columns != "patches":
+            return super()._roles(stack, inputs, example, answer)
+        tile = patch_roles(stack, inputs["pixel_values"][0, 0, 0])
+        filled = torch.cat([tile, tile.new_full((-len(tile) % _MULTIPLE,), ABSENT)])
+        there = inputs["aspect_ratio_mask"][0, 0, :, None] == 1
+        return torch.where(there, filled, ABSENT).flatten()

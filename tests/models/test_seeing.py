@@ -1,0 +1,213 @@
+"""Today's vision–language models: each site is the hidden state of plain transformers, and each row is told what it is.
+
+The reference is the checkpoint's own processor with its placeholder put before the text by hand, and a forward pass for one
+sample. SmolVLM and Mistral-3 are tried only where the packages are that their processors need.
+"""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Callable, Iterator
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import peft
+import pytest
+import tiny_seeing
+import torch
+import transformers as tf
+from PIL import Image
+from tapped import prefixed, stepwise
+from torch import Tensor
+
+import rankscope
+from rankscope.checkpoint.kinds import kind
+from rankscope.data.probes import Example
+from rankscope.errors import MissingTool, UsageError
+from rankscope.features import ROLES
+from rankscope.models.inputs.encode import Inputs
+from rankscope.models.inputs.reader import Reader, reader
+from rankscope.models.load import load_model, read_config
+from rankscope.models.tunings.prefix_live import detach_prefix
+from rankscope.sites import Site
+from rankscope.tuning.generation import continuations, prompt_inputs, prompt_reader
+
+NAMES = tuple(tiny_seeing.FAMILIES)
+NEEDS = {"smolvlm": "num2words", "mistral3": "torchvision"}
+"""The packages of which a processor needs one."""
+UNEVEN = ("qwen3.5", "mllama")
+"""Those with blocks that have no self-attention, which a prefix does not fit."""
+SHOWN = (("how many digits are there?", (40, 30)), ("a photo", (64, 32)), ("three is left of seven, and", (30, 70)))
+"""Texts, and the sizes of their images: of one tile, of a row and of a column."""
+
+
+def lacks(name: str) -> bool:
+    """Whether a package that the family needs is not there, or does not load."""
+    try:
+        return name in NEEDS and import_module(NEEDS[name]) is None
+    except (ImportError, RuntimeError):
+        return True
+
+
+@pytest.fixture(autouse=True)
+def _quiet() -> Iterator[None]:
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module=r"peft|transformers")
+        yield
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], tuple[Path, tiny_seeing.Made]]:
+    root, kept = tmp_path_factory.mktemp("seeing"), {}
+
+    def of(name: str) -> tuple[Path, tiny_seeing.Made]:
+        if lacks(name):
+            pytest.skip(f"{NEEDS[name]} is not there")
+        if name not in kept:
+            kept[name] = root / name, tiny_seeing.save_base(name, root / name)
+        return kept[name]
+
+    return of
+
+
+def picture(seed: int, size: tuple[int, int]) -> Image.Image:
+    generator = torch.Generator().manual_seed(seed)
+    return Image.fromarray(torch.randint(0, 256, (*size[::-1], 3), generator=generator).to(torch.uint8).numpy())
+
+
+def examples() -> list[Example]:
+    return [Example(str(i), text, picture(i, size)) for i, (text, size) in enumerate(SHOWN)]
+
+
+def processor_of(folder: Path, made: tiny_seeing.Made) -> Any:
+    """The processor as plain transformers opens it, if it has no part for videos, which needs torchvision."""
+    whole = len(made.parts) == 1
+    return tf.AutoProcessor.from_pretrained(folder) if whole else Inputs.open(folder, text=True, image=True)
+
+
+def tuned(folder: Path, model: Any, into: Path) -> Any:
+    """The model with a LoRA by plain PEFT on its language model, which is saved in ``into``."""
+    targets = r".*(language_model|text_model).*(q_proj|v_proj)"
+    tuned = peft.get_peft_model(model, peft.LoraConfig(r=2, target_modules=targets, init_lora_weights=False))
+    tuned.peft_config["default"].base_model_name_or_path = str(folder)
+    tuned.save_pretrained(into)
+    return tuned.eval()
+
+
+@torch.inference_mode()
+def told(model: Any, blocks: Any, inputs: Any) -> tuple[dict[Site, Tensor], list[Tensor]]:
+    """What transformers returns of the language model for one sample, and what each block of the tower gives."""
+    seen: list[Tensor] = []
+    hooks = [
+        b.register_forward_hook(lambda m, a, out: seen.append(out[0] if isinstance(out, tuple) else out))
+        for b in blocks
+    ]
+    states = model(**inputs, output_hidden_states=True).hidden_states
+    for hook in hooks:
+        hook.remove()
+    points = ["embed", *map(str, range(len(states) - 2)), "final"]
+    return {Site("decoder", p): state[0] for p, state in zip(points, states, strict=True)}, seen
+
+
+def rows_of_tower(name: str, hidden: Tensor, inputs: Any) -> Tensor:
+    """The rows of a tower that are an image's; Mllama computes four tiles, each filled up from 17 columns to 24."""
+    if name != "mllama":
+        return hidden.reshape(-1, hidden.shape[-1])
+    tiles = int(inputs["aspect_ratio_mask"].sum())
+    return hidden.reshape(4, 24, -1)[:tiles, :17].reshape(tiles * 17, -1)
+
+
+def roles_of(made: tiny_seeing.Made, processor: Any, ids: list[int]) -> list[str]:
+    """What each token is, by its word."""
+    special, frame = set(processor.tokenizer.all_special_tokens), ("TILE", "TILE_GLOBAL")
+    words = processor.tokenizer.convert_ids_to_tokens(ids)
+    return ["image" if w == made.rows else "special" if w in special or w in frame else "text" for w in words]
+
+
+@pytest.mark.parametrize("tuning", ["none", "lora"])
+@pytest.mark.parametrize("name", NAMES)
+def test_sites_are_the_hidden_states_of_one_sample_and_rows_are_told_apart(
+    base: Callable, tmp_path: Path, name: str, tuning: str
+) -> None:
+    folder, made = base(name)
+    model = type(made.model).from_pretrained(folder).eval()
+    blocks, path = model.get_submodule(made.blocks), folder
+    if tuning == "lora":
+        path = tmp_path / "lora"
+        model = tuned(folder, model, path)
+    run = rankscope.collect(
+        path, examples(), rows="tokens", keep_special=True, out=tmp_path / "r.pt", device="cpu", tokens_per_batch=1000
+    )
+    processor, swept = processor_of(folder, made), 0
+    for i, example in enumerate(examples()):
+        inputs = processor(images=example.image, text=f"{made.placeholder}{example.text}", return_tensors="pt")
+        states, seen = told(model, blocks, inputs)
+        for k, hidden in enumerate(seen):
+            states[Site("vision", str(k))] = rows_of_tower(name, hidden, inputs)
+        for site, want in states.items():
+            own = run.rows_at(site).sample == i
+            torch.testing.assert_close(
+                run.features(site)[own], want, rtol=1e-5, atol=2e-5, msg=lambda m, s=site: f"{s}: {m}"
+            )
+            swept += 1
+        told_apart = [ROLES[r] for r in run.rows_at("decoder.0").role[run.rows_at("decoder.0").sample == i]]
+        assert told_apart == roles_of(made, processor, inputs["input_ids"][0].tolist())
+        assert set(told_apart) >= ({"image", "text"} if made.rows else {"text"})
+    assert swept == 3 * (4 + len(blocks))
+
+
+def said_stepwise(model: Any, reading: Reader) -> Tensor:
+    """What ``generate`` says to all samples: what it says to each alone, and what step-by-step forward passes say."""
+    together = continuations(model, reading, prompt_inputs(model, reading, examples(), room=4), max_new_tokens=4)
+    for i, example in enumerate(examples()):
+        inputs = prompt_inputs(model, reading, [example], room=4)
+        said = continuations(model, reading, inputs, max_new_tokens=4)
+        assert said[0].tolist() == stepwise(model, reading, inputs, len(said[0]))
+        assert said[0].tolist() == together[i, : said.shape[1]].tolist()
+    return together
+
+
+@pytest.mark.parametrize("name", UNEVEN)
+def test_without_a_prefix_generate_is_forward_too(base: Callable, name: str) -> None:
+    model = load_model(base(name)[0])
+    assert len(said_stepwise(model, prompt_reader(model, reader(model, base(name)[0])))) == 3
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name not in UNEVEN])
+def test_a_prefix_is_live_in_forward_and_generate(base: Callable, name: str) -> None:
+    model, read, _ = prefixed(base(name)[0])
+    reading = prompt_reader(model, read)
+    together = said_stepwise(model, reading)
+    detach_prefix(model)
+    without = continuations(model, reading, prompt_inputs(model, reading, examples(), room=4), max_new_tokens=4)
+    assert without.tolist() != together.tolist()
+
+
+@pytest.mark.parametrize("name", UNEVEN)
+def test_a_prefix_is_refused_where_a_block_has_no_self_attention(base: Callable, name: str) -> None:
+    with pytest.raises(UsageError, match="has 0 self-attentions with maps of known names; a prefix needs exactly 1"):
+        prefixed(base(name)[0])
+
+
+@pytest.mark.parametrize("name", NEEDS)
+def test_a_package_that_a_processor_needs_is_named(tmp_path: Path, name: str) -> None:
+    if not lacks(name):
+        pytest.skip(f"{NEEDS[name]} is there")
+    tiny_seeing.save_base(name, tmp_path / "m")
+    with pytest.raises(MissingTool, match=f"(?i)needs a package that is not installed or does not load.*{NEEDS[name]}"):
+        rankscope.collect(tmp_path / "m", examples(), out=tmp_path / "r.pt")
+
+
+def test_a_type_that_transformers_knows_is_no_other_projects_layout(tmp_path: Path) -> None:
+    known = [name for name in tf.CONFIG_MAPPING if name.startswith("llava_")]
+    for name in known:
+        (tmp_path / "config.json").write_text(json.dumps({"model_type": name}))
+        assert kind(tmp_path) == "model"
+        assert read_config(tmp_path).model_type == name
+    assert len(known) >= 3
+
+
+def test_the_table_is_swept_whole() -> None:
+    assert len(NAMES) == 11

@@ -1,0 +1,85 @@
+"""Today's vision–language models take a step of LoRA and of PT-LoRA, and are saved and loaded again as they were tuned."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tiny
+import tiny_seeing
+import torch
+from tuning_data import made_recipe
+
+import rankscope
+from rankscope.data import Example, ProbeSet
+from rankscope.models.inputs.reader import reader
+from rankscope.models.load import load_model
+from rankscope.tuning.batches import PairEncoder, check_task, collate, task_of, training_pairs
+from rankscope.tuning.stages import attach_kinds, save_kinds, set_trainable
+
+TRAINED = tuple(name for name in tiny_seeing.FAMILIES if name not in ("smolvlm", "mistral3"))
+"""All whose processors need no other package."""
+UNEVEN = ("qwen3.5", "mllama")
+"""Those with blocks that have no self-attention: a prefix does not fit them."""
+
+
+def examples() -> list[Example]:
+    """Pictures of one tile and of several, each with a question and its answer."""
+    pictures = [tiny.picture(i).resize(size) for i, size in enumerate([(40, 30), (64, 32), (32, 64)])]
+    return [Example(str(i), "how many digits ?", shown, (tiny.SENTENCES[i],)) for i, shown in enumerate(pictures)]
+
+
+@pytest.mark.parametrize("name", TRAINED)
+def test_a_family_takes_a_step_and_is_loaded_as_it_was_saved(name: str, tmp_path: Path) -> None:
+    tiny_seeing.save_base(name, tmp_path / "base")
+    data = ProbeSet(name, examples())
+    targets: dict[str, Any] = {"lora_targets": "q_proj,v_proj", "lora_stacks": "decoder"} if name in UNEVEN else {}
+    for method in ("lora",) if name in UNEVEN else ("lora", "pt-lora"):
+        model, made = load_model(tmp_path / "base"), made_recipe(method, lora_rank=2, **targets)
+        kinds: list[str] = []
+        for stage in made.stages:
+            torch.manual_seed(0)
+            attach_kinds(model, stage.attach, made)
+            kinds += stage.attach
+        reading = reader(model, tmp_path / "base")
+        task = task_of(model, data, reading)
+        check_task(task, model, data, reading)
+        trained = set_trainable(model, made.stages[-1].train, made, head=False)
+        encode = PairEncoder(reading, task)
+        inputs = collate(reading, [encode(pair) for pair in training_pairs(data, task)])
+        said = (inputs["labels"] != -100).sum(1)
+        ends = inputs["labels"][torch.arange(3), inputs["attention_mask"].sum(1) - 1]
+        assert (said > 1).all()
+        assert ends.tolist() == [reading.inputs.tokenizer.eos_token_id] * 3
+        optimizer = torch.optim.SGD(trained.values(), lr=1e-2)
+        model.train()
+        first = model(**inputs).loss
+        first.backward()
+        optimizer.step()
+        with torch.no_grad():
+            assert torch.isfinite(first)
+            assert model.eval()(**inputs).loss != first
+        into = tmp_path / method
+        names = save_kinds(
+            model, kinds, into, base=str(tmp_path / "base"), head=False, processor=reading.inputs.processor
+        )
+        back = load_model([tmp_path / "base", *(into / n for n in names)])
+        with torch.no_grad():
+            torch.testing.assert_close(back(**inputs).loss, model(**inputs).loss, rtol=0, atol=1e-6)
+
+
+def test_train_generate_and_collect_in_a_row(tmp_path: Path) -> None:
+    tiny_seeing.save_base("idefics3", tmp_path / "base")
+    tuned = tmp_path / "tuned"
+    rankscope.train(
+        tmp_path / "base", data=examples(), out=tuned, method="pt-lora", steps=1, batch_size=3, prefix_length=3, lora_rank=2,
+        device="cpu",
+    )  # fmt: skip
+    assert len(rankscope.generate(tuned, examples(), max_new_tokens=3, device="cpu")) == 3
+    run = rankscope.collect(tuned, examples(), rows="answer", out=tmp_path / "r.pt", device="cpu")
+    assert {site.stack for site in run.sites} == {"decoder"}
+
+
+def test_the_table_is_swept_whole() -> None:
+    assert len(TRAINED) == 9

@@ -28,6 +28,20 @@ _UNREAD = {
 """Kinds of adapters that cannot be read, and why."""
 
 
+_OF_A_SAVE = ("auto_mapping", "peft_type", "peft_version")
+"""Entries that say how an adapter was saved and not what it does."""
+
+
+def ignored_entries(tuning: Tuning, config: peft.PeftConfig) -> tuple[str, ...]:
+    """Entries of an adapter's configuration that are set and that this PEFT does not know, as ``name=value``."""
+    known = {field.name for field in fields(config)} | set(_OF_A_SAVE)
+    return tuple(
+        f"{name}={str(value)[:60]}"
+        for name, value in sorted(tuning.config.items())
+        if name not in known and value not in (None, False, [], {}, "")
+    )
+
+
 def peft_config(tuning: Tuning) -> peft.PeftConfig:
     """PEFT's configuration of an adapter; entries that this PEFT does not know are left out.
 
@@ -77,8 +91,8 @@ def check_landed(tuning: Tuning, missing: list[str], unexpected: list[str]) -> N
     ]
     if faults:
         raise CheckpointError(
-            f"the adapter {tuning.path} ({tuning.kind}) does not land: {'; '.join(faults)}. It was made for another base, or "
-            "its file is incomplete; the base without it would give plausible numbers of the wrong model"
+            f"the adapter {tuning.path} ({tuning.kind}) does not land: {'; '.join(faults)}. It was "
+            "made for another base, or its file is incomplete; the base without it would give plausible numbers of the wrong model"
         )
 
 

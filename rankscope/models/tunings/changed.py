@@ -20,6 +20,7 @@ from transformers.pytorch_utils import Conv1D
 
 from rankscope.checkpoint import FULL, Checkpoint
 from rankscope.models.load import load_base
+from rankscope.models.notes import notes_of
 from rankscope.models.tunings.adapters import read_weights
 from rankscope.models.tunings.attach import PROMPTS, attach
 from rankscope.models.tunings.bottleneck import BottleneckLayer
@@ -58,10 +59,29 @@ class Learnt:
     """``(rows, width)``, all heads side by side."""
 
 
-def weight_changes(checkpoint: Checkpoint, *, trust_remote_code: bool = False) -> Iterator[Change | Learnt]:
+@dataclass(frozen=True)
+class Unweighed:
+    """Something that a tuning changed and that has no spectrum, or that cannot be compared."""
+
+    name: str
+    """Where it is, by its path in the base network."""
+    why: str
+    """Why it is not weighed."""
+
+
+@dataclass(frozen=True)
+class Said:
+    """A note on how the checkpoint was read."""
+
+    text: str
+
+
+def weight_changes(
+    checkpoint: Checkpoint, *, trust_remote_code: bool = False
+) -> Iterator[Change | Learnt | Unweighed | Said]:
     """Every matrix that the tunings of a checkpoint changed, and the rows that they learnt; without tunings every matrix.
 
-    A full tuning is compared with the base, an adapter with the weights that it sits on.
+    What changed and cannot be weighed is named. A full tuning is compared with the base, an adapter with the weights that it sits on.
 
     Args:
         checkpoint: the base and what was done to it.
@@ -77,13 +97,20 @@ def weight_changes(checkpoint: Checkpoint, *, trust_remote_code: bool = False) -
     if not checkpoint.tunings:
         yield from (Change(name, "", w) for name, w in _matrices(model))
     if checkpoint.adapters:
-        yield from _adapted(attach(model, checkpoint), checkpoint)
+        tuned = attach(model, checkpoint)
+        yield from _adapted(tuned, checkpoint)
+    yield from (Said(text) for text in notes_of(model))
 
 
-def _matrices(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
-    """Every weight of two dimensions or more as a matrix, with the path of its module; shared ones once."""
-    modules = dict(model.named_modules())
-    for name, weight in model.named_parameters():
+def _matrices(model: nn.Module, *, shared: bool = False) -> Iterator[tuple[str, Tensor]]:
+    """Every weight of two dimensions or more as a matrix, with the path of its module; one with several names once.
+
+    Args:
+        model: the module.
+        shared: give a matrix under each of its names.
+    """
+    modules = dict(model.named_modules(remove_duplicate=not shared))
+    for name, weight in model.named_parameters(remove_duplicate=not shared):
         owner = name.rpartition(".")[0]
         if weight.ndim >= 2 and weight.is_floating_point():
             yield owner if name.endswith(".weight") else name, _oriented(modules[owner], weight.detach())
@@ -94,15 +121,43 @@ def _oriented(module: nn.Module, weight: Tensor) -> Tensor:
     return weight.mT if isinstance(module, Conv1D) else weight.flatten(1)
 
 
-def _tuned_fully(base: nn.Module, model: nn.Module) -> Iterator[Change]:
-    tuned = dict(_matrices(model))
-    for name, before in _matrices(base):
-        after = tuned.get(name)
-        if after is not None and after.shape == before.shape and not torch.equal(after, before):
-            yield Change(name, FULL, before, after=after)
+def _tuned_fully(base: nn.Module, model: nn.Module) -> Iterator[Change | Unweighed]:
+    tuned = {_in_body(model, name): w for name, w in _matrices(model, shared=True)}
+    before = {_in_body(base, name): (name, w) for name, w in _matrices(base)}
+    for path, (name, old) in before.items():
+        new = tuned.get(path)
+        if new is None or new.shape != old.shape:
+            has = "none of that name" if new is None else f"one of {tuple(new.shape)}"
+            yield Unweighed(name, f"{tuple(old.shape)} in the base, and the tuned model has {has}")
+        elif not torch.equal(new, old):
+            yield Change(name, FULL, old, after=new)
+    # A matrix that the base shares (its head with its embeddings) may have become two, and is then compared under both names.
+    known = {_in_body(base, name): w for name, w in _matrices(base, shared=True)}
+    told = {tuned[path].data_ptr() for path in before if path in tuned}
+    for path, new in tuned.items():
+        if path not in known:
+            yield Unweighed(path, f"{tuple(new.shape)}, in the tuned model alone")
+        elif path not in before and new.data_ptr() not in told and not torch.equal(new, known[path]):
+            yield Change(path, FULL, known[path], after=new)
+    yield from _vectors(base, model)
 
 
-def _adapted(model: nn.Module, checkpoint: Checkpoint) -> Iterator[Change | Learnt]:
+def _vectors(base: nn.Module, model: nn.Module) -> Iterator[Unweighed]:
+    """Norms and biases that changed: no matrices, so that they have no spectrum."""
+    tuned = {_in_body(model, n): p for n, p in model.named_parameters() if p.ndim < 2}
+    for name, old in base.named_parameters():
+        new = tuned.get(_in_body(base, name))
+        if old.ndim < 2 and new is not None and (new.shape != old.shape or not torch.equal(new, old)):
+            yield Unweighed(name, "changed, and a vector has no spectrum")
+
+
+def _in_body(model: nn.Module, name: str) -> str:
+    """A name as the body alone has it, so that models with other heads on one body speak of the same matrix."""
+    prefix = getattr(model, "base_model_prefix", "")
+    return name.removeprefix(f"{prefix}.") if prefix and hasattr(model, prefix) else name
+
+
+def _adapted(model: nn.Module, checkpoint: Checkpoint) -> Iterator[Change | Learnt | Unweighed]:
     for path, module in model.named_modules():
         name = next((path.removeprefix(p) for p in _WRAPPED if path.startswith(p)), path)
         if isinstance(module, ModulesToSaveWrapper):

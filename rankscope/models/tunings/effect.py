@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
+from peft.tuners.lora.variants import ALoraLinearVariant
 from peft.tuners.tuners_utils import BaseTunerLayer
 from peft.utils import ModulesToSaveWrapper
 from torch import Tensor, nn
@@ -53,7 +54,7 @@ def _saved_differs(module: ModulesToSaveWrapper, name: str) -> bool:
 
 @torch.no_grad()
 def _layer_changes(layer: Any, name: str) -> bool:
-    x = _input_of(layer.get_base_layer())
+    x = None if _waits(layer, name) else _input_of(layer.get_base_layer())
     if x is None:
         return not any(
             _is_zero(factor[name]) for factor in held(layer) if isinstance(factor, _BY_NAME) and name in factor
@@ -72,6 +73,11 @@ def _layer_changes(layer: Any, name: str) -> bool:
     finally:
         layer.set_adapter(active)
         layer.train(before)
+
+
+def _waits(layer: Any, name: str) -> bool:
+    """Whether an adapter acts only from its invocation tokens on (aLoRA), which a layer alone never sees."""
+    return isinstance(getattr(layer, "lora_variant", {}).get(name), ALoraLinearVariant)
 
 
 def _close(a: Tensor, b: Tensor, relative: float) -> bool:

@@ -28,6 +28,14 @@ _UNREAD = {
 """Kinds of adapters that cannot be read, and why."""
 
 
+_BESIDE = ("gaussian", "orthogonal", "eva", "mica")
+"""Initialisations of a LoRA, by name, that leave the base's weights as they are."""
+_LOST = {
+    "pissa_niter_": "a randomised decomposition of the base's weights, which comes out differently each time",
+    "corda": "the covariance of what passed through the base on its data",
+    "lora_ga": "the gradients of its task",
+}
+"""Initialisations that took something out of the base's weights which no file holds, by how their names begin, and from what."""
 _OF_A_SAVE = ("auto_mapping", "peft_type", "peft_version")
 """Entries that say how an adapter was saved and not what it does."""
 
@@ -66,6 +74,28 @@ def peft_config(tuning: Tuning) -> peft.PeftConfig:
         ) from error
     config.inference_mode = True
     return config
+
+
+def rewrites_base(tuning: Tuning) -> bool:
+    """Whether attaching an adapter changes the base's weights: its factors start as a part of them (PiSSA, OLoRA, CorDA, …)."""
+    start = tuning.config.get("init_lora_weights")
+    return isinstance(start, str) and start not in _BESIDE
+
+
+def check_reproducible(tuning: Tuning) -> None:
+    """Refuse an adapter whose base was rewritten in a way that cannot be repeated; PEFT would fail on it, or say nothing.
+
+    Raises:
+        CheckpointError: for a LoRA that began as a randomised PiSSA, a CorDA or a LoRA-GA.
+    """
+    start = str(tuning.config.get("init_lora_weights"))
+    for name, source in _LOST.items():
+        if start.startswith(name):
+            raise CheckpointError(
+                f"{tuning.path} began as {start}, which takes a part out of the base's weights that follows from {source}: the part "
+                "is not in the file, so that the tuned model cannot be made again. Save it with PEFT's "
+                "path_initial_model_for_weight_conversion (which makes a plain LoRA of it), or merge it where it was trained"
+            )
 
 
 def read_weights(folder: Path) -> dict[str, Tensor]:

@@ -23,7 +23,14 @@ from rankscope.errors import CheckpointError
 from rankscope.models.heads import are_heads
 from rankscope.models.notes import note
 from rankscope.models.stacks import unwrapped
-from rankscope.models.tunings.adapters import check_landed, ignored_entries, peft_config, read_weights, understood
+from rankscope.models.tunings.adapters import (
+    check_landed,
+    check_reproducible,
+    ignored_entries,
+    peft_config,
+    read_weights,
+    understood,
+)
 from rankscope.models.tunings.effect import adapters_in, changes
 from rankscope.models.tunings.keys import SHARED, WRAPPED, place, plain_names, speak_of_host, targets_in
 from rankscope.models.tunings.offload import check_lent, lent, make_room
@@ -119,6 +126,7 @@ def _inject(model: nn.Module, tuning: Tuning, *, name: str, wrap: bool, must_cha
     Raises:
         CheckpointError: if its tensors do not land, or it changes nothing.
     """
+    check_reproducible(tuning)
     base = unwrapped(model)
     config, placed = peft_config(tuning), place(tuning, plain_names(tuning, read_weights(tuning.path), base), base)
     host: nn.Module = base.get_submodule(placed.host) if placed.moved else model

@@ -7,27 +7,31 @@ tuning. Matrices are laid out as ``(out, in)``.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from peft.tuners.lora import LoraLayer
+from peft.tuners.lora import LoraLayer, ParamWrapper
 from peft.tuners.tuners_utils import BaseTunerLayer
 from peft.utils import ModulesToSaveWrapper
 from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvNd
 from transformers.pytorch_utils import Conv1D
 
 from rankscope.checkpoint import FULL, Checkpoint
 from rankscope.models.load import load_base
 from rankscope.models.notes import notes_of
-from rankscope.models.tunings.adapters import read_weights
+from rankscope.models.stacks import unwrapped
+from rankscope.models.tunings.adapters import read_weights, rewrites_base
 from rankscope.models.tunings.attach import PROMPTS, attach
 from rankscope.models.tunings.bottleneck import BottleneckLayer
 from rankscope.models.tunings.effect import adapters_in
+from rankscope.models.tunings.keys import plain_names
 from rankscope.models.tunings.prefix_files import PEFT_ROWS
 from rankscope.models.tunings.prefix_live import prefix_of
 
+VECTOR = "a vector that changed has no spectrum"
 _WRAPPED = ("base_model.model.", "base_model.")
 
 
@@ -97,8 +101,8 @@ def weight_changes(
     if not checkpoint.tunings:
         yield from (Change(name, "", w) for name, w in _matrices(model))
     if checkpoint.adapters:
-        tuned = attach(model, checkpoint)
-        yield from _adapted(tuned, checkpoint)
+        kept = _kept(model, checkpoint)
+        yield from _adapted(attach(model, checkpoint), checkpoint, kept)
     yield from (Said(text) for text in notes_of(model))
 
 
@@ -112,8 +116,24 @@ def _matrices(model: nn.Module, *, shared: bool = False) -> Iterator[tuple[str, 
     modules = dict(model.named_modules(remove_duplicate=not shared))
     for name, weight in model.named_parameters(remove_duplicate=not shared):
         owner = name.rpartition(".")[0]
-        if weight.ndim >= 2 and weight.is_floating_point():
-            yield owner if name.endswith(".weight") else name, _oriented(modules[owner], weight.detach())
+        if weight.ndim < 2 or not weight.is_floating_point():
+            continue
+        called = owner if name.endswith(".weight") else name
+        if _is_of_experts(modules[owner], weight):
+            for expert, matrix in enumerate(weight.detach()):
+                yield f"{called}.{expert}", _of_expert(modules[owner], matrix)
+        else:
+            yield called, _oriented(modules[owner], weight.detach())
+
+
+def _is_of_experts(module: nn.Module, weight: Tensor) -> bool:
+    """Whether a weight holds the matrices of several experts; a kernel of three dimensions is one matrix."""
+    return weight.ndim == 3 and len(weight) > 1 and not isinstance(module, _ConvNd)
+
+
+def _of_expert(module: nn.Module, matrix: Tensor) -> Tensor:
+    """``(out, in)``: some layers store the matrices of their experts as inputs by outputs, and say so."""
+    return matrix.mT if getattr(module, "is_transposed", False) else matrix
 
 
 def _oriented(module: nn.Module, weight: Tensor) -> Tensor:
@@ -148,7 +168,7 @@ def _vectors(base: nn.Module, model: nn.Module) -> Iterator[Unweighed]:
     for name, old in base.named_parameters():
         new = tuned.get(_in_body(base, name))
         if old.ndim < 2 and new is not None and (new.shape != old.shape or not torch.equal(new, old)):
-            yield Unweighed(name, "changed, and a vector has no spectrum")
+            yield Unweighed(name, VECTOR)
 
 
 def _in_body(model: nn.Module, name: str) -> str:
@@ -157,13 +177,38 @@ def _in_body(model: nn.Module, name: str) -> str:
     return name.removeprefix(f"{prefix}.") if prefix and hasattr(model, prefix) else name
 
 
-def _adapted(model: nn.Module, checkpoint: Checkpoint) -> Iterator[Change | Learnt | Unweighed]:
+def _kept(model: nn.Module, checkpoint: Checkpoint) -> dict[str, Tensor]:
+    """Weights of the base that attaching will write over, as they were before, by the names of the base.
+
+    An adapter may bring embeddings, norms or biases in place of the base's. One whose initialisation takes its factors from
+    the base (PiSSA, OLoRA) leaves a rest in every matrix that it targets, so that all matrices are kept.
+    """
+    if any(rewrites_base(tuning) for tuning in checkpoint.adapters):
+        return {name: p.detach().clone() for name, p in model.named_parameters(remove_duplicate=False)}
+    brought = {name for t in checkpoint.adapters for name in plain_names(t, read_weights(t.path), model)}
+    bare = brought | {_in_body(model, name) for name in brought}
+    named = model.named_parameters(remove_duplicate=False)
+    return {name: p.detach().clone() for name, p in named if name in brought or _in_body(model, name) in bare}
+
+
+def _adapted(
+    model: nn.Module, checkpoint: Checkpoint, kept: Mapping[str, Tensor]
+) -> Iterator[Change | Learnt | Unweighed]:
+    told = set[str]()
     for path, module in model.named_modules():
-        name = next((path.removeprefix(p) for p in _WRAPPED if path.startswith(p)), path)
+        # Wrappers of several parameters of one module stand inside each other.
+        name = _base_name(path)
+        found: Iterator[Change | Unweighed] = iter(())
         if isinstance(module, ModulesToSaveWrapper):
-            yield from _saved_whole(name, module)
+            found = _saved_whole(name, module)
+        elif isinstance(module, ParamWrapper):
+            found = _parameter(name, module)
         elif isinstance(module, BaseTunerLayer):
-            yield from _inside(name, module)
+            found = _inside(name, module, kept.get(f"{name}.weight"))
+        for item in found:
+            told.add(item.name)
+            yield item
+    yield from _brought(model, kept, told)
     if (prefix := prefix_of(model)) is not None:
         for stack in prefix.shapes:
             for i, block in enumerate(prefix(stack).detach()):
@@ -173,36 +218,111 @@ def _adapted(model: nn.Module, checkpoint: Checkpoint) -> Iterator[Change | Lear
         yield Learnt("prompt", tuning.kind, read_weights(tuning.path)[PEFT_ROWS])
 
 
-def _saved_whole(name: str, module: ModulesToSaveWrapper) -> Iterator[Change]:
+def _base_name(path: str) -> str:
+    """The path in the base of a module of the tuned model."""
+    inner = next((path.removeprefix(p) for p in _WRAPPED if path.startswith(p)), path)
+    return ".".join(part for part in inner.split(".") if part != "base_layer")
+
+
+def _brought(model: nn.Module, kept: Mapping[str, Tensor], told: Collection[str]) -> Iterator[Change | Unweighed]:
+    """Weights that an adapter brought in place of the base's, outside the layers that it put in."""
+    base = unwrapped(model)
+    modules = {_base_name(path): module for path, module in base.named_modules(remove_duplicate=False)}
+    now = {_base_name(name): p for name, p in base.named_parameters(remove_duplicate=False)}
+    seen = set[int]()
+    for name, old in kept.items():
+        new, module = now.get(name), name.removesuffix(".weight")
+        if new is None or module in told or new.data_ptr() in seen:
+            continue
+        seen.add(new.data_ptr())
+        if new.shape != old.shape:
+            yield Unweighed(
+                module, f"{tuple(old.shape)} in the base and {tuple(new.shape)} tuned, so that rows were added"
+            )
+        elif old.ndim < 2 and not torch.equal(new, old):
+            yield Unweighed(name, VECTOR)
+        elif not torch.equal(new, old):
+            owner = modules[name.rpartition(".")[0]]
+            yield Change(module, FULL, _oriented(owner, old), after=_oriented(owner, new.detach()))
+
+
+def _saved_whole(name: str, module: ModulesToSaveWrapper) -> Iterator[Change | Unweighed]:
     before = dict(_matrices(module.original_module))
     for adapter in module.modules_to_save:
         for inner, after in _matrices(module.modules_to_save[adapter]):
             if not torch.equal(after, before[inner]):
                 path = f"{name}.{inner}" if inner not in ("", "weight") else name
                 yield Change(path, FULL, before[inner].clone(), after=after)
+        vectors = {n: p for n, p in module.original_module.named_parameters() if p.ndim < 2}
+        for inner, vector in module.modules_to_save[adapter].named_parameters():
+            if inner in vectors and not torch.equal(vector, vectors[inner]):
+                yield Unweighed(f"{name}.{inner}", VECTOR)
 
 
 @torch.no_grad()
-def _inside(name: str, layer: Any, /) -> Iterator[Change]:
-    base = layer.get_base_layer()
+def _parameter(name: str, layer: Any) -> Iterator[Change]:
+    """A LoRA on a parameter of a module (``target_parameters``): for a stack of experts one matrix each."""
+    weight, owner = layer.get_param().detach(), layer.get_base_layer()
+    active = [a for a in sorted(adapters_in(layer)) if a in layer.lora_A]
+    called = name if layer.parameter_name == "weight" else f"{name}.{layer.parameter_name}"
+    if weight.ndim == 2:
+        # Of one matrix PEFT keeps (in, out) = (columns, rows), so that its factors are those of a linear map.
+        b, a = (
+            torch.cat([layer.lora_B[x].weight.double() * layer.scaling[x] for x in active], 1),
+            torch.cat([layer.lora_A[x].weight.double() for x in active]),
+        )
+        yield Change(called, "lora", weight, factors=(b, a))
+        return
+    parts = [layer.get_delta_factors(a) for a in active]  # (experts, m, r) and (experts, r, n), as the weight is stored
+    left = torch.cat([lhs.double() * scale for lhs, _, scale in parts], -1)
+    right = torch.cat([rhs.double() for _, rhs, _ in parts], -2)
+    for expert, matrix in enumerate(weight):
+        b, a = left[expert], right[expert]
+        if getattr(owner, "is_transposed", False):
+            b, a = a.mT, b.mT
+        yield Change(f"{called}.{expert}", "lora", _of_expert(owner, matrix), factors=(b, a))
+
+
+@torch.no_grad()
+def _inside(name: str, layer: Any, original: Tensor | None) -> Iterator[Change | Unweighed]:
+    """What an adapter inside a layer does to its matrix, against what the matrix was before it was attached."""
+    base, kind = layer.get_base_layer(), type(layer).__module__.split(".")[-2]
     weight = getattr(base, "weight", None)
-    if isinstance(layer, BottleneckLayer) or not isinstance(weight, Tensor) or weight.ndim < 2:
+    if isinstance(layer, BottleneckLayer):
+        yield Unweighed(name, "a network beside the weights, which stay the base's")
+        return
+    if not isinstance(weight, Tensor) or weight.ndim < 2 or not weight.is_floating_point():
+        yield Unweighed(name, f"{kind} on a {type(base).__name__}, which holds no matrix of floating point numbers")
         return
     active = sorted(adapters_in(layer))
+    before = _oriented(base, weight.detach() if original is None else original)
+    rewritten = original is not None and not torch.equal(original, weight)
     if _plain_lora(layer, base, active):
         # s₁B₁A₁ + s₂B₂A₂ = [s₁B₁ s₂B₂][A₁; A₂]: several LoRAs on one matrix are one.
         scaled = [(layer.lora_B[a].weight.double() * layer.scaling[a], layer.lora_A[a].weight.double()) for a in active]
         factors = torch.cat([b for b, _ in scaled], 1), torch.cat([a for _, a in scaled])
-        yield Change(name, "lora", _oriented(base, weight.detach()), factors=factors)
-    elif weight.is_floating_point():
-        base.float()  # merged in half precision the change would be rounded away
-        before = _oriented(base, base.weight.detach()).clone()
+        if rewritten:  # the factors hold part of the base, whose rest is in the matrix
+            yield Change(
+                name, "lora", before, after=_oriented(base, weight.detach()).double() + factors[0] @ factors[1]
+            )
+        else:
+            yield Change(name, "lora", before, factors=factors)
+        return
+    base.float()  # merged in half precision the change would be rounded away
+    before = before.float().clone()
+    try:
         layer.merge(adapter_names=active)
-        yield Change(name, type(layer).__module__.split(".")[-2], before, after=_oriented(base, base.weight.detach()))
+    except (NotImplementedError, ValueError, AttributeError) as error:
+        yield Unweighed(name, f"PEFT cannot merge {kind} into it: {error}")
+        return
+    yield Change(name, kind, before, after=_oriented(base, base.weight.detach()))
 
 
 def _plain_lora(layer: Any, base: nn.Module, active: list[str]) -> bool:
     """Whether the change is the product of two factors and nothing else."""
     if not isinstance(layer, LoraLayer) or not isinstance(base, nn.Linear | Conv1D):
         return False
-    return all(a in layer.lora_A and not layer.use_dora.get(a, False) for a in active)
+    # AdaLoRA keeps bare parameters and a third factor between them.
+    return isinstance(layer.lora_A, nn.ModuleDict) and all(
+        a in layer.lora_A and not layer.use_dora.get(a, False) for a in active
+    )

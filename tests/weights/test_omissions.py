@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.testing import assert_close
 
 import rankscope
-from rankscope.errors import CheckpointError
+from rankscope.errors import CheckpointError, NotComparable
 from rankscope.results.weights import WeightReport
 
 Folder = Callable[..., Path]
@@ -76,6 +76,7 @@ KINDS: dict[str, tuple[peft.PeftConfig, bool]] = {
     "adalora": (peft.AdaLoraConfig(init_r=3, target_r=2, total_step=9, target_modules=Q), False),
     "embeddings beside": (peft.LoraConfig(r=2, target_modules=Q), True),
     "saved whole": (peft.LoraConfig(r=2, target_modules=Q, modules_to_save=["embed_tokens"]), False),
+    "words": (peft.LoraConfig(r=2, target_modules=["q_proj"], trainable_token_indices=[70, 71]), False),
     "a parameter": (peft.LoraConfig(r=2, target_modules=[], target_parameters=["mlp.up_proj.weight"]), False),
 }
 
@@ -111,6 +112,54 @@ def test_vectors_are_named(folder: Folder, tmp_path: Path) -> None:
     told = " ".join(rankscope.weigh(tmp_path / "a", draws=0).notes)
     assert "model.layers.0.input_layernorm" in told
     assert "a vector that changed has no spectrum" in told
+
+
+SECOND: dict[str, peft.PeftConfig] = {
+    "lora": peft.LoraConfig(r=2, target_modules=Q),
+    "dora": peft.LoraConfig(r=2, target_modules=Q, use_dora=True),
+    "pissa": peft.LoraConfig(r=2, target_modules=["q_proj"], init_lora_weights="pissa"),
+    "ia3": peft.IA3Config(target_modules=["k_proj", "v_proj"], feedforward_modules=[]),
+    "oft elsewhere": peft.OFTConfig(r=0, oft_block_size=4, target_modules=["o_proj"]),
+    "saved again": peft.LoraConfig(r=2, target_modules=["o_proj"], modules_to_save=["lm_head"]),
+}
+
+
+@pytest.mark.parametrize("kind", SECOND)
+def test_a_list_is_weighed_by_what_all_its_stages_did_to_the_base(folder: Folder, tmp_path: Path, kind: str) -> None:
+    base = folder("llama")
+    tuned(base, tmp_path / "one", peft.LoraConfig(r=2, target_modules=Q, modules_to_save=["lm_head"]))
+    plain = tf.AutoModelForCausalLM.from_pretrained(base)
+    peft.PeftModel.from_pretrained(plain, tmp_path / "one").merge_and_unload().save_pretrained(tmp_path / "merged")
+    tuned(tmp_path / "merged", tmp_path / "two", SECOND[kind])
+    plain = tf.AutoModelForCausalLM.from_pretrained(tmp_path / "merged")
+    after = peft.PeftModel.from_pretrained(plain, tmp_path / "two").merge_and_unload()
+    config = tmp_path / "two/adapter_config.json"  # the usual record: the name of the first base
+    config.write_text(config.read_text().replace(str(tmp_path / "merged"), str(base)))
+    found = rankscope.weigh([base, tmp_path / "one", tmp_path / "two"], draws=0)
+    assert check(found, base, after) >= 7
+
+
+def test_stages_around_each_other_are_named(folder: Folder, tmp_path: Path) -> None:
+    tuned(folder("llama"), tmp_path / "all/0-one", peft.LoraConfig(r=2, target_modules=Q))
+    tuned(folder("llama"), tmp_path / "all/1-two", peft.HRAConfig(r=2, target_modules=["v_proj"]))
+    (tmp_path / "all/rankscope.json").write_text(json.dumps({"merged_stages": False}))
+    found = rankscope.weigh(tmp_path / "all", draws=0)
+    assert all(r.module.endswith("q_proj") for r in found.records)
+    told = " ".join(found.notes)
+    assert "layers.0.self_attn.v_proj" in told
+    assert "adapters of several kinds act on it, one around another" in told
+
+
+@pytest.mark.parametrize("kind", ["lily", "adaption_prompt"])
+def test_what_is_no_change_of_a_matrix_is_named(folder: Folder, tmp_path: Path, kind: str) -> None:
+    lm = {"task_type": "CAUSAL_LM"}
+    configs = {
+        "lily": peft.LilyConfig(r=2, target_modules=Q, **lm),
+        "adaption_prompt": peft.AdaptionPromptConfig(adapter_len=2, adapter_layers=1, **lm),
+    }
+    tuned(folder("llama"), tmp_path / "a", configs[kind])
+    with pytest.raises(NotComparable, match=rf"it is {kind}; not weighed: .*(PEFT cannot merge|no change of a weight)"):
+        rankscope.weigh(tmp_path / "a", draws=0)
 
 
 @pytest.mark.parametrize("start", ["pissa_niter_4", "corda", "lora_ga"])

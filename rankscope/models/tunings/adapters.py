@@ -24,10 +24,20 @@ _UNREAD = {
         "needs a task for every sample; a probe set has none, so it is not read",
     ),
     "xlora": "mixes adapters of other folders; give those, one at a time or as a list",
+    "shadow": "passes the states of a second model between the blocks together with the first one's, which no site can tell apart",
 }
 """Kinds of adapters that cannot be read, and why."""
 
 
+_OUTSIDE = ("lora", "ia3", "bottleneck")
+"""Kinds that take what the base's layer gives and, as they come, never read its weights."""
+_SAME_ON_ANY = (
+    "adalora", "adaption_prompt", "beft", "boft", "c3a", "deft", "delora", "fourierft", "gralora", "lily", "ln_tuning", "loha",
+    "lokr", "oft", "pvera", "randlora", "road", "trainable_tokens", "unilora", "vblora", "vera", "waveft",
+)  # fmt: skip
+"""Further kinds that compute the same beside earlier adapters as on the base that those were merged with."""
+_UNMERGED = ("adaption_prompt", "beft", "bottleneck", "lily")
+"""Kinds that PEFT cannot merge into the weights (BEFT into layers without biases)."""
 _BESIDE = ("gaussian", "orthogonal", "eva", "mica")
 """Initialisations of a LoRA, by name, that leave the base's weights as they are."""
 _LOST = {
@@ -80,6 +90,21 @@ def rewrites_base(tuning: Tuning) -> bool:
     """Whether attaching an adapter changes the base's weights: its factors start as a part of them (PiSSA, OLoRA, CorDA, …)."""
     start = tuning.config.get("init_lora_weights")
     return isinstance(start, str) and start not in _BESIDE
+
+
+def reads_base(tuning: Tuning) -> bool:
+    """Whether what an adapter does depends on the weights of its layers, beyond what they give for an input (DoRA, OFT, PiSSA)."""
+    return tuning.kind not in _OUTSIDE or bool(tuning.config.get("use_dora")) or rewrites_base(tuning)
+
+
+def differs_on_merged(tuning: Tuning) -> bool:
+    """Whether an adapter is another model beside earlier adapters than on the base that those were merged with."""
+    return reads_base(tuning) and tuning.kind not in _SAME_ON_ANY
+
+
+def merges(tuning: Tuning) -> bool:
+    """Whether an adapter can be merged into the weights of its layers."""
+    return tuning.kind not in _UNMERGED
 
 
 def check_reproducible(tuning: Tuning) -> None:

@@ -8,7 +8,7 @@ left from outside.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import peft
 from peft.mapping import PEFT_TYPE_TO_TUNER_MAPPING
@@ -26,12 +26,15 @@ from rankscope.models.stacks import unwrapped
 from rankscope.models.tunings.adapters import (
     check_landed,
     check_reproducible,
+    differs_on_merged,
     ignored_entries,
+    merges,
     peft_config,
     read_weights,
     understood,
 )
 from rankscope.models.tunings.effect import adapters_in, changes
+from rankscope.models.tunings.fold import fold
 from rankscope.models.tunings.keys import SHARED, WRAPPED, place, plain_names, speak_of_host, targets_in
 from rankscope.models.tunings.offload import check_lent, lent, make_room
 from rankscope.models.tunings.prefix_files import PEFT_ROWS, load_prefix, task_type
@@ -41,6 +44,8 @@ from rankscope.models.tunings.vocabulary import fit_vocabulary
 PREFIX = "prefix_tuning"
 PROMPTS = ("prompt_tuning", "p_tuning", "cpt", "cartridge")
 """The kinds that PEFT passes along with the text: as rows before it, or (a cartridge) in the cache."""
+OUTSIDE = (PREFIX, *PROMPTS)
+"""The kinds that leave every layer of the base as it is."""
 
 
 class WrongBase(CheckpointError):
@@ -72,21 +77,57 @@ def attach(model: PreTrainedModel, checkpoint: Checkpoint, *, must_change: bool 
     for what, kinds in (("prefix", (PREFIX,)), ("prompt", PROMPTS)):
         if (many := sum(t.kind in kinds for t in adapters)) > 1:
             raise CheckpointError(f"a model takes one {what}; {checkpoint.path} has {many}")
-    alone, attached = len(adapters) == 1, list[str]()
+    alone, names = len(adapters) == 1, dict[str, Tuning]()
     for i, tuning in enumerate(adapters):
         if tuning.kind == PREFIX:
             _hook_prefix(unwrapped(model), tuning)
         elif tuning.kind in PROMPTS:
             model = _wrap_in_prompt(model, tuning)
         else:
-            attached.append("default" if alone else f"stage{i}")
-            model = _inject(model, tuning, name=attached[-1], wrap=alone, must_change=must_change)
-    if len(attached) > 1:
-        _activate(model, attached)
+            if not side_by_side([*names.values(), tuning]) and _settle(model, names, tuning, merged_first(checkpoint)):
+                names = {}
+            name = "default" if alone else f"stage{i}"
+            model = _inject(model, tuning, name=name, wrap=alone, must_change=must_change)
+            names[name] = tuning
+    if len(names) > 1:
+        _activate(model, names)
     return model.requires_grad_(False) if adapters else model
 
 
-def _activate(model: nn.Module, names: Sequence[str]) -> None:
+def merged_first(checkpoint: Checkpoint) -> bool:
+    """Whether earlier adapters were merged before a later one was trained, by the record, or by the custom where there is none.
+
+    What rankscope trains sits beside what came before, unmerged; a list of other adapters is a series of merged models,
+    because PEFT alone offers no other way. ``"merged_stages"`` in ``rankscope.json`` says it of a folder of stages.
+    """
+    return bool(checkpoint.record.get("merged_stages", not checkpoint.record))
+
+
+def side_by_side(adapters: Sequence[Tuning]) -> bool:
+    """Whether PEFT can let adapters act beside each other, to the same effect as if each was merged before the next."""
+    plain = [t.kind in ("lora", "bottleneck") and not t.config.get("trainable_token_indices") for t in adapters]
+    return len(adapters) < 2 or (all(plain) and not any(map(differs_on_merged, adapters[1:])))
+
+
+def _settle(model: nn.Module, names: Mapping[str, Tuning], tuning: Tuning, merged: bool) -> bool:
+    """Make ready what a later stage sits on, and say what was assumed of it; gives whether earlier ones were merged into it."""
+    if differs := differs_on_merged(tuning):
+        on, other = ("merged with", "unmerged beside") if merged else ("unmerged beside", "merged with")
+        note(
+            model,
+            f"{tuning.path.name} ({tuning.kind}) reads the weights that it sits on: taken as trained on the base {on} the adapters "
+            f"before it. If it was trained on the base {other} them, that is another model: say so with "
+            f'{{"merged_stages": {str(not merged).lower()}}} in the rankscope.json of a folder that holds the stages in order',
+        )
+    # A stage that is the same on either goes onto the merged base, or around what cannot be merged.
+    if not (merged if differs else all(map(merges, names.values()))):
+        return False
+    _activate(model, names)
+    fold(model)
+    return True
+
+
+def _activate(model: nn.Module, names: Collection[str]) -> None:
     """Let every adapter act; PEFT leaves only the last one active."""
     for module in model.modules():
         if isinstance(module, BaseTunerLayer):
@@ -155,7 +196,9 @@ def _inject(model: nn.Module, tuning: Tuning, *, name: str, wrap: bool, must_cha
             config.target_modules = targets_in(tuning.kind, placed.weights)  # the pattern is of the old names
     with understood(tuning):
         # A PeftModel around the host also serves kinds that keep a state shared by all layers, which cannot be injected.
-        wrapped = (wrap and not placed.moved) or PEFT_TYPE_TO_TUNER_MAPPING[config.peft_type].uses_shared_state
+        shared = getattr(PEFT_TYPE_TO_TUNER_MAPPING[config.peft_type], "uses_shared_state", True)
+        shared = shared or any(key.startswith(SHARED) for key in placed.weights)
+        wrapped = (wrap and not placed.moved) or shared
         tuned = (
             peft.get_peft_model(host, config, adapter_name=name)
             if wrapped

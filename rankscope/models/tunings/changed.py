@@ -24,7 +24,7 @@ from rankscope.models.load import load_base
 from rankscope.models.notes import notes_of
 from rankscope.models.stacks import unwrapped
 from rankscope.models.tunings.adapters import read_weights, rewrites_base
-from rankscope.models.tunings.attach import PROMPTS, attach
+from rankscope.models.tunings.attach import OUTSIDE, PROMPTS, attach, side_by_side
 from rankscope.models.tunings.bottleneck import BottleneckLayer
 from rankscope.models.tunings.effect import adapters_in
 from rankscope.models.tunings.keys import plain_names
@@ -116,14 +116,17 @@ def _matrices(model: nn.Module, *, shared: bool = False) -> Iterator[tuple[str, 
     modules = dict(model.named_modules(remove_duplicate=not shared))
     for name, weight in model.named_parameters(remove_duplicate=not shared):
         owner = name.rpartition(".")[0]
-        if weight.ndim < 2 or not weight.is_floating_point():
-            continue
-        called = owner if name.endswith(".weight") else name
-        if _is_of_experts(modules[owner], weight):
-            for expert, matrix in enumerate(weight.detach()):
-                yield f"{called}.{expert}", _of_expert(modules[owner], matrix)
-        else:
-            yield called, _oriented(modules[owner], weight.detach())
+        yield from _split(name.removesuffix(".weight"), modules[owner], weight.detach())
+
+
+def _split(name: str, module: nn.Module, weight: Tensor) -> Iterator[tuple[str, Tensor]]:
+    """The matrices in a weight of a module, by name: one, or one of each expert; none in a vector."""
+    if weight.ndim < 2 or not weight.is_floating_point():
+        return
+    if _is_of_experts(module, weight):
+        yield from ((f"{name}.{expert}", _of_expert(module, matrix)) for expert, matrix in enumerate(weight))
+    else:
+        yield name, _oriented(module, weight)
 
 
 def _is_of_experts(module: nn.Module, weight: Tensor) -> bool:
@@ -183,7 +186,8 @@ def _kept(model: nn.Module, checkpoint: Checkpoint) -> dict[str, Tensor]:
     An adapter may bring embeddings, norms or biases in place of the base's. One whose initialisation takes its factors from
     the base (PiSSA, OLoRA) leaves a rest in every matrix that it targets, so that all matrices are kept.
     """
-    if any(rewrites_base(tuning) for tuning in checkpoint.adapters):
+    inside = [t for t in checkpoint.adapters if t.kind not in OUTSIDE]
+    if not side_by_side(inside) or any(map(rewrites_base, checkpoint.adapters)):
         return {name: p.detach().clone() for name, p in model.named_parameters(remove_duplicate=False)}
     brought = {name for t in checkpoint.adapters for name in plain_names(t, read_weights(t.path), model)}
     bare = brought | {_in_body(model, name) for name in brought}
@@ -194,21 +198,29 @@ def _kept(model: nn.Module, checkpoint: Checkpoint) -> dict[str, Tensor]:
 def _adapted(
     model: nn.Module, checkpoint: Checkpoint, kept: Mapping[str, Tensor]
 ) -> Iterator[Change | Learnt | Unweighed]:
-    told = set[str]()
+    inside = [t for t in checkpoint.adapters if t.kind not in OUTSIDE]
+    # What is changed outside the last stage's layers was brought whole beside it, or is what earlier stages did.
+    earlier = FULL if side_by_side(inside) else "+".join(dict.fromkeys(t.kind for t in inside[:-1]))
+    told, around = set[str](), ""
     for path, module in model.named_modules():
-        # Wrappers of several parameters of one module stand inside each other.
+        if around and path.startswith(around):
+            continue
         name = _base_name(path)
-        found: Iterator[Change | Unweighed] = iter(())
         if isinstance(module, ModulesToSaveWrapper):
-            found = _saved_whole(name, module)
-        elif isinstance(module, ParamWrapper):
-            found = _parameter(name, module)
-        elif isinstance(module, BaseTunerLayer):
-            found = _inside(name, module, kept.get(f"{name}.weight"))
-        for item in found:
-            told.add(item.name)
-            yield item
-    yield from _brought(model, kept, told)
+            yield from _saved_whole(name, module, kept)
+        elif isinstance(module, ParamWrapper):  # several parameters of one module have wrappers inside each other
+            told.add(f"{name}.{module.parameter_name}")
+            yield from _parameter(name, module, kept.get(f"{name}.{module.parameter_name}"))
+        elif isinstance(module, BaseTunerLayer) and f"{name}.weight" not in told:
+            told.add(f"{name}.weight")
+            if isinstance(module.base_layer, BaseTunerLayer) and not isinstance(module, BottleneckLayer):
+                around = f"{path}."
+                yield Unweighed(name, "adapters of several kinds act on it, one around another")
+            else:
+                yield from _inside(name, module, kept.get(f"{name}.weight"), earlier=earlier)
+    yield from _brought(model, kept, told, kind=earlier)
+    if inside and not told:
+        yield Unweighed(inside[-1].path.name, "what it learnt is no change of a weight")
     if (prefix := prefix_of(model)) is not None:
         for stack in prefix.shapes:
             for i, block in enumerate(prefix(stack).detach()):
@@ -221,18 +233,20 @@ def _adapted(
 def _base_name(path: str) -> str:
     """The path in the base of a module of the tuned model."""
     inner = next((path.removeprefix(p) for p in _WRAPPED if path.startswith(p)), path)
-    return ".".join(part for part in inner.split(".") if part != "base_layer")
+    return ".".join(part for part in inner.split(".") if part not in ("base_layer", "token_adapter"))
 
 
-def _brought(model: nn.Module, kept: Mapping[str, Tensor], told: Collection[str]) -> Iterator[Change | Unweighed]:
-    """Weights that an adapter brought in place of the base's, outside the layers that it put in."""
+def _brought(
+    model: nn.Module, kept: Mapping[str, Tensor], told: Collection[str], *, kind: str
+) -> Iterator[Change | Unweighed]:
+    """Weights that changed outside the layers that an adapter put in."""
     base = unwrapped(model)
     modules = {_base_name(path): module for path, module in base.named_modules(remove_duplicate=False)}
     now = {_base_name(name): p for name, p in base.named_parameters(remove_duplicate=False)}
     seen = set[int]()
     for name, old in kept.items():
         new, module = now.get(name), name.removesuffix(".weight")
-        if new is None or module in told or new.data_ptr() in seen:
+        if new is None or name in told or new.data_ptr() in seen:
             continue
         seen.add(new.data_ptr())
         if new.shape != old.shape:
@@ -243,26 +257,35 @@ def _brought(model: nn.Module, kept: Mapping[str, Tensor], told: Collection[str]
             yield Unweighed(name, VECTOR)
         elif not torch.equal(new, old):
             owner = modules[name.rpartition(".")[0]]
-            yield Change(module, FULL, _oriented(owner, old), after=_oriented(owner, new.detach()))
+            matrices = zip(_split(module, owner, old), _split(module, owner, new.detach()), strict=True)
+            for (called, before), (_, after) in matrices:
+                if not torch.equal(before, after):
+                    yield Change(called, kind, before, after=after)
 
 
-def _saved_whole(name: str, module: ModulesToSaveWrapper) -> Iterator[Change | Unweighed]:
-    before = dict(_matrices(module.original_module))
-    for adapter in module.modules_to_save:
-        for inner, after in _matrices(module.modules_to_save[adapter]):
-            if not torch.equal(after, before[inner]):
-                path = f"{name}.{inner}" if inner not in ("", "weight") else name
-                yield Change(path, FULL, before[inner].clone(), after=after)
-        vectors = {n: p for n, p in module.original_module.named_parameters() if p.ndim < 2}
-        for inner, vector in module.modules_to_save[adapter].named_parameters():
-            if inner in vectors and not torch.equal(vector, vectors[inner]):
+def _saved_whole(name: str, module: Any, kept: Mapping[str, Tensor]) -> Iterator[Change | Unweighed]:
+    """What the modules that an adapter saved whole changed; of several in one place the last is active."""
+    first: nn.Module = module.original_module
+    before = {inner: kept.get(f"{name}.{inner}", p.detach()) for inner, p in first.named_parameters()}
+    for adapter in module.active_adapters:
+        now: nn.Module = module.modules_to_save[adapter]
+        for inner, new in now.named_parameters():
+            path, owner = f"{name}.{inner}".removesuffix(".weight"), now.get_submodule(inner.rpartition(".")[0])
+            if torch.equal(new, before[inner]):
+                continue
+            if new.ndim < 2:
                 yield Unweighed(f"{name}.{inner}", VECTOR)
+            for (called, old), (_, after) in zip(
+                _split(path, owner, before[inner]), _split(path, owner, new.detach()), strict=True
+            ):
+                yield Change(called, FULL, old.clone(), after=after)
 
 
 @torch.no_grad()
-def _parameter(name: str, layer: Any) -> Iterator[Change]:
+def _parameter(name: str, layer: Any, original: Tensor | None) -> Iterator[Change]:
     """A LoRA on a parameter of a module (``target_parameters``): for a stack of experts one matrix each."""
     weight, owner = layer.get_param().detach(), layer.get_base_layer()
+    before = weight if original is None else original
     active = [a for a in sorted(adapters_in(layer)) if a in layer.lora_A]
     called = name if layer.parameter_name == "weight" else f"{name}.{layer.parameter_name}"
     if weight.ndim == 2:
@@ -271,7 +294,7 @@ def _parameter(name: str, layer: Any) -> Iterator[Change]:
             torch.cat([layer.lora_B[x].weight.double() * layer.scaling[x] for x in active], 1),
             torch.cat([layer.lora_A[x].weight.double() for x in active]),
         )
-        yield Change(called, "lora", weight, factors=(b, a))
+        yield _by_factors(called, before, weight, (b, a))
         return
     parts = [layer.get_delta_factors(a) for a in active]  # (experts, m, r) and (experts, r, n), as the weight is stored
     left = torch.cat([lhs.double() * scale for lhs, _, scale in parts], -1)
@@ -280,12 +303,19 @@ def _parameter(name: str, layer: Any) -> Iterator[Change]:
         b, a = left[expert], right[expert]
         if getattr(owner, "is_transposed", False):
             b, a = a.mT, b.mT
-        yield Change(f"{called}.{expert}", "lora", _of_expert(owner, matrix), factors=(b, a))
+        yield _by_factors(f"{called}.{expert}", _of_expert(owner, before[expert]), _of_expert(owner, matrix), (b, a))
+
+
+def _by_factors(name: str, before: Tensor, under: Tensor, factors: tuple[Tensor, Tensor]) -> Change:
+    """What a LoRA changed: the product of its factors, and what was done before to the matrix under it (PiSSA, earlier stages)."""
+    if torch.equal(before, under):
+        return Change(name, "lora", before, factors=factors)
+    return Change(name, "lora", before, after=under.double() + factors[0] @ factors[1])
 
 
 @torch.no_grad()
-def _inside(name: str, layer: Any, original: Tensor | None) -> Iterator[Change | Unweighed]:
-    """What an adapter inside a layer does to its matrix, against what the matrix was before it was attached."""
+def _inside(name: str, layer: Any, original: Tensor | None, *, earlier: str) -> Iterator[Change | Unweighed]:
+    """What an adapter inside a layer, and the stages before it, did to its matrix, against what that was at first."""
     base, kind = layer.get_base_layer(), type(layer).__module__.split(".")[-2]
     weight = getattr(base, "weight", None)
     if isinstance(layer, BottleneckLayer):
@@ -296,17 +326,11 @@ def _inside(name: str, layer: Any, original: Tensor | None) -> Iterator[Change |
         return
     active = sorted(adapters_in(layer))
     before = _oriented(base, weight.detach() if original is None else original)
-    rewritten = original is not None and not torch.equal(original, weight)
     if _plain_lora(layer, base, active):
         # s₁B₁A₁ + s₂B₂A₂ = [s₁B₁ s₂B₂][A₁; A₂]: several LoRAs on one matrix are one.
         scaled = [(layer.lora_B[a].weight.double() * layer.scaling[a], layer.lora_A[a].weight.double()) for a in active]
         factors = torch.cat([b for b, _ in scaled], 1), torch.cat([a for _, a in scaled])
-        if rewritten:  # the factors hold part of the base, whose rest is in the matrix
-            yield Change(
-                name, "lora", before, after=_oriented(base, weight.detach()).double() + factors[0] @ factors[1]
-            )
-        else:
-            yield Change(name, "lora", before, factors=factors)
+        yield _by_factors(name, before, _oriented(base, weight.detach()), factors)
         return
     base.float()  # merged in half precision the change would be rounded away
     before = before.float().clone()
@@ -314,7 +338,9 @@ def _inside(name: str, layer: Any, original: Tensor | None) -> Iterator[Change |
         layer.merge(adapter_names=active)
     except (NotImplementedError, ValueError, AttributeError) as error:
         yield Unweighed(name, f"PEFT cannot merge {kind} into it: {error}")
-        return
+        if torch.equal(before, _oriented(base, base.weight.detach())):
+            return
+        kind = earlier
     yield Change(name, kind, before, after=_oriented(base, base.weight.detach()))
 
 
@@ -324,5 +350,5 @@ def _plain_lora(layer: Any, base: nn.Module, active: list[str]) -> bool:
         return False
     # AdaLoRA keeps bare parameters and a third factor between them.
     return isinstance(layer.lora_A, nn.ModuleDict) and all(
-        a in layer.lora_A and not layer.use_dora.get(a, False) for a in active
+        a in layer.lora_A and a not in layer.lora_variant for a in active
     )

@@ -116,7 +116,8 @@ def attentions(block: nn.Module) -> tuple[Attention, ...]:
     for path, module in block.named_modules():
         names = {name for name, _ in module.named_children()}
         maps: tuple[str, ...] | None = next((three for three in QKV if names.issuperset(three)), None)
-        maps = maps or next(((one,) for one in FUSED if one in names), None)
+        if "atten" in type(module).__name__.lower():  # a Mamba or a gated convolution has an in_proj too
+            maps = maps or next(((one,) for one in FUSED if one in names), None)
         if maps:
             cross = bool(getattr(module, "is_cross_attention", False)) or any(word in path.lower() for word in _CROSS)
             found.append(Attention(path, module, maps, cross))

@@ -16,7 +16,7 @@ from rankscope.errors import DataError, NotComparable, UnknownName, UsageError, 
 from rankscope.measures.effective_rank import effective_rank
 from rankscope.measures.numerical_rank import numerical_rank
 from rankscope.measures.stable_rank import stable_rank
-from rankscope.models.tunings.changed import Change, Learnt, weight_changes
+from rankscope.models.tunings.changed import Change, Learnt, Said, Unweighed, weight_changes
 from rankscope.progress import Progress, silent
 from rankscope.results.record import number
 from rankscope.results.weights import IntruderCount, Ranks, Size, TailFit, WeightRecord, WeightReport
@@ -66,7 +66,10 @@ def weigh(
     if not isinstance(modules, str):
         raise UsageError(f"modules is a pattern, or several in one string, as '*.q_proj,*.v_proj'; got {modules!r}")
     found = Checkpoint.read(checkpoint, base_model=base_model)
-    chosen = _chosen(found, list(weight_changes(found, trust_remote_code=trust_remote_code)), modules)
+    items = list(weight_changes(found, trust_remote_code=trust_remote_code))
+    said = tuple(item.text for item in items if isinstance(item, Said))
+    unweighed = tuple(item for item in items if isinstance(item, Unweighed))
+    chosen = _chosen(found, [item for item in items if isinstance(item, Change | Learnt)], modules, unweighed)
     records: list[WeightRecord] = []
     spectra: dict[str, Tensor] = {}
     for done, item in enumerate(chosen):
@@ -79,14 +82,18 @@ def weigh(
         # A full tuning and an adapter may have changed one matrix, one after the other.
         spectra[item.name if item.name not in spectra else f"{item.name} (adapter)"] = values.cpu()
     progress(len(chosen), len(chosen), "done")
-    return WeightReport(tuple(records), spectra, found.name, _notes(chosen))
+    return WeightReport(tuple(records), spectra, found.name, (*said, *_notes(chosen), *_told(unweighed)))
 
 
-def _chosen(found: Checkpoint, items: Sequence[Change | Learnt], modules: str) -> list[Change | Learnt]:
+def _chosen(
+    found: Checkpoint, items: Sequence[Change | Learnt], modules: str, unweighed: Sequence[Unweighed] = ()
+) -> list[Change | Learnt]:
     """Those whose names fit a pattern."""
     if not items:
         kinds = ", ".join(t.kind for t in found.tunings)
-        raise NotComparable(f"{found.path} changes no weight matrix and learns no rows before the text: it is {kinds}")
+        raise NotComparable(
+            f"{found.path} changes no weight matrix and learns no rows before the text: it is {kinds}{_named(unweighed)}"
+        )
     patterns = [pattern.strip() for pattern in modules.split(",")]
     chosen = [item for item in items if any(fnmatchcase(item.name, pattern) for pattern in patterns)]
     if not chosen:
@@ -101,6 +108,21 @@ def _notes(items: Sequence[Change | Learnt]) -> tuple[str, ...]:
     if all(isinstance(item, Learnt) for item in items):
         return ("the weights are the base's and have no intruder dimensions by construction, which is no evidence",)
     return ()
+
+
+def _told(unweighed: Sequence[Unweighed]) -> tuple[str, ...]:
+    """One line for each reason for which something is not weighed, with what it is."""
+    names: dict[str, list[str]] = {}
+    for item in unweighed:
+        names.setdefault(item.why, []).append(item.name)
+    return tuple(
+        f"not weighed: {', '.join(of[:4])}{f' and {len(of) - 4} more' if len(of) > 4 else ''} ({why})"
+        for why, of in names.items()
+    )
+
+
+def _named(unweighed: Sequence[Unweighed]) -> str:
+    return "".join(f"; {text}" for text in _told(unweighed))
 
 
 def _rows_learnt(item: Learnt, device: torch.device) -> tuple[WeightRecord, Tensor]:

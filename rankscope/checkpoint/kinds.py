@@ -52,6 +52,14 @@ def stage_folders(folder: Path) -> list[Path]:
     return [path for _, path in sorted(found)]
 
 
+def adapters_inside(folder: Path) -> tuple[str, ...]:
+    """The sub-folders of a checkpoint that are adapters too; not those that a Trainer or a recipe of stages keeps there."""
+    if kind(folder) == "stages":
+        return ()
+    inside = [p for p in folder.iterdir() if (p / ADAPTER_CONFIG).is_file()]
+    return tuple(sorted(p.name for p in inside if not TRAINER.fullmatch(p.name) and not _STAGE.fullmatch(p.name)))
+
+
 def folder_name(folder: Path) -> str:
     """The last part of a path; for a repository in the Hub cache its name, for a trainer's checkpoint with its folder."""
     path = folder.resolve()

@@ -86,6 +86,7 @@ def _print(found: Description, before: Untrained | str | None) -> None:
         lines.append(("prefix", before if isinstance(before, str) else before.sentence))
     if found.tunings:
         lines.append(("lands", "yes" if found.lands else f"NO: {found.trouble}"))
+    lines += [("note", text) for text in found.notes]
     for stack in dict.fromkeys(site.stack for site in found.sites):
         mine = {site: width for site, width in found.sites.items() if site.stack == stack}
         width = next(iter(mine.values())) or "unknown until it runs"

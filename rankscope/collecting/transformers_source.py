@@ -19,6 +19,7 @@ from rankscope.features import TEXT, Grid
 from rankscope.models.dtypes import features_dtype, weights_dtype
 from rankscope.models.inputs.reader import reader
 from rankscope.models.limits import prompt_rows, takes_positions
+from rankscope.models.notes import notes_of
 from rankscope.models.stacks import Stack, reads_only_images, stacks, taps, unwrapped
 from rankscope.models.told import not_told
 from rankscope.reading.forward import ModelBatch, forward_pass
@@ -84,7 +85,7 @@ def from_examples(model: Any, data: Any, n: int | None, loading: Loading) -> Sou
             "device": device.type,
         }
         | ({"chat": True} if loading.chat else {}),
-        notes=(*probe_set.notices, *examples.notes),
+        notes=(*probe_set.notices, *examples.notes, *notes_of(loaded)),
         alone=True,
         told=lambda inputs: not_told(loaded, lambda: forward_pass(loaded, inputs)),
     )

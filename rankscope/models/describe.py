@@ -13,6 +13,7 @@ from rankscope.checkpoint import FULL, Checkpoint, Tuning
 from rankscope.errors import CheckpointError
 from rankscope.measures.effective_rank import effective_rank
 from rankscope.models.load import load_base
+from rankscope.models.notes import notes_of
 from rankscope.models.stacks import stacks
 from rankscope.models.tunings.adapters import parameters
 from rankscope.models.tunings.attach import WrongBase, attach
@@ -60,6 +61,8 @@ class Description:
     """Whether every tuning lands and changes something."""
     trouble: str
     """Why one does not; empty if all do."""
+    notes: tuple[str, ...]
+    """What was left out or assumed while it was loaded."""
     effective_prefix_rows: dict[str, float]
     """For each stack with a prefix the effective number of its rows, between 1 and its length."""
 
@@ -101,6 +104,7 @@ def describe(
         sites={site: stack.width for stack in there.values() for site in stack.sites},
         lands=not trouble,
         trouble=trouble,
+        notes=notes_of(base),
         effective_prefix_rows={} if trouble else _effective_rows(model),
     )
 

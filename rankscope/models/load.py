@@ -14,33 +14,22 @@ import transformers
 from safetensors import SafetensorError
 from torch import nn
 from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
-from transformers.models.auto import modeling_auto
 
 from rankscope.checkpoint import Checkpoint
 from rankscope.devices import check_spread, where
 from rankscope.errors import CheckpointError, MissingTool, UnsafeError, UsageError, public
 from rankscope.models.dtypes import precision
 from rankscope.models.families import family_of
+from rankscope.models.heads import AUTOS, VALUE_HEAD, of_auto
+from rankscope.models.notes import note
 from rankscope.models.quiet import quiet
 from rankscope.models.register import register
 from rankscope.models.tunings.attach import attach
 
-_AUTOS = (
-    "AutoModelForImageTextToText",
-    "AutoModelForSeq2SeqLM",
-    "AutoModelForCausalLM",
-    "AutoModelForPreTraining",
-    "AutoModelForMaskedLM",
-    "AutoModelForSequenceClassification",
-    "AutoModelForImageClassification",
-    "AutoModelForQuestionAnswering",
-    "AutoModelForTokenClassification",
-    "AutoModelForZeroShotImageClassification",
-    "AutoModel",
-)
-"""Where a class is looked for, in this order, if the configuration names none or one that the weights do not fit."""
 _COMPUTED = re.compile(r"(^|\.)(position_ids|inv_freq|masked_bias|num_batches_tracked)$")
 """Tensors that older versions saved with the weights and every version computes itself."""
+_MARKED = re.compile(r"^(?:_orig_mod\.|module\.)+")
+"""What torch.compile and data parallelism put before every name."""
 _FAULTS = ("missing_keys", "unexpected_keys", "mismatched_keys")
 
 
@@ -130,9 +119,13 @@ def load_base(
     faults: dict[str, dict[str, str]] = {}
     named = getattr(config, "architectures", None) or ()
     for cls in model_classes(config, folder, trust_remote_code=trust_remote_code):
-        model, found = _try(cls, folder, config, trust_remote_code=trust_remote_code, **options)
+        model, found, aside = _try(cls, folder, config, trust_remote_code=trust_remote_code, **options)
         if not found:
             _check_finite(model, folder)
+            if aside:
+                note(
+                    model, f"{folder.name}: {', '.join(aside)} set aside, a value head that reinforcement learning left"
+                )
             if check := family_of(model).check_vocabulary:
                 check(folder, config.to_dict())
             return model
@@ -196,7 +189,7 @@ def model_classes(config: Any, folder: Path, *, trust_remote_code: bool = False)
     if trust_remote_code and (remote := getattr(config, "auto_map", None)):
         yield from _remote_classes(remote, folder)
     named = [c for n in getattr(config, "architectures", None) or () if (c := _class(n, config)) is not None]
-    others = [c for auto in _AUTOS if (c := _of_auto(auto, config)) is not None]
+    others = [c for auto in AUTOS if (c := of_auto(auto, config)) is not None]
     yield from dict.fromkeys([*named, *others])
 
 
@@ -204,33 +197,31 @@ def _class(name: str, config: Any) -> type[PreTrainedModel] | None:
     found = getattr(transformers, name, None)
     if isinstance(found, type) and issubclass(found, PreTrainedModel):
         return found
-    return next((c for auto in _AUTOS if (c := _of_auto(auto, config)) is not None and c.__name__ == name), None)
-
-
-def _of_auto(auto: str, config: Any) -> type[PreTrainedModel] | None:
-    mapping = getattr(modeling_auto, auto)._model_mapping
-    found = mapping.get(type(config), None)
-    return found[0] if isinstance(found, tuple | list) else found
+    return next((c for auto in AUTOS if (c := of_auto(auto, config)) is not None and c.__name__ == name), None)
 
 
 def _remote_classes(remote: Mapping[str, str], folder: Path) -> Iterator[type[PreTrainedModel]]:
     from transformers.dynamic_module_utils import get_class_from_dynamic_module
 
-    for auto in _AUTOS:
+    for auto in AUTOS:
         if auto in remote:
             yield get_class_from_dynamic_module(remote[auto], str(folder), local_files_only=True)
 
 
 def _try(
     cls: type[PreTrainedModel], folder: Path, config: Any, *, trust_remote_code: bool, **options: Any
-) -> tuple[PreTrainedModel, dict[str, str]]:
-    """A model of a class, and what in the files did not fit it: by kind, in words."""
+) -> tuple[PreTrainedModel, dict[str, str], tuple[str, ...]]:
+    """A model of a class, what in the files did not fit it, by kind, in words, and the names of what is no part of it."""
     try:
         with quiet():
             model, info = cls.from_pretrained(
                 folder, config=config, output_loading_info=True, ignore_mismatched_sizes=True, local_files_only=True,
                 trust_remote_code=trust_remote_code, **options,
             )  # fmt: skip
+            if "key_mapping" not in options and any(map(_MARKED.search, info.get("unexpected_keys") or ())):
+                del model  # before it is loaded again with the names that it had before it was compiled or spread
+                mapping = {_MARKED.pattern: ""}
+                return _try(cls, folder, config, trust_remote_code=trust_remote_code, key_mapping=mapping, **options)
     except pickle.UnpicklingError as error:
         raise UnsafeError(
             f"the weights in {folder} are a pickle with more than tensors in it; it is not opened, because that could run "
@@ -241,10 +232,12 @@ def _try(
     except (OSError, RuntimeError, ValueError, KeyError, TypeError, AttributeError, EOFError, SafetensorError) as error:
         raise CheckpointError(f"the weights in {folder} cannot be loaded as {cls.__name__}: {_line(error)}") from error
     info["unexpected_keys"] = [k for k in info.get("unexpected_keys") or () if not _COMPUTED.search(k)]
+    aside = tuple(k for k in info["unexpected_keys"] if k.startswith(f"{VALUE_HEAD}."))
+    info["unexpected_keys"] = [k for k in info["unexpected_keys"] if k not in aside]
     faults = {kind: _fault(kind, info[kind]) for kind in _FAULTS if info.get(kind)}
     if messages := info.get("error_msgs"):
         faults["error_msgs"] = "; ".join(map(_line, messages))
-    return model, faults
+    return model, faults, aside
 
 
 def _fault(kind: str, keys: Sequence[Any]) -> str:

@@ -67,7 +67,7 @@ class WeightRecord(Record):
     module: str
     """The module that holds the matrix, or the place of the rows (``decoder.3.keys``)."""
     kind: str
-    """``lora``, ``full``, the kind of another adapter; empty where the matrix was not tuned."""
+    """``lora``, ``full``, the kind of another adapter, or of earlier ones joined by ``+``; empty where the matrix was not tuned."""
     m: int
     """Outputs of the matrix, or number of learnt rows."""
     n: int

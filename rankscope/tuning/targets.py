@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence, Set
+from collections.abc import Callable, Mapping, Sequence, Set
 
 from torch import nn
 
@@ -54,27 +54,35 @@ def target_maps(
     there = [f"{path}.{inner}" for path, block in blocks.items() for inner in linear_maps(block)]
     for ending in endings:
         if not any(f".{path}".endswith(f".{ending}") for path in there):
-            known = sorted({path.rpartition(".")[2] for path in there})
-            raise UnknownName(f"the model has no linear map {ending!r}; it has {', '.join(known)}")
+            raise UnknownName(f"the model has no linear map {ending!r}; it has {_endings(blocks)}")
     return [path for path in there if f".{path}".endswith(tuple(f".{ending}" for ending in endings))]
 
 
 def query_key_value(model: nn.Module, *, in_stacks: Sequence[str] = ()) -> list[str]:
-    """The paths of the query, key and value maps of every attention.
+    """The paths of the query, key and value maps of every attention; blocks without one (of linear attention, Mamba) have none.
 
     Raises:
-        UsageError: if a block has no attention whose maps have known names.
+        UsageError: if no block has an attention whose maps have known names.
     """
-    paths = []
-    for path, block in blocks_of(model, in_stacks).items():
-        inside = attentions(block)
-        if not inside:
-            raise UsageError(
-                f"{path} ({type(block).__name__}) has no query, key and value maps of known names; name targets"
-            )
-        # The block itself can be the attention; its path inside the block is empty then.
-        paths += [".".join(filter(None, (path, a.path, name))) for a in inside for name in a.maps]
+    blocks = blocks_of(model, in_stacks)
+    # The block itself can be the attention; its path inside the block is empty then.
+    paths = [
+        ".".join(filter(None, (path, a.path, name)))
+        for path, block in blocks.items()
+        for a in attentions(block)
+        for name in a.maps
+    ]
+    if not paths:
+        kinds = ", ".join(sorted({type(block).__name__ for block in blocks.values()}))
+        raise UsageError(
+            f"no {kinds} has query, key and value maps of known names; name the maps to tune with --lora-targets (lora_targets=…). Those "
+            f"that there are end in {_endings(blocks)}"
+        )
     return paths
+
+
+def _endings(blocks: Mapping[str, nn.Module]) -> str:
+    return ", ".join(sorted({path.rpartition(".")[2] for block in blocks.values() for path in linear_maps(block)}))
 
 
 def sublayer_outputs(model: nn.Module, *, in_stacks: Sequence[str] = ()) -> list[str]:
@@ -107,7 +115,10 @@ def _outputs_in(block: nn.Module, path: str, width: int | None) -> list[str]:
     # What no attention claims is the feed-forward.
     outputs += [inner for inner in wide if inner not in claimed][-1:]
     if len(outputs) < len(inside):
-        raise UsageError(f"{path} ({type(block).__name__}) has sub-layers whose last map is not found; name targets")
+        raise UsageError(
+            f"{path} ({type(block).__name__}) has sub-layers whose last map is not found; name the maps with "
+            f"--adapter-targets (adapter_targets=…). Those that there are end in {_endings({path: block})}"
+        )
     return outputs
 
 

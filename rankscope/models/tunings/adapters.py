@@ -24,8 +24,40 @@ _UNREAD = {
         "needs a task for every sample; a probe set has none, so it is not read",
     ),
     "xlora": "mixes adapters of other folders; give those, one at a time or as a list",
+    "shadow": "passes the states of a second model between the blocks together with the first one's, which no site can tell apart",
 }
 """Kinds of adapters that cannot be read, and why."""
+
+
+_OUTSIDE = ("lora", "ia3", "bottleneck")
+"""Kinds that take what the base's layer gives and, as they come, never read its weights."""
+_SAME_ON_ANY = (
+    "adalora", "adaption_prompt", "beft", "boft", "c3a", "deft", "delora", "fourierft", "gralora", "lily", "ln_tuning", "loha",
+    "lokr", "oft", "pvera", "randlora", "road", "trainable_tokens", "unilora", "vblora", "vera", "waveft",
+)  # fmt: skip
+"""Further kinds that compute the same beside earlier adapters as on the base that those were merged with."""
+_UNMERGED = ("adaption_prompt", "beft", "bottleneck", "lily")
+"""Kinds that PEFT cannot merge into the weights (BEFT into layers without biases)."""
+_BESIDE = ("gaussian", "orthogonal", "eva", "mica")
+"""Initialisations of a LoRA, by name, that leave the base's weights as they are."""
+_LOST = {
+    "pissa_niter_": "a randomised decomposition of the base's weights, which comes out differently each time",
+    "corda": "the covariance of what passed through the base on its data",
+    "lora_ga": "the gradients of its task",
+}
+"""Initialisations that took something out of the base's weights which no file holds, by how their names begin, and from what."""
+_OF_A_SAVE = ("auto_mapping", "peft_type", "peft_version")
+"""Entries that say how an adapter was saved and not what it does."""
+
+
+def ignored_entries(tuning: Tuning, config: peft.PeftConfig) -> tuple[str, ...]:
+    """Entries of an adapter's configuration that are set and that this PEFT does not know, as ``name=value``."""
+    known = {field.name for field in fields(config)} | set(_OF_A_SAVE)
+    return tuple(
+        f"{name}={str(value)[:60]}"
+        for name, value in sorted(tuning.config.items())
+        if name not in known and value not in (None, False, [], {}, "")
+    )
 
 
 def peft_config(tuning: Tuning) -> peft.PeftConfig:
@@ -54,6 +86,43 @@ def peft_config(tuning: Tuning) -> peft.PeftConfig:
     return config
 
 
+def rewrites_base(tuning: Tuning) -> bool:
+    """Whether attaching an adapter changes the base's weights: its factors start as a part of them (PiSSA, OLoRA, CorDA, …)."""
+    start = tuning.config.get("init_lora_weights")
+    return isinstance(start, str) and start not in _BESIDE
+
+
+def reads_base(tuning: Tuning) -> bool:
+    """Whether what an adapter does depends on the weights of its layers, beyond what they give for an input (DoRA, OFT, PiSSA)."""
+    return tuning.kind not in _OUTSIDE or bool(tuning.config.get("use_dora")) or rewrites_base(tuning)
+
+
+def differs_on_merged(tuning: Tuning) -> bool:
+    """Whether an adapter is another model beside earlier adapters than on the base that those were merged with."""
+    return reads_base(tuning) and tuning.kind not in _SAME_ON_ANY
+
+
+def merges(tuning: Tuning) -> bool:
+    """Whether an adapter can be merged into the weights of its layers."""
+    return tuning.kind not in _UNMERGED
+
+
+def check_reproducible(tuning: Tuning) -> None:
+    """Refuse an adapter whose base was rewritten in a way that cannot be repeated; PEFT would fail on it, or say nothing.
+
+    Raises:
+        CheckpointError: for a LoRA that began as a randomised PiSSA, a CorDA or a LoRA-GA.
+    """
+    start = str(tuning.config.get("init_lora_weights"))
+    for name, source in _LOST.items():
+        if start.startswith(name):
+            raise CheckpointError(
+                f"{tuning.path} began as {start}, which takes a part out of the base's weights that follows from {source}: the part "
+                "is not in the file, so that the tuned model cannot be made again. Save it with PEFT's "
+                "path_initial_model_for_weight_conversion (which makes a plain LoRA of it), or merge it where it was trained"
+            )
+
+
 def read_weights(folder: Path) -> dict[str, Tensor]:
     """The tensors of an adapter, on the CPU.
 
@@ -77,8 +146,8 @@ def check_landed(tuning: Tuning, missing: list[str], unexpected: list[str]) -> N
     ]
     if faults:
         raise CheckpointError(
-            f"the adapter {tuning.path} ({tuning.kind}) does not land: {'; '.join(faults)}. It was made for another base, or "
-            "its file is incomplete; the base without it would give plausible numbers of the wrong model"
+            f"the adapter {tuning.path} ({tuning.kind}) does not land: {'; '.join(faults)}. It was "
+            "made for another base, or its file is incomplete; the base without it would give plausible numbers of the wrong model"
         )
 
 

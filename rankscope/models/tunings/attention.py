@@ -24,6 +24,7 @@ QKV = (
 FUSED = ("c_attn", "qkv", "query_key_value", "qkv_proj", "Wqkv", "in_proj")
 """What they call one map that makes all three."""
 _HEADS = ("num_attention_heads", "num_heads", "n_heads", "n_head")
+_KV_HEADS = ("num_key_value_heads", "num_kv_heads", "kv_heads", "n_kv_heads")
 _HEAD_WIDTH = ("head_dim", "attention_head_size", "key_value_proj_dim")
 _CROSS = ("cross", "encoder_attn", "encdec")
 
@@ -45,25 +46,36 @@ class Attention:
     def head_width(self) -> int:
         """The width of a head."""
         named = _first(self.module, _HEAD_WIDTH)
-        return named if named is not None else self._width // self._query_heads
+        if named is not None:
+            return named
+        if len(self.maps) == 3:
+            return width_out(getattr(self.module, self.maps[1])) // self._query_heads
+        return width_out(getattr(self.module, self.maps[0])) // (self._query_heads + 2 * self._fused_heads)
 
     @property
     def heads(self) -> int:
-        """The number of heads of keys and values."""
-        return self._width // self.head_width
+        """The number of heads of keys and values.
+
+        Raises:
+            UsageError: if the width of a fused map is not that of its queries, keys and values.
+        """
+        if len(self.maps) == 3:
+            return width_out(getattr(self.module, self.maps[1])) // self.head_width
+        fused, keys = width_out(getattr(self.module, self.maps[0])), self._fused_heads
+        if fused != (self._query_heads + 2 * keys) * self.head_width:
+            raise UsageError(
+                f"{self.path}.{self.maps[0]} of {fused} outputs does not hold queries of {self._query_heads} heads with keys and values "
+                f"of {keys}, each {self.head_width} wide, so that a prefix cannot be shaped for it"
+            )
+        # Falcon's newer architecture repeats its keys for every head of queries before it caches them.
+        repeated = getattr(getattr(self.module, "config", None), "new_decoder_architecture", False)
+        return self._query_heads if repeated else keys
 
     @property
-    def _width(self) -> int:
-        """The width of the keys over all heads."""
-        if len(self.maps) == 3:
-            return width_out(getattr(self.module, self.maps[1]))
-        # A fused map gives queries, keys and values of one width only if it is 3 · heads · head width wide.
-        fused, named = width_out(getattr(self.module, self.maps[0])), _first(self.module, _HEAD_WIDTH)
-        if fused % 3 or (named is not None and fused != 3 * self._query_heads * named):
-            raise UsageError(
-                f"{self.path}.{self.maps[0]} fuses queries with fewer keys and values, so that a prefix does not fit in it"
-            )
-        return fused // 3
+    def _fused_heads(self) -> int:
+        """How many heads of keys a fused map gives: as many as of queries, unless the module or its configuration says otherwise."""
+        config = getattr(self.module, "config", None)
+        return _first(self.module, _KV_HEADS) or _first(config, _KV_HEADS) or self._query_heads
 
     @property
     def _query_heads(self) -> int:
@@ -104,7 +116,8 @@ def attentions(block: nn.Module) -> tuple[Attention, ...]:
     for path, module in block.named_modules():
         names = {name for name, _ in module.named_children()}
         maps: tuple[str, ...] | None = next((three for three in QKV if names.issuperset(three)), None)
-        maps = maps or next(((one,) for one in FUSED if one in names), None)
+        if "atten" in type(module).__name__.lower():  # a Mamba or a gated convolution has an in_proj too
+            maps = maps or next(((one,) for one in FUSED if one in names), None)
         if maps:
             cross = bool(getattr(module, "is_cross_attention", False)) or any(word in path.lower() for word in _CROSS)
             found.append(Attention(path, module, maps, cross))

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
+from peft.tuners.lora.variants import ALoraLinearVariant
 from peft.tuners.tuners_utils import BaseTunerLayer
 from peft.utils import ModulesToSaveWrapper
 from torch import Tensor, nn
@@ -53,8 +54,8 @@ def _saved_differs(module: ModulesToSaveWrapper, name: str) -> bool:
 
 @torch.no_grad()
 def _layer_changes(layer: Any, name: str) -> bool:
-    x = _input_of(layer.get_base_layer())
-    if x is None:
+    inputs = () if _waits(layer, name) else _inputs_of(layer.get_base_layer())
+    if not inputs:
         return not any(
             _is_zero(factor[name]) for factor in held(layer) if isinstance(factor, _BY_NAME) and name in factor
         )
@@ -62,16 +63,25 @@ def _layer_changes(layer: Any, name: str) -> bool:
     try:
         layer.eval()
         layer.set_adapter([name])
-        with_it, without = layer(x), layer.get_base_layer()(x)
-        # Beyond 64 roundings of the layer's own dtype the change is real; below, float64 decides, where it can be computed.
-        return not torch.equal(with_it, without) and (
-            not _close(with_it, without, 64 * torch.finfo(without.dtype).eps)
-            or not layer.get_base_layer().weight.is_floating_point()
-            or _differs_in_float64(layer, x)
-        )
+        return any(_changes_for(layer, x) for x in inputs)
     finally:
         layer.set_adapter(active)
         layer.train(before)
+
+
+def _changes_for(layer: Any, x: Tensor) -> bool:
+    with_it, without = layer(x), layer.get_base_layer()(x)
+    # Beyond 64 roundings of the layer's own dtype the change is real; below, float64 decides, where it can be computed.
+    return not torch.equal(with_it, without) and (
+        not _close(with_it, without, 64 * torch.finfo(without.dtype).eps)
+        or not layer.get_base_layer().weight.is_floating_point()
+        or _differs_in_float64(layer, x)
+    )
+
+
+def _waits(layer: Any, name: str) -> bool:
+    """Whether an adapter acts only from its invocation tokens on (aLoRA), which a layer alone never sees."""
+    return isinstance(getattr(layer, "lora_variant", {}).get(name), ALoraLinearVariant)
 
 
 def _close(a: Tensor, b: Tensor, relative: float) -> bool:
@@ -99,19 +109,19 @@ def _is_zero(part: Any) -> bool:
     return all(not tensor.any() for tensor in tensors)
 
 
-def _input_of(layer: nn.Module) -> Tensor | None:
-    """A random input for a layer, on its device and in its dtype; None if its kind is not known."""
+def _inputs_of(layer: nn.Module) -> tuple[Tensor, ...]:
+    """Inputs for a layer, on its device and in its dtype: every word for an embedding, else random; none if its kind is not known."""
     generator = torch.Generator().manual_seed(0)
     weight = getattr(layer, "weight", None)
     if not isinstance(weight, Tensor) or weight.device.type == "meta":
-        return None
-    if isinstance(layer, nn.Embedding):
-        return torch.arange(min(layer.num_embeddings, 64), device=layer.weight.device)
+        return ()
+    if isinstance(layer, nn.Embedding):  # an adapter changes the words alone that it was trained on
+        return torch.arange(layer.num_embeddings, device=layer.weight.device).split(1024)
     shape = _shape_in(layer, weight)
     if shape is None:
-        return None
+        return ()
     dtype = weight.dtype if weight.is_floating_point() else torch.float32
-    return torch.randn(4, *shape, generator=generator).to(weight.device, dtype)
+    return (torch.randn(4, *shape, generator=generator).to(weight.device, dtype),)
 
 
 def _shape_in(layer: nn.Module, weight: Tensor) -> tuple[int, ...] | None:

@@ -16,10 +16,8 @@ from torch import nn
 
 from rankscope.checkpoint import Tuning
 from rankscope.errors import CheckpointError
+from rankscope.models.tunings.adapters import reads_base
 from rankscope.models.tunings.effect import adapters_in, held
-
-_OUTSIDE = ("lora", "ia3", "bottleneck")
-"""Kinds that take what the base's layer gives and never read its weights."""
 
 
 def lent(model: nn.Module, name: str) -> list[Any]:
@@ -34,7 +32,7 @@ def check_lent(model: nn.Module, tuning: Tuning, layers: Sequence[Any]) -> None:
     Raises:
         CheckpointError: if it is of a kind that reads the weights of its layers, or brings a whole module in place of one.
     """
-    reads = bool(layers) and (tuning.kind not in _OUTSIDE or bool(tuning.config.get("use_dora")))
+    reads = bool(layers) and reads_base(tuning)
     whole = (m for m in model.modules() if isinstance(m, ModulesToSaveWrapper))
     if reads or any(p.is_meta for m in whole for p in m.parameters()):
         raise CheckpointError(

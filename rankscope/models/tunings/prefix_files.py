@@ -31,7 +31,7 @@ from rankscope.models.stacks import stacks
 from rankscope.models.tensor_files import read_tensors
 from rankscope.models.tunings.adapters import read_weights
 from rankscope.models.tunings.prefix import Prefix, PrefixEncoder, PrefixShape
-from rankscope.models.tunings.prefix_live import cached_owner, shape_of
+from rankscope.models.tunings.prefix_live import cached_owner, passes_cache_on, shape_of
 
 ABOUT, ENCODER = "prefix.json", "prefix_encoder.safetensors"
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
@@ -47,9 +47,10 @@ PEFT_ROWS, OTHER_ROWS, HEAD = "prompt_embeddings", "rankscope_prefix.", "base_mo
 
 
 def cached_stack(model: nn.Module) -> str | None:
-    """The stack in which PEFT puts a prefix: the last that takes a cache; None if there is none."""
+    """The stack in which PEFT puts a prefix: the last that takes a cache, or whose attentions do; None if there is none."""
     there = stacks(model)
-    return next((name for name in reversed(there) if cached_owner(model, there, name) is not None), None)
+    taking = (name for name in reversed(there) if cached_owner(model, there, name) is not None)
+    return next(taking, None) or next((name for name in reversed(there) if passes_cache_on(there[name])), None)
 
 
 def save_prefix(

@@ -23,7 +23,7 @@ from transformers.cache_utils import DynamicLayer
 from rankscope.errors import CheckpointError, UnknownName, UsageError
 from rankscope.models.families import family_of
 from rankscope.models.stacks import Stack, stacks, unwrapped
-from rankscope.models.tunings.attention import self_attention
+from rankscope.models.tunings.attention import attentions, self_attention
 from rankscope.models.tunings.prefix import Prefix, PrefixEncoder, PrefixShape
 from rankscope.models.tunings.prefix_join import HELD, NAME, Folded, compute_dtype, join, many, widened
 
@@ -164,9 +164,26 @@ def cached_owner(model: nn.Module, there: Mapping[str, Stack], name: str) -> nn.
     return None
 
 
+def passes_cache_on(stack: Stack) -> bool:
+    """Whether a stack that has no cache of its own hands on what it does not know to attentions that take one (EuroBERT).
+
+    There PEFT's prefix is before the keys and values, and positions stay as they are, as in a prefix that is joined.
+    """
+    if (
+        not stack.blocks
+        or stack.owner is None
+        or not any(p.kind is p.VAR_KEYWORD for p in inspect.signature(stack.owner.forward).parameters.values())
+    ):
+        return False
+    inside = [a for a in attentions(stack.blocks[0]) if not a.cross]
+    return any(name in parameters_of(a.module) for a in inside for name in CACHES)
+
+
 def _fills_two_caches(module: nn.Module) -> bool:
     """Whether the module belongs to a model whose decoder also caches what it reads of an encoder."""
-    return bool(getattr(getattr(module, "config", None), "is_encoder_decoder", False))
+    # T5Gemma's decoder has a configuration of its own, which does not say so; its blocks show it.
+    told = bool(getattr(getattr(module, "config", None), "is_encoder_decoder", False))
+    return told or any("past_key_values" in parameters_of(a.module) for a in attentions(module) if a.cross)
 
 
 def no_checkpointing(stack: str) -> UsageError:

@@ -1,0 +1,99 @@
+"""A prefix of plain PEFT in models whose keys are fewer than their queries, or whose cache is handed on or double."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import peft
+import pytest
+import tiny
+import torch
+import transformers as tf
+from torch import Tensor, nn
+from torch.testing import assert_close
+
+from rankscope.models.load import load_model
+from rankscope.models.tunings.prefix_live import attach_prefix, new_prefix, prefix_of
+
+IDS = torch.randint(10, 60, (2, 7), generator=torch.Generator().manual_seed(3))
+SIZE: dict[str, Any] = {
+    "vocab_size": 64, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4,
+    "max_position_embeddings": 64, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2,
+}  # fmt: skip
+
+
+def t5gemma() -> nn.Module:
+    part = tf.T5GemmaModuleConfig(**SIZE, num_key_value_heads=2, head_dim=8)
+    config = tf.T5GemmaConfig(encoder=part, decoder=part, vocab_size=SIZE["vocab_size"])
+    config.decoder_start_token_id = 1
+    return tf.T5GemmaForConditionalGeneration(config)
+
+
+MADE: dict[str, tuple[Callable[[], nn.Module], tuple[int, int]]] = {
+    "phi3": (lambda: tf.Phi3ForCausalLM(tf.Phi3Config(**SIZE, num_key_value_heads=2)), (2, 8)),
+    "eurobert": (
+        lambda: tf.EuroBertModel(tf.EuroBertConfig(**SIZE, num_key_value_heads=2, mask_token_id=3)),
+        (2, 8),
+    ),
+    "t5gemma": (t5gemma, (2, 8)),
+    "gpt_bigcode": (lambda: tf.GPTBigCodeForCausalLM(tf.GPTBigCodeConfig(**SIZE)), (1, 8)),
+    "falcon": (lambda: tf.FalconForCausalLM(tf.FalconConfig(**SIZE, multi_query=True)), (1, 8)),
+    "falcon, newer": (
+        lambda: tf.FalconForCausalLM(tf.FalconConfig(**SIZE, new_decoder_architecture=True, num_kv_heads=2)),
+        (4, 8),
+    ),
+    "gpt_oss": (
+        lambda: tf.GptOssForCausalLM(
+            tf.GptOssConfig(**SIZE, num_key_value_heads=2, head_dim=8, num_local_experts=2, num_experts_per_tok=1)
+        ),
+        (2, 8),
+    ),
+}
+"""Models, and the heads and width of what their attention keeps."""
+
+
+@pytest.fixture(autouse=True)
+def _quiet() -> Iterator[None]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+@torch.inference_mode()
+def says(model: nn.Module, **inputs: Tensor) -> Tensor:
+    given = {"input_ids": IDS, **inputs}
+    if getattr(model.config, "is_encoder_decoder", False):
+        given["decoder_input_ids"] = IDS[:, :4]
+    return model(**given)[0]
+
+
+@pytest.mark.parametrize("name", MADE)
+def test_a_prefix_of_plain_peft_is_what_it_was(tmp_path: Path, name: str) -> None:
+    make, (heads, width) = MADE[name]
+    tiny.spread(make(), 0).save_pretrained(tmp_path / "base")
+    auto = {"t5gemma": tf.AutoModelForSeq2SeqLM, "eurobert": tf.AutoModel}.get(name, tf.AutoModelForCausalLM)
+    task = {"t5gemma": "SEQ_2_SEQ_LM", "eurobert": "FEATURE_EXTRACTION"}.get(name, "CAUSAL_LM")
+    shape = {"num_layers": 2, "num_attention_heads": heads, "token_dim": heads * width}
+    config = peft.PrefixTuningConfig(task_type=task, num_virtual_tokens=3, **shape)
+    tuned = peft.get_peft_model(auto.from_pretrained(tmp_path / "base"), config).eval()
+    torch.nn.init.normal_(tuned.prompt_encoder["default"].embedding.weight)
+    tuned.peft_config["default"].base_model_name_or_path = str(tmp_path / "base")
+    tuned.save_pretrained(tmp_path / "a")
+    model = load_model(tmp_path / "a")
+    assert_close(says(model), says(tuned), rtol=1e-5, atol=2e-5)
+    assert (says(model) - says(load_model(tmp_path / "base"))).norm() > 0.05 * says(model).norm()
+    prefix = prefix_of(model)
+    assert prefix is not None
+    assert {(s.heads, s.width) for s in prefix.shapes.values()} == {(heads, width)}
+
+
+def test_padding_does_not_see_a_prefix_that_is_handed_on() -> None:
+    model = tiny.spread(MADE["eurobert"][0](), 0).eval()
+    attach_prefix(model, new_prefix(model, rows=3)).eval()
+    mask = torch.ones_like(IDS)
+    mask[0, 4:] = 0
+    padded, alone = says(model, attention_mask=mask), says(model, input_ids=IDS[:1, :4])
+    assert_close(padded[:1, :4], alone, rtol=1e-5, atol=1e-5)

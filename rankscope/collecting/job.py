@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
@@ -37,8 +38,8 @@ FOREIGN = {
     "an archive": (".zip", ".tar", ".gz"),
 }
 """Endings that no run has, by what such files hold."""
-PARTIAL = ".partial"
-"""Appended to the name of a single file, it names the folder in which the batches gather."""
+PARTIAL = "partial"
+"""The ending of the folder in which the batches of a single file gather."""
 
 
 @dataclass(frozen=True)
@@ -106,10 +107,10 @@ class Job:
     finished: Run | None = None
     """The same run, if it was collected before and may be reused."""
 
-    @property
+    @cached_property
     def folder(self) -> Path:
         """Where the batches gather."""
-        return _gathering(self.out) if self.out.suffix in SINGLE else self.out
+        return _gathering(self.out, self.manifest.planned(self.plan)) if self.out.suffix in SINGLE else self.out
 
     @property
     def bytes(self) -> float:
@@ -261,13 +262,18 @@ def _finished(out: Path, manifest: Manifest, request: Request) -> Run | None:
 
 def _drop_gathered(out: Path, manifest: Manifest) -> None:
     """Remove the batches of a file that was packed, if a collect was killed before it could remove them."""
-    if _gathering(out).exists() and not open_run(out).manifest.differences(manifest):
-        discard(_gathering(out))
+    folder = _gathering(out, manifest)
+    if folder.exists() and not open_run(out).manifest.differences(manifest):
+        discard(folder)
 
 
-def _gathering(out: Path) -> Path:
-    """The folder in which the batches of a single file gather."""
-    return out.with_name(out.name + PARTIAL)
+def _gathering(out: Path, manifest: Manifest) -> Path:
+    """The folder in which the batches of a single file gather.
+
+    Its name follows from the plan, so that the same command finds it again and no other folder is taken for it; the writer then
+    compares its manifest before it continues.
+    """
+    return out.with_name(f"{out.name}.{manifest.continuation[:32]}.{PARTIAL}")
 
 
 def _shard(given: str | None, out: Path) -> tuple[int, int]:

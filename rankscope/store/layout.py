@@ -30,12 +30,22 @@ PLACES = {"sample": torch.int64, "position": torch.int64, "role": torch.uint8}
 LOG_LIMIT = 1 << 30
 """The longest commit log that is read, in bytes."""
 
+SIGNATURE_LIMIT = 1 << 10
+"""The longest lock that is read, in bytes."""
+
 _LOG = re.compile(r"rank[0-9]{5,}\.jsonl")
+_SIGNATURE = re.compile(rb"process [0-9]+ on [^\n]*\n")
+_SHARD = re.compile(r"b[0-9]{6,}\.safetensors")
 
 
 def shard_name(batch: int) -> str:
     """The name of a batch's shard in the folder ``shards``: ``b000017.safetensors``."""
     return f"b{batch:06d}.safetensors"
+
+
+def is_shard_name(name: str) -> bool:
+    """Whether a name is that of a shard, of whatever batch."""
+    return _SHARD.fullmatch(name) is not None
 
 
 def log_name(rank: int) -> str:
@@ -243,6 +253,11 @@ def _is_named(fd: int, path: Path) -> bool:
         return os.path.samestat(os.fstat(fd), path.stat())
     except FileNotFoundError:
         return False
+
+
+def is_signature(data: bytes) -> bool:
+    """Whether these are the bytes of a lock: those of :func:`_sign`, or none if there was no room for them."""
+    return not data or _SIGNATURE.fullmatch(data) is not None
 
 
 def _sign(fd: int) -> None:

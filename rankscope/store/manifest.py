@@ -20,6 +20,7 @@ DTYPES = {"float64": torch.float64, "float32": torch.float32, "float16": torch.f
 """The dtypes in which features are stored, by name."""
 
 _VOLATILE = ("name", "versions", "notes")  # the members marked † in FORMAT.md
+_LOCATION = "probe.name"  # where the data were: it may change while a collect is stopped
 _HERE = Path("the manifest")
 
 
@@ -147,10 +148,15 @@ class Manifest:
         """SHA-256 of :meth:`identity`, in hexadecimal; every shard contains it."""
         return digest(self.identity())
 
+    @property
+    def continuation(self) -> str:
+        """SHA-256, in hexadecimal, of all in which the manifest of a continued run must agree (see :meth:`differences`)."""
+        return digest({key: value for key, value in _leaves(self.identity()) if key != _LOCATION})
+
     def differences(self, other: Manifest) -> list[str]:
         """What keeps this run from being continued as ``other``, such as ``rows.kind is last, and now mean``."""
         mine, theirs = dict(_leaves(self.identity())), dict(_leaves(other.identity()))
-        keys = [k for k in {**mine, **theirs} if k != "probe.name" and mine.get(k, _ABSENT) != theirs.get(k, _ABSENT)]
+        keys = [k for k in {**mine, **theirs} if k != _LOCATION and mine.get(k, _ABSENT) != theirs.get(k, _ABSENT)]
         return [f"{k} is {_words(mine.get(k, _ABSENT))}, and now {_words(theirs.get(k, _ABSENT))}" for k in keys]
 
     def planned(self, plan: Sequence[Batch]) -> Manifest:
@@ -226,6 +232,16 @@ def read_plan(path: Path, manifest: Manifest) -> tuple[Batch, ...]:
     except UsageError as error:
         raise corrupt(f"{path}: {error}") from error
     return plan
+
+
+def is_plan(path: Path) -> bool:
+    """Whether a file is a plan, of whatever run.
+
+    Raises:
+        StoreCorrupt: if it is not even JSON, or a member is of another type.
+    """
+    data = read_small(path, LIMIT)
+    return data == plan_bytes([_batch(parse(text, path), path) for text in data.splitlines()])
 
 
 def _batch(value: dict[str, Json], path: Path) -> Batch:

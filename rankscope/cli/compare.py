@@ -10,6 +10,7 @@ from typer import Argument, Option
 
 from rankscope.cli import arms, options, show
 from rankscope.errors import UsageError
+from rankscope.names import file_name
 
 if TYPE_CHECKING:
     from rankscope.results.arms import ArmContrast
@@ -68,7 +69,7 @@ def compare(
             raise UsageError("give two runs to compare, or --arm name=pattern for several of each recipe")
     printing.notes(result.notes)
     printing.records(result.to_records(), table)
-    show.figure(result, (out or Path(name)) if plot else None)
+    show.figure(result, (out or Path(file_name(name))) if plot else None)
 
 
 def _table(result: Contrast) -> None:

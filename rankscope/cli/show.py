@@ -12,14 +12,16 @@ from typing import TYPE_CHECKING, Any
 
 from typer import echo
 
+from rankscope.names import printable
+
 if TYPE_CHECKING:
     from rankscope.results.record import Estimate, Span, Table
     from rankscope.results.runs import PairRecord, RunRecord
 
 
 def note(text: str) -> None:
-    """A line on stderr."""
-    echo(text, err=True)
+    """A line on stderr, or several. Parts of it may come from files, so that what a terminal would obey is left out."""
+    echo(printable(text, keep="\n\t"), err=True)
 
 
 def records(rows: Sequence[Mapping[str, Any]], *, as_json: bool, as_csv: bool, table: Callable[[], None]) -> None:
@@ -51,11 +53,11 @@ def table(title: str, columns: Sequence[str], lines: Sequence[Sequence[str]], *,
     from rich.console import Console
     from rich.table import Table as Grid
 
-    shown = Grid(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
+    shown = Grid(title=printable(title), title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
     for i, column in enumerate(columns):
-        shown.add_column(column, justify="left" if i < words else "right", overflow="fold")
+        shown.add_column(printable(column), justify="left" if i < words else "right", overflow="fold")
     for line in lines:
-        shown.add_row(*line)
+        shown.add_row(*(printable(cell, keep="\n") for cell in line))
     Console(width=columns_there(), highlight=False, markup=False).print(shown)
 
 

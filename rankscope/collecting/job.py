@@ -18,6 +18,7 @@ from rankscope.collecting.loading import Loading
 from rankscope.collecting.module_source import from_tensors, is_samples
 from rankscope.collecting.source import Source, of_transformers
 from rankscope.errors import CheckpointError, OutputExists, RankscopeError, StorageError, UsageError
+from rankscope.names import printable
 from rankscope.reading.forward import batches_by_length
 from rankscope.reading.hooks import Tap
 from rankscope.reading.pooling import check_kind, pool
@@ -229,7 +230,7 @@ def _manifest(
 ) -> Manifest:
     packages = ("rankscope", "torch", "transformers", "peft", "safetensors")
     return Manifest(
-        name=request.name or out.name.removesuffix(out.suffix if out.suffix in SINGLE else ""),
+        name=printable(request.name or out.name.removesuffix(out.suffix if out.suffix in SINGLE else "")),
         checkpoint=source.checkpoint,
         probe={"name": source.data_name, "fingerprint": source.fingerprint, "ids": list(source.ids)},
         rows={"kind": request.rows, "keep_special": request.keep_special},

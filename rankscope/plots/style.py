@@ -92,7 +92,17 @@ def legend(figure: Figure | SubFigure) -> None:
 
 def panel_title(ax: Axes, text: str) -> None:
     """A title at the left, where the eye begins."""
-    ax.set_title(text, loc="left")
+    ax.set_title(drawn(text), loc="left")
+
+
+def drawn(name: str) -> str:
+    """A text with the names of runs as matplotlib draws it as it stands: between two dollars it would read a formula."""
+    return name.replace("$", r"\$")
+
+
+def in_legend(name: str) -> str:
+    """A name as a legend takes it: one that begins with an underscore would be left out, were there not a space before it."""
+    return drawn(f" {name}" if name.startswith("_") else name)
 
 
 def save(figure: Figure, stem: str | Path, kinds: Sequence[str] = tuple(KINDS)) -> tuple[Path, ...]:

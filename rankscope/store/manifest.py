@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from rankscope.errors import UsageError
-from rankscope.sites import Site
+from rankscope.sites import Site, is_name
 from rankscope.store.files import corrupt, read_small
 from rankscope.store.plain import LIMIT, Json, digest, line, member, parse
 
@@ -85,8 +85,11 @@ class Manifest:
             if str(Site.parse(name)) != name or not isinstance(entry, dict):
                 raise UsageError(f"{name!r} is not a site: each is spelled stack.point and has a width and a stack")
             width, stack = entry.get("width"), entry.get("stack")
-            if type(width) is not int or width < 1 or not isinstance(stack, str) or not stack:
-                raise UsageError(f"the site {name} needs a width and the stack whose rows it has; it has {entry}")
+            # Stacks become names of tensors and, exported, of files: a name that is a path would lead out of the folder.
+            if type(width) is not int or width < 1 or not isinstance(stack, str) or not is_name(stack):
+                raise UsageError(
+                    f"the site {name} needs a width and the stack whose rows it has, a name such as decoder; it has {_words(entry)}"
+                )
 
     @property
     def ids(self) -> tuple[str, ...]:

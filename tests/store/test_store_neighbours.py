@@ -10,10 +10,11 @@ import torch
 from digests import tree_digest
 from store_tools import PLAN, collect, manifest
 
-from rankscope.errors import OutputExists, RankscopeError
+from rankscope.errors import OutputExists, RankscopeError, StoreCorrupt, UsageError
 from rankscope.scores.predictions import write_coco_results
 from rankscope.store import discard, export_run, import_features, open_run, pack
 from rankscope.store.files import is_temporary, new_file, new_folder, temporary_name, write_new
+from rankscope.store.layout import manifest_bytes
 
 NAMES = ("run", "run.pt", "run.safetensors", "exp", "out.json")
 """Names of outputs; beside each lie files and folders whose names some tool would take for its own."""
@@ -130,3 +131,21 @@ def test_the_work_folder_is_named_after_all_that_must_agree() -> None:
     for other in (*(m.planned(PLAN) for m in others), manifest().planned(PLAN[:4])):
         assert mine.differences(other)
         assert mine.continuation != other.continuation
+
+
+PATHS = ("../../../x", "/etc/x", "a/b", "..", "", "a\\b", "a\0", ".x", "a\n", "decoder ")
+"""Names of stacks that are none."""
+
+
+@pytest.mark.parametrize("stack", PATHS)
+def test_a_stack_whose_name_is_a_path_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stack: str) -> None:
+    sites = {"decoder.0": {"width": 3, "stack": stack}}
+    with pytest.raises(UsageError, match="needs a width and the stack whose rows it has, a name such as decoder"):
+        manifest(sites=sites)
+    with monkeypatch.context() as patch:  # sealed by somebody who does not check
+        patch.setattr("rankscope.store.manifest.is_name", lambda name: True)
+        told = manifest(sites=sites).planned(PLAN)
+        (tmp_path / "run").mkdir()
+        (tmp_path / "run" / "store.json").write_bytes(manifest_bytes(told))
+    with pytest.raises(StoreCorrupt, match="needs a width and the stack"):
+        open_run(tmp_path / "run", partial=True)

@@ -23,7 +23,7 @@ from rankscope.reading.forward import batches_by_length
 from rankscope.reading.hooks import Tap
 from rankscope.reading.pooling import check_kind, pool
 from rankscope.sites import Site, describe, select
-from rankscope.store import Batch, Manifest, Run, discard, open_run
+from rankscope.store import Batch, Manifest, Run, discard, open_run, tidy_finished
 
 DEFAULT_DATA = "scenes"
 """The probe set if none is given: the embedded scenes."""
@@ -252,6 +252,7 @@ def _finished(out: Path, manifest: Manifest, request: Request) -> Run | None:
     if not exists or request.overwrite:
         return None
     with suppress(RankscopeError):
+        tidy_finished(out)
         _drop_gathered(out, manifest)
     if not request.reuse:
         raise OutputExists(f"{out} exists and is kept; give another --out, or --overwrite to replace it")

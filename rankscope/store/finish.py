@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from contextlib import suppress
 from pathlib import Path
 
-from rankscope.errors import OutputExists, StoreCorrupt
+from rankscope.errors import OutputExists, StorageError, StoreCorrupt, StoreLocked
 from rankscope.store import files, layout
 from rankscope.store.manifest import Manifest, is_plan
 
@@ -37,11 +38,25 @@ def complete(path: Path, manifest: Manifest, batches: Collection[int], *, known:
 def tidy(path: Path, batches: Collection[int]) -> None:
     """Remove from a finished store everything that only its making needed: its bytes then depend on the run alone.
 
-    The folder of the commit logs goes last, so that its absence means that tidying is done.
+    The lock goes last: until then no other writer can join, which would find the folder untidy and take it for its own; and a
+    process that dies before that leaves a lock, by which the next run sees that it did.
     """
     sweep(path, batches)
-    files.remove(path / layout.LOCK)
     _empty_folder(path / layout.COMMITS)
+    files.remove(path / layout.LOCK)
+
+
+def tidy_finished(path: str | Path) -> None:
+    """Tidy a finished store that its writer left untidy, because it was killed after ``index.json``.
+
+    Nothing happens if there is nothing to tidy, if another process is at it, or if the disk takes no changes: the run is complete
+    all the same.
+    """
+    folder = Path(path)
+    untidy = any((folder / name).exists() for name in (layout.COMMITS, layout.LOCK))
+    if untidy and (folder / layout.INDEX).exists():
+        with suppress(StoreLocked, StorageError), layout.locked(folder / layout.LOCK):
+            tidy(folder, layout.read_index(folder / layout.INDEX, layout.read_manifest(folder / layout.MANIFEST)))
 
 
 def sweep(path: Path, batches: Collection[int]) -> None:

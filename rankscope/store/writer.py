@@ -52,6 +52,7 @@ class Writer:
         self._commits: dict[int, layout.Commit] = {}
         self._log = -1
         self._log_path = path / layout.COMMITS / layout.log_name(share.rank)
+        self._inherits = False  # a lock that a process has left which died
         self._complete = False
 
     @classmethod
@@ -103,10 +104,12 @@ class Writer:
         """Join the writing of the store. Other processes may begin, end or die at every line of this."""
         refuse_foreign(self.path)
         # A finished and tidy store is only read, without a lock: it may be on a disk that this user cannot write.
-        if not overwrite and not (self.path / layout.COMMITS).exists() and self._is_finished():
+        tidied = not any((self.path / name).exists() for name in (layout.COMMITS, layout.LOCK))
+        if not overwrite and tidied and self._is_finished():
             return
         files.make_folder(self.path)
-        self._held.enter_context(layout.locked(self.path / layout.LOCK, shared=self._share.world > 1))
+        lock = layout.locked(self.path / layout.LOCK, shared=self._share.world > 1)
+        self._inherits = self._held.enter_context(lock)
         self._held.callback(self._leave)
         if overwrite and not self._is_continued():
             empty(self.path)
@@ -127,7 +130,7 @@ class Writer:
         if not (self.path / layout.INDEX).exists():
             return False
         there = layout.read_manifest(self.path / layout.MANIFEST)
-        untidy = (self.path / layout.COMMITS).exists()
+        untidy = self._inherits or (self.path / layout.COMMITS).exists()
         if there.differences(self.manifest) or not (untidy or self._reuse or self._share.world > 1):
             raise OutputExists(
                 f"{self.path} holds a finished run, {there.name!r}; it is kept unless --overwrite is given"

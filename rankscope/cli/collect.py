@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from typer import Exit, Option, echo
+from typer import Exit, Option
 
 from rankscope.cli import options, show
 
@@ -71,4 +71,4 @@ def collect(
         run = rankscope.collect(
             checkpoint, probes.open(data), **vars(what), **vars(loading), preview=preview, progress=progress
         )
-    echo(run.path)
+    show.made(run.path)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-from typer import Argument, Option, echo
+from typer import Argument, Option
 
 from rankscope.cli import options, show
 from rankscope.errors import UsageError
@@ -37,7 +37,7 @@ def import_(
     )
     for text in run.manifest.notes:
         show.note(f"note: {text}")
-    echo(run.path)
+    show.made(run.path)
 
 
 def _lines(path: Path) -> list[str]:
@@ -57,4 +57,4 @@ def export(
     """
     from rankscope.store import export_run, open_run
 
-    echo(export_run(open_run(run), out, to=to))
+    show.made(export_run(open_run(run), out, to=to))

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-from typer import Option, echo
+from typer import Option
 
 from rankscope.cli import options, show
 
@@ -44,4 +44,4 @@ def generate(
         predictions = rankscope.generate(opened, probes.open(data), **vars(how), progress=progress)
     if not quiet:
         show.note(f"{len(predictions)} predictions")
-    echo(how.out)
+    show.made(how.out)

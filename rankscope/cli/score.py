@@ -48,7 +48,7 @@ def score(
     if submission is not None:
         count = write_submission(predictions, examples, submission, kind=scoring.kind, overwrite=overwrite)
         show.note(f"{count} predictions, with an id for each of the data's")
-        echo(submission)
+        show.made(submission)
         return
     chosen, java = metrics.split(",") if metrics else None, Java(memory=java_memory)
     result = rankscope.score(predictions, examples, metrics=chosen, java=java, **vars(scoring))

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from typer import echo
 
+from rankscope.cli import streams
 from rankscope.names import printable
 
 if TYPE_CHECKING:
@@ -22,6 +23,14 @@ if TYPE_CHECKING:
 def note(text: str) -> None:
     """A line on stderr, or several. Parts of it may come from files, so that what a terminal would obey is left out."""
     echo(printable(text, keep="\n\t"), err=True)
+
+
+def made(path: Path) -> None:
+    """The path of what a command has made, on stdout. That nobody reads it any more is no failure: the work is done."""
+    try:
+        echo(path)
+    except streams.ReaderGone:
+        streams.drop(sys.stdout)
 
 
 def records(rows: Sequence[Mapping[str, Any]], *, as_json: bool, as_csv: bool, table: Callable[[], None]) -> None:

@@ -9,7 +9,7 @@ from inspect import Parameter
 from pathlib import Path
 from typing import Annotated, Any
 
-from typer import Argument, Option, echo
+from typer import Argument, Option
 
 from rankscope.cli import options, show
 from rankscope.cli.options import flat
@@ -93,7 +93,7 @@ def train(
         for place, stage in enumerate(result.training):
             show.note(_in_words(place, stage))
     if first:
-        echo(result.path)
+        show.made(result.path)
 
 
 def _show_preview(base: Path, how: dict[str, Any]) -> None:

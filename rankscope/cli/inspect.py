@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from typer import Exit, Option, echo
 
-from rankscope.cli import options, show
+from rankscope.cli import early, options, show
 
 if TYPE_CHECKING:
     from rankscope.checkpoint import Checkpoint
@@ -31,6 +31,9 @@ def inspect(
     For a prefix it also shows what one of its length does before it is trained, and how much of that is the shift of positions.
     Ends with status 3 if a tuning does not land. Example: rankscope inspect lora/
     """
+    early.need_checkpoint(checkpoint, base_model=base_model)
+    if data is not None:
+        early.need_data(data)
     from rankscope.checkpoint import Checkpoint
     from rankscope.models.describe import describe
 

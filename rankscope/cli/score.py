@@ -9,7 +9,7 @@ from typing import Annotated
 
 from typer import Argument, Option, echo
 
-from rankscope.cli import options, show
+from rankscope.cli import early, options, show
 
 
 @dataclass(frozen=True)
@@ -39,8 +39,10 @@ def score(
 
     Example: rankscope score predictions.jsonl --data scenes:captions/test
     """
+    early.need_file(predictions)
+    early.need_data(data)
+    early.need_free(submission, overwrite=overwrite)
     import rankscope
-    from rankscope.results.record import Estimate
     from rankscope.scores import Java
     from rankscope.scores.join import write_submission
 
@@ -55,6 +57,8 @@ def score(
     if as_json:
         echo(json.dumps(result.to_json(), indent=1))
         return
+    from rankscope.results.record import Estimate
+
     lines = []
     for name, number in result.values.items():
         estimate = Estimate(number, *(result.intervals.get(name) or ()))

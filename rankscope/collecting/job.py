@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -10,18 +9,19 @@ from dataclasses import dataclass
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from torch import nn
 
 from rankscope.collecting.loading import Loading
 from rankscope.collecting.module_source import from_tensors, is_samples
+from rankscope.collecting.request import SINGLE, Request
 from rankscope.collecting.source import Source, of_transformers
 from rankscope.errors import CheckpointError, OutputExists, RankscopeError, StorageError, UsageError
 from rankscope.names import printable
 from rankscope.reading.forward import batches_by_length
 from rankscope.reading.hooks import Tap
-from rankscope.reading.pooling import check_kind, pool
+from rankscope.reading.pooling import pool
 from rankscope.sites import Site, describe, select
 from rankscope.store import Batch, Manifest, Run, discard, open_run, tidy_finished
 
@@ -29,60 +29,8 @@ DEFAULT_DATA = "scenes"
 """The probe set if none is given: the embedded scenes."""
 PROBED = 8
 """Samples whose columns are looked at to find which stacks have rows of the kind asked for, and how many."""
-SINGLE = (".pt", ".safetensors")
-"""Endings of a run in one file; anything else is a folder."""
-FOREIGN = {
-    "arrays": (".npy", ".npz", ".h5", ".hdf5", ".mat", ".zarr"),
-    "a table": (".parquet", ".arrow", ".csv", ".tsv"),
-    "text": (".json", ".jsonl", ".txt"),
-    "weights": (".bin", ".pth", ".ckpt", ".pkl", ".pickle"),
-    "an archive": (".zip", ".tar", ".gz"),
-}
-"""Endings that no run has, by what such files hold."""
 PARTIAL = "partial"
 """The ending of the folder in which the batches of a single file gather."""
-
-
-@dataclass(frozen=True)
-class Request:
-    """What a collect reads, and where it goes; :func:`rankscope.collect` documents each option."""
-
-    sites: str | Sequence[str | Site] = "all"
-    """The sites to read."""
-    rows: str = "last"
-    """The kind of rows, one of :data:`rankscope.reading.pooling.KINDS`."""
-    n: int | None = None
-    """The number of samples; None for all."""
-    out: str | Path | None = None
-    """The folder or file; None for the checkpoint's name with ``.pt``."""
-    name: str | None = None
-    """The run's name in tables and figures; None for the output's name."""
-    keep_special: bool = False
-    """Whether special tokens count as rows."""
-    tokens_per_batch: int = 8192
-    """Tokens in a batch, padding included."""
-    nonfinite: Literal["refuse", "keep"] = "refuse"
-    """Whether NaN or infinite features are refused or kept."""
-    shard: str | None = None
-    """``i/n`` for the i-th of n processes that fill one folder."""
-    overwrite: bool = False
-    """Whether an output that exists is replaced."""
-    reuse: bool = False
-    """Whether a finished run of the same plan is taken as it is."""
-
-    def __post_init__(self) -> None:
-        check_kind(self.rows)
-        if self.nonfinite not in ("refuse", "keep"):
-            raise UsageError(f"nonfinite is refuse or keep; got {self.nonfinite!r}")
-        if self.tokens_per_batch < 1:
-            raise UsageError(f"a batch holds at least one token; got {self.tokens_per_batch} tokens per batch")
-        suffix = Path(self.out or "").suffix.lower()
-        for kind, endings in FOREIGN.items():
-            if suffix in endings:
-                raise UsageError(
-                    f"a run is a folder, or one file ending in {' or '.join(SINGLE)}; {Path(self.out or '').name!r} would "
-                    f"be {kind}; rankscope export writes runs for other tools"
-                )
 
 
 @dataclass(frozen=True)
@@ -164,7 +112,7 @@ def prepare(model: Any, data: Any, request: Request, loading: Loading) -> Job:
     plan = tuple(Batch(i, samples, length) for i, (samples, length) in enumerate(batches))
     manifest = _manifest(source, request, source.widths(taps), [*notes, *source.notes], out)
     finished = _finished(out, manifest.planned(plan), request)
-    job = Job(request, source, taps, manifest, plan, out, _shard(request.shard, out), counts, finished)
+    job = Job(request, source, taps, manifest, plan, out, request.part(out), counts, finished)
     needed = job.bytes * (2 if out.suffix in SINGLE else 1)  # the folder of batches is there until the file is packed
     if finished is None and needed > job.free:
         raise StorageError(
@@ -258,7 +206,10 @@ def _finished(out: Path, manifest: Manifest, request: Request) -> Run | None:
         raise OutputExists(f"{out} exists and is kept; give another --out, or --overwrite to replace it")
     run = open_run(out)
     if differences := run.manifest.differences(manifest):
-        raise OutputExists(f"{out} is another run ({'; '.join(differences[:3])}); move it away, or name the run to use")
+        raise OutputExists(
+            f"{out} is another run ({'; '.join(differences[:3])}) and is kept; give another output, or --overwrite to replace "
+            "it, or name the run to use"
+        )
     return run
 
 
@@ -276,17 +227,6 @@ def _gathering(out: Path, manifest: Manifest) -> Path:
     compares its manifest before it continues.
     """
     return out.with_name(f"{out.name}.{manifest.continuation[:32]}.{PARTIAL}")
-
-
-def _shard(given: str | None, out: Path) -> tuple[int, int]:
-    """The number of this process and of all, as given or else from torchrun's environment."""
-    text = given or f"{os.environ.get('RANK', 0)}/{os.environ.get('WORLD_SIZE', 1)}"
-    rank, slash, world = text.partition("/")
-    if not (slash and rank.isdecimal() and world.isdecimal() and int(rank) < int(world)):
-        raise UsageError(f"a shard is i/n with i from 0 to n-1, as 0/4; got {text!r}")
-    if int(world) > 1 and out.suffix in SINGLE:
-        raise UsageError(f"several processes fill a folder, not the single file {out}; pack it afterwards")
-    return int(rank), int(world)
 
 
 def size_in_words(count: float) -> str:

@@ -16,7 +16,8 @@ from rankscope.linalg.svd import singular_values
 from rankscope.models.stacks import taps
 from rankscope.reading.forward import ModelBatch
 from rankscope.reading.hooks import Tap, reading
-from rankscope.reading.pooling import check_kind, pool
+from rankscope.reading.kinds import check_kind
+from rankscope.reading.pooling import pool
 from rankscope.sites import Site, select
 
 

@@ -28,9 +28,10 @@ from rankscope.tuning.callback import SpectrumCallback
 from rankscope.tuning.config import Precision, Recipe, Schedule, Stage
 from rankscope.tuning.generation import prompt_reader
 from rankscope.tuning.masked import fills_masks, hide_words
+from rankscope.tuning.output import WORK, check_free
 from rankscope.tuning.planning import attach_stage, make_plan, reader_of, training_data, trains_on_cpu
 from rankscope.tuning.recipes import recipe_of
-from rankscope.tuning.record import WORK, Plan, check_free, prepare, remove_unstarted, stage_record, write_checkpoint
+from rankscope.tuning.record import Plan, prepare, remove_unstarted, stage_record, write_checkpoint
 from rankscope.tuning.scst import ScstTrainer
 from rankscope.tuning.stages import set_trainable
 from rankscope.tuning.trained import (

@@ -101,7 +101,7 @@ def need_free_for_run(
         raise OutputExists(f"{out} exists and is no run; it is kept: choose another --out{more}")
 
 
-def need_recipe(out: Path, options: Mapping[str, Any], *, resume: bool, overwrite: bool) -> None:
+def need_recipe(options: Mapping[str, Any], out: Path | None, *, resume: bool, overwrite: bool) -> None:
     """See that the options make a recipe, and that the folder of the tuned checkpoint is free.
 
     Raises:
@@ -109,7 +109,8 @@ def need_recipe(out: Path, options: Mapping[str, Any], *, resume: bool, overwrit
         OutputExists: as :func:`rankscope.tuning.output.check_free`.
     """
     recipe_of(options)
-    if os.environ.get("RANK", "0") == "0":  # torchrun's first process makes the folder; the others may find it there
+    # Of torchrun's processes the first makes the folder, and the others may find it there.
+    if out is not None and os.environ.get("RANK", "0") == "0":
         check_free(out, resume=resume, overwrite=overwrite)
 
 

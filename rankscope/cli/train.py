@@ -80,7 +80,7 @@ def train(
         early.need_checkpoint(model)
     early.need_data(data)
     how: dict[str, Any] = {"method": method, "stages": stages, "config": config, **recipe}
-    early.need_recipe(out, how, resume=resume or dry_run, overwrite=overwrite)
+    early.need_recipe(how, None if dry_run else out, resume=resume, overwrite=overwrite)
     import rankscope
 
     how |= {

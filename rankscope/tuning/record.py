@@ -33,7 +33,7 @@ from rankscope.data.probes import ProbeSet
 from rankscope.errors import CheckpointError, UsageError
 from rankscope.tuning.answers import Answers
 from rankscope.tuning.config import Recipe, Stage
-from rankscope.tuning.output import WORK, check_free
+from rankscope.tuning.output import PLAN, WORK, check_free, clear
 from rankscope.tuning.stages import numbers_by_kind, save_kinds
 from rankscope.tuning.trained import COMPLETE
 from rankscope.tuning.trainer import StageTrainer
@@ -41,8 +41,6 @@ from rankscope.tuning.trainer import StageTrainer
 FORMAT = "rankscope-checkpoint/1"
 SEEDS = 2**32
 """Seeds are below this."""
-PLAN = "plan.json"
-"""The file in the folder of an unfinished run with the record of its plan."""
 
 
 @dataclass(frozen=True)
@@ -135,7 +133,7 @@ def prepare(out: Path, record: dict[str, Any], *, resume: bool, overwrite: bool)
     work = out / WORK
     check_free(out, resume=resume, overwrite=overwrite)
     if overwrite and not resume and out.exists():
-        shutil.rmtree(out)
+        clear(out)
     for earlier in (out / STAGES, work / PLAN):
         if earlier.is_file():
             _check_same(json.loads(earlier.read_text()), record, out)

@@ -95,7 +95,8 @@ CASES: list[tuple[str, int, str]] = [
     ("export here.pt --out folder", 2, THERE),
     ("generate base --out texts.txt", 2, THERE),
     ("score here.npy --data texts.txt --submission texts.txt", 2, THERE),
-    ("train base --method lora --out folder", 2, "folder is there already; it is kept unless"),
+    ("train base --method lora --out folder", 2, "holds something that is no checkpoint of rankscope"),
+    ("train base --method lora --out folder --resume", 2, "holds something that is no checkpoint of rankscope"),
     ("train base --method lora --out folder --overwrite", 2, "holds something that is no checkpoint of rankscope"),
     # an option that makes no sense
     ("collect base --rows none", 2, "there is no row kind 'none'; there are last, first"),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from itertools import chain
 from pathlib import Path
 
 import pytest
@@ -73,6 +75,30 @@ def test_a_name_is_shown_and_drawn_as_it_stands(runs: list[Run]) -> None:
     assert not any(map(is_math_text, texts))
     shown = {text for ax in figure.axes for text in ax.get_legend_handles_labels()[1]}
     assert {r"../../x\$a_{1}\$[31mred", r" _b\$"} <= shown
+
+
+def test_every_figure_draws_names_as_they_stand(runs: list[Run]) -> None:
+    found = [
+        rankscope.measure(runs[0], measures=["roy-vetterli"], groups=4),
+        rankscope.curve(runs[0], measures=["participation-ratio"]),
+        rankscope.compare(*runs, base=runs[0], measures=["cka"], groups=4),
+        rankscope.compare_arms(
+            {EVIL: [runs[0], runs[1]], "_b$": [runs[1], runs[0]]}, measures=["roy-vetterli"], groups=4
+        ),
+    ]
+    figures = [[text.get_text() for text in plots.draw(result).findobj(Text)] for result in found]
+    assert not any(map(is_math_text, chain(*figures)))
+    named = [any("a_{1}" in text for text in texts) for texts in figures]
+    assert named == [True, False, True, True]  # a curve is of one run, and does not name it
+
+
+def test_the_command_line_shows_what_a_file_says_without_obeying_it(tmp_path: Path) -> None:
+    lines = [json.dumps({"id": f"a\x1b[31m{i}", "text": f"\u202ex{i}", "image": "\x9b.png"}) + "\n" for i in range(3)]
+    (tmp_path / "data.jsonl").write_text("".join(lines))
+    said = CliRunner().invoke(app, ["data", "check", str(tmp_path / "data.jsonl")])
+    assert said.exit_code == 3
+    assert "image missing" in said.output
+    assert not set(said.output) & set("\x1b\x9b\u202e")
 
 
 def test_a_name_in_a_file_never_becomes_a_path(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated
 
-from typer import Exit, Option, echo
+from typer import Exit, Option
 
 from rankscope.cli import early, options, show
 
@@ -98,4 +98,4 @@ def _print(found: Description, before: Untrained | str | None) -> None:
     cost = f"{size_in_words(each)} a sample at all sites with one row each; {all_samples} for {SAMPLES} samples"
     lines.append(("collect", f"{cost}; about {2 * found.parameters:.2g} FLOP a token"))
     for key, text in lines:
-        echo(f"{key:>9}  {text}")
+        show.line(f"{key:>9}  {text}")

@@ -25,6 +25,11 @@ def note(text: str) -> None:
     echo(printable(text, keep="\n\t"), err=True)
 
 
+def line(text: str) -> None:
+    """A line of the result on stdout, or several, likewise without what a terminal would obey."""
+    echo(printable(text, keep="\n\t"))
+
+
 def made(path: Path) -> None:
     """The path of what a command has made, on stdout. That nobody reads it any more is no failure: the work is done."""
     try:

@@ -50,8 +50,11 @@ def weights(
     if spectra:
         import numpy as np
 
+        from rankscope.store.files import storing
+
         arrays: dict[str, Any] = {name: values.numpy() for name, values in result.spectra.items()}
-        np.savez(spectra, **arrays)
+        with storing(spectra):
+            np.savez(spectra, **arrays)
         show.note(f"spectra: {spectra}")
 
 

@@ -12,6 +12,8 @@ from matplotlib.axes import Axes
 from matplotlib.container import Container
 from matplotlib.figure import Figure, SubFigure
 
+from rankscope.store.files import storing
+
 WIDTH = 6.75
 """The width of a full figure in inches: two columns of a paper."""
 KINDS: dict[str, dict[str, str | None]] = {
@@ -110,11 +112,14 @@ def save(figure: Figure, stem: str | Path, kinds: Sequence[str] = tuple(KINDS)) 
 
     Returns:
         The paths.
+
+    Raises:
+        StorageError: if they cannot be written.
     """
     stem = Path(stem)
-    stem.parent.mkdir(parents=True, exist_ok=True)
     paths = tuple(stem.with_name(f"{stem.name}.{kind}") for kind in kinds)
-    with styled():
+    with styled(), storing(stem):
+        stem.parent.mkdir(parents=True, exist_ok=True)
         _settle(figure)
         for kind, path in zip(kinds, paths, strict=True):
             figure.savefig(path, dpi=200, metadata=KINDS[kind])

@@ -205,7 +205,7 @@ def remove_folder(folder: Path) -> None:
 def new_file(folder: Path) -> Iterator[Path]:
     """An empty file in a folder, under a name that nobody else has. What then still has that name is removed."""
     path = folder / temporary_name()
-    with storing(path):
+    with storing(folder):
         os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
     try:
         yield path
@@ -218,7 +218,7 @@ def new_folder(beside: Path) -> Iterator[Path]:
     """An empty folder beside a path, under a name that nobody else has. What then still has that name is removed."""
     path = beside.with_name(temporary_name())
     make_folder(path.absolute().parent)
-    with storing(path):
+    with storing(beside):
         path.mkdir()
     try:
         yield path

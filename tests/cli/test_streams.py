@@ -9,9 +9,13 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
+from torch import nn
 
+import rankscope
 from rankscope import cli
 from rankscope.cli import streams
 
@@ -68,6 +72,25 @@ def test_a_result_that_nobody_takes_ends_with_its_own_code(
     assert capsys.readouterr().err == ""
     assert ended(arguments, stdout=full()) == 8
     assert "cannot write the result to the output: No space left" in capsys.readouterr().err
+
+
+def test_a_file_that_cannot_be_written_ends_with_8(
+    rankscope_: Callable[..., Any], folder: Callable[..., Path], tmp_path: Path
+) -> None:
+    x = torch.randn(40, 4, generator=torch.Generator().manual_seed(0))
+    run = rankscope.collect(nn.Sequential(nn.Identity()), x, out=tmp_path / "run.pt").path
+    (tmp_path / "file").write_text("mine")
+    inside = tmp_path / "file" / "x"  # where no folder can be
+    commands = (
+        ("measure", run, "--groups", "4", "--plot", inside),
+        ("compare", run, run, "--groups", "4", "-m", "roy-vetterli", "--plot", "--out", inside),
+        ("weights", folder("gpt2", "lora"), "--draws", "0", "--spectra", inside),
+        ("export", run, "--out", inside),
+        ("import", run, "--out", inside),
+    )
+    for command in commands:
+        done = rankscope_(*command)
+        assert (done.code, f"cannot write {inside}" in done.err) == (8, True), done.err
 
 
 def test_a_finished_collect_ends_well_though_nobody_reads(

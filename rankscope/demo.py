@@ -15,6 +15,7 @@ from rankscope.plots import save
 from rankscope.progress import Progress, silent
 from rankscope.results.runs import Contrast
 from rankscope.store import Run
+from rankscope.store.files import storing
 from rankscope.tuning import held_out_loss, train
 
 TRAINING = "scenes:captions/train?n=2000"
@@ -86,6 +87,7 @@ def run_demo(
 
 def _leave(result: Demo, versions: Mapping[str, Any]) -> None:
     save(result.contrast.plot(), result.out / "compare")
-    result.contrast.to_frame().to_csv(result.out / "compare.csv", index=False)
     found = {"versions": versions, "held_out_loss": result.losses, "records": result.contrast.to_records()}
-    (result.out / "compare.json").write_text(json.dumps(found, indent=1))
+    with storing(result.out):
+        result.contrast.to_frame().to_csv(result.out / "compare.csv", index=False)
+        (result.out / "compare.json").write_text(json.dumps(found, indent=1))

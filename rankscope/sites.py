@@ -20,6 +20,11 @@ _SLICE = re.compile(r"(?:(?P<stack>[^:]+)\.)?(?P<start>-?\d*):(?P<stop>-?\d*)(?:
 _INDEX = re.compile(r"-?\d+")
 
 
+def is_name(text: str) -> bool:
+    """Whether a text can be the name of a stack or of a site: letters, digits, ``.``, ``_`` and ``-``, and so no path."""
+    return _NAME.fullmatch(text.lower()) is not None
+
+
 @dataclass(frozen=True)
 class Site:
     """One reading point."""
@@ -30,7 +35,7 @@ class Site:
     """``embed``, the number of a block, ``final``, or ``output``."""
 
     def __post_init__(self) -> None:
-        if not _NAME.fullmatch(f"{self.stack}.{self.point}".lower()):
+        if not is_name(f"{self.stack}.{self.point}"):
             raise UsageError(f"a site is spelled stack.point, as in decoder.3; got {self.stack!r}.{self.point!r}")
 
     def __str__(self) -> str:

@@ -6,13 +6,14 @@ import os
 import signal
 import sys
 import traceback
+from collections.abc import Callable
 from types import FrameType
 from typing import Annotated, NoReturn
 
 import typer
 from typer import Option
 
-from rankscope.cli import show
+from rankscope.cli import show, streams
 from rankscope.cli.collect import collect
 from rankscope.cli.compare import compare
 from rankscope.cli.curve import curve
@@ -32,7 +33,7 @@ from rankscope.cli.weights import weights
 from rankscope.errors import RankscopeError, StorageError
 
 EXIT_CODES = """Exit codes: 0 ok · 1 unexpected · 2 usage · 3 bad checkpoint or data · 4 corrupt or incomplete store ·
-5 nothing comparable · 6 missing tool · 7 locked · 8 disk · 9 not finite · 130/143 interrupted."""
+5 nothing comparable · 6 missing tool · 7 locked · 8 disk · 9 not finite · 130/143 interrupted · 141 nobody reads on."""
 
 app = typer.Typer(
     help=f"What fine-tuning does to a model's representation space.\n\n{EXIT_CODES}",
@@ -73,14 +74,27 @@ def main() -> NoReturn:
     """Run the command line and end the process with its documented exit code."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _interrupted)
+    with streams.checked():
+        status = _ended(app) or _ended(sys.stdout.flush)
+    if status:  # its cause has been told; what stdout may still hold is delivered if it can be
+        try:
+            sys.stdout.flush()
+        except OSError:
+            streams.drop(sys.stdout)
+    sys.exit(status)
+
+
+def _ended(work: Callable[[], object]) -> int:
+    """The exit status with which some work ends."""
     try:
-        app()
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(141)
+        work()
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else int(end.code is not None)
+    except streams.ReaderGone:
+        return streams.BROKEN_PIPE
     except Exception as error:
-        sys.exit(_failed(error))
-    sys.exit(0)
+        return _failed(error)
+    return 0
 
 
 def _interrupted(number: int, frame: FrameType | None) -> NoReturn:

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from typer import Exit, Option, echo
+from typer import Exit, Option
 
-from rankscope.cli import options, show
+from rankscope.cli import early, options, show
+from rankscope.collecting.request import Request
 
 if TYPE_CHECKING:
     from rankscope.collecting.job import Job
@@ -20,7 +21,9 @@ class Reading:
 
     sites: options.Sites = "all"
     rows: Annotated[str, Option(help="last, first, mean, tokens, text, image, query or answer.")] = "last"
-    n: Annotated[int | None, Option("--n", help="Only the first n samples; fewer in the data is an error.")] = None
+    n: Annotated[int | None, Option("--n", min=1, help="Only the first n samples; fewer in the data is an error.")] = (
+        None
+    )
     out: Annotated[Path | None, Option(help="A folder, or one file .pt or .safetensors. Default: NAME.pt.")] = None
     keep_special: Annotated[bool, Option(help="Count special tokens as rows.")] = False
     tokens_per_batch: Annotated[int, Option(help="Most tokens in a batch, padding included.")] = 8192
@@ -28,7 +31,6 @@ class Reading:
     shard: Annotated[str | None, Option(help="Only part i of n, as 0/4; the parts share one folder.")] = None
     name: Annotated[str | None, Option(help="The run's name in tables. Default: the output's name.")] = None
     overwrite: options.Overwrite = False
-    reuse: Annotated[bool, Option("--reuse", help="Keep a finished run of the same plan as it is.")] = False
 
 
 @dataclass(frozen=True)
@@ -37,11 +39,11 @@ class LoadingOptions:
 
     base_model: options.BaseModel = None
     processor: Annotated[Path | None, Option(help="The folder of the tokenizer or processor.")] = None
-    dtype: Annotated[str | None, Option(help="Run the model in float32, bfloat16, float16 or float64.")] = None
+    dtype: Annotated[options.Dtype | None, Option(help="What the model runs in. Default: the checkpoint's own.")] = None
     device: options.Device = None
     device_map: Annotated[str | None, Option(help="Spread the model over devices: auto, balanced, cuda:1 …")] = None
     load_in_4bit: Annotated[bool, Option("--load-in-4bit", help="Quantise the base to 4 bits (a GPU).")] = False
-    padding_side: Annotated[str, Option(help="Pad short samples on the right or left.")] = "right"
+    padding_side: Annotated[options.Side, Option(help="Where short samples are padded.")] = "right"
     chat: Annotated[bool, Option("--chat", help="Put the texts through the chat template.")] = False
     trust_remote_code: options.TrustRemoteCode = False
 
@@ -55,20 +57,29 @@ def collect(
     dry_run: Annotated[bool, Option(help="Say what would be read and written, and stop.")] = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Read features from a checkpoint with forward hooks. A collect that was stopped continues where it was.
+    """Read features from a checkpoint with forward hooks. A collect that was stopped continues where it was, and one that is
+    finished is kept.
 
     Example: rankscope collect lora/ --layers decoder.0,final --rows tokens --data texts.jsonl --out lora.pt
     """
+    base = loading.base_model
+    early.need_checkpoint(checkpoint, base_model=base, processor=loading.processor)
+    early.need_data(data)
+    early.need_free_for_run(what.out, overwrite=what.overwrite, checkpoint=checkpoint, base_model=base)
+    Request(**vars(what))
+    examples = probes.open(data)
     import rankscope
 
     def preview(job: Job) -> None:
-        if not quiet or dry_run:
+        if job.finished is not None:
+            show.note(f"{job.out} is finished already, with these very options; --overwrite collects it again")
+        elif not quiet or dry_run:
             show.note(job.in_words())
         if dry_run:
             raise Exit
 
     with show.progress("collecting", quiet=quiet or dry_run) as progress:
         run = rankscope.collect(
-            checkpoint, probes.open(data), **vars(what), **vars(loading), preview=preview, progress=progress
+            checkpoint, examples, **vars(what), reuse=True, **vars(loading), preview=preview, progress=progress
         )
-    echo(run.path)
+    show.made(run.path)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from typer import Argument, Option
 
-from rankscope.cli import arms, options, show
+from rankscope.cli import arms, early, options, show
 from rankscope.errors import UsageError
+from rankscope.names import file_name
 
 if TYPE_CHECKING:
     from rankscope.results.arms import ArmContrast
@@ -26,7 +28,7 @@ def compare(
     again: Annotated[
         Path | None, Option(help="The reference collected again, in another batch size or dtype: the noise.")
     ] = None,
-    permutations: Annotated[int, Option(help="Shuffles of the samples, for p-values against no relation.")] = 0,
+    permutations: Annotated[int, Option(min=0, help="Shuffles of the samples, for p-values against no relation.")] = 0,
     groups: options.Groups = 20,
     common_rows: Annotated[bool, Option("--common-rows", help="If the rows differ, use those that both have.")] = False,
     plot: Annotated[bool, Option("--plot", help="Draw the figure: SVG, PDF and PNG.")] = False,
@@ -42,33 +44,36 @@ def compare(
 
     Example: rankscope compare --arm lora=lora-s*.pt --arm ptlora=ptlora-s*.pt --base pretrained.pt
     """
-    import rankscope
-
-    how: dict[str, Any] = {"base": base, "groups": groups, **analysed.keywords()}
     of_two: dict[str, Any] = {
         "again": again,
         "base_model": base_model,
         "common_rows": common_rows,
         "permutations": permutations,
     }
+    pair = [path for path in (a, b) if path is not None]
+    if arm and (pair or any(of_two.values())):
+        raise UsageError(
+            "--arm takes the place of the two runs, and needs runs with the same rows; "
+            f"{', '.join(of_two).replace('_', '-')} are for two"
+        )
+    if not arm and len(pair) < 2:
+        raise UsageError("give two runs to compare, or --arm name=pattern for several of each recipe")
+    several = arms.named_arms(arm or ())
+    early.need_runs(*pair, base, again, *chain(*several.values()), base_model=base_model)
+    import rankscope
+
+    how: dict[str, Any] = {"base": base, "groups": groups, **analysed.keywords()}
     with printing.progress("comparing") as progress:
         result: Contrast | ArmContrast
         if arm:
-            if a or b or any(of_two.values()):
-                raise UsageError(
-                    "--arm takes the place of the two runs, and needs runs with the same rows; "
-                    f"{', '.join(of_two).replace('_', '-')} are for two"
-                )
-            result = rankscope.compare_arms(arms.named_arms(arm), **how, progress=progress)
+            result = rankscope.compare_arms(several, **how, progress=progress)
             table, name = partial(arms.table, result), "-".join(result.arms)
-        elif a and b:
-            result = rankscope.compare(a, b, **how, **of_two, progress=progress)
-            table, name = partial(_table, result), "-".join(result.names[:2])
         else:
-            raise UsageError("give two runs to compare, or --arm name=pattern for several of each recipe")
+            result = rankscope.compare(pair[0], pair[1], **how, **of_two, progress=progress)
+            table, name = partial(_table, result), "-".join(result.names[:2])
     printing.notes(result.notes)
     printing.records(result.to_records(), table)
-    show.figure(result, (out or Path(name)) if plot else None)
+    show.figure(result, (out or Path(file_name(name))) if plot else None)
 
 
 def _table(result: Contrast) -> None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from typer import Option
 
-from rankscope.cli import options, show
+from rankscope.cli import early, options, show
 
 if TYPE_CHECKING:
     from rankscope.results.runs import CurvePoint, Curves
@@ -24,6 +24,7 @@ def curve(
 
     Example: rankscope curve lora.pt --measures entropy-rank,participation-ratio --plot curve
     """
+    early.need_runs(run, base_model=base_model)
     import rankscope
 
     with printing.progress("measuring") as progress:

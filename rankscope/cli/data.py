@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from typing import Annotated
 
-from typer import Argument, Exit, echo
+from typer import Argument, Exit
 
-from rankscope.cli import options
+from rankscope.cli import options, show
 
 
 def check(
@@ -22,6 +22,6 @@ def check(
     from rankscope.data import check as run_check
 
     report = run_check(path, **probes.keywords())
-    echo(json.dumps(report.to_json(), indent=1) if as_json else str(report))
+    show.line(json.dumps(report.to_json(), indent=1) if as_json else str(report))
     if report.faults:
         raise Exit(3)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-from typer import Argument, Option, echo
+from typer import Argument, Option
 
-from rankscope.cli import options, show
+from rankscope.cli import early, options, show
 from rankscope.errors import UsageError
 
 
@@ -24,20 +24,26 @@ def import_(
 
     Example: rankscope import activations.npz --out lora.pt --site layer3=decoder.3
     """
+    target = out or source.with_name(f"{source.stem}.run")
+    early.need_file(source)
+    early.need_free(target, overwrite=overwrite)
+    early.need_free_for_run(target, overwrite=overwrite)
+    sites = options.pairs(site, "a site is name=site, as h3=decoder.3", str.rpartition)
+    names = _lines(ids) if ids else None
     from rankscope.store import import_features
 
     run = import_features(
         source,
-        out or source.with_name(f"{source.stem}.run"),
+        target,
         name=name,
-        sites=options.pairs(site, "a site is name=site, as h3=decoder.3", str.rpartition),
+        sites=sites,
         columns=columns.split(",") if columns else None,
-        ids=_lines(ids) if ids else None,
+        ids=names,
         overwrite=overwrite,
     )
     for text in run.manifest.notes:
         show.note(f"note: {text}")
-    echo(run.path)
+    show.made(run.path)
 
 
 def _lines(path: Path) -> list[str]:
@@ -49,12 +55,14 @@ def _lines(path: Path) -> list[str]:
 def export(
     run: options.Stored,
     out: Annotated[Path, Option(help="The folder to make.")],
-    to: Annotated[str, Option(help="npy, parquet or hf.")] = "npy",
+    to: Annotated[options.Form, Option(help="What is written.")] = "npy",
 ) -> None:
     """Write a run's features for other tools, a site at a time, with where each row came from.
 
     Example: rankscope export lora.pt --out lora-npy
     """
+    early.need_stored(run)
+    early.need_free(out)
     from rankscope.store import export_run, open_run
 
-    echo(export_run(open_run(run), out, to=to))
+    show.made(export_run(open_run(run), out, to=to))

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-from typer import Option, echo
+from typer import Option
 
-from rankscope.cli import options, show
+from rankscope.cli import early, options, show
 
 
 @dataclass(frozen=True)
@@ -16,9 +16,9 @@ class Generating:
     """How predictions are made and where they go; fields are named as :func:`rankscope.generate` names them."""
 
     out: Annotated[Path, Option(help="The predictions, one JSON object on each line.")] = Path("predictions.jsonl")
-    batch_size: Annotated[int, Option(help="Examples in a batch.")] = 16
-    max_new_tokens: Annotated[int, Option(help="Tokens of the longest prediction.")] = 48
-    num_beams: Annotated[int, Option(help="Beams; 1 for greedy search.")] = 1
+    batch_size: Annotated[int, Option(min=1, help="Examples in a batch.")] = 16
+    max_new_tokens: Annotated[int, Option(min=1, help="Tokens of the longest prediction.")] = 48
+    num_beams: Annotated[int, Option(min=1, help="Beams; 1 for greedy search.")] = 1
     overwrite: options.Overwrite = False
     device: options.Device = None
     trust_remote_code: options.TrustRemoteCode = False
@@ -36,12 +36,16 @@ def generate(
 
     Example: rankscope generate ptlora/ --data scenes:captions/test --out predictions.jsonl
     """
+    early.need_checkpoint(checkpoint, base_model=base_model)
+    early.need_data(data)
+    early.need_free(how.out, overwrite=how.overwrite)
+    examples = probes.open(data)
     import rankscope
     from rankscope.checkpoint import Checkpoint
 
     with show.progress("generating", quiet=quiet) as progress:
         opened = Checkpoint.read(checkpoint, base_model=base_model)
-        predictions = rankscope.generate(opened, probes.open(data), **vars(how), progress=progress)
+        predictions = rankscope.generate(opened, examples, **vars(how), progress=progress)
     if not quiet:
         show.note(f"{len(predictions)} predictions")
-    echo(how.out)
+    show.made(how.out)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated
 
-from typer import Exit, Option, echo
+from typer import Exit, Option
 
-from rankscope.cli import options, show
+from rankscope.cli import early, options, show
 
 if TYPE_CHECKING:
     from rankscope.checkpoint import Checkpoint
@@ -31,6 +31,9 @@ def inspect(
     For a prefix it also shows what one of its length does before it is trained, and how much of that is the shift of positions.
     Ends with status 3 if a tuning does not land. Example: rankscope inspect lora/
     """
+    early.need_checkpoint(checkpoint, base_model=base_model)
+    if data is not None:
+        early.need_data(data)
     from rankscope.checkpoint import Checkpoint
     from rankscope.models.describe import describe
 
@@ -96,4 +99,4 @@ def _print(found: Description, before: Untrained | str | None) -> None:
     cost = f"{size_in_words(each)} a sample at all sites with one row each; {all_samples} for {SAMPLES} samples"
     lines.append(("collect", f"{cost}; about {2 * found.parameters:.2g} FLOP a token"))
     for key, text in lines:
-        echo(f"{key:>9}  {text}")
+        show.line(f"{key:>9}  {text}")

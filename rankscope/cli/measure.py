@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from rankscope.cli import options, show
+from rankscope.cli import early, options, show
 
 if TYPE_CHECKING:
     from rankscope.results.runs import Measurement, RunRecord
@@ -22,6 +22,7 @@ def measure(
 
     Example: rankscope measure lora.pt --measures roy-vetterli,stable-rank --json
     """
+    early.need_runs(run, base_model=base_model)
     import rankscope
 
     with printing.progress("measuring") as progress:

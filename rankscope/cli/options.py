@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields, is_dataclass
 from functools import wraps
 from inspect import Parameter, Signature, signature
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
 
 from typer import Argument, Option
 
@@ -29,11 +29,17 @@ Sites = Annotated[
     str, Option("--layers", "--sites", help="Sites: all; decoder.0,decoder.3-5,final; 0:12:2; vision.*; last.")
 ]
 Measures = Annotated[str | None, Option("--measures", "-m", help="Names, or file.py:function, by comma.")]
-Groups = Annotated[int, Option(help="Number of groups of samples that the jackknife leaves out in turn.")]
+Groups = Annotated[int, Option(min=2, help="Number of groups of samples that the jackknife leaves out in turn.")]
 Figure = Annotated[Path | None, Option(help="Write the figure here, without suffix: SVG, PDF and PNG.")]
 Overwrite = Annotated[bool, Option("--overwrite", help="Replace an output that exists.")]
 Quiet = Annotated[bool, Option("--quiet", "-q", help="No progress and no notes.")]
 Json = Annotated[bool, Option("--json", help="Print the result as JSON.")]
+# Words that are refused before the library, which knows them too, is imported; tests/cli/test_early.py holds the two equal.
+Variant = Literal["raw", "distinct", "sinks-dropped", "standardised"]
+Dtype = Literal["float32", "bfloat16", "float16", "float64"]
+Side = Literal["right", "left"]
+Form = Literal["npy", "parquet", "hf"]
+Task = Literal["captioning", "vqa", "lm", "seq2seq", "classification"]
 
 
 @dataclass(frozen=True)
@@ -66,7 +72,7 @@ class Analysed:
 
     measures: Measures = None
     sites: Sites = "all"
-    variant: Annotated[str, Option(help="Treatment of the rows: raw, distinct, sinks-dropped or standardised.")] = "raw"
+    variant: Annotated[Variant, Option(help="Treatment of the rows.")] = "raw"
     allow_duplicates: Annotated[bool, Option("--allow-duplicates", help="Measure rows even if many are equal.")] = False
     device: Device = None
 

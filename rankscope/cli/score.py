@@ -9,7 +9,7 @@ from typing import Annotated
 
 from typer import Argument, Option, echo
 
-from rankscope.cli import options, show
+from rankscope.cli import early, options, show
 
 
 @dataclass(frozen=True)
@@ -39,8 +39,10 @@ def score(
 
     Example: rankscope score predictions.jsonl --data scenes:captions/test
     """
+    early.need_file(predictions)
+    early.need_data(data)
+    early.need_free(submission, overwrite=overwrite)
     import rankscope
-    from rankscope.results.record import Estimate
     from rankscope.scores import Java
     from rankscope.scores.join import write_submission
 
@@ -48,13 +50,15 @@ def score(
     if submission is not None:
         count = write_submission(predictions, examples, submission, kind=scoring.kind, overwrite=overwrite)
         show.note(f"{count} predictions, with an id for each of the data's")
-        echo(submission)
+        show.made(submission)
         return
     chosen, java = metrics.split(",") if metrics else None, Java(memory=java_memory)
     result = rankscope.score(predictions, examples, metrics=chosen, java=java, **vars(scoring))
     if as_json:
         echo(json.dumps(result.to_json(), indent=1))
         return
+    from rankscope.results.record import Estimate
+
     lines = []
     for name, number in result.values.items():
         estimate = Estimate(number, *(result.intervals.get(name) or ()))

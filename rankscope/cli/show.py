@@ -12,14 +12,30 @@ from typing import TYPE_CHECKING, Any
 
 from typer import echo
 
+from rankscope.cli import streams
+from rankscope.names import printable
+
 if TYPE_CHECKING:
     from rankscope.results.record import Estimate, Span, Table
     from rankscope.results.runs import PairRecord, RunRecord
 
 
 def note(text: str) -> None:
-    """A line on stderr."""
-    echo(text, err=True)
+    """A line on stderr, or several. Parts of it may come from files, so that what a terminal would obey is left out."""
+    echo(printable(text, keep="\n\t"), err=True)
+
+
+def line(text: str) -> None:
+    """A line of the result on stdout, or several, likewise without what a terminal would obey."""
+    echo(printable(text, keep="\n\t"))
+
+
+def made(path: Path) -> None:
+    """The path of what a command has made, on stdout. That nobody reads it any more is no failure: the work is done."""
+    try:
+        echo(path)
+    except streams.ReaderGone:
+        streams.drop(sys.stdout)
 
 
 def records(rows: Sequence[Mapping[str, Any]], *, as_json: bool, as_csv: bool, table: Callable[[], None]) -> None:
@@ -51,11 +67,11 @@ def table(title: str, columns: Sequence[str], lines: Sequence[Sequence[str]], *,
     from rich.console import Console
     from rich.table import Table as Grid
 
-    shown = Grid(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
+    shown = Grid(title=printable(title), title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
     for i, column in enumerate(columns):
-        shown.add_column(column, justify="left" if i < words else "right", overflow="fold")
+        shown.add_column(printable(column), justify="left" if i < words else "right", overflow="fold")
     for line in lines:
-        shown.add_row(*line)
+        shown.add_row(*(printable(cell, keep="\n") for cell in line))
     Console(width=columns_there(), highlight=False, markup=False).print(shown)
 
 

@@ -9,9 +9,9 @@ from inspect import Parameter
 from pathlib import Path
 from typing import Annotated, Any
 
-from typer import Argument, Option, echo
+from typer import Argument, Option
 
-from rankscope.cli import options, show
+from rankscope.cli import early, options, show
 from rankscope.cli.options import flat
 from rankscope.errors import UsageError
 from rankscope.tuning.options import Option as RecipeOption, options as recipe_options
@@ -49,9 +49,7 @@ def train(
     stages: Annotated[str | None, Option(help="Stages instead of a method, as prefix,lora,scst.")] = None,
     data: Annotated[str, Option(help="The training data: a file, a folder, or scenes.")] = "scenes:captions/train",
     out: Annotated[Path | None, Option(help="The folder of the checkpoint. Default: the method's name.")] = None,
-    task: Annotated[
-        str | None, Option(help="captioning, vqa, lm, seq2seq or classification. Default: by model and data.")
-    ] = None,
+    task: Annotated[options.Task | None, Option(help="What is learnt. Default: by model and data.")] = None,
     seed: Annotated[int, Option(help="Seed of initial weights, order and dropout.")] = 0,
     config: Annotated[Path | None, Option(help="A recipe as TOML; options given here take precedence.")] = None,
     resume: Annotated[bool, Option("--resume", help="Continue a run that was stopped.")] = False,
@@ -76,24 +74,34 @@ def train(
         return
     if (method is None) == (stages is None) and config is None:
         raise UsageError("give --method, --stages or --config; 'rankscope train --help' explains each")
+    name = (config.stem if config else "tuned") if method is stages is None else str(method or stages)
+    out = out or Path(name.replace(",", "-"))
+    if model is not None:
+        early.need_checkpoint(model)
+    early.need_data(data)
+    how: dict[str, Any] = {"method": method, "stages": stages, "config": config, **recipe}
+    early.need_recipe(how, None if dry_run else out, resume=resume, overwrite=overwrite)
     import rankscope
 
-    how = {"method": method, "stages": stages, "task": task, "seed": seed, "config": config, "device": device, **recipe}
-    how |= {"data": probes.open(data), "trust_remote_code": trust_remote_code}
+    how |= {
+        "data": probes.open(data),
+        "task": task,
+        "seed": seed,
+        "device": device,
+        "trust_remote_code": trust_remote_code,
+    }
     base = model or rankscope.embedded_checkpoint()
     if dry_run:
         _show_preview(base, how)
         return
     first = os.environ.get("RANK", "0") == "0"  # of torchrun's processes only the first one prints
-    name = (config.stem if config else "tuned") if method is stages is None else str(method or stages)
-    out = out or Path(name.replace(",", "-"))
     with show.progress("training", quiet=quiet or not first) as progress:
         result = rankscope.train(base, out=out, resume=resume, overwrite=overwrite, progress=progress, **how)
     if first and not quiet:
         for place, stage in enumerate(result.training):
             show.note(_in_words(place, stage))
     if first:
-        echo(result.path)
+        show.made(result.path)
 
 
 def _show_preview(base: Path, how: dict[str, Any]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typer import echo
 
-from rankscope.cli import options, show
+from rankscope.cli import early, options, show
 
 
 def verify(run: options.Stored) -> None:
@@ -12,6 +12,7 @@ def verify(run: options.Stored) -> None:
 
     Example: rankscope verify lora.pt
     """
+    early.need_stored(run)
     from rankscope.collecting.job import size_in_words
     from rankscope.store import open_run
 

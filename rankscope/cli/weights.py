@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from typer import Option
 
-from rankscope.cli import options, show
+from rankscope.cli import early, options, show
 
 if TYPE_CHECKING:
     from rankscope.results.weights import WeightRecord, WeightReport
@@ -20,9 +20,9 @@ class Weighing:
     """What is weighed, and how; fields are named as :func:`rankscope.weigh` names them."""
 
     modules: Annotated[str, Option(help="The modules, as *.q_proj; several patterns by comma.")] = "*"
-    k: Annotated[int, Option(help="Number of leading singular vectors among which intruders are sought.")] = 10
+    k: Annotated[int, Option(min=1, help="Number of leading singular vectors among which intruders are sought.")] = 10
     threshold: Annotated[float, Option(help="The cosine below which a vector is an intruder.")] = 0.5
-    draws: Annotated[int, Option(help="Draws of noise for each count of intruders; 0 for none.")] = 4
+    draws: Annotated[int, Option(min=0, help="Draws of noise for each count of intruders; 0 for none.")] = 4
     base_model: options.BaseModel = None
     trust_remote_code: options.TrustRemoteCode = False
     device: options.Device = None
@@ -40,6 +40,7 @@ def weights(
 
     Example: rankscope weights lora/ --modules '*.q_proj'
     """
+    early.need_checkpoint(checkpoint, base_model=weighing.base_model)
     import rankscope
 
     with printing.progress("weighing") as progress:
@@ -49,8 +50,11 @@ def weights(
     if spectra:
         import numpy as np
 
+        from rankscope.store.files import storing
+
         arrays: dict[str, Any] = {name: values.numpy() for name, values in result.spectra.items()}
-        np.savez(spectra, **arrays)
+        with storing(spectra):
+            np.savez(spectra, **arrays)
         show.note(f"spectra: {spectra}")
 
 

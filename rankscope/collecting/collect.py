@@ -136,7 +136,7 @@ def run_job(job: Job, *, progress: Progress = silent) -> Run:
         complete = writer.finish()
     if job.folder == job.out:
         return open_run(job.out, partial=not complete)
-    run = pack(job.folder, job.out, overwrite=overwrite)
+    run = pack(job.folder, job.out, overwrite=overwrite, within=job.folder)
     discard(job.folder)
     return run
 

@@ -2,86 +2,36 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from torch import nn
 
 from rankscope.collecting.loading import Loading
 from rankscope.collecting.module_source import from_tensors, is_samples
+from rankscope.collecting.request import SINGLE, Request
 from rankscope.collecting.selfcheck import checked_sites, why_one_by_one
 from rankscope.collecting.source import Source, of_transformers
 from rankscope.errors import CheckpointError, OutputExists, RankscopeError, StorageError, UsageError
+from rankscope.names import printable
 from rankscope.reading.forward import batches_by_length
 from rankscope.reading.hooks import Tap
-from rankscope.reading.pooling import check_kind, pool
+from rankscope.reading.pooling import pool
 from rankscope.sites import Site, describe, select
-from rankscope.store import Batch, Manifest, Run, discard, open_run
+from rankscope.store import Batch, Manifest, Run, discard, open_run, tidy_finished
 
 DEFAULT_DATA = "scenes"
 """The probe set if none is given: the embedded scenes."""
 PROBED = 8
 """Samples whose columns are looked at to find which stacks have rows of the kind asked for, and how many."""
-SINGLE = (".pt", ".safetensors")
-"""Endings of a run in one file; anything else is a folder."""
-FOREIGN = {
-    "arrays": (".npy", ".npz", ".h5", ".hdf5", ".mat", ".zarr"),
-    "a table": (".parquet", ".arrow", ".csv", ".tsv"),
-    "text": (".json", ".jsonl", ".txt"),
-    "weights": (".bin", ".pth", ".ckpt", ".pkl", ".pickle"),
-    "an archive": (".zip", ".tar", ".gz"),
-}
-"""Endings that no run has, by what such files hold."""
-PARTIAL = ".partial"
-"""Appended to the name of a single file, it names the folder in which the batches gather."""
-
-
-@dataclass(frozen=True)
-class Request:
-    """What a collect reads, and where it goes; :func:`rankscope.collect` documents each option."""
-
-    sites: str | Sequence[str | Site] = "all"
-    """The sites to read."""
-    rows: str = "last"
-    """The kind of rows, one of :data:`rankscope.reading.pooling.KINDS`."""
-    n: int | None = None
-    """The number of samples; None for all."""
-    out: str | Path | None = None
-    """The folder or file; None for the checkpoint's name with ``.pt``."""
-    name: str | None = None
-    """The run's name in tables and figures; None for the output's name."""
-    keep_special: bool = False
-    """Whether special tokens count as rows."""
-    tokens_per_batch: int = 8192
-    """Tokens in a batch, padding included."""
-    nonfinite: Literal["refuse", "keep"] = "refuse"
-    """Whether NaN or infinite features are refused or kept."""
-    shard: str | None = None
-    """``i/n`` for the i-th of n processes that fill one folder."""
-    overwrite: bool = False
-    """Whether an output that exists is replaced."""
-    reuse: bool = False
-    """Whether a finished run of the same plan is taken as it is."""
-
-    def __post_init__(self) -> None:
-        check_kind(self.rows)
-        if self.nonfinite not in ("refuse", "keep"):
-            raise UsageError(f"nonfinite is refuse or keep; got {self.nonfinite!r}")
-        if self.tokens_per_batch < 1:
-            raise UsageError(f"a batch holds at least one token; got {self.tokens_per_batch} tokens per batch")
-        suffix = Path(self.out or "").suffix.lower()
-        for kind, endings in FOREIGN.items():
-            if suffix in endings:
-                raise UsageError(
-                    f"a run is a folder, or one file ending in {' or '.join(SINGLE)}; {Path(self.out or '').name!r} would "
-                    f"be {kind}; rankscope export writes runs for other tools"
-                )
+PARTIAL = "partial"
+"""The ending of the folder in which the batches of a single file gather."""
 
 
 @dataclass(frozen=True)
@@ -107,10 +57,10 @@ class Job:
     finished: Run | None = None
     """The same run, if it was collected before and may be reused."""
 
-    @property
+    @cached_property
     def folder(self) -> Path:
         """Where the batches gather."""
-        return _gathering(self.out) if self.out.suffix in SINGLE else self.out
+        return _gathering(self.out, self.manifest.planned(self.plan)) if self.out.suffix in SINGLE else self.out
 
     @property
     def bytes(self) -> float:
@@ -171,7 +121,7 @@ def prepare(model: Any, data: Any, request: Request, loading: Loading) -> Job:
     if why:
         manifest = replace(manifest, reading={**manifest.reading, "one_by_one": True})
     finished = _finished(out, manifest.planned(plan), request)
-    job = Job(request, source, taps, manifest, plan, out, _shard(request.shard, out), counts, finished)
+    job = Job(request, source, taps, manifest, plan, out, request.part(out), counts, finished)
     needed = job.bytes * (2 if out.suffix in SINGLE else 1)  # the folder of batches is there until the file is packed
     if finished is None and needed > job.free:
         raise StorageError(
@@ -237,7 +187,7 @@ def _manifest(
 ) -> Manifest:
     packages = ("rankscope", "torch", "transformers", "peft", "safetensors")
     return Manifest(
-        name=request.name or out.name.removesuffix(out.suffix if out.suffix in SINGLE else ""),
+        name=printable(request.name or out.name.removesuffix(out.suffix if out.suffix in SINGLE else "")),
         checkpoint=source.checkpoint,
         probe={"name": source.data_name, "fingerprint": source.fingerprint, "ids": list(source.ids)},
         rows={"kind": request.rows, "keep_special": request.keep_special},
@@ -259,35 +209,33 @@ def _finished(out: Path, manifest: Manifest, request: Request) -> Run | None:
     if not exists or request.overwrite:
         return None
     with suppress(RankscopeError):
+        tidy_finished(out)
         _drop_gathered(out, manifest)
     if not request.reuse:
         raise OutputExists(f"{out} exists and is kept; give another --out, or --overwrite to replace it")
     run = open_run(out)
     if differences := run.manifest.differences(manifest):
-        raise OutputExists(f"{out} is another run ({'; '.join(differences[:3])}); move it away, or name the run to use")
+        raise OutputExists(
+            f"{out} is another run ({'; '.join(differences[:3])}) and is kept; give another output, or --overwrite to replace "
+            "it, or name the run to use"
+        )
     return run
 
 
 def _drop_gathered(out: Path, manifest: Manifest) -> None:
     """Remove the batches of a file that was packed, if a collect was killed before it could remove them."""
-    if _gathering(out).exists() and not open_run(out).manifest.differences(manifest):
-        discard(_gathering(out))
+    folder = _gathering(out, manifest)
+    if folder.exists() and not open_run(out).manifest.differences(manifest):
+        discard(folder)
 
 
-def _gathering(out: Path) -> Path:
-    """The folder in which the batches of a single file gather."""
-    return out.with_name(out.name + PARTIAL)
+def _gathering(out: Path, manifest: Manifest) -> Path:
+    """The folder in which the batches of a single file gather.
 
-
-def _shard(given: str | None, out: Path) -> tuple[int, int]:
-    """The number of this process and of all, as given or else from torchrun's environment."""
-    text = given or f"{os.environ.get('RANK', 0)}/{os.environ.get('WORLD_SIZE', 1)}"
-    rank, slash, world = text.partition("/")
-    if not (slash and rank.isdecimal() and world.isdecimal() and int(rank) < int(world)):
-        raise UsageError(f"a shard is i/n with i from 0 to n-1, as 0/4; got {text!r}")
-    if int(world) > 1 and out.suffix in SINGLE:
-        raise UsageError(f"several processes fill a folder, not the single file {out}; pack it afterwards")
-    return int(rank), int(world)
+    Its name follows from the plan, so that the same command finds it again and no other folder is taken for it; the writer then
+    compares its manifest before it continues.
+    """
+    return out.with_name(f"{out.name}.{manifest.continuation[:32]}.{PARTIAL}")
 
 
 def size_in_words(count: float) -> str:

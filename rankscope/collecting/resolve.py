@@ -5,11 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from rankscope.collecting.collect import collect
+from rankscope.collecting.request import OF_A_STORE
 from rankscope.errors import UsageError, public
 from rankscope.progress import Progress, silent
 from rankscope.store import Run, open_run
-
-_OF_A_STORE = ("store.json", "plan.jsonl", "lock")
 
 
 @public
@@ -46,7 +45,7 @@ def as_run(what: Run | str | Path, *, progress: Progress = silent, base_model: s
     if isinstance(what, Run):
         return what
     path = _path(what)
-    if not path.is_dir() or any((path / name).exists() for name in _OF_A_STORE):
+    if not path.is_dir() or any((path / name).exists() for name in OF_A_STORE):
         return open_run(path)
     return collect(path, reuse=True, base_model=base_model, progress=progress)
 

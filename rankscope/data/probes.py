@@ -22,6 +22,14 @@ if TYPE_CHECKING:
 MOST_PIXELS = 64 * 2**20
 """Images of more pixels are refused before they are decoded: a small file can claim a picture of any size."""
 
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
+"""The formats of image files that are opened, as Pillow calls them; each is decoded inside this process.
+
+Whatever a file is called, Pillow looks at its first bytes. Left to choose, it would start Ghostscript for EPS, a program that
+runs what the file says, and for other formats load decoders that nobody's pictures need. Data that are in one of those are
+converted by their owner, once.
+"""
+
 
 @runtime_checkable
 class Picture(Protocol):
@@ -127,13 +135,14 @@ def decode_picture(source: Path | bytes, what: str) -> Image:
     """The picture in a file, or in the bytes of one, decoded to RGB; ``what`` names it in messages.
 
     Raises:
-        DataError: if the file is missing, is not an image, is cut short, or claims more than ``MOST_PIXELS``.
+        DataError: if the file is missing, is not an image in one of :data:`FORMATS`, is cut short, or claims more than
+            ``MOST_PIXELS``.
     """
-    from PIL import Image
+    from PIL import Image, UnidentifiedImageError
 
     bombs = (Image.DecompressionBombError, Image.DecompressionBombWarning)
     try:
-        with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as image:
+        with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=FORMATS) as image:
             if image.width * image.height > MOST_PIXELS:
                 raise Image.DecompressionBombError(
                     f"{image.width} × {image.height} pixels; at most {MOST_PIXELS} are read"
@@ -142,6 +151,11 @@ def decode_picture(source: Path | bytes, what: str) -> Image:
     except FileNotFoundError:
         raise DataError(
             f"{what} is not there: {source!s}; give the folder of the images, or check the file name"
+        ) from None
+    except UnidentifiedImageError:
+        raise DataError(
+            f"{what} cannot be decoded: it is not an image in a format that is opened, which are {', '.join(FORMATS)}; "
+            "convert or replace it"
         ) from None
     except (OSError, SyntaxError, ValueError, *bombs) as error:
         raise DataError(f"{what} cannot be decoded: {error}; replace it") from error

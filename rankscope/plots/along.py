@@ -10,7 +10,7 @@ from typing import Any
 from matplotlib.axes import Axes
 
 from rankscope.plots.naming import labels, shown
-from rankscope.plots.style import look, panel_title
+from rankscope.plots.style import in_legend, look, panel_title
 from rankscope.results.record import Estimate, Span
 from rankscope.sites import Site
 
@@ -27,7 +27,7 @@ class Line:
     """One run's numbers along the sites."""
 
     name: str
-    """The run."""
+    """The run, as a legend takes it."""
     value: Sequence[float]
     """The value at each site; NaN, which matplotlib leaves out, where there is none."""
     low: Sequence[float]
@@ -39,7 +39,9 @@ class Line:
     def of(cls, name: str, estimates: Sequence[Estimate], spans: Sequence[Span] | None = None) -> Line:
         """The line of some estimates, with their own intervals or with other spans around them."""
         ends = estimates if spans is None else spans
-        return cls(name, plain(e.value for e in estimates), plain(e.low for e in ends), plain(e.high for e in ends))
+        return cls(
+            in_legend(name), plain(e.value for e in estimates), plain(e.low for e in ends), plain(e.high for e in ends)
+        )
 
 
 def plain(values: Iterable[float | None]) -> list[float]:
@@ -98,7 +100,7 @@ def along(
     _open(ax)
     _noise(x, segments(sites), plain(noise), ax)
     if zero:
-        ax.axhline(0, label=zero, **(look(-1) | {"linewidth": 1.0, "zorder": 1}))
+        ax.axhline(0, label=in_legend(zero), **(look(-1) | {"linewidth": 1.0, "zorder": 1}))
     _label(sites, x, ax)
     ax.set_ylabel(unit)
     panel_title(ax, title)

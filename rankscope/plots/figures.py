@@ -13,7 +13,7 @@ from rankscope.plots.along import Line, along, dotted, intervals, plain
 from rankscope.plots.naming import last_of_stacks
 from rankscope.plots.similarity import similarity
 from rankscope.plots.spectra import cumulative, descending
-from rankscope.plots.style import grid, legend, look, new_figure, panel_title, panels, styled
+from rankscope.plots.style import drawn, grid, legend, look, new_figure, panel_title, panels, styled
 from rankscope.results.arms import ArmContrast
 from rankscope.results.record import Estimate, Table
 from rankscope.results.runs import Contrast, Curves, Measurement
@@ -68,7 +68,7 @@ def contrast(result: Contrast) -> Figure:
                 similarity(result.similarity, result.similarity_sites, axes[-1], rows=base[0] if base else a, columns=b)
             legend(below)
         against = f", against {base[0]}" if base else ""
-        figure.suptitle(f"{a} and {b}{against} — rows: {result.rows}", x=0.01, ha="left", fontsize=8)
+        figure.suptitle(drawn(f"{a} and {b}{against} — rows: {result.rows}"), x=0.01, ha="left", fontsize=8)
     return figure
 
 

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from torch import Tensor
 
 from rankscope.plots.naming import MOST_LABELS, labels
-from rankscope.plots.style import panel_title
+from rankscope.plots.style import drawn, panel_title
 from rankscope.sites import Site
 
 NO_VALUE = "0.85"
@@ -35,8 +35,8 @@ def similarity(values: Tensor, sites: Sequence[Site], ax: Axes, *, rows: str, co
     ax.set_yticks(written, texts, fontsize=5)
     _stacks([label.group for label in named], ax)
     below_stacks = max(4, 34 - 3 * max(map(len, texts))) if any(label.group for label in named) else 4
-    ax.set_xlabel(columns, labelpad=below_stacks)
-    ax.set_ylabel(rows, labelpad=below_stacks)
+    ax.set_xlabel(drawn(columns), labelpad=below_stacks)
+    ax.set_ylabel(drawn(rows), labelpad=below_stacks)
     ax.spines[:].set_visible(False)
     ax.set_facecolor(NO_VALUE)
     panel_title(ax, "CKA, debiased")

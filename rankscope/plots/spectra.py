@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from matplotlib.axes import Axes
 
 from rankscope.plots.naming import spelled
-from rankscope.plots.style import look, panel_title
+from rankscope.plots.style import in_legend, look, panel_title
 
 if TYPE_CHECKING:
     from rankscope.spectrum import Spectrum
@@ -23,7 +23,7 @@ def cumulative(spectra: Mapping[str, Spectrum], ax: Axes, *, base: str | None = 
         base: the run drawn black and dashed.
     """
     for name, spectrum, style in _styled(spectra, base):
-        ax.plot((100 * spectrum.positions).tolist(), spectrum.cumulative().tolist(), label=name, **style)
+        ax.plot((100 * spectrum.positions).tolist(), spectrum.cumulative().tolist(), label=in_legend(name), **style)
     ax.axhline(0.9, color="0.7", linewidth=0.6, zorder=0)
     first = next(iter(spectra.values()))
     ax.set(xlim=(0, 100), ylim=(0, 1.01), xlabel="directions, % of min(n, d)")
@@ -46,7 +46,7 @@ def descending(spectra: Mapping[str, Spectrum], ax: Axes, *, base: str | None = 
     for name, spectrum, style in _styled(spectra, base):
         kept = spectrum.above_floor
         if len(kept) and kept[0] > 0:
-            ax.loglog(range(1, len(kept) + 1), (kept / kept[0]).tolist(), label=name, **style)
+            ax.loglog(range(1, len(kept) + 1), (kept / kept[0]).tolist(), label=in_legend(name), **style)
             least = min(least, float(kept[int(0.98 * (len(kept) - 1))] / kept[0]))
             if spectrum.below_floor:
                 ax.axhspan(0, spectrum.floor / float(kept[0]), color="0.9", linewidth=0, zorder=0)

@@ -12,6 +12,8 @@ from matplotlib.axes import Axes
 from matplotlib.container import Container
 from matplotlib.figure import Figure, SubFigure
 
+from rankscope.store.files import storing
+
 WIDTH = 6.75
 """The width of a full figure in inches: two columns of a paper."""
 KINDS: dict[str, dict[str, str | None]] = {
@@ -92,7 +94,17 @@ def legend(figure: Figure | SubFigure) -> None:
 
 def panel_title(ax: Axes, text: str) -> None:
     """A title at the left, where the eye begins."""
-    ax.set_title(text, loc="left")
+    ax.set_title(drawn(text), loc="left")
+
+
+def drawn(name: str) -> str:
+    """A text with the names of runs as matplotlib draws it as it stands: between two dollars it would read a formula."""
+    return name.replace("$", r"\$")
+
+
+def in_legend(name: str) -> str:
+    """A name as a legend takes it: one that begins with an underscore would be left out, were there not a space before it."""
+    return drawn(f" {name}" if name.startswith("_") else name)
 
 
 def save(figure: Figure, stem: str | Path, kinds: Sequence[str] = tuple(KINDS)) -> tuple[Path, ...]:
@@ -100,11 +112,14 @@ def save(figure: Figure, stem: str | Path, kinds: Sequence[str] = tuple(KINDS)) 
 
     Returns:
         The paths.
+
+    Raises:
+        StorageError: if they cannot be written.
     """
     stem = Path(stem)
-    stem.parent.mkdir(parents=True, exist_ok=True)
     paths = tuple(stem.with_name(f"{stem.name}.{kind}") for kind in kinds)
-    with styled():
+    with styled(), storing(stem):
+        stem.parent.mkdir(parents=True, exist_ok=True)
         _settle(figure)
         for kind, path in zip(kinds, paths, strict=True):
             figure.savefig(path, dpi=200, metadata=KINDS[kind])

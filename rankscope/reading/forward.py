@@ -75,7 +75,7 @@ def read(
         model: the tuned model itself; it is called, and must be in evaluation mode.
         taps: where each site is read.
         batch: what it is called with.
-        kind: which rows; one of :data:`rankscope.reading.pooling.KINDS`.
+        kind: which rows; one of :data:`rankscope.reading.kinds.KINDS`.
         keep_special: whether special tokens count.
 
     Raises:

@@ -7,32 +7,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from rankscope.errors import UnknownName
 from rankscope.features import ANSWER, IMAGE, POOLED, QUERY, SPECIAL, TEXT, Grid
+from rankscope.reading.kinds import KINDS, check_kind
 
-KINDS: dict[str, tuple[int, ...] | None] = {
-    "last": None,
-    "first": None,
-    "mean": None,
-    "tokens": None,
-    "text": (TEXT, ANSWER),
-    "image": (IMAGE,),
-    "query": (QUERY,),
-    "answer": (ANSWER,),
-}
-"""The kinds of rows: the last or the first real token of a sample, the mean over its real tokens, all its real tokens,
-or those with one of the roles given. Special tokens count as real only where they were asked for."""
-
-
-def check_kind(kind: str) -> str:
-    """``kind``, if there is such a kind of rows.
-
-    Raises:
-        UnknownName: if there is not; the message lists those there are.
-    """
-    if kind not in KINDS:
-        raise UnknownName(f"there is no row kind {kind!r}; there are {', '.join(KINDS)}")
-    return kind
+_ROLES: dict[str, tuple[int, ...] | None] = dict.fromkeys(KINDS)  # None: every real token is a row, whatever its role
+_ROLES |= {"text": (TEXT, ANSWER), "image": (IMAGE,), "query": (QUERY,), "answer": (ANSWER,)}
 
 
 @dataclass(frozen=True)
@@ -65,7 +44,7 @@ class Pooling:
 def chosen(grid: Grid, kind: str, *, keep_special: bool = False) -> Tensor:
     """``(b, t)`` bool: the columns that rows of a kind are made of."""
     mask = grid.real if keep_special else grid.real & (grid.role != SPECIAL)
-    roles = KINDS[check_kind(kind)]
+    roles = _ROLES[check_kind(kind)]
     if roles is not None:
         mask = mask & torch.isin(grid.role, torch.tensor(roles, dtype=grid.role.dtype, device=grid.role.device))
     if kind == "first":

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -166,10 +167,14 @@ def _whole(key: str) -> int:
 
 def _write(path: str | os.PathLike[str], entries: list[dict[str, int | str]]) -> None:
     path = Path(path)
-    beside = path.with_name(f".{path.name}.part")  # renamed when whole, so that no reader sees half a file
+    beside = path.with_name(f"tmp-{secrets.token_hex(16)}")  # renamed when whole, so that no reader sees half a file
+    made = False
     try:
-        beside.write_text(json.dumps(entries), encoding="utf-8")
+        with beside.open("x", encoding="utf-8") as stream:
+            made = True
+            json.dump(entries, stream)
         beside.replace(path)
     except OSError as error:
-        beside.unlink(missing_ok=True)
+        if made:
+            beside.unlink(missing_ok=True)
         raise StorageError(f"{path} cannot be written: {error.strerror}") from error

@@ -1,6 +1,6 @@
 """Runs on disk: written batch by batch, each whole or not at all, and read back checked. ``FORMAT.md`` is the format."""
 
-from rankscope.store.finish import discard
+from rankscope.store.finish import discard, tidy_finished
 from rankscope.store.interchange import export_run, import_features
 from rankscope.store.manifest import Batch, Manifest
 from rankscope.store.opening import open_run
@@ -20,4 +20,5 @@ __all__ = [
     "import_features",
     "open_run",
     "pack",
+    "tidy_finished",
 ]

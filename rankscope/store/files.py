@@ -10,6 +10,8 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import re
+import secrets
 import shutil
 import stat
 from collections.abc import Iterable, Iterator
@@ -18,8 +20,7 @@ from pathlib import Path
 
 from rankscope.errors import StorageError, StoreCorrupt
 
-TEMPORARY = "tmp-"
-"""The beginning of the name of every temporary file. One that is found was left by a process that died."""
+_TEMPORARY = re.compile(r"tmp-[0-9a-f]{32}")
 
 _BLOCK = 1 << 20
 _NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EXDEV)  # how file systems without hard links refuse one
@@ -28,6 +29,16 @@ _NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EXDEV)  # how fi
 def corrupt(what: str) -> StoreCorrupt:
     """The error for bytes that are not those that were written. It says what is wrong, and what to do."""
     return StoreCorrupt(f"{what}; restore it from a copy, or collect the run again with --overwrite")
+
+
+def temporary_name() -> str:
+    """A name for something unfinished: ``tmp-`` and 128 random bits, so that nobody else has or will have chosen it."""
+    return f"tmp-{secrets.token_hex(16)}"
+
+
+def is_temporary(name: str) -> bool:
+    """Whether a name was made by :func:`temporary_name`. Inside a store, such a file was left by a process that died."""
+    return _TEMPORARY.fullmatch(name) is not None
 
 
 @contextmanager
@@ -95,8 +106,8 @@ def make_folder(folder: Path) -> None:
                 sync_folder(path.parent)
 
 
-def write_temporary(target: Path, chunks: Iterable[bytes | memoryview], *, needed: int = 0, tag: str = "") -> Path:
-    """A temporary file beside ``target`` with these bytes, all of them on the disk. It is removed if writing fails.
+def write_temporary(target: Path, chunks: Iterable[bytes | memoryview], *, needed: int = 0) -> Path:
+    """A new temporary file beside ``target`` with these bytes, all of them on the disk. It is removed if writing fails.
 
     The mode is 0666 less the umask, so that whoever may read the folder may read the file.
 
@@ -104,16 +115,14 @@ def write_temporary(target: Path, chunks: Iterable[bytes | memoryview], *, neede
         target: the file that it is to become.
         chunks: the bytes, piece by piece.
         needed: their number, for the message if the disk is full.
-        tag: keeps apart the temporary files of processes that write the same target.
 
     Raises:
         StorageError: if the disk is full, read-only or failing.
     """
-    temporary = target.with_name(f"{TEMPORARY}{tag}{target.name}")
+    temporary = target.with_name(temporary_name())
     with storing(target, needed):
-        # O_TRUNC, not O_EXCL: one of this name was left by a process that died. O_NOFOLLOW: it must not be a link that
-        # leads the bytes out of the store.
-        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o666)
+        # O_EXCL: it is this process's own file, and neither somebody else's nor a link that leads the bytes elsewhere.
+        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
         try:
             for chunk in chunks:
                 write_all(fd, chunk)
@@ -167,9 +176,9 @@ def _link(temporary: Path, target: Path) -> bool:
     return True
 
 
-def write_new(target: Path, data: bytes, *, replace: bool = False, tag: str = "") -> bool:
+def write_new(target: Path, data: bytes, *, replace: bool = False) -> bool:
     """Write a small file atomically. False if it exists already and ``replace`` is not asked for."""
-    temporary = write_temporary(target, [data], needed=len(data), tag=tag)
+    temporary = write_temporary(target, [data], needed=len(data))
     created = publish(temporary, target, replace=replace)
     if not created:
         remove(temporary)
@@ -190,6 +199,31 @@ def remove_folder(folder: Path) -> None:
         except OSError as error:
             if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
                 raise
+
+
+@contextmanager
+def new_file(folder: Path) -> Iterator[Path]:
+    """An empty file in a folder, under a name that nobody else has. What then still has that name is removed."""
+    path = folder / temporary_name()
+    with storing(folder):
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
+    try:
+        yield path
+    finally:
+        remove(path)
+
+
+@contextmanager
+def new_folder(beside: Path) -> Iterator[Path]:
+    """An empty folder beside a path, under a name that nobody else has. What then still has that name is removed."""
+    path = beside.with_name(temporary_name())
+    make_folder(path.absolute().parent)
+    with storing(beside):
+        path.mkdir()
+    try:
+        yield path
+    finally:
+        shutil.rmtree(path, ignore_errors=True)
 
 
 def append_line(fd: int, path: Path, line: bytes) -> None:

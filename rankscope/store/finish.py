@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from contextlib import suppress
 from pathlib import Path
 
-from rankscope.errors import OutputExists
+from rankscope.errors import OutputExists, StorageError, StoreCorrupt, StoreLocked
 from rankscope.store import files, layout
-from rankscope.store.manifest import Manifest
-
-_OURS = {layout.MANIFEST, layout.PLAN, layout.INDEX, layout.LOCK, layout.SHARDS, layout.COMMITS}
+from rankscope.store.manifest import Manifest, is_plan
 
 
-def complete(
-    path: Path, manifest: Manifest, batches: Collection[int], *, known: Mapping[int, layout.Commit], tag: str = ""
-) -> int:
+def complete(path: Path, manifest: Manifest, batches: Collection[int], *, known: Mapping[int, layout.Commit]) -> int:
     """Writes ``index.json`` if every batch is committed, then tidies up.
 
     Args:
@@ -22,7 +19,6 @@ def complete(
         manifest: the content of its ``store.json``.
         batches: the ids of all batches of the plan.
         known: commits whose shards this process has written or checked; those of others are hashed here.
-        tag: keeps this process's temporary files apart from those of others that may complete it at the same time.
 
     Returns:
         Number of batches that are missing, or whose shard is not what was committed.
@@ -34,7 +30,7 @@ def complete(
         return 0
     if not missing:
         # Written last of all, so that its presence means that the run is complete (FORMAT.md, Writing, 5).
-        files.write_new(path / layout.INDEX, layout.index_bytes(manifest, commits), tag=tag)
+        files.write_new(path / layout.INDEX, layout.index_bytes(manifest, commits))
         tidy(path, commits)
     return missing
 
@@ -42,11 +38,25 @@ def complete(
 def tidy(path: Path, batches: Collection[int]) -> None:
     """Remove from a finished store everything that only its making needed: its bytes then depend on the run alone.
 
-    The folder of the commit logs goes last, so that its absence means that tidying is done.
+    The lock goes last: until then no other writer can join, which would find the folder untidy and take it for its own; and a
+    process that dies before that leaves a lock, by which the next run sees that it did.
     """
     sweep(path, batches)
-    files.remove(path / layout.LOCK)
     _empty_folder(path / layout.COMMITS)
+    files.remove(path / layout.LOCK)
+
+
+def tidy_finished(path: str | Path) -> None:
+    """Tidy a finished store that its writer left untidy, because it was killed after ``index.json``.
+
+    Nothing happens if there is nothing to tidy, if another process is at it, or if the disk takes no changes: the run is complete
+    all the same.
+    """
+    folder = Path(path)
+    untidy = any((folder / name).exists() for name in (layout.COMMITS, layout.LOCK))
+    if untidy and (folder / layout.INDEX).exists():
+        with suppress(StoreLocked, StorageError), layout.locked(folder / layout.LOCK):
+            tidy(folder, layout.read_index(folder / layout.INDEX, layout.read_manifest(folder / layout.MANIFEST)))
 
 
 def sweep(path: Path, batches: Collection[int]) -> None:
@@ -54,18 +64,22 @@ def sweep(path: Path, batches: Collection[int]) -> None:
     kept = {layout.shard_name(batch) for batch in batches}
     for folder in (path, path / layout.SHARDS):
         for name in files.names_in(folder):
-            if name.startswith(files.TEMPORARY) or (folder != path and name not in kept):
+            stray = folder != path and layout.is_shard_name(name) and name not in kept
+            if stray or files.is_temporary(name):  # anything else is not a store's, and whoever put it there keeps it
                 files.remove(folder / name)
 
 
 def empty(path: Path) -> None:
-    """Remove a store's files except its lock; ``index.json`` first, so that no half of it passes for a whole."""
+    """Remove a store's files except its lock.
+
+    ``index.json`` goes first, so that no half of it passes for a whole, and ``store.json`` after all that it says to be a store's.
+    """
     files.remove(path / layout.INDEX)
     _empty_folder(path / layout.COMMITS)
-    for name in (layout.MANIFEST, layout.PLAN):
-        files.remove(path / name)
     sweep(path, ())
     files.remove_folder(path / layout.SHARDS)
+    for name in (layout.MANIFEST, layout.PLAN):
+        files.remove(path / name)
 
 
 def _empty_folder(folder: Path) -> None:
@@ -98,9 +112,24 @@ def refuse_foreign(path: Path) -> None:
         OutputExists: if something else is there; the message says what.
     """
     if path.is_dir() and not (path / layout.MANIFEST).is_file():
-        strange = [n for n in files.names_in(path.resolve()) if n not in _OURS and not n.startswith(files.TEMPORARY)]
+        strange = [name for name in files.names_in(path.resolve()) if not _is_left(path / name)]
         if strange:
             found = f"a folder with other things, such as {strange[0]!r}, and no store"
             raise OutputExists(f"{path} is {found}; choose another output")
     elif path.exists() and not path.is_dir():
         raise OutputExists(f"{path} is a file, and a store is a folder; choose another output")
+
+
+def _is_left(path: Path) -> bool:
+    """Whether a file can be what a collect leaves that ends before its ``store.json`` is there, by its name and its content.
+
+    A folder of someone else's may well hold a ``lock`` or a ``plan.jsonl`` of its own.
+    """
+    if path.is_symlink() or not path.is_file():
+        return False
+    try:
+        if path.name == layout.LOCK:
+            return layout.is_signature(files.read_small(path, layout.SIGNATURE_LIMIT))
+        return files.is_temporary(path.name) or (path.name == layout.PLAN and is_plan(path))
+    except StoreCorrupt:
+        return False

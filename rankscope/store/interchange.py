@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,7 +16,6 @@ from rankscope.errors import DataError, MissingTool, OutputExists, UsageError
 from rankscope.features import ROLES
 from rankscope.sites import Site
 from rankscope.store import files
-from rankscope.store.finish import discard
 from rankscope.store.foreign import Foreign, Matrix, pyarrow, read_foreign, site_name
 from rankscope.store.manifest import DTYPES, Batch, Manifest
 from rankscope.store.opening import open_run
@@ -68,11 +66,9 @@ def import_features(
         return _write(target, manifest, named, overwrite)
     if target.exists() and not overwrite:
         raise OutputExists(f"{target} exists and is kept unless --overwrite is given")
-    staging = target.with_name(f"{target.name}.parts")
-    _write(staging, manifest, named, True)
-    run = pack(staging, target, overwrite=overwrite)
-    discard(staging)
-    return run
+    with files.new_folder(target) as staging:
+        _write(staging, manifest, named, False)
+        return pack(staging, target, overwrite=overwrite, within=staging)
 
 
 def _named(found: Foreign, sites: Mapping[str, str], path: Path) -> dict[str, Matrix]:
@@ -190,16 +186,9 @@ def export_run(run: Run, out: str | Path, *, to: str = "npy") -> Path:
 @contextmanager
 def _whole_folder(target: Path) -> Iterator[Path]:
     """A folder beside ``target`` that gets its name when it is whole, and is removed if that fails."""
-    temporary = target.with_name(f"{files.TEMPORARY}{target.name}")
-    files.make_folder(target.absolute().parent)
-    with files.storing(target):
-        shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir()
-        try:
-            yield temporary
-            temporary.rename(target)
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
+    with files.storing(target), files.new_folder(target) as temporary:
+        yield temporary
+        temporary.rename(target)
 
 
 def _values(x: Tensor) -> np.ndarray[tuple[int, ...], np.dtype[np.floating]]:

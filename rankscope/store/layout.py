@@ -30,12 +30,22 @@ PLACES = {"sample": torch.int64, "position": torch.int64, "role": torch.uint8}
 LOG_LIMIT = 1 << 30
 """The longest commit log that is read, in bytes."""
 
+SIGNATURE_LIMIT = 1 << 10
+"""The longest lock that is read, in bytes."""
+
 _LOG = re.compile(r"rank[0-9]{5,}\.jsonl")
+_SIGNED = b"process "
+_SHARD = re.compile(r"b[0-9]{6,}\.safetensors")
 
 
 def shard_name(batch: int) -> str:
     """The name of a batch's shard in the folder ``shards``: ``b000017.safetensors``."""
     return f"b{batch:06d}.safetensors"
+
+
+def is_shard_name(name: str) -> bool:
+    """Whether a name is that of a shard, of whatever batch."""
+    return _SHARD.fullmatch(name) is not None
 
 
 def log_name(rank: int) -> str:
@@ -201,8 +211,12 @@ def appending(path: Path) -> Iterator[int]:
 
 
 @contextmanager
-def locked(path: Path, *, shared: bool = False) -> Iterator[int]:
+def locked(path: Path, *, shared: bool = False) -> Iterator[bool]:
     """Hold the lock file. The system releases it when its owner ends, however that happens.
+
+    Yields:
+        Whether the file was signed by an earlier owner, who died before removing it, or still shares it. One that has just been
+        made, by this process or by another that has yet to lock it, is empty.
 
     Raises:
         StoreLocked: at once, if another process holds it.
@@ -216,8 +230,9 @@ def locked(path: Path, *, shared: bool = False) -> Iterator[int]:
             # Between opening and locking, the last owner may have removed the file. A lock on a file without a name
             # would exclude nobody, so only one on the file that has the name now counts.
             if _is_named(fd, path):
+                signed = os.fstat(fd).st_size > 0
                 _sign(fd)
-                yield fd
+                yield signed
                 return
         finally:
             os.close(fd)
@@ -245,9 +260,16 @@ def _is_named(fd: int, path: Path) -> bool:
         return False
 
 
+def is_signature(data: bytes) -> bool:
+    """Whether these are the bytes of a lock: those of :func:`_sign`, or as many of them as were written."""
+    return data.startswith(_SIGNED[: len(data)]) and b"\n" not in data[:-1]
+
+
 def _sign(fd: int) -> None:
     """Write into the lock who holds it, for the message that others get."""
-    text = f"process {os.getpid()} on {socket.gethostname()}\n".encode()
+    text = _SIGNED + f"{os.getpid()} on {socket.gethostname()}\n".encode()
     with suppress(OSError):  # a full disk must not keep a lock from being taken: the text is only a courtesy
         os.ftruncate(fd, 0)
-        os.pwrite(fd, text, 0)
+        os.lseek(fd, 0, os.SEEK_SET)
+        files.write_all(fd, text)
+        os.fsync(fd)  # after a power failure too it tells that somebody had it

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from rankscope.errors import UsageError
-from rankscope.sites import Site
+from rankscope.sites import Site, is_name
 from rankscope.store.files import corrupt, read_small
 from rankscope.store.plain import LIMIT, Json, digest, line, member, parse
 
@@ -20,6 +20,7 @@ DTYPES = {"float64": torch.float64, "float32": torch.float32, "float16": torch.f
 """The dtypes in which features are stored, by name."""
 
 _VOLATILE = ("name", "versions", "notes")  # the members marked † in FORMAT.md
+_LOCATION = "probe.name"  # where the data were: it may change while a collect is stopped
 _HERE = Path("the manifest")
 
 
@@ -84,8 +85,11 @@ class Manifest:
             if str(Site.parse(name)) != name or not isinstance(entry, dict):
                 raise UsageError(f"{name!r} is not a site: each is spelled stack.point and has a width and a stack")
             width, stack = entry.get("width"), entry.get("stack")
-            if type(width) is not int or width < 1 or not isinstance(stack, str) or not stack:
-                raise UsageError(f"the site {name} needs a width and the stack whose rows it has; it has {entry}")
+            # Stacks become names of tensors and, exported, of files: a name that is a path would lead out of the folder.
+            if type(width) is not int or width < 1 or not isinstance(stack, str) or not is_name(stack):
+                raise UsageError(
+                    f"the site {name} needs a width and the stack whose rows it has, a name such as decoder; it has {_words(entry)}"
+                )
 
     @property
     def ids(self) -> tuple[str, ...]:
@@ -147,10 +151,15 @@ class Manifest:
         """SHA-256 of :meth:`identity`, in hexadecimal; every shard contains it."""
         return digest(self.identity())
 
+    @property
+    def continuation(self) -> str:
+        """SHA-256, in hexadecimal, of all in which the manifest of a continued run must agree (see :meth:`differences`)."""
+        return digest({key: value for key, value in _leaves(self.identity()) if key != _LOCATION})
+
     def differences(self, other: Manifest) -> list[str]:
         """What keeps this run from being continued as ``other``, such as ``rows.kind is last, and now mean``."""
         mine, theirs = dict(_leaves(self.identity())), dict(_leaves(other.identity()))
-        keys = [k for k in {**mine, **theirs} if k != "probe.name" and mine.get(k, _ABSENT) != theirs.get(k, _ABSENT)]
+        keys = [k for k in {**mine, **theirs} if k != _LOCATION and mine.get(k, _ABSENT) != theirs.get(k, _ABSENT)]
         return [f"{k} is {_words(mine.get(k, _ABSENT))}, and now {_words(theirs.get(k, _ABSENT))}" for k in keys]
 
     def planned(self, plan: Sequence[Batch]) -> Manifest:
@@ -226,6 +235,16 @@ def read_plan(path: Path, manifest: Manifest) -> tuple[Batch, ...]:
     except UsageError as error:
         raise corrupt(f"{path}: {error}") from error
     return plan
+
+
+def is_plan(path: Path) -> bool:
+    """Whether a file is a plan, of whatever run.
+
+    Raises:
+        StoreCorrupt: if it is not even JSON, or a member is of another type.
+    """
+    data = read_small(path, LIMIT)
+    return data == plan_bytes([_batch(parse(text, path), path) for text in data.splitlines()])
 
 
 def _batch(value: dict[str, Json], path: Path) -> Batch:

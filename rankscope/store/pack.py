@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -14,7 +13,7 @@ from torch import Tensor
 from rankscope.errors import OutputExists, StorageError, UsageError
 from rankscope.features import Rows
 from rankscope.store import files, ptfile
-from rankscope.store.layout import PLACES, locked
+from rankscope.store.layout import PLACES
 from rankscope.store.opening import open_run
 from rankscope.store.run import Run
 from rankscope.store.single import strings
@@ -24,7 +23,7 @@ SUFFIXES = (".pt", ".safetensors")
 """The endings of a run in one file."""
 
 
-def pack(folder: str | Path, target: str | Path, *, overwrite: bool = False) -> Run:
+def pack(folder: str | Path, target: str | Path, *, overwrite: bool = False, within: Path | None = None) -> Run:
     """Write a run as one file, with the rows in the data's order. Memory does not grow with their number.
 
     ``torch.load(target, weights_only=True)`` reads a ``.pt`` file as a dictionary with ``features`` (a tensor for each
@@ -35,6 +34,8 @@ def pack(folder: str | Path, target: str | Path, *, overwrite: bool = False) -> 
         folder: a finished run, in any form.
         target: the file; its ending chooses between the two.
         overwrite: whether an existing file is replaced, in one step at the very end.
+        within: a folder of the caller's on the same disk, in which the file is made before it gets its name: what a kill
+            leaves there goes with the folder. By default that of ``target``.
 
     Returns:
         The run in its new file.
@@ -54,24 +55,13 @@ def pack(folder: str | Path, target: str | Path, *, overwrite: bool = False) -> 
     if free is not None and free < needed:
         room = f"{needed:,} bytes are needed, and {free:,} are free"
         raise StorageError(f"cannot write {path}: {room}; free some space first")
-    with _temporary(path) as temporary, files.storing(path, needed):
+    with files.new_file(path.parent if within is None else within) as temporary, files.storing(path, needed):
         (_write_pt if path.suffix == ".pt" else _write_safetensors)(run, temporary)
         with files.reading(temporary) as fd:
             os.fsync(fd)  # the bytes before the name, as for every file of a store
         if not files.publish(temporary, path, replace=overwrite):
             raise OutputExists(f"{path} was made meanwhile by another process and is kept")
     return open_run(path)
-
-
-@contextmanager
-def _temporary(path: Path) -> Iterator[Path]:
-    """The name of a file beside ``path`` that only this process writes, and that is removed afterwards."""
-    temporary = path.with_name(f"{files.TEMPORARY}{path.name}")
-    with locked(temporary):
-        try:
-            yield temporary
-        finally:
-            files.remove(temporary)
 
 
 def _size(run: Run) -> int:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from rankscope.errors import StoreCorrupt, UnknownName
 from rankscope.features import ROLES, Rows
+from rankscope.names import UNNAMED, printable
 from rankscope.sites import Site, describe
 from rankscope.store.files import corrupt
 from rankscope.store.manifest import Manifest
@@ -105,8 +106,8 @@ class Run:
 
     @property
     def name(self) -> str:
-        """The name of the run in tables and figures."""
-        return self.manifest.name
+        """The name of the run in tables and figures: that of the manifest, as far as it can be shown."""
+        return printable(self.manifest.name).strip() or UNNAMED
 
     @cached_property
     def sites(self) -> tuple[Site, ...]:

@@ -6,7 +6,6 @@ if it had never stopped, because names and contents depend on the plan and the f
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -53,7 +52,7 @@ class Writer:
         self._commits: dict[int, layout.Commit] = {}
         self._log = -1
         self._log_path = path / layout.COMMITS / layout.log_name(share.rank)
-        self._tag = f"{share.rank:05d}-{os.getpid()}-"
+        self._inherits = False  # a lock that a process has left which died
         self._complete = False
 
     @classmethod
@@ -105,10 +104,12 @@ class Writer:
         """Join the writing of the store. Other processes may begin, end or die at every line of this."""
         refuse_foreign(self.path)
         # A finished and tidy store is only read, without a lock: it may be on a disk that this user cannot write.
-        if not overwrite and not (self.path / layout.COMMITS).exists() and self._is_finished():
+        tidied = not any((self.path / name).exists() for name in (layout.COMMITS, layout.LOCK))
+        if not overwrite and tidied and self._is_finished():
             return
         files.make_folder(self.path)
-        self._held.enter_context(layout.locked(self.path / layout.LOCK, shared=self._share.world > 1))
+        lock = layout.locked(self.path / layout.LOCK, shared=self._share.world > 1)
+        self._inherits = self._held.enter_context(lock)
         self._held.callback(self._leave)
         if overwrite and not self._is_continued():
             empty(self.path)
@@ -129,7 +130,7 @@ class Writer:
         if not (self.path / layout.INDEX).exists():
             return False
         there = layout.read_manifest(self.path / layout.MANIFEST)
-        untidy = (self.path / layout.COMMITS).exists()
+        untidy = self._inherits or (self.path / layout.COMMITS).exists()
         if there.differences(self.manifest) or not (untidy or self._reuse or self._share.world > 1):
             raise OutputExists(
                 f"{self.path} holds a finished run, {there.name!r}; it is kept unless --overwrite is given"
@@ -154,15 +155,15 @@ class Writer:
         target, plan = self.path / layout.MANIFEST, self.path / layout.PLAN
         lines = plan_bytes(tuple(self._batches.values()))
         if not target.exists():  # the plan first: a store.json means that its plan is there (FORMAT.md, Writing, 2)
-            files.write_new(plan, lines, replace=True, tag=self._tag)
-            files.write_new(target, layout.manifest_bytes(self.manifest), tag=self._tag)
+            files.write_new(plan, lines, replace=True)
+            files.write_new(target, layout.manifest_bytes(self.manifest))
         there = layout.read_manifest(target)
         if there.differences(self.manifest):
             what = self._differences(there)
             raise StoreMismatch(f"{self.path} holds another run, unfinished: {what}; --overwrite starts anew")
         self.manifest = there
         if not plan.exists() or files.digest_of_file(plan)[1] != there.plan:
-            files.write_new(plan, lines, replace=True, tag=self._tag)
+            files.write_new(plan, lines, replace=True)
         for name in (layout.SHARDS, layout.COMMITS):
             files.make_folder(self.path / name)
 
@@ -213,7 +214,7 @@ class Writer:
             raise contents.nonfinite_error(bad)
         commit, chunks = contents.encode(bad)
         target = self.path / layout.SHARDS / layout.shard_name(batch)
-        self._settle(files.write_temporary(target, chunks, needed=commit.bytes, tag=self._tag), target, commit)
+        self._settle(files.write_temporary(target, chunks, needed=commit.bytes), target, commit)
         # The line comes after the shard is on the disk under its name: a commit vouches for bytes that are there.
         files.append_line(self._log, self._log_path, layout.commit_line(commit, self.manifest))
         self._commits[batch] = commit
@@ -249,7 +250,7 @@ class Writer:
         """
         if self._complete:
             return True
-        missing = complete(self.path, self.manifest, tuple(self._batches), known=self._commits, tag=self._tag)
+        missing = complete(self.path, self.manifest, tuple(self._batches), known=self._commits)
         if missing and self._share.world == 1:
             raise StoreIncomplete(
                 f"{self.path}: {missing} of {len(self._batches)} batches are not committed; collect again"

@@ -16,8 +16,10 @@ from rankscope.linalg.svd import singular_values
 from rankscope.models.stacks import taps
 from rankscope.reading.forward import ModelBatch
 from rankscope.reading.hooks import reading
-from rankscope.reading.pooling import check_kind, pool
+from rankscope.reading.kinds import check_kind
+from rankscope.reading.pooling import pool
 from rankscope.sites import Site, select
+from rankscope.store.files import write_new
 
 
 class SpectrumCallback(TrainerCallback):
@@ -84,7 +86,7 @@ class SpectrumCallback(TrainerCallback):
             kept = [line for line in self.out.read_text().splitlines(keepends=True) if _step_of(line) <= step]
             self._last = max(map(_step_of, kept), default=-1)
             if state.is_world_process_zero:
-                self.out.write_text("".join(kept))
+                write_new(self.out, "".join(kept).encode(), replace=True)
             self._begun = True
         # A run that continues in the middle of a stage has its first record from before the kill.
         if step > self._last and not (self._resume and state.global_step):

@@ -20,7 +20,7 @@ from rankscope.models.inputs.reader import Reader, reader as open_reader
 from rankscope.models.load import load_model
 from rankscope.models.stacks import unwrapped
 from rankscope.progress import Progress, silent
-from rankscope.store.files import storing
+from rankscope.store.files import storing, write_new
 from rankscope.tuning.answers import choose_answers, known_answers, require_answers
 from rankscope.tuning.masked import fills_masks
 from rankscope.tuning.stages import heads
@@ -113,9 +113,7 @@ def _write(predictions: Sequence[Prediction], file: Path) -> None:
     lines = [json.dumps({"id": p.id, "prediction": p.text}, ensure_ascii=False) for p in predictions]
     with storing(file):
         file.parent.mkdir(parents=True, exist_ok=True)
-        beside = file.with_name(f"{file.name}.part")
-        beside.write_text("\n".join(lines) + "\n")
-        beside.replace(file)
+        write_new(file, ("\n".join(lines) + "\n").encode(), replace=True)
 
 
 def prompt_reader(model: nn.Module, reader: Reader) -> Reader:

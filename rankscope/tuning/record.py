@@ -30,9 +30,10 @@ from torch import nn
 
 from rankscope.checkpoint import STAGES, digest
 from rankscope.data.probes import ProbeSet
-from rankscope.errors import CheckpointError, OutputExists, UsageError
+from rankscope.errors import CheckpointError, UsageError
 from rankscope.tuning.answers import Answers
 from rankscope.tuning.config import Recipe, Stage
+from rankscope.tuning.output import PLAN, WORK, check_free, clear
 from rankscope.tuning.stages import numbers_by_kind, save_kinds
 from rankscope.tuning.trained import COMPLETE
 from rankscope.tuning.trainer import StageTrainer
@@ -40,8 +41,6 @@ from rankscope.tuning.trainer import StageTrainer
 FORMAT = "rankscope-checkpoint/1"
 SEEDS = 2**32
 """Seeds are below this."""
-WORK, PLAN = ".training", "plan.json"
-"""The folder in the output in which an unfinished run keeps its states, and the file in it with the record of its plan."""
 
 
 @dataclass(frozen=True)
@@ -127,14 +126,14 @@ def prepare(out: Path, record: dict[str, Any], *, resume: bool, overwrite: bool)
         overwrite: whether an earlier checkpoint is replaced.
 
     Raises:
-        OutputExists: as :func:`check_free`.
+        OutputExists: as :func:`~rankscope.tuning.output.check_free`.
         UsageError: if the run there has another plan; the message names the first difference.
         CheckpointError: if its base has changed since.
     """
     work = out / WORK
     check_free(out, resume=resume, overwrite=overwrite)
     if overwrite and not resume and out.exists():
-        shutil.rmtree(out)
+        clear(out)
     for earlier in (out / STAGES, work / PLAN):
         if earlier.is_file():
             _check_same(json.loads(earlier.read_text()), record, out)
@@ -146,30 +145,6 @@ def prepare(out: Path, record: dict[str, Any], *, resume: bool, overwrite: bool)
     (work / f"{PLAN}.part").write_text(json.dumps(record, indent=2))
     (work / f"{PLAN}.part").replace(work / PLAN)
     return work
-
-
-def check_free(out: Path, *, resume: bool, overwrite: bool) -> None:
-    """Check that a run may write into a folder.
-
-    Raises:
-        OutputExists: if something is there that is neither to be resumed nor overwritten, or that is no checkpoint.
-    """
-    if resume or not out.exists():
-        return
-    if not out.is_dir():
-        raise OutputExists(f"{out} is a file; it is kept, choose a folder")
-    if not any(out.iterdir()):
-        return
-    unfinished = (out / WORK).is_dir()
-    if not overwrite:
-        state = "an unfinished run: continue it with resume (--resume)" if unfinished else "there already"
-        raise OutputExists(
-            f"{out} is {state}; it is kept unless overwriting is asked for (overwrite=True, --overwrite)"
-        )
-    if not unfinished and not (out / STAGES).is_file():
-        raise OutputExists(
-            f"{out} holds something that is no checkpoint of rankscope; it is not overwritten, choose another folder"
-        )
 
 
 def remove_unstarted(out: Path) -> None:

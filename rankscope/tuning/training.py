@@ -28,9 +28,10 @@ from rankscope.tuning.callback import SpectrumCallback
 from rankscope.tuning.config import Precision, Recipe, Schedule, Stage
 from rankscope.tuning.generation import prompt_reader
 from rankscope.tuning.masked import fills_masks, hide_words
+from rankscope.tuning.output import EPOCHS, LAST_GOOD, WORK, check_free
 from rankscope.tuning.planning import attach_stage, make_plan, reader_of, training_data, trains_on_cpu
 from rankscope.tuning.recipes import recipe_of
-from rankscope.tuning.record import WORK, Plan, check_free, prepare, remove_unstarted, stage_record, write_checkpoint
+from rankscope.tuning.record import Plan, prepare, remove_unstarted, stage_record, write_checkpoint
 from rankscope.tuning.scst import ScstTrainer
 from rankscope.tuning.stages import set_trainable
 from rankscope.tuning.trained import (
@@ -345,7 +346,7 @@ class Training:
         return trainer
 
     def _keep_epoch(self, place: int, trainer: StageTrainer, epoch: int) -> None:
-        into = self.out / "epochs" / f"stage-{place}-epoch-{epoch}"
+        into = self.out / EPOCHS / f"stage-{place}-epoch-{epoch}"
         if not (into / STAGES).is_file():
             self._write_now(into, place, trainer, {"stage": place, "epoch": epoch})
 
@@ -368,10 +369,10 @@ class Training:
             step = step_of(states[0])
             load_tensors(trainer.trained, states.pop(0) / TRAINED)
         if good:
-            into, which = self.out / f"last-good-step-{step}", f"the state after step {step}"
+            into, which = self.out / LAST_GOOD.format("step", step), f"the state after step {step}"
             self._write_now(into, place, trainer, {"stage": place, "steps": step})
         elif place:
-            into, which = self.out / f"last-good-stage-{place - 1}", f"the end of stage {place - 1}"
+            into, which = self.out / LAST_GOOD.format("stage", place - 1), f"the end of stage {place - 1}"
             end = self._folder(place - 1) / END
             self._write(into, place - 1, lambda: self._rebuilt(place - 1, load_file(end)))
         else:

@@ -18,7 +18,7 @@ import pytest
 import typer
 
 import rankscope
-from rankscope.cli import app
+from rankscope.cli import app, early
 from rankscope.errors import RankscopeError
 from rankscope.models.describe import describe
 from rankscope.registry import DEFINITIONS
@@ -147,7 +147,6 @@ COMMANDS = {
             "nonfinite": case("--nonfinite", "keep", value="keep"),
             "shard": case("--shard", "1/2", value="1/2"),
             "overwrite": OVERWRITE,
-            "reuse": switch("--reuse"),
             "base_model": BASE_MODEL,
             "processor": case("--processor", "p", value=Path("p")),
             "dtype": case("--dtype", "bfloat16", value="bfloat16"),
@@ -398,6 +397,8 @@ def record(
         with monkeypatch.context() as patch:
             for name in {COMMANDS[command].target, *COMMANDS[command].before, OPEN, RECORDS} - {target}:
                 patch.setattr(name, lambda *args, **kwargs: result)
+            for name in [name for name in vars(early) if name.startswith("need_")]:  # nothing has to be on disk
+                patch.setattr(f"rankscope.cli.early.{name}", lambda *args, **kwargs: None)
             patch.setattr(target, stop)
             done = rankscope_(*command.split(), *typed)
         assert len(calls) == 1, done
@@ -428,7 +429,7 @@ def test_each_option_changes_the_call(
 def test_every_option_of_the_library_is_offered() -> None:
     """By the commands whose function takes the same keywords, but for what only makes sense in Python."""
     only_python = {
-        "collect": {"preview", "progress"},
+        "collect": {"preview", "progress", "reuse"},
         "measure": {"level", "progress"},
         "compare": {"level", "progress"},
         "curve": {"parts", "level", "progress"},

@@ -152,7 +152,7 @@ def test_the_door_hands_every_option_on(monkeypatch: pytest.MonkeyPatch) -> None
     assert held == {name: offered[name] for name in held}
     assert offered.keys() - held == {"model", "data", "preview", "progress"}
     given: dict[str, Any] = {name: f"a {name}" for name in held} | {"model": object(), "data": object()}
-    given |= {"rows": "mean", "tokens_per_batch": 7, "nonfinite": "keep", "padding_side": "left"}
+    given |= {"rows": "mean", "tokens_per_batch": 7, "nonfinite": "keep", "padding_side": "left", "shard": "1/2"}
     seen: list[Any] = []
     monkeypatch.setattr(collecting, "prepare", lambda *told: seen.append(told) or "job")
     monkeypatch.setattr(collecting, "run_job", lambda job, progress: (job, progress))
@@ -418,10 +418,10 @@ def test_what_a_file_was_packed_from_does_not_stay(
         patch.setattr(collecting, "discard", Mock(side_effect=_Stopped))
         with pytest.raises(_Stopped):
             rankscope.collect(folder("gpt2"), texts, out=tmp_path / "run.pt")
-    assert (tmp_path / "run.pt.partial").exists()
+    assert len(list(tmp_path.glob("run.pt.*.partial"))) == 1
     with pytest.raises(OutputExists, match="is kept"):
         rankscope.collect(folder("gpt2"), texts, n=5, out=tmp_path / "run.pt")
-    assert (tmp_path / "run.pt.partial").exists()
+    assert len(list(tmp_path.glob("run.pt.*.partial"))) == 1
     with pytest.raises(OutputExists, match="is kept"):
         rankscope.collect(folder("gpt2"), texts, out=tmp_path / "run.pt")
     assert [path.name for path in tmp_path.iterdir()] == ["run.pt"]

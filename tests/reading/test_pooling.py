@@ -6,7 +6,8 @@ from hypothesis import given, strategies as st
 
 from rankscope.errors import UnknownName
 from rankscope.features import ANSWER, IMAGE, POOLED, SPECIAL, TEXT, Grid
-from rankscope.reading.pooling import KINDS, pool
+from rankscope.reading.kinds import KINDS
+from rankscope.reading.pooling import pool
 
 # Two samples, left- and right-padded: [pad, BOS, image, text, answer] and [BOS, text, answer, pad, pad].
 GRID = Grid(

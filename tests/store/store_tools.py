@@ -66,6 +66,11 @@ def collect(path: Path, *, seed: int = 0, **options: object) -> list[int]:
     return computed
 
 
+def is_tidy(path: Path) -> bool:
+    """Whether a run is finished, and nothing is left that only its making needed."""
+    return (path / "index.json").exists() and not any((path / name).exists() for name in ("commits", "lock"))
+
+
 def expected(site: str, seed: int = 0) -> Tensor:
     """The features at a site in the data's order, put together by hand."""
     stack = site.split(".")[0]

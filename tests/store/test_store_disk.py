@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 from digests import tree_digest
-from store_tools import PLAN, collect, contents, ignore, in_child, manifest, watched
+from store_tools import PLAN, collect, contents, ignore, in_child, is_tidy, manifest, watched
 
 from rankscope.errors import (
     StorageError,
@@ -82,7 +82,7 @@ def test_whatever_the_disk_refuses_what_is_committed_is_kept(
 def settled(path: Path, undisturbed: str) -> None:
     """Once the disk works the same collect continues, unless the last that failed was to tidy up."""
     committed = set(read_commits(path, manifest().planned(PLAN)))
-    if not (path / "index.json").exists() or (path / "commits").exists():
+    if not is_tidy(path):
         assert committed.isdisjoint(collect(path))
     assert tree_digest(path) == undisturbed
 

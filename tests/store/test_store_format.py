@@ -184,7 +184,7 @@ def test_every_text_is_written_as_the_page_says_and_comes_back(tmp_path: Path, t
     assert b'"reading": {\n   "n": 1e+22,\n   "scale": 0.1\n  }' in data
     for form in (tmp_path / "run", tmp_path / "run.pt", tmp_path / "run.safetensors"):
         run = open_run(form) if form.is_dir() else pack(tmp_path / "run", form)
-        assert (run.name, run.manifest.ids[-1]) == (text, text)
+        assert (run.manifest.name, run.manifest.ids[-1]) == (text, text)
         assert run.verify().ok
 
 

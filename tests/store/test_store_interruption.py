@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 from digests import tree_digest
-from store_tools import PLAN, collect, ignore, in_child, killed_at, manifest, watched
+from store_tools import PLAN, collect, ignore, in_child, is_tidy, killed_at, manifest, watched
 
-from rankscope.errors import StoreError, StoreIncomplete
-from rankscope.store import open_run
+from rankscope.errors import OutputExists, StoreError, StoreIncomplete
+from rankscope.store import open_run, tidy_finished
 from rankscope.store.layout import read_commits
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="kills forked processes")
@@ -64,10 +64,49 @@ def test_killed_at_every_operation_it_ends_with_the_same_bytes(
     for stop in stops:
         path = tmp_path / f"{stop}"
         assert killed(path, monkeypatch, stop, torn=torn) == -signal.SIGKILL, stop
-        if (path / "index.json").exists() and not (path / "commits").exists():
+        if is_tidy(path):
             assert tree_digest(path) == undisturbed, stop
         else:
             resumed(path, undisturbed)
+
+
+def test_killed_after_it_was_complete_it_is_tidied(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, undisturbed: str
+) -> None:
+    names = operations(tmp_path / "count", monkeypatch)
+    swept = 0
+    for stop in range(len(names), 0, -1):
+        path = tmp_path / f"{stop}"
+        killed(path, monkeypatch, stop)
+        if not (path / "index.json").exists():
+            break
+        if is_tidy(path):  # the last operations find nothing left to remove
+            continue
+        assert open_run(path).verify().ok
+        tidy_finished(path)
+        assert tree_digest(path) == undisturbed
+        swept += 1
+    assert swept >= 4
+
+
+def test_who_comes_while_a_run_is_tidied_waits_and_does_not_take_it_for_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, undisturbed: str
+) -> None:
+    path, other, outcomes = tmp_path / "run", [False], []
+
+    def another(number: int, name: str, arguments: tuple[object, ...]) -> None:
+        if (path / "index.json").exists() and not other[0]:
+            other[0] = True  # what the other one does is not watched
+            outcomes.append(in_child(lambda: collect(path)))
+            other[0] = False
+
+    with watched(monkeypatch, another):
+        collect(path)
+    assert len(outcomes) >= 4
+    assert not outcomes.count(0)  # a writer that ends well would say that it made the run
+    with pytest.raises(OutputExists):
+        collect(path)
+    assert tree_digest(path) == undisturbed
 
 
 def test_killed_again_and_again_it_ends_with_the_same_bytes(
@@ -79,7 +118,7 @@ def test_killed_again_and_again_it_ends_with_the_same_bytes(
         for _ in range(2 if case else 10):
             if not (path / "index.json").exists():
                 killed(path, monkeypatch, choose.randrange(1, total // 3), torn=bool(case % 2))
-        if (path / "commits").exists() or not (path / "index.json").exists():
+        if not is_tidy(path):
             resumed(path, undisturbed)
         assert tree_digest(path) == undisturbed
 
@@ -229,7 +268,7 @@ def test_after_a_power_loss_it_opens_as_before_or_after_and_continues(
 def settle(path: Path, undisturbed: str) -> None:
     """Opens as complete or is continued; in the end the bytes are those of an undisturbed collect."""
     check: Callable[[], object] = lambda: open_run(path).verify().check()  # noqa: E731
-    if (path / "index.json").exists() and not (path / "commits").exists():
+    if is_tidy(path):
         check()
         return
     if path.exists() and not (path / "index.json").exists():

@@ -35,6 +35,7 @@ from rankscope.errors import (
 )
 from rankscope.models.load import load_model
 from rankscope.tuning import held_out_loss, train
+from rankscope.tuning.output import check_free
 from rankscope.tuning.recipes import METHODS
 from rankscope.tuning.stages import attach_kinds
 
@@ -307,9 +308,22 @@ def test_overwriting_removes_checkpoints_only(base: Callable[[str], Path], tmp_p
     with pytest.raises(OutputExists, match="no checkpoint of rankscope"):
         train(base("gpt2"), method="lora", data=examples("gpt2"), out=tmp_path, overwrite=True, steps=1, **SMALL)
     assert (tmp_path / "notes.txt").read_text() == "keep"
-    for method in ("lora", "adapter"):
-        train(base("gpt2"), method=method, data=examples("gpt2"), out=tmp_path / "o", overwrite=True, steps=1, **SMALL)
-    assert not (tmp_path / "o" / "0-lora").exists()
+    (tmp_path / ".training").mkdir()  # as another program's could be called
+    for asked in ({"resume": False, "overwrite": True}, {"resume": True, "overwrite": False}):
+        with pytest.raises(OutputExists, match="no checkpoint of rankscope"):
+            check_free(tmp_path, **asked)
+    out = tmp_path / "o"
+    train(base("gpt2"), method="lora", data=examples("gpt2"), out=out, keep_epochs=True, steps=1, **SMALL)
+    assert {path.name for path in out.iterdir()} == {"0-lora", "epochs", "rankscope.json"}
+    mine = ("notes.txt", "0-notes", "epochs.txt", "last-good-luck")
+    for name in mine:
+        (out / name).write_text("mine")
+    for name in (".training", "last-good-step-3", "last-good-stage-0"):
+        (out / name).mkdir()
+    (out / "1-lora").symlink_to(tmp_path)
+    train(base("gpt2"), method="adapter", data=examples("gpt2"), out=out, overwrite=True, steps=1, **SMALL)
+    assert {path.name for path in out.iterdir()} == {"0-adapter", "rankscope.json", "1-lora", *mine}
+    assert (tmp_path / "notes.txt").exists()
 
 
 @pytest.mark.parametrize("gradient", [False, True])

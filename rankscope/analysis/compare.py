@@ -170,7 +170,7 @@ def _record(
         shape=shape(view),
         convention=convention(what, run),
         unit=what.unit,
-        notes=(reason,) if reason else cautions(what, view, found.between),
+        notes=(reason,) if reason else (*cautions(what, view, found.between), *found.null.notes),
         variant=view.variant,
         mean_share=view.mean_share(0),
         mean_share_b=view.mean_share(1),

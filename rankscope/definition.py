@@ -99,6 +99,10 @@ class Comparison(Described):
     run, as for :class:`Definition`."""
     centred: bool = True
     """Whether the mean over rows is subtracted from the features first (``reads="spectra"`` only)."""
+    across: Callable[..., Tensor] | None = None
+    """The form that multiplies rows of different samples only, for rows of which several come from one sample
+    (``reads="moments"`` only): of the moments, two ``(n, d)`` features, the ``(n,)`` sample of each row, and the ``(*, S)``
+    mask of the samples that are summed."""
 
 
 def rows_enough(what: Definition | Comparison) -> int:

@@ -153,6 +153,8 @@ class View:
         widths = [self.widths[run] for run in runs]
         if isinstance(what, Comparison) and what.same_width and len(set(widths)) > 1:
             raise NotComparable(f"{what.name} needs a shared basis; the widths are {widths[0]} and {widths[1]}")
+        if isinstance(what, Comparison) and what.across is not None and self.n > self.rows.samples:
+            return self._replicates(partial(self._across, what.across, *runs))
         f = self.function_of(what, *runs)
         if what.reads == "rows":
             features, sample = [self.features[run] for run in runs], self.rows.sample
@@ -210,6 +212,17 @@ class View:
         group[place] = self.group  # (S,): all rows of one sample lie in one group
         weights = self._others[:, group.to(each.device)].to(each)  # (G, S): 0 where the sample is left out
         return weights @ each / weights.sum(1, keepdim=True)
+
+    def _across(self, function: Callable[..., Tensor], a: int, b: int, left_out: bool) -> Tensor:
+        """A relation of rows of different samples, of all or without each group."""
+        present, place = torch.unique(self.rows.sample, return_inverse=True)
+        kept = torch.ones(len(present), dtype=torch.bool)
+        if left_out:
+            group = torch.empty(len(present), dtype=torch.int64)
+            group[place] = self.group
+            kept = group != torch.arange(self.groups)[:, None]  # (G, S)
+        pair = self._summed(self.pair(a, b), left_out)
+        return function(pair, self._spanned[a], self._spanned[b], self.rows.sample, kept.to(self.device))
 
     def _cross_fitted(
         self, function: Callable[[PairMoments, PairMoments], Tensor], sums: PairMoments, left_out: bool

@@ -154,7 +154,8 @@ class View:
         if isinstance(what, Comparison) and what.same_width and len(set(widths)) > 1:
             raise NotComparable(f"{what.name} needs a shared basis; the widths are {widths[0]} and {widths[1]}")
         if isinstance(what, Comparison) and what.across is not None and self.n > self.rows.samples:
-            return self._replicates(partial(self._across, what.across, *runs))
+            across, (a, b) = what.across, runs
+            return self._replicates(lambda left_out: self._across(across, a, b, left_out))
         f = self.function_of(what, *runs)
         if what.reads == "rows":
             features, sample = [self.features[run] for run in runs], self.rows.sample

@@ -7,12 +7,45 @@ Nothing else needs to know about a new measure.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from torch import Tensor
+
+
+class Size(NamedTuple):
+    """The rows that a number is of, on which the ends of its range may depend."""
+
+    rows: int
+    """n."""
+    width: int
+    """d; of two runs that of the wider."""
+
+    @property
+    def rank(self) -> int:
+        """r = min(n, d), the most directions that vary."""
+        return min(self.rows, self.width)
+
+
+class Range(NamedTuple):
+    """The ends of a range, as numbers; infinite where there is none."""
+
+    least: float = -math.inf
+    """The lower end."""
+    most: float = math.inf
+    """The upper end."""
+
+    @property
+    def of_differences(self) -> Range:
+        """The range of the difference of two numbers in this one."""
+        return Range(self.least - self.most, self.most - self.least)
+
+
+End = float | Callable[[Size], float]
+"""An end of a range: a number, or one that depends on the size of the features."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +66,19 @@ class Described:
     """How a finite number of rows (for weights, the size of the matrix) biases it, and what is done about that."""
     unit: str = "dimensions"
     """The unit, as written on an axis."""
+    least: End = 0.0
+    """The lower end of the range as a number; an interval stays inside."""
+    most: End = math.inf
+    """The upper end of the range as a number; an interval stays inside."""
+    strays: bool = False
+    """Whether the value itself may lie outside its range by chance, as an unbiased estimate from few rows may; it then has
+    no interval."""
+    of_nothing: float | None = None
+    """The value outside the range of features that do not vary, as the rank 0 of equal rows; None if there is none."""
+
+    def range_of(self, size: Size) -> Range:
+        """The range for features of a size."""
+        return Range(*(float(end(size) if callable(end) else end) for end in (self.least, self.most)))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +94,8 @@ class Definition(Described):
     the ``(n,)`` sample of each row."""
     scale: Literal["identity", "log"] = "identity"
     """The scale on which its interval is computed: ``log`` for a positive number such as a rank, which keeps the interval
-    positive. The interval of a difference is always computed on the number itself."""
+    positive. For ``identity`` the range decides: the logit between two ends, the logarithm of the distance from one, the
+    number itself without any. The interval of a difference is always computed on the number itself."""
     centred: bool = True
     """Whether the mean over rows is subtracted from the features first (``reads="spectrum"`` only)."""
     resolved: bool = False
@@ -68,8 +115,23 @@ class Definition(Described):
     samples gives this quantity an interval, which is then centred on the value."""
 
 
-rank_definition = partial(Definition, scale="log", low="1", high="rank")
-"""The definition of a rank, which lies between 1 and the rank of the matrix."""
+def rank_of(size: Size) -> float:
+    """r = min(n, d), the upper end of the range of a rank."""
+    return size.rank
+
+
+def width_of(size: Size) -> float:
+    """d, the number of features, as the upper end of a range."""
+    return size.width
+
+
+def rows_of(size: Size) -> float:
+    """n, the number of rows, as the upper end of a range."""
+    return size.rows
+
+
+rank_definition = partial(Definition, scale="log", low="1", high="rank", least=1.0, most=rank_of, of_nothing=0.0)
+"""The definition of a rank, which lies between 1 and the rank of the matrix; that of equal rows is 0."""
 
 
 @dataclass(frozen=True, kw_only=True)

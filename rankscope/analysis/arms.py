@@ -18,13 +18,15 @@ from torch import Tensor
 from rankscope.analysis.align import Aligned, data_notes, shared_sites
 from rankscope.analysis.cautions import cautions, convention, shape, why_not
 from rankscope.analysis.guards import GuardedView, guarded_views
+from rankscope.analysis.intervals import range_of
 from rankscope.analysis.options import GROUPS, LEVEL, Analysis, chosen
 from rankscope.analysis.view import Replicates
-from rankscope.definition import Comparison, Definition
+from rankscope.definition import Comparison, Definition, Range
 from rankscope.errors import NotComparable, UsageError, public
 from rankscope.inference.arm_bands import ArmBands, arm_bands
 from rankscope.inference.equivalence import arm_difference, components, equivalence, retraining_floor
 from rankscope.inference.jackknife import centred_pseudo, critical_t
+from rankscope.inference.ranges import inside
 from rankscope.progress import Progress, silent
 from rankscope.registry import Measure, known
 from rankscope.results.arms import ArmContrast, ArmRecord, Equivalent, Errors
@@ -152,6 +154,8 @@ class _AtSite(NamedTuple):
     """Measure → its cautions."""
     numbers: Mapping[tuple[str, str], _Number | str]
     """(measure, arm) → the number, or why there is none."""
+    ranges: Mapping[str, Range]
+    """Measure → the range of what is reported of it: of the number, or of its change from the base."""
     grounds: Mapping[str, tuple[_Number, ...]]
     """Arm → the numbers of its verdict, where there are any, in the order of :class:`Grounds`."""
 
@@ -177,7 +181,11 @@ def _at_site(
             except NotComparable:
                 continue
     notes = {what.name: cautions(what, view) for what in asked}
-    return _AtSite(site, shape(view), view.variant, notes, numbers, grounds)
+    ranges = {what.name: range_of(what, view) for what in asked}
+    if base is not None:
+        of_changes = {what.name for what in asked if isinstance(what, Definition)}
+        ranges |= {name: ranges[name].of_differences for name in of_changes}
+    return _AtSite(site, shape(view), view.variant, notes, numbers, ranges, grounds)
 
 
 def _number(what: Definition | Comparison, view: GuardedView, places: Sequence[int], base: int | None) -> _Number:
@@ -305,6 +313,7 @@ class _ArmsAtSite(NamedTuple):
     p: float | None = None
     errors: Errors = Errors()
     equivalence: Equivalent = Equivalent()
+    notes: tuple[str, ...] = ()
 
 
 def _records(
@@ -320,18 +329,19 @@ def _records(
     for arms in [*((arm,) for arm in names), *combinations(names, 2)]:
         along = _along(what, found, arms, level)
         for at in found:
+            at_site = along.get(at.site, _ArmsAtSite())
             missing = [one for one in (at.numbers[what.name, arm] for arm in arms) if isinstance(one, str)]
             yield ArmRecord(
                 str(at.site),
                 what.name,
                 " − ".join(reversed(arms)),
-                *along.get(at.site, _ArmsAtSite()),
+                *at_site[:-1],
                 runs=min(len(names[arm]) for arm in arms),
                 shape=at.shape,
                 convention=convention,
                 unit=what.unit,
                 verdict=str(verdicts.get((str(at.site), arms[0]), "")) if len(arms) == 1 else "",
-                notes=tuple(missing[:1]) or at.notes[what.name],
+                notes=tuple(missing[:1]) or (*at_site.notes, *at.notes[what.name]),
                 variant=at.variant,
                 run_names=" − ".join(", ".join(names[arm]) for arm in reversed(arms)),
                 run_base=base,
@@ -354,16 +364,33 @@ def _along(
     )
     if len(arms) == 1:
         change = _estimates([torch.stack([row[0].change for row in rows.values()], -1)], level)
-    return {site: _at(e, change, i, row, level) for i, (site, row) in enumerate(rows.items())}
+    within = {at.site: at.ranges[what.name] for at in found}
+    if len(arms) == 2:
+        within = {site: one.of_differences for site, one in within.items()}
+    return {site: _at(e, change, i, row, level, within[site]) for i, (site, row) in enumerate(rows.items())}
 
 
-def _at(e: _Estimates, change: _Estimates, i: int, row: Sequence[_Number], level: float) -> _ArmsAtSite:
+def _at(e: _Estimates, change: _Estimates, i: int, row: Sequence[_Number], level: float, within: Range) -> _ArmsAtSite:
     floors = [one.floor for one in row if one.floor is not None]
     reach = critical_t(e.df[i], level) * e.se[i]  # Student's interval: value ± t(df) se
+    interval, notes = _inside(torch.stack([e.value[i] - reach, e.value[i] + reach]), within)
+    # The spread of two trainings has one degree of freedom: a band over sites would reach anywhere.
+    several = all(len(one.pseudo) != 2 for one in row)
+    band, _ = _inside(torch.stack([e.bands.low[i], e.bands.high[i]]), within) if several else (Span(), ())
     return _ArmsAtSite(
-        Estimate(number(e.value[i]), number(e.value[i] - reach), number(e.value[i] + reach)),
-        Span(number(e.bands.low[i]), number(e.bands.high[i])),
+        Estimate(number(e.value[i]), interval.low, interval.high),
+        band,
         number(change.bands.p[i]),
         Errors(number(e.seed_sd[i]), number(e.seed_se[i]), number(e.sample_se[i])),
         _same(change, i, max(floors) if len(floors) == len(row) else None),
+        notes,
     )
+
+
+def _inside(ends: Tensor, within: Range) -> tuple[Span, tuple[str, ...]]:
+    """The ends of an interval if they lie in the range, else none and why."""
+    low, high = (number(end) for end in ends)
+    if low is None or high is None or bool(inside(ends, within).all()):
+        kept = ends.clamp(min=within.least, max=within.most)
+        return Span(number(kept[0]), number(kept[1])), ()
+    return Span(), ("few runs or samples decide it: the interval leaves the range of the number, so there is none",)

@@ -13,13 +13,13 @@ from torch import Tensor
 from rankscope.analysis.align import Aligned, data_notes, distinct_names, shared_sites
 from rankscope.analysis.cautions import below_floor, cautions, convention, shape, why_not
 from rankscope.analysis.guards import GuardedView, guarded_views
-from rankscope.analysis.intervals import NO_VALUE, banded, interval_of, replicates
+from rankscope.analysis.intervals import NO_VALUE, banded, difference_limits, limits_of, range_of, replicates
 from rankscope.analysis.measure import spectra
 from rankscope.analysis.options import GROUPS, LEVEL, Analysis, chosen
 from rankscope.analysis.references import Unrelated, against_itself, noise_value, unrelated
 from rankscope.analysis.view import FEWEST, Replicates
 from rankscope.comparisons.cka_map import cka_map
-from rankscope.definition import Comparison, Definition
+from rankscope.definition import Comparison, Definition, Range
 from rankscope.errors import NotComparable, public
 from rankscope.linalg.rows import sample_means
 from rankscope.progress import Progress, silent
@@ -145,8 +145,8 @@ class _PairAtSite(NamedTuple):
 
 def _record(
     run: Run, names: Pair, site: Site, what: Definition | Comparison, view: GuardedView, roles: _Roles, level: float
-) -> tuple[PairRecord, Replicates | None]:
-    """A record, and the replicates from which its band is made."""
+) -> tuple[PairRecord, Replicates | None, Range]:
+    """A record, and what its band is made from: the replicates, and the range where it is no difference."""
     reason, found, without_sinks = why_not(what, view), _PairAtSite(), None
     try:
         if not reason:
@@ -156,21 +156,30 @@ def _record(
                 without_sinks = number(_sides(what, evaluate, roles.base)[2].value)
     except NO_VALUE as error:
         reason = str(error)
-    # Ranks themselves get their interval on the logarithm; differences, also from a base, on the number itself.
-    scale = what.scale if isinstance(what, Definition) and roles.base is None else "identity"
+    within = range_of(what, view)
+    # Numbers themselves get their interval on the scale of their range; differences, also from a base, on the number.
+    if isinstance(what, Definition) and roles.base is not None:
+        side = partial(difference_limits, level=level, within=within)
+    else:
+        scale = what.scale if isinstance(what, Definition) else "identity"
+        side = partial(limits_of, level=level, within=within, scale=scale)
+    related = isinstance(what, Comparison) and roles.base is None
+    a, b = side(found.a), side(found.b)
+    between = side(found.between) if related else difference_limits(found.between, level, within)
+    no_interval = dict.fromkeys((*between.notes, *a.notes, *b.notes))
     record = PairRecord(
         site=str(site),
         measure=what.name,
-        estimate=interval_of(found.between, level),
-        a=interval_of(found.a, level, scale),
-        b=interval_of(found.b, level, scale),
+        estimate=between.estimate,
+        a=a.estimate,
+        b=b.estimate,
         base=found.base,
         noise=found.null.mean,
         itself=found.itself,
         shape=shape(view),
         convention=convention(what, run),
         unit=what.unit,
-        notes=(reason,) if reason else (*cautions(what, view, found.between), *found.null.notes),
+        notes=(reason,) if reason else (*no_interval, *cautions(what, view, found.between), *found.null.notes),
         variant=view.variant,
         mean_share=view.mean_share(0),
         mean_share_b=view.mean_share(1),
@@ -179,7 +188,7 @@ def _record(
         p_unrelated=found.null.p,
         runs=names,
     )
-    return record, found.between
+    return record, found.between, within if related else Range()
 
 
 def _find(what: Definition | Comparison, view: GuardedView, roles: _Roles) -> _PairAtSite:

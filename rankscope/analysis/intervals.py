@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from rankscope.analysis.guards import GuardedView
-from rankscope.analysis.view import Replicates
-from rankscope.definition import Comparison, Definition
+from rankscope.analysis.view import Replicates, View
+from rankscope.definition import Comparison, Definition, Range, Size
 from rankscope.errors import DataError, NotComparable
 from rankscope.inference.bands import max_t
-from rankscope.inference.jackknife import Scale, centred_pseudo, interval
+from rankscope.inference.jackknife import Scale, centred_pseudo
+from rankscope.inference.ranges import Bounded, bounded_interval, difference_interval, from_scale, to_scale
 from rankscope.results.record import Estimate, Span, number
 from rankscope.results.runs import PairRecord
 
@@ -36,18 +39,44 @@ def replicates(what: Definition | Comparison, view: GuardedView, *runs: int) -> 
         return view.only(*runs).evaluate(what, *range(len(runs)))
 
 
-def interval_of(found: Replicates | None, level: float, scale: Scale = "identity") -> Estimate:
-    """A number with its jackknife interval, None for what does not exist."""
+class Limits(NamedTuple):
+    """A number with its interval, and why it has none."""
+
+    estimate: Estimate
+    """The number and its interval, None for what does not exist."""
+    notes: tuple[str, ...] = ()
+    """Why the number has no interval although samples can be left out."""
+
+
+def range_of(what: Definition | Comparison, view: View) -> Range:
+    """The range of a number of these rows."""
+    return what.range_of(Size(view.n, max(view.widths)))
+
+
+def limits_of(found: Replicates | None, level: float, within: Range, scale: Scale = "identity") -> Limits:
+    """A number with its jackknife interval, which stays inside the number's range."""
+    return _limits(found, partial(bounded_interval, within=within, scale=scale, level=level))
+
+
+def difference_limits(found: Replicates | None, level: float, within: Range) -> Limits:
+    """A difference of two numbers of a range, with its jackknife interval."""
+    return _limits(found, partial(difference_interval, within=within, level=level))
+
+
+def _limits(found: Replicates | None, bounded: Callable[[Tensor, Tensor], Bounded]) -> Limits:
     if found is None:
-        return Estimate()
-    if not len(found.left_out):
-        return Estimate(number(found.value))
-    limits = interval(found.value, found.left_out, scale=scale, level=level)
-    return Estimate(number(limits.value), number(limits.low), number(limits.high))
+        return Limits(Estimate())
+    value = number(found.value)
+    if value is None or not len(found.left_out):
+        return Limits(Estimate(value))
+    limits, reason = bounded(*found)
+    if limits is None:
+        return Limits(Estimate(value), (reason,))
+    return Limits(Estimate(value, number(limits.low), number(limits.high)))
 
 
 def banded(
-    found: Sequence[tuple[Definition | Comparison, PairRecord, Replicates | None]], level: float
+    found: Sequence[tuple[Definition | Comparison, PairRecord, Replicates | None, Range]], level: float
 ) -> tuple[PairRecord, ...]:
     """The records with their bands: each measure by itself, over all its sites.
 
@@ -55,14 +84,18 @@ def banded(
     families each gets a share of the error: confidence 1 − (1 − level)/m, and p times m (Bonferroni).
 
     Args:
-        found: the measure, the record, and the number without each group of samples.
+        found: the measure, the record, the number without each group of samples, and the range that it stays in, which
+            is without ends for a difference.
         level: the confidence of the bands.
     """
-    records = [record for _, record, _ in found]
+    records = [record for _, record, _, _ in found]
     families: dict[tuple[str, int], dict[int, Tensor]] = {}
-    for i, (what, _, between) in enumerate(found):
-        if between is not None and len(between.left_out) >= FEWEST_GROUPS:
-            pseudo = centred_pseudo(*between)
+    for i, (what, record, between, within) in enumerate(found):
+        # What has no interval of its own has no band either.
+        if between is not None and len(between.left_out) >= FEWEST_GROUPS and record.low is not None:
+            pseudo = centred_pseudo(*(to_scale(x.double(), within) for x in between))
+            if not bool(pseudo.isfinite().all()):
+                continue
             families.setdefault((what.name, len(pseudo)), {})[i] = pseudo
     shares = Counter(name for name, _ in families)
     for (name, groups), family in families.items():
@@ -72,5 +105,6 @@ def banded(
             # 0 is no hypothesis for a relation of two runs; it is one for the difference of two relations.
             tested = isinstance(found[i][0], Definition) or records[i].a.value is not None
             p = number((bands.p[k] * shares[name]).clamp(max=1)) if tested else None
-            records[i] = replace(records[i], band=Span(number(bands.low[k]), number(bands.high[k])), p=p)
+            ends = (from_scale(end[k], found[i][3]) for end in (bands.low, bands.high))
+            records[i] = replace(records[i], band=Span(*map(number, ends)), p=p)
     return tuple(records)

@@ -106,6 +106,8 @@ COMPARISON = Comparison(
     citation="Kornblith et al., ICML 2019, section 3; estimator of Song et al., JMLR 13, 2012, eq. 4",
     low="-1 (about 0 for unrelated features)",
     high="1",
+    least=-1.0,
+    most=1.0,
     bias="none in each criterion for a fixed kernel; the median varies with the rows by O(1/sqrt(n))",
     noise="0, with a standard deviation of order 1/n",
 )

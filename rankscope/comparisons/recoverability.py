@@ -11,6 +11,7 @@ cannot be read, even if the map is invertible in exact arithmetic.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -21,7 +22,7 @@ from torch import Tensor
 from rankscope.comparisons.directions import at_direction
 from rankscope.comparisons.requirements import require_aligned, require_pairs
 from rankscope.comparisons.rounding import rounding_scatter
-from rankscope.definition import Comparison
+from rankscope.definition import Comparison, width_of
 from rankscope.errors import UsageError
 from rankscope.linalg.forms import column_forms
 from rankscope.linalg.moments import PairMoments
@@ -190,6 +191,8 @@ def of_direction(direction: int) -> Comparison:
         formula=f"held-out ridge R2 of the base's principal score {direction}",
         low="unbounded (negative for uninformative features)",
         high="1",
+        least=-math.inf,
+        most=1.0,
         bias=f"{_BIAS}; any direction can be named: recoverability-2",
         noise="-d/(n - d - 2) with n rows to fit: 0 or below",
     )
@@ -202,6 +205,8 @@ COMPARISONS = (
         formula="sum_i l_i R2_i / sum_i l_i, R2_i = held-out ridge R2 of the base's i-th principal score, l_i its variance",
         low="unbounded (negative for uninformative features)",
         high="1",
+        least=-math.inf,
+        most=1.0,
         bias=_BIAS,
         noise="-d/(n - d - 2) with n rows to fit: 0 or below",
     ),
@@ -210,6 +215,7 @@ COMPARISONS = (
         function=recovered_count,
         formula="#{i: R2_i > 1/2}, R2_i = held-out ridge R2 of the base's i-th principal score",
         high="d",
+        most=width_of,
         bias=_BIAS,
         noise="0",
         unit="dimensions",

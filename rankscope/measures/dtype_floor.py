@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from rankscope.definition import Definition
+from rankscope.definition import Definition, rank_of
 from rankscope.linalg.batch import each_matrix
 from rankscope.linalg.svd import singular_values
 from rankscope.spectrum import rounding_floor
@@ -76,6 +76,7 @@ DEFINITIONS = (
         formula="#{sigma < 0.4247 u |X|_F (1/sqrt d + 1/sqrt n)}, u the rounding unit of the stored dtype",
         citation=_CITATION,
         high="min(n, d)",
+        most=rank_of,
         bias="massive dimensions raise the floor for all others",
     ),
     Definition(
@@ -87,6 +88,8 @@ DEFINITIONS = (
         citation="Tsitsulin et al. 2023 (arXiv 2305.16562), pseudo-condition number",
         low="1",
         high="infinity",
+        least=1.0,
+        of_nothing=0.0,
         bias="rises when n is near d",
         unit="ratio",
     ),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from rankscope.definition import Definition
+from rankscope.definition import Definition, width_of
 from rankscope.errors import DataError
 from rankscope.linalg.batch import each_matrix
 from rankscope.linalg.rows import centred, sample_means
@@ -41,7 +41,8 @@ def lidar(x: Tensor, sample: Tensor, *, delta: float = DELTA, subtract_noise: bo
         ``(*,)`` values, float64.
 
     Raises:
-        DataError: if there are fewer than two objects, or every object has a single view.
+        DataError: if there are fewer than two objects, every object has a single view, or the rounding of the
+            scatter within objects exceeds δ.
     """
     _, place, counts = torch.unique(sample.to(x.device), return_inverse=True, return_counts=True)
     if len(counts) < 2 or int(counts.max()) < 2:
@@ -57,7 +58,12 @@ def lidar(x: Tensor, sample: Tensor, *, delta: float = DELTA, subtract_noise: bo
         between = between - noise * (1 / counts).mean()
     eye = torch.eye(z.shape[1], dtype=z.dtype, device=z.device)
     # With Σ_w = LLᵀ, L⁻¹ Σ_b L⁻ᵀ has the eigenvalues of Σ_w^{-1/2} Σ_b Σ_w^{-1/2} and needs no matrix root
-    factor = torch.linalg.cholesky(noise + delta * eye)
+    factor, failed = torch.linalg.cholesky_ex(noise + delta * eye)
+    if failed:
+        raise DataError(
+            f"LiDAR divides by the scatter within objects, which float64 cannot tell from a singular one: delta = {delta:g} is "
+            "below its rounding; leave out rows of massive length, or give a larger delta"
+        )
     half = torch.linalg.solve_triangular(factor, between, upper=False)
     values = torch.linalg.eigvalsh(torch.linalg.solve_triangular(factor, half.mT, upper=False)).clamp(min=0)
     total = values.sum()
@@ -73,6 +79,9 @@ DEFINITION = Definition(
     citation="Thilak et al., LiDAR, ICLR 2024 (arXiv 2312.04000), equations 1 to 4",
     low="1",
     high="d",
+    least=1.0,
+    most=width_of,
+    of_nothing=0.0,
     bias="q views add Sw / q to Sb, which raises it; needs more objects than dimensions",
     needs_tokens=True,
 )

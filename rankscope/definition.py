@@ -16,7 +16,7 @@ from typing import Literal, NamedTuple
 from torch import Tensor
 
 
-class Size(NamedTuple):
+class Extent(NamedTuple):
     """The rows that a number is of, on which the ends of its range may depend."""
 
     rows: int
@@ -44,7 +44,7 @@ class Range(NamedTuple):
         return Range(self.least - self.most, self.most - self.least)
 
 
-End = float | Callable[[Size], float]
+End = float | Callable[[Extent], float]
 """An end of a range: a number, or one that depends on the size of the features."""
 
 
@@ -73,10 +73,12 @@ class Described:
     strays: bool = False
     """Whether the value itself may lie outside its range by chance, as an unbiased estimate from few rows may; it then has
     no interval."""
+    step: float | Callable[..., float] = 0.0
+    """The step in which the number moves, or a function of what ``function`` reads that gives it; 0 if it moves continuously."""
     of_nothing: float | None = None
     """The value outside the range of features that do not vary, as the rank 0 of equal rows; None if there is none."""
 
-    def range_of(self, size: Size) -> Range:
+    def range_of(self, size: Extent) -> Range:
         """The range for features of a size."""
         return Range(*(float(end(size) if callable(end) else end) for end in (self.least, self.most)))
 
@@ -92,10 +94,9 @@ class Definition(Described):
     :class:`~rankscope.linalg.moments.Moments`. ``clusters``: a :class:`~rankscope.linalg.clusters.ClusterMoments`.
     ``samples``: the ``(*, m)`` mean over samples of what ``prepare`` returns. ``rows``: the ``(*, n, d)`` features and
     the ``(n,)`` sample of each row."""
-    scale: Literal["identity", "log"] = "identity"
-    """The scale on which its interval is computed: ``log`` for a positive number such as a rank, which keeps the interval
-    positive. For ``identity`` the range decides: the logit between two ends, the logarithm of the distance from one, the
-    number itself without any. The interval of a difference is always computed on the number itself."""
+    scale: Literal["range", "log"] = "range"
+    """The scale on which its interval is made: ``log`` for the logarithm of a positive number such as a rank, ``range`` for
+    that of the range (:mod:`rankscope.inference.ranges`). The interval of a difference is always made on the number itself."""
     centred: bool = True
     """Whether the mean over rows is subtracted from the features first (``reads="spectrum"`` only)."""
     resolved: bool = False
@@ -111,21 +112,21 @@ class Definition(Described):
     """From the ``(n, d)`` features and the ``(n,)`` sample of each row to ``(S, m)``, one row per sample in ascending order
     (``reads="samples"`` only)."""
     smooth: Callable[..., Tensor] | None = None
-    """For a function that moves in steps: the continuous quantity that ``function`` rounds up to its grid. Leaving out
-    samples gives this quantity an interval, which is then centred on the value."""
+    """For a function that moves in steps: the continuous quantity that ``function`` rounds up to the next step. Its interval
+    is widened to the steps that it touches, which makes that of the value."""
 
 
-def rank_of(size: Size) -> float:
+def rank_of(size: Extent) -> float:
     """r = min(n, d), the upper end of the range of a rank."""
     return size.rank
 
 
-def width_of(size: Size) -> float:
+def width_of(size: Extent) -> float:
     """d, the number of features, as the upper end of a range."""
     return size.width
 
 
-def rows_of(size: Size) -> float:
+def rows_of(size: Extent) -> float:
     """n, the number of rows, as the upper end of a range."""
     return size.rows
 

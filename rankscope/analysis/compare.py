@@ -13,13 +13,13 @@ from torch import Tensor
 from rankscope.analysis.align import Aligned, data_notes, distinct_names, shared_sites
 from rankscope.analysis.cautions import below_floor, cautions, convention, shape, why_not
 from rankscope.analysis.guards import GuardedView, guarded_views
-from rankscope.analysis.intervals import NO_VALUE, banded, difference_limits, limits_of, range_of, replicates
+from rankscope.analysis.intervals import NO_VALUE, Bounds, banded, bounds_of, limits_of, replicates
 from rankscope.analysis.measure import spectra
 from rankscope.analysis.options import GROUPS, LEVEL, Analysis, chosen
 from rankscope.analysis.references import Unrelated, against_itself, noise_value, unrelated
 from rankscope.analysis.view import FEWEST, Replicates
 from rankscope.comparisons.cka_map import cka_map
-from rankscope.definition import Comparison, Definition, Range
+from rankscope.definition import Comparison, Definition
 from rankscope.errors import NotComparable, public
 from rankscope.linalg.rows import sample_means
 from rankscope.progress import Progress, silent
@@ -145,8 +145,8 @@ class _PairAtSite(NamedTuple):
 
 def _record(
     run: Run, names: Pair, site: Site, what: Definition | Comparison, view: GuardedView, roles: _Roles, level: float
-) -> tuple[PairRecord, Replicates | None, Range]:
-    """A record, and what its band is made from: the replicates, and the range where it is no difference."""
+) -> tuple[PairRecord, Replicates | None, Bounds]:
+    """A record, and what its band is made from."""
     reason, found, without_sinks = why_not(what, view), _PairAtSite(), None
     try:
         if not reason:
@@ -156,16 +156,11 @@ def _record(
                 without_sinks = number(_sides(what, evaluate, roles.base)[2].value)
     except NO_VALUE as error:
         reason = str(error)
-    within = range_of(what, view)
-    # Numbers themselves get their interval on the scale of their range; differences, also from a base, on the number.
-    if isinstance(what, Definition) and roles.base is not None:
-        side = partial(difference_limits, level=level, within=within)
-    else:
-        scale = what.scale if isinstance(what, Definition) else "identity"
-        side = partial(limits_of, level=level, within=within, scale=scale)
-    related = isinstance(what, Comparison) and roles.base is None
-    a, b = side(found.a), side(found.b)
-    between = side(found.between) if related else difference_limits(found.between, level, within)
+    bounds = bounds_of(what, view)
+    of_side = bounds.difference if isinstance(what, Definition) and roles.base is not None else bounds
+    of_both = bounds if isinstance(what, Comparison) and roles.base is None else bounds.difference
+    a, b = limits_of(found.a, of_side, level), limits_of(found.b, of_side, level)
+    between = limits_of(found.between, of_both, level)
     no_interval = dict.fromkeys((*between.notes, *a.notes, *b.notes))
     record = PairRecord(
         site=str(site),
@@ -188,7 +183,7 @@ def _record(
         p_unrelated=found.null.p,
         runs=names,
     )
-    return record, found.between, within if related else Range()
+    return record, found.between, of_both
 
 
 def _find(what: Definition | Comparison, view: GuardedView, roles: _Roles) -> _PairAtSite:

@@ -10,7 +10,7 @@ import torch
 from rankscope.analysis.align import Aligned
 from rankscope.analysis.cautions import below_floor, cautions, convention, shape, why_not
 from rankscope.analysis.guards import GuardedView, check_finite, guarded_views
-from rankscope.analysis.intervals import NO_VALUE, limits_of, range_of, replicates
+from rankscope.analysis.intervals import NO_VALUE, bounds_of, limits_of, replicates
 from rankscope.analysis.options import GROUPS, LEVEL, Analysis, chosen
 from rankscope.analysis.references import noise_value
 from rankscope.definition import Definition
@@ -162,7 +162,7 @@ def _record(run: Run, site: Site, what: Definition, view: GuardedView, level: fl
                 without_sinks = number(view.without_sinks.evaluate(what, 0).value)
     except NO_VALUE as error:
         reason = str(error)
-    estimate, no_interval = limits_of(found, level, range_of(what, view), what.scale)
+    estimate, no_interval = limits_of(found, bounds_of(what, view), level)
     notes = (reason,) if reason else (*no_interval, *cautions(what, view, found))
     return RunRecord(
         site=str(site),

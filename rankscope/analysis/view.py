@@ -36,11 +36,22 @@ class Replicates(NamedTuple):
     value: Tensor
     """``()`` the number on all rows, float64."""
     left_out: Tensor
-    """``(G,)`` the number without each group in turn; empty where no group is left out."""
+    """``(G,)`` the number without each group in turn, or the continuous number that it rounds up; empty where no group is
+    left out."""
+    step: float = 0.0
+    """The step in which the number moves; 0 if it moves continuously."""
+    smooth: Tensor | None = None
+    """``()`` the continuous number on all rows that the number rounds up to the next step; None where it is itself."""
+
+    @property
+    def centre(self) -> Tensor:
+        """``()`` that of which the replicates are the replicates."""
+        return self.value if self.smooth is None else self.smooth
 
     def __sub__(self, other: Replicates) -> Replicates:
         """The difference, paired: the same samples are left out of both."""
-        return Replicates(self.value - other.value, self.left_out - other.left_out)
+        value, left_out = self.value - other.value, self.left_out - other.left_out
+        return Replicates(value, left_out, max(self.step, other.step), self.centre - other.centre)
 
 
 def computed_once(function: Callable[Concatenate[Any, P], T]) -> Callable[Concatenate[Any, P], T]:
@@ -159,16 +170,17 @@ class View:
         f = self.function_of(what, *runs)
         if what.reads == "rows":
             features, sample = [self.features[run] for run in runs], self.rows.sample
-            return self._over_rows(lambda keep: f(*(x[keep].to(self.device) for x in features), sample[keep]))
-        if what.reads == "folds":
-            return self._replicates(lambda left_out: self._cross_fitted(f, self.pair(*runs), left_out))
-        found = self._replicates(lambda left_out: f(*self._read(what, runs, left_out)))
+            found = self._over_rows(lambda keep: f(*(x[keep].to(self.device) for x in features), sample[keep]))
+        elif what.reads == "folds":
+            found = self._replicates(lambda left_out: self._cross_fitted(f, self.pair(*runs), left_out))
+        else:
+            found = self._replicates(lambda left_out: f(*self._read(what, runs, left_out)))
+        step = what.step(*self._read(what, runs, False)) if callable(what.step) else what.step
         if not isinstance(what, Definition) or what.smooth is None or not self._replicated:
-            return found
-        # The value moves in steps, which a jackknife would miss: its replicates are those of the smooth number that the
-        # definition rounds, moved to lie around the value, θ + s₍g₎ - s.
-        whole, left = (what.smooth(*self._read(what, runs, left_out)) for left_out in (False, True))
-        return Replicates(found.value, found.value + left - whole)
+            return found._replace(step=step)
+        # A jackknife would miss the steps: its replicates are those of the continuous number that the value rounds up.
+        smooth, left_out = (what.smooth(*self._read(what, runs, left_out)) for left_out in (False, True))
+        return Replicates(found.value, left_out, step, smooth)
 
     def function_of(self, what: Definition | Comparison, *runs: int) -> Callable[..., Tensor]:
         """The function of a measure with its keywords filled in."""

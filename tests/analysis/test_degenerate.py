@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from rankscope.analysis.intervals import limits_of, range_of, replicates
+from rankscope.analysis.intervals import bounds_of, limits_of, replicates
 from rankscope.analysis.view import View
 from rankscope.definition import Comparison, Definition, Range
 from rankscope.errors import RankscopeError
@@ -64,14 +64,14 @@ def faults(what: Definition | Comparison, view: View, *runs: int) -> list[str]:
         return []
     except Exception as error:
         return [f"{type(error).__name__}: {error}"]
-    within = range_of(what, view)
-    scale = what.scale if isinstance(what, Definition) else "identity"
-    estimate, notes = limits_of(found, 0.95, within, scale)
+    bounds = bounds_of(what, view)
+    within = bounds.within
+    estimate, notes = limits_of(found, bounds, 0.95)
     wrong = []
     if estimate.value is not None and not held(what, estimate.value, within):
         wrong.append(f"{estimate.value} is outside {within}")
     for end in (estimate.low, estimate.high):
-        if end is not None and not bool(inside(torch.tensor(end), within)) and end != what.of_nothing:
+        if end is not None and not inside(end, within):
             wrong.append(f"an end {end} is outside {within}")
     if estimate.low is not None and not estimate.low <= estimate.value <= estimate.high:
         wrong.append(f"{estimate} does not hold its value")
@@ -85,7 +85,7 @@ def faults(what: Definition | Comparison, view: View, *runs: int) -> list[str]:
 
 
 def held(what: Definition | Comparison, value: float, within: Range) -> bool:
-    return what.strays or value == what.of_nothing or bool(inside(torch.tensor(value, dtype=torch.float64), within))
+    return what.strays or value == what.of_nothing or inside(value, within)
 
 
 @pytest.mark.parametrize("name", FEATURES)

@@ -101,9 +101,10 @@ class Definition(Described):
     """Whether the mean over rows is subtracted from the features first (``reads="spectrum"`` only)."""
     resolved: bool = False
     """Whether singular values below the resolution of the stored dtype are first set to zero (``reads="spectrum"`` only)."""
-    takes: tuple[Literal["width"], ...] = ()
+    takes: tuple[Literal["width", "rows", "floor"], ...] = ()
     """Further keyword arguments of the function: ``width``, the number of features d, which the moments do not show when few
-    rows were first rotated into the space they span (``reads="moments"`` only)."""
+    rows were first rotated into the space they span (``reads="moments"`` only); ``rows``, n; ``floor``, the largest singular
+    value that rounding makes."""
     enough: int = 0
     """Rows per feature below which the value partly measures the number of rows; see :func:`rows_enough`."""
     needs_tokens: bool = False
@@ -162,6 +163,8 @@ class Comparison(Described):
     run, as for :class:`Definition`."""
     centred: bool = True
     """Whether the mean over rows is subtracted from the features first (``reads="spectra"`` only)."""
+    summary: Callable[[Tensor], Tensor] | None = None
+    """From the mean over both folds to the number, where the function returns more than it (``reads="folds"`` only)."""
     across: Callable[..., Tensor] | None = None
     """The form that multiplies rows of different samples only, for rows of which several come from one sample
     (``reads="moments"`` only): of the moments, two ``(n, d)`` features, the ``(n,)`` sample of each row, and the ``(*, S)``

@@ -20,6 +20,7 @@ from rankscope.features import Rows, samples_in_groups
 from rankscope.linalg.clusters import ClusterMoments
 from rankscope.linalg.moments import Moments, PairMoments, Sums
 from rankscope.linalg.svd import singular_values_of
+from rankscope.measures.dtype_floor import values_below_floor
 from rankscope.spectrum import rounding_floor
 
 P = ParamSpec("P")
@@ -145,15 +146,17 @@ class View:
 
     @computed_once
     def floor(self, run: int) -> float:
-        """The largest singular value that rounding to the dtype of the features makes out of nothing."""
+        """The largest singular value that rounding makes out of nothing: of the features to their dtype, or of the sums."""
         norm = float(self.moments(run).sum().gram.diagonal().sum().sqrt())  # |X|_F, since tr XᵀX = |X|_F²
-        return rounding_floor(norm, self.n, self.widths[run], self.features[run].dtype)
+        dtype = self.features[run].dtype
+        # Sums of products in float64 leave float64 features the upper half of their digits: λ ± ε|X|², so σ ± √ε|X|
+        of_sums = torch.finfo(dtype).eps ** 0.5 * norm if dtype == torch.float64 else 0.0
+        return max(of_sums, rounding_floor(norm, self.n, self.widths[run], dtype))
 
     def below_floor(self, run: int, *, centred: bool = True) -> int:
         """Number of singular values below that floor."""
         s = self.spectrum(run, centred=centred)
-        # Of n centred rows at most n - 1 values differ from zero: the last is zero by algebra, not by rounding.
-        return int((s[: self.n - centred] < self.floor(run)).sum())
+        return int(values_below_floor(s, floor=self.floor(run), rows=self.n + (not centred)))
 
     def evaluate(self, what: Definition | Comparison, *runs: int) -> Replicates:
         """A definition in one run, or a comparison of the second of two runs with the first, the reference.
@@ -172,7 +175,7 @@ class View:
             features, sample = [self.features[run] for run in runs], self.rows.sample
             found = self._over_rows(lambda keep: f(*(x[keep].to(self.device) for x in features), sample[keep]))
         elif what.reads == "folds":
-            found = self._replicates(lambda left_out: self._cross_fitted(f, self.pair(*runs), left_out))
+            found = self._replicates(lambda left_out: self._cross_fitted(f, what, self.pair(*runs), left_out))
         else:
             found = self._replicates(lambda left_out: f(*self._read(what, runs, left_out)))
         step = what.step(*self._read(what, runs, False)) if callable(what.step) else what.step
@@ -187,7 +190,9 @@ class View:
         # k belongs to the features' own width, not to that of the space which a few rows span.
         k = min(self._spanned[runs[0]].shape[1], subspace_size(self.widths[runs[0]]))
         coarser = max((self.features[run].dtype for run in runs), key=lambda dtype: torch.finfo(dtype).eps)
-        keywords = {"k": k, "dtype": coarser, "width": self.widths[runs[-1]]}
+        keywords = {"k": k, "dtype": coarser, "width": self.widths[runs[-1]], "rows": self.n}
+        if "floor" in what.takes:
+            keywords["floor"] = self.floor(*runs)
         return partial(what.function, **{name: keywords[name] for name in what.takes})
 
     def _read(self, what: Definition | Comparison, runs: Sequence[int], left_out: bool) -> tuple[Tensor | Sums, ...]:
@@ -238,13 +243,19 @@ class View:
         return function(pair, self._spanned[a], self._spanned[b], self.rows.sample, kept.to(self.device))
 
     def _cross_fitted(
-        self, function: Callable[[PairMoments, PairMoments], Tensor], sums: PairMoments, left_out: bool
+        self,
+        function: Callable[[PairMoments, PairMoments], Tensor],
+        what: Definition | Comparison,
+        sums: PairMoments,
+        left_out: bool,
     ) -> Tensor:
         """Fit on one half of the groups and evaluate on the other, both ways, and average."""
+        summary = what.summary if isinstance(what, Comparison) else None
         even = self.even.double()
         weights = self._others if left_out else torch.ones_like(even)
         x, y = sums.weighted(weights * even), sums.weighted(weights * (1 - even))
-        return (function(x, y) + function(y, x)) / 2
+        mean = (function(x, y) + function(y, x)) / 2
+        return mean if summary is None else summary(mean)
 
     def _replicates(self, number: Callable[[bool], Tensor]) -> Replicates:
         value = number(False)

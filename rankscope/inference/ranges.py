@@ -2,13 +2,14 @@ r"""Intervals that stay inside the range of the number they are of.
 
 An interval is made on a scale on which the number has no ends: the logit between two ends (for -1…1 this is Fisher's, up
 to a factor of two), the logarithm of the distance from the only end, the number itself where there is none. With scale h
-and standard error s the delta method gives :math:`h^{-1}(h(\theta) \pm t\,h'(\theta)\,s)`. Where the standard error comes
-from is not known here.
+and standard error s the delta method gives :math:`h^{-1}(h(\theta) \pm t\,h'(\theta)\,s)`. So near an end that the scale is
+not straight within the reach of the interval, it is made on the number itself and cut at the end. Where the standard
+error comes from is not known here.
 """
 
 from __future__ import annotations
 
-from math import ceil, exp, floor, inf, isfinite, log, log1p
+from math import ceil, exp, floor, inf, isfinite, log
 from typing import Literal, NamedTuple
 
 from rankscope.definition import Range
@@ -19,8 +20,10 @@ itself, for differences."""
 ROUNDING = 1e-9
 """The share of an end, or of 1, by which the rounding of float64 sums may carry a number beyond it."""
 WHOLE = 0.05
-"""An interval that misses no more than this share of the range says what not having looked would say. With one end only,
-the distances of its two ends from that of the range then differ by more than the square of the inverse."""
+"""An interval that misses no more than this share of the range says what not having looked would say."""
+FAR = -log(WHOLE)
+"""Where the ends of an interval lie further than this on its scale, their distances from an end of the range are less than
+that share of the value's, or more than its inverse: the scale is not straight there, and the delta method not valid."""
 
 
 class Bounded(NamedTuple):
@@ -59,52 +62,46 @@ def interval_inside(value: float, se: float, critical: float, *, within: Range, 
     if not inside(value, within):
         return Bounded(reason=f"outside {words(within)}, as an unbiased estimate may be, so without an interval")
     value = min(max(value, within.least), within.most)
-    low, high = _symmetric(value, critical * se, _scale_range(within, scale)) if se else (value, value)
+    if not se:
+        return Bounded(value, value)
+    ends, reach = {"range": within, "log": Range(0.0), "plain": Range()}[scale], critical * se
+    slope = _slope(value, ends)
+    straight = reach * slope <= FAR
+    if slope and straight:
+        low, high = (_moved(value, by * slope, ends) for by in (-reach, reach))
+    else:
+        low, high = value - reach, value + reach
     low, high = max(low, within.least), min(high, within.most)
-    if _says_nothing(low, high, within):
+    # A rank is never near 0: what takes its logarithm so far is a few samples
+    if (scale == "log" and not straight) or _says_nothing(low, high, within):
         return Bounded(
-            reason=f"a few samples decide it: the interval leaves all of {words(within)} open, so there is none"
+            reason=f"a few samples decide it: an interval would leave nearly all of {words(within)} open, so there is none"
         )
     return Bounded(low, high)
 
 
-def _scale_range(within: Range, scale: Scale) -> Range:
-    """The range from whose ends the scale is infinitely far."""
-    return {"range": within, "log": Range(0.0), "plain": Range()}[scale]
-
-
-def _symmetric(value: float, reach: float, ends: Range) -> tuple[float, float]:
-    """value ± reach, symmetric on the scale of a range; on the number itself where the value lies on an end."""
-    above, below = value - ends.least, ends.most - value
-    if not (above > 0 and below > 0):
-        return value - reach, value + reach
-    # h = ln(x - a) - ln(b - x), so h' = 1/(x - a) + 1/(b - x); without an end its term is missing
-    slope = (1 / above if isfinite(above) else 0.0) + (1 / below if isfinite(below) else 0.0)
-    if not slope:
-        return value - reach, value + reach
-    return _moved(value, -reach * slope, ends), _moved(value, reach * slope, ends)
+def _slope(value: float, ends: Range) -> float:
+    """The slope of the scale of a range at a number, infinite on an end and beyond; 0 without ends, where none is needed."""
+    # h = ln(x - a) - ln(b - x), so h' = 1/(x - a) + 1/(b - x); without an end its term is 0
+    return sum(1 / distance if distance > 0 else inf for distance in (value - ends.least, ends.most - value))
 
 
 def _moved(value: float, by: float, ends: Range) -> float:
-    """The number whose place on the scale lies so far from that of the value, infinite where no float is so large."""
+    """The number whose place on the scale of a range lies so far, at most :data:`FAR`, from that of the value."""
     above, below = value - ends.least, ends.most - value
     if isfinite(above) and isfinite(below):
-        logit = log(above) - log(below) + by
-        share = exp(-log1p(exp(-logit))) if logit > -700 else 0.0  # 1/(1 + e^-u), which must not overflow
-        return ends.least + (ends.most - ends.least) * share
-    if isfinite(above):
-        return ends.least + (above * exp(by) if by < 700 else inf)
-    return ends.most - (below * exp(-by) if by > -700 else inf)
+        # The distances from both ends have the ratio above/below · e^by, and the width as their sum
+        return ends.least + (ends.most - ends.least) / (1 + below / above * exp(-by))
+    return ends.least + above * exp(by) if isfinite(above) else ends.most - below * exp(-by)
 
 
 def _says_nothing(low: float, high: float, within: Range) -> bool:
-    """Whether an interval leaves the whole range open, up to a share of :data:`WHOLE`."""
+    """Whether an interval leaves the whole range open, up to a share of :data:`WHOLE`; with one end, more than one unit."""
     width = within.most - within.least
     if isfinite(width):
         return width > 0 and high - low > (1 - WHOLE) * width
-    if isfinite(within.least):
-        return (low - within.least) < WHOLE**2 * (high - within.least)
-    return isfinite(within.most) and (within.most - high) < WHOLE**2 * (within.most - low)
+    # Numbers with one end are ratios and shares of a whole, for which 1 is much
+    return (low == within.least or high == within.most) and high - low > 1
 
 
 def on_grid(found: Bounded, step: float, *, difference: bool = False, reached: bool = True) -> Bounded:

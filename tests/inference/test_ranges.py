@@ -46,11 +46,13 @@ def test_a_positive_number_gets_its_logarithm_and_one_below_an_end_the_mirror_im
     assert (below.low, below.high) == pytest.approx((1 - positive.high, 1 - positive.low))
 
 
+DECIDE = "a few samples decide it: an interval would leave nearly all of"
 CASES: tuple[tuple[float, float, Range, Scale, str], ...] = (
-    (1.02, 15.0, Range(1, 48), "log", "a few samples decide it: the interval leaves all of 1…48 open"),
-    (-906.0, 507.0, Range(most=1), "range", "a few samples decide it: the interval leaves all of 1 and below open"),
-    (0.5, 9.0, Range(0), "range", "a few samples decide it: the interval leaves all of 0 and above open"),
-    (0.1, 3.0, Range(-1, 1), "plain", "a few samples decide it: the interval leaves all of -1…1 open"),
+    (1.02, 15.0, Range(1, 48), "log", f"{DECIDE} 1…48 open"),
+    (-906.0, 507.0, Range(most=1), "range", f"{DECIDE} 1 and below open"),
+    (0.5, 9.0, Range(0), "range", f"{DECIDE} 0 and above open"),
+    (0.1, 3.0, Range(-1, 1), "range", f"{DECIDE} -1…1 open"),
+    (0.1, 3.0, Range(-1, 1), "plain", f"{DECIDE} -1…1 open"),
     (1.2, 0.1, Range(0, 1), "range", "outside 0…1, as an unbiased estimate may be"),
     (1.0, math.inf, Range(0), "range", "without a finite number once some of the samples"),
 )
@@ -68,6 +70,14 @@ def test_on_an_end_the_interval_is_that_of_the_number_cut_at_the_end() -> None:
     assert interval_inside(0.0, 0.01, 2.0, within=Range(0, 12))[:2] == (0.0, 0.02)
     assert interval_inside(1 + 1e-12, 1e-13, 2.0, within=Range(-1, 1)) == Bounded(1 - 2e-13, 1.0)
     assert interval_inside(48.0, 0.0, 2.0, within=Range(1, 48)) == Bounded(48.0, 48.0)
+
+
+def test_so_near_an_end_that_the_scale_is_not_straight_it_is_that_of_the_number_too() -> None:
+    """On its logarithm a recoverability of 0.99999 ± 0.00004 would reach down by a factor of 3000 in what is lost."""
+    assert interval_inside(0.99999, 2e-5, 4.0, within=Range(most=1))[:2] == pytest.approx((0.99991, 1.0))
+    assert interval_inside(0.99999, 2e-5, 4.0, within=Range(-1, 1))[:2] == pytest.approx((0.99991, 1.0))
+    assert interval_inside(0.083, 0.06, 2.57, within=Range(0))[:2] == pytest.approx((0.0129, 0.532), rel=1e-2)
+    assert interval_inside(0.083, 0.14, 2.57, within=Range(0))[:2] == pytest.approx((0, 0.4428), rel=1e-3)
 
 
 def test_a_difference_is_cut_where_two_numbers_can_differ_by_no_more() -> None:

@@ -163,6 +163,8 @@ class Comparison(Described):
     run, as for :class:`Definition`."""
     centred: bool = True
     """Whether the mean over rows is subtracted from the features first (``reads="spectra"`` only)."""
+    degree: int = 0
+    """The power of the features' unit in which it is told; 0 for a number without one."""
     summary: Callable[[Tensor], Tensor] | None = None
     """From the mean over both folds to the number, where the function returns more than it (``reads="folds"`` only)."""
     across: Callable[..., Tensor] | None = None

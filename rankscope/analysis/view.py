@@ -19,6 +19,7 @@ from rankscope.errors import NotComparable
 from rankscope.features import Rows, samples_in_groups
 from rankscope.linalg.clusters import ClusterMoments
 from rankscope.linalg.moments import Moments, PairMoments, Sums
+from rankscope.linalg.rows import at_unit_scale
 from rankscope.linalg.svd import singular_values_of
 from rankscope.measures.dtype_floor import values_below_floor
 from rankscope.spectrum import rounding_floor
@@ -79,6 +80,7 @@ class View:
         groups: int = 20,
         device: torch.device | str = "cpu",
         replicated: bool = True,
+        exponent: int = 0,
     ) -> None:
         """Take the runs' features together.
 
@@ -88,29 +90,32 @@ class View:
             groups: how many groups of samples to leave out in turn; fewer samples make fewer groups.
             device: where to compute.
             replicated: whether groups are left out at all.
+            exponent: the power of two in which the features are given, if not in their own unit.
 
         Raises:
-            NotComparable: for fewer than four rows or two samples.
+            NotComparable: for fewer than four rows or two samples, or features of which no unit suits all.
         """
         self.n, self.rows = len(rows), rows
         if self.n < FEWEST or rows.samples < 2:
             raise NotComparable(
                 f"the measures need at least {FEWEST} rows of 2 samples; there are {self.n} rows of {rows.samples}"
             )
-        self.features = tuple(features)
+        self.features, further = at_unit_scale(features)
+        self.exponent = exponent + further
         self.widths = tuple(x.shape[1] for x in features)
         self.device = torch.device(device)
         self.group = samples_in_groups(rows, groups)
         self.groups = int(self.group.max()) + 1
         self._others = 1 - torch.eye(self.groups, dtype=torch.float64, device=self.device)
         self._replicated = replicated
-        self._spanned = in_span_of_rows(features)
+        self._spanned = in_span_of_rows(self.features)
         self.results: dict[tuple[object, ...], Any] = {}
 
     def derived(self, features: Sequence[Tensor], keep: Tensor | None = None, *, groups: int | None = None) -> View:
         """Other features in the place of these, on all rows or on some (a mask or indices), with nothing left out."""
         rows = self.rows if keep is None else self.rows[keep]
-        return View(features, rows, groups=groups or self.groups, device=self.device, replicated=False)
+        made = partial(View, features, rows, device=self.device, exponent=self.exponent, replicated=False)
+        return made(groups=groups or self.groups)
 
     @computed_once
     def half(self, first: bool) -> View:
@@ -178,12 +183,20 @@ class View:
             found = self._replicates(lambda left_out: self._cross_fitted(f, what, self.pair(*runs), left_out))
         else:
             found = self._replicates(lambda left_out: f(*self._read(what, runs, left_out)))
+        if isinstance(what, Comparison) and what.degree and self.exponent:
+            found = Replicates(self._in_unit(found.value, what.degree), self._in_unit(found.left_out, what.degree))
         step = what.step(*self._read(what, runs, False)) if callable(what.step) else what.step
         if not isinstance(what, Definition) or what.smooth is None or not self._replicated:
             return found._replace(step=step)
         # A jackknife would miss the steps: its replicates are those of the continuous number that the value rounds up.
         smooth, left_out = (what.smooth(*self._read(what, runs, left_out)) for left_out in (False, True))
         return Replicates(found.value, left_out, step, smooth)
+
+    def _in_unit(self, x: Tensor, degree: int) -> Tensor:
+        """Values of a power of the unit of the features, as of the features as given."""
+        for _ in range(degree):  # one at a time: the square of a unit may be beyond float64 where the value is not
+            x = x * 2.0**self.exponent
+        return x
 
     def function_of(self, what: Definition | Comparison, *runs: int) -> Callable[..., Tensor]:
         """The function of a measure with its keywords filled in."""

@@ -27,7 +27,7 @@ import torch
 from scipy import stats
 from torch import Tensor
 
-from rankscope.analysis.intervals import interval_of
+from rankscope.analysis.intervals import bounds_of, limits_of
 from rankscope.analysis.view import View
 from rankscope.features import TEXT, Rows
 from rankscope.inference.bands import max_t
@@ -115,7 +115,7 @@ def places(samples: int, tokens: int) -> Rows:
 def limits(view: View, name: str) -> Estimate:
     """What ``measure`` says of a run."""
     what = definition(name)
-    return interval_of(view.evaluate(what, 0), LEVEL, what.scale)
+    return limits_of(view.evaluate(what, 0), bounds_of(what, view), LEVEL).estimate
 
 
 def intervals(design: Design, draw: torch.Generator) -> dict[str, Estimate]:
@@ -132,8 +132,10 @@ def intervals(design: Design, draw: torch.Generator) -> dict[str, Estimate]:
         "participation-ratio-clustered": limits(view, "participation-ratio-clustered"),
         TOKENS: limits(alone, "participation-ratio"),
         BIASED: limits(view, "roy-vetterli"),
-        "roy-vetterli, difference": interval_of(view.evaluate(rank, 1) - view.evaluate(rank, 0), LEVEL),
-        "cka": interval_of(view.evaluate(aligned, 0, 1), LEVEL),
+        "roy-vetterli, difference": limits_of(
+            view.evaluate(rank, 1) - view.evaluate(rank, 0), bounds_of(rank, view).difference, LEVEL
+        ).estimate,
+        "cka": limits_of(view.evaluate(aligned, 0, 1), bounds_of(aligned, view), LEVEL).estimate,
     }
 
 

@@ -7,12 +7,45 @@ Nothing else needs to know about a new measure.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from torch import Tensor
+
+
+class Extent(NamedTuple):
+    """The rows that a number is of, on which the ends of its range may depend."""
+
+    rows: int
+    """n."""
+    width: int
+    """d; of two runs that of the wider."""
+
+    @property
+    def rank(self) -> int:
+        """r = min(n, d), the most directions that vary."""
+        return min(self.rows, self.width)
+
+
+class Range(NamedTuple):
+    """The ends of a range, as numbers; infinite where there is none."""
+
+    least: float = -math.inf
+    """The lower end."""
+    most: float = math.inf
+    """The upper end."""
+
+    @property
+    def of_differences(self) -> Range:
+        """The range of the difference of two numbers in this one."""
+        return Range(self.least - self.most, self.most - self.least)
+
+
+End = float | Callable[[Extent], float]
+"""An end of a range: a number, or one that depends on the size of the features."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +66,21 @@ class Described:
     """How a finite number of rows (for weights, the size of the matrix) biases it, and what is done about that."""
     unit: str = "dimensions"
     """The unit, as written on an axis."""
+    least: End = 0.0
+    """The lower end of the range as a number; an interval stays inside."""
+    most: End = math.inf
+    """The upper end of the range as a number; an interval stays inside."""
+    strays: bool = False
+    """Whether the value itself may lie outside its range by chance, as an unbiased estimate from few rows may; it then has
+    no interval."""
+    step: float | Callable[..., float] = 0.0
+    """The step in which the number moves, or a function of what ``function`` reads that gives it; 0 if it moves continuously."""
+    of_nothing: float | None = None
+    """The value outside the range of features that do not vary, as the rank 0 of equal rows; None if there is none."""
+
+    def range_of(self, size: Extent) -> Range:
+        """The range for features of a size."""
+        return Range(*(float(end(size) if callable(end) else end) for end in (self.least, self.most)))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,16 +94,17 @@ class Definition(Described):
     :class:`~rankscope.linalg.moments.Moments`. ``clusters``: a :class:`~rankscope.linalg.clusters.ClusterMoments`.
     ``samples``: the ``(*, m)`` mean over samples of what ``prepare`` returns. ``rows``: the ``(*, n, d)`` features and
     the ``(n,)`` sample of each row."""
-    scale: Literal["identity", "log"] = "identity"
-    """The scale on which its interval is computed: ``log`` for a positive number such as a rank, which keeps the interval
-    positive. The interval of a difference is always computed on the number itself."""
+    scale: Literal["range", "log"] = "range"
+    """The scale on which its interval is made: ``log`` for the logarithm of a positive number such as a rank, ``range`` for
+    that of the range (:mod:`rankscope.inference.ranges`). The interval of a difference is always made on the number itself."""
     centred: bool = True
     """Whether the mean over rows is subtracted from the features first (``reads="spectrum"`` only)."""
     resolved: bool = False
     """Whether singular values below the resolution of the stored dtype are first set to zero (``reads="spectrum"`` only)."""
-    takes: tuple[Literal["width"], ...] = ()
+    takes: tuple[Literal["width", "rows", "floor"], ...] = ()
     """Further keyword arguments of the function: ``width``, the number of features d, which the moments do not show when few
-    rows were first rotated into the space they span (``reads="moments"`` only)."""
+    rows were first rotated into the space they span (``reads="moments"`` only); ``rows``, n; ``floor``, the largest singular
+    value that rounding makes."""
     enough: int = 0
     """Rows per feature below which the value partly measures the number of rows; see :func:`rows_enough`."""
     needs_tokens: bool = False
@@ -64,12 +113,27 @@ class Definition(Described):
     """From the ``(n, d)`` features and the ``(n,)`` sample of each row to ``(S, m)``, one row per sample in ascending order
     (``reads="samples"`` only)."""
     smooth: Callable[..., Tensor] | None = None
-    """For a function that moves in steps: the continuous quantity that ``function`` rounds up to its grid. Leaving out
-    samples gives this quantity an interval, which is then centred on the value."""
+    """For a function that moves in steps: the continuous quantity that ``function`` rounds up to the next step. Its interval
+    is widened to the steps that it touches, which makes that of the value."""
 
 
-rank_definition = partial(Definition, scale="log", low="1", high="rank")
-"""The definition of a rank, which lies between 1 and the rank of the matrix."""
+def rank_of(size: Extent) -> float:
+    """r = min(n, d), the upper end of the range of a rank."""
+    return size.rank
+
+
+def width_of(size: Extent) -> float:
+    """d, the number of features, as the upper end of a range."""
+    return size.width
+
+
+def rows_of(size: Extent) -> float:
+    """n, the number of rows, as the upper end of a range."""
+    return size.rows
+
+
+rank_definition = partial(Definition, scale="log", low="1", high="rank", least=1.0, most=rank_of, of_nothing=0.0)
+"""The definition of a rank, which lies between 1 and the rank of the matrix; that of equal rows is 0."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,6 +163,14 @@ class Comparison(Described):
     run, as for :class:`Definition`."""
     centred: bool = True
     """Whether the mean over rows is subtracted from the features first (``reads="spectra"`` only)."""
+    degree: int = 0
+    """The power of the features' unit in which it is told; 0 for a number without one."""
+    summary: Callable[[Tensor], Tensor] | None = None
+    """From the mean over both folds to the number, where the function returns more than it (``reads="folds"`` only)."""
+    across: Callable[..., Tensor] | None = None
+    """The form that multiplies rows of different samples only, for rows of which several come from one sample
+    (``reads="moments"`` only): of the moments, two ``(n, d)`` features, the ``(n,)`` sample of each row, and the ``(*, S)``
+    mask of the samples that are summed."""
 
 
 def rows_enough(what: Definition | Comparison) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -151,9 +152,11 @@ class Features:
 
 
 def samples_in_groups(rows: Rows, groups: int) -> Tensor:
-    """Divide rows into groups of whole samples, contiguous in the data's order and as even as possible.
+    """Divide rows into groups of whole samples, contiguous in the order of the samples' ids and as even as possible.
 
-    Resampling by group then resamples samples, never tokens.
+    Resampling by group then resamples samples, never tokens. The ids decide, and not the order of the samples, so that the
+    same data in another order give the same groups and every number the same folds; and as samples that belong together
+    (the questions about one image) mostly have ids that follow each other, they mostly share a group.
 
     Args:
         rows: the n rows.
@@ -168,4 +171,18 @@ def samples_in_groups(rows: Rows, groups: int) -> Tensor:
     if groups < 2:
         raise UsageError(f"the jackknife leaves out groups of samples in turn and needs at least 2; got {groups}")
     present, place = torch.unique(rows.sample, return_inverse=True)
-    return place * min(groups, len(present)) // len(present)
+    ids = [rows.ids[i] for i in present.tolist()]
+    rank = torch.empty(len(ids), dtype=torch.int64)
+    rank[torch.tensor(sorted(range(len(ids)), key=lambda i: natural(ids[i])), dtype=torch.int64)] = torch.arange(
+        len(ids)
+    )
+    return rank[place] * min(groups, len(ids)) // len(ids)
+
+
+def natural(name: str) -> tuple[list[str | tuple[int, str]], str]:
+    """A key by which names sort as read: ``s9`` before ``s10``."""
+    parts = re.split(r"([0-9]+)", name)  # text at even places, digits at odd ones
+    keys: list[str | tuple[int, str]] = list(parts)
+    # Of two numbers without leading zeros the longer is the greater
+    keys[1::2] = [(len(digits), digits) for digits in (part.lstrip("0") for part in parts[1::2])]
+    return keys, name

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import math
 import re
 from collections.abc import Callable, Iterator
 from difflib import get_close_matches
@@ -219,6 +220,7 @@ def _custom(function: Callable[[Tensor], Tensor]) -> Definition:
         citation="the caller's own",
         low="?",
         high="?",
+        least=-math.inf,
         bias="not known",
         unit="",
     )

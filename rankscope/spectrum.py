@@ -111,8 +111,8 @@ class Spectrum:
 
     @property
     def below_floor(self) -> int:
-        """Number of singular values below the rounding floor."""
-        return int((self.values < self.floor).sum())
+        """Number of singular values below the rounding floor; one that centring made zero does not count."""
+        return int((self.values[: self.rows - self.centred] < self.floor).sum())
 
     @property
     def above_floor(self) -> Tensor:

@@ -10,6 +10,7 @@ from rankscope.features import (
     Rows,
     common,
     first_difference,
+    natural,
     samples_in_groups,
 )
 from rankscope.sites import Site
@@ -61,6 +62,14 @@ def test_groups_hold_whole_samples_and_are_even() -> None:
     assert samples_in_groups(rows([0, 2, 2, 3]), 20).tolist() == [0, 1, 1, 2]
     with pytest.raises(UsageError, match="needs at least 2; got 1"):
         samples_in_groups(rows([0, 1, 2]), 1)
+
+
+def test_groups_follow_the_ids_and_not_the_order_of_the_samples() -> None:
+    ids = ("s10", "s9", "s100", "s1")
+    assert samples_in_groups(rows([0, 1, 2, 3], ids=ids), 4).tolist() == [2, 1, 3, 0]
+    assert sorted(["b", "a10", "a9", "a09", "10", "9" * 5000], key=natural) == [
+        *("10", "9" * 5000, "a09", "a9", "a10", "b")
+    ]
 
 
 def test_features_and_rows_must_agree() -> None:

@@ -6,9 +6,11 @@ import re
 from pathlib import Path
 
 import pytest
+import torch
 import typer
 
 from rankscope.cli import app
+from rankscope.measures.hill import hill
 
 README = Path(__file__).resolve().parent.parent / "README.md"
 TEXT = README.read_text()
@@ -48,3 +50,10 @@ def test_the_files_that_the_readme_names_are_there() -> None:
 def test_the_two_commands_are_those_of_dev() -> None:
     assert "python3 dev.py demo" in TEXT
     assert "python3 dev.py test" in (README.parent / ".ci" / "run").read_text()
+
+
+def test_the_ranks_of_the_readme_are_those_of_the_population() -> None:
+    """Variances 1/i of 256 directions, and the same with score i multiplied by i^-0.75, as the self-test plants them."""
+    index = torch.arange(1, 257, dtype=torch.float64)
+    before, after = (float(hill(index**power, 1, base="lambda")) for power in (-0.5, -1.25))
+    assert f"from {before:.1f} to {after:.1f}" in TEXT

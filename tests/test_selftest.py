@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
+from torch import Tensor
 
 from rankscope import registry
+from rankscope.analysis import intervals
+from rankscope.comparisons import recoverability
 from rankscope.errors import UnknownName
 from rankscope.selftest import answers as selftest
-from rankscope.selftest.answers import Answer
+from rankscope.selftest.answer import Answer
+from rankscope.selftest.every import ASKED, DRAWS, EVERY, draws, every_measure
 from rankscope.selftest.planted import DISSOCIATION, SCENARIOS
 
 
@@ -21,7 +27,7 @@ def whole() -> selftest.Selftest:
 
 def test_every_planted_answer_comes_out_of_the_pipeline(whole: selftest.Selftest) -> None:
     assert [(a.scenario, a.measure, a.value, a.expected) for a in whole.wrong] == []
-    assert {a.scenario for a in whole.answers} == set(SCENARIOS)
+    assert {a.scenario for a in whole.answers} == {*SCENARIOS, EVERY, DRAWS}
 
 
 def test_the_dissociation_table_comes_first_row_by_row_and_column_by_column(whole: selftest.Selftest) -> None:
@@ -44,6 +50,43 @@ def test_a_broken_measure_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setitem(registry._ALL, name, replace(right, function=broken(right.function)))
     found = selftest.run(["identical"])
     assert {a.measure for a in found.wrong} == {"cka", "entropy-rank"}
+
+
+def test_every_measure_is_asked_and_each_named_fault_noticed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Each was planted in 0.1.0 and passed; all others say what they said."""
+    names = {a.measure for a in every_measure(tmp_path)}
+    assert names == {*registry.DEFINITIONS, *registry.COMPARISONS}
+
+    def plant(name: str, function: Callable[..., Tensor]) -> None:
+        monkeypatch.setitem(registry._ALL, name, replace(registry.known(name), function=function))
+
+    function = {name: registry.known(name).function for name in names}
+    plant("participation-ratio", function["participation-ratio-naive"])
+    plant("drift", lambda pair: 1.04 * function["drift"](pair))
+    plant("roy-vetterli", lambda s: function["roy-vetterli"](s.square()))
+    plant("stable-rank", lambda s: s.sum(-1) / s.amax(-1))
+    plant("pt-peft", lambda curve: function["pt-peft"](curve) / 2)
+    monkeypatch.setitem(
+        registry._ALL, "cka", replace(registry.known("cka"), across=None, function=function["cka-biased"])
+    )
+    monkeypatch.setattr(recoverability, "_offset", lambda fit, evaluate, weights: torch.zeros_like(weights[..., :1, :]))
+    wrong = {a.measure for a in every_measure(tmp_path) if not a.right}
+    without_intercept = {"recoverability", "recoverability-1"}
+    planted = {"participation-ratio", "drift", "roy-vetterli", "stable-rank", "pt-peft", "cka", *without_intercept}
+    assert wrong - {"recoverable-components"} == planted
+
+
+def test_a_standard_error_ten_times_too_small_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    right = intervals.standard_error
+    monkeypatch.setattr(intervals, "standard_error", lambda left_out: right(left_out) / 10)
+    assert {a.measure for a in draws() if not a.right} == {f"{name}: held" for name in ASKED}
+
+
+def test_estimates_that_are_biased_are_noticed_by_their_mean(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, naive in (("participation-ratio", "participation-ratio-naive"), ("cka", "cka-biased")):
+        planted = replace(registry.known(name), function=registry.known(naive).function)
+        monkeypatch.setitem(registry._ALL, name, planted)
+    assert {"participation-ratio", "cka, unrelated"} <= {a.measure for a in draws() if not a.right}
 
 
 def test_a_pipeline_that_mixes_rows_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import combinations
-from math import isnan
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,20 +15,21 @@ import torch
 from torch import Tensor
 
 from rankscope.analysis.align import Aligned, data_notes, shared_sites
-from rankscope.analysis.cautions import cautions, convention, shape, why_not
-from rankscope.analysis.guards import GuardedView, guarded_views
+from rankscope.analysis.arm_numbers import ArmNumber, SiteOfArms, site_of_arms
+from rankscope.analysis.cautions import convention
+from rankscope.analysis.guards import guarded_views
+from rankscope.analysis.intervals import Bounds, Limits
 from rankscope.analysis.options import GROUPS, LEVEL, Analysis, chosen
-from rankscope.analysis.view import Replicates
 from rankscope.definition import Comparison, Definition
 from rankscope.errors import NotComparable, UsageError, public
 from rankscope.inference.arm_bands import ArmBands, arm_bands
-from rankscope.inference.equivalence import arm_difference, components, equivalence, retraining_floor
-from rankscope.inference.jackknife import centred_pseudo, critical_t
+from rankscope.inference.equivalence import arm_difference, components, equivalence
+from rankscope.inference.jackknife import critical_t
 from rankscope.progress import Progress, silent
 from rankscope.registry import Measure, known
 from rankscope.results.arms import ArmContrast, ArmRecord, Equivalent, Errors
-from rankscope.results.record import Estimate, Shape, Span, number
-from rankscope.results.verdict import LEAST_RUNS, LOST, Evidence, Grounds, Verdict, verdict
+from rankscope.results.record import Estimate, Span, number
+from rankscope.results.verdict import LEAST_RUNS, Evidence, Grounds, Verdict, verdict
 from rankscope.sites import Site
 from rankscope.store import Run
 
@@ -97,9 +97,9 @@ def compare_arms(
     aligned = Aligned(runs, shared_sites(runs, sites))
     cross_data = data_notes(runs)
     found = [
-        _at_site(site, view, asked, places, 0 if before else None) for site, view in guarded_views(aligned, options)
+        site_of_arms(site, view, asked, places, 0 if before else None) for site, view in guarded_views(aligned, options)
     ]
-    if not any(isinstance(one, _Number) for at in found for one in at.numbers.values()):
+    if not any(isinstance(one, ArmNumber) for at in found for one in at.numbers.values()):
         raise NotComparable(f"nothing that was asked for compares these arms: {next(iter(found[0].numbers.values()))}")
     verdicts = _verdicts(found, places, level) if before else {}
     names = {name: tuple(run.name for run in several) for name, several in opened.items()}
@@ -131,117 +131,6 @@ def _notes(names: Mapping[str, Sequence[str]], records: Sequence[ArmRecord], bas
         )
 
 
-class _Number(NamedTuple):
-    """A measure in the runs of one arm at one site."""
-
-    pseudo: Tensor
-    """``(R, G)`` pseudo-values about each run's value on all rows."""
-    change: Tensor
-    """``(R, G)`` the same of the change: for a relation from its ceiling, which is what the base gives with itself."""
-    floor: float | None
-    """How far retrainings lie apart, at least the rounding of the features; None with fewer than three runs."""
-
-
-class _AtSite(NamedTuple):
-    """What was found at one site."""
-
-    site: Site
-    shape: Shape
-    variant: str
-    notes: Mapping[str, tuple[str, ...]]
-    """Measure → its cautions."""
-    numbers: Mapping[tuple[str, str], _Number | str]
-    """(measure, arm) → the number, or why there is none."""
-    grounds: Mapping[str, tuple[_Number, ...]]
-    """Arm → the numbers of its verdict, where there are any, in the order of :class:`Grounds`."""
-
-
-def _at_site(
-    site: Site,
-    view: GuardedView,
-    asked: Sequence[Definition | Comparison],
-    places: Mapping[str, Sequence[int]],
-    base: int | None,
-) -> _AtSite:
-    numbers: dict[tuple[str, str], _Number | str] = {}
-    grounds: dict[str, tuple[_Number, ...]] = {}
-    for arm, mine in places.items():
-        for what in asked:
-            try:
-                numbers[what.name, arm] = why_not(what, view) or _number(what, view, mine, base)
-            except NotComparable as error:
-                numbers[what.name, arm] = str(error)
-        if base is not None and not view.refused and len(mine) >= LEAST_RUNS:
-            try:
-                grounds[arm] = _grounds(view, mine, base)
-            except NotComparable:
-                continue
-    notes = {what.name: cautions(what, view) for what in asked}
-    return _AtSite(site, shape(view), view.variant, notes, numbers, grounds)
-
-
-def _number(what: Definition | Comparison, view: GuardedView, places: Sequence[int], base: int | None) -> _Number:
-    """A measure in the runs of one arm.
-
-    Raises:
-        NotComparable: for a relation without a base, or where the runs do not allow it.
-    """
-    if isinstance(what, Comparison):
-        if base is None:
-            raise NotComparable(f"{what.name} relates two runs; arms need a base for it")
-        values = [view.evaluate(what, base, i) for i in places]
-        ceiling = view.evaluate(what, base, base)
-        floor = None
-        if len(places) >= LEAST_RUNS:  # the shortfall between the two retrainings that differ most
-            pairs = [view.only(i, j) for i, j in combinations(places, 2)]
-            floor = max(abs(float((two.evaluate(what, 0, 1) - two.evaluate(what, 0, 0)).value)) for two in pairs)
-        return _joined(values, [x - ceiling for x in values], floor, view)
-    values = [view.evaluate(what, i) for i in places]
-    if base is not None:
-        values = [one - view.evaluate(what, base) for one in values]
-    return _changes(values, view)
-
-
-def _grounds(view: GuardedView, places: Sequence[int], base: int) -> tuple[_Number, ...]:
-    """The numbers of a verdict, in the order of :class:`Grounds`.
-
-    Raises:
-        NotComparable: if one has no meaning here.
-    """
-    found = []
-    for name in (
-        "participation-ratio" if view.n == view.rows.samples else "participation-ratio-clustered",
-        "entropy-rank",
-    ):
-        before, *after = (_log(view.evaluate(known(name), i)) for i in (base, *places))
-        found.append(_changes([one - before for one in after], view))
-    basis, information, drift = (
-        _number(known(name), view, places, base) for name in ("variance-captured", "recoverability", "drift")
-    )
-    floor = None if information.floor is None else min(information.floor, LOST)
-    return (*found, basis, information._replace(floor=floor), drift)
-
-
-def _log(found: Replicates) -> Replicates:
-    return Replicates(found.value.log(), found.left_out.log())
-
-
-def _changes(values: Sequence[Replicates], view: GuardedView) -> _Number:
-    """A definition, whose values are changes already and whose retraining floor is their spread."""
-    apart = torch.stack([one.value.cpu() for one in values])
-    floor = float(retraining_floor(apart)) if len(values) >= LEAST_RUNS else None
-    return _joined(values, values, floor, view)
-
-
-def _joined(
-    values: Sequence[Replicates], changes: Sequence[Replicates], floor: float | None, view: GuardedView
-) -> _Number:
-    pseudo, change = (torch.stack([centred_pseudo(*one) for one in several]) for several in (values, changes))
-    rounding = max(torch.finfo(x.dtype).eps for x in view.features)
-    # Where a run has no number there is no floor either, rather than that of the rounding.
-    return _Number(pseudo, change, None if floor is None or isnan(floor) else max(floor, rounding))
-
-
 class _Estimates(NamedTuple):
     """A number along the sites with all that is uncertain about it; ``(s,)`` each, NaN for what does not exist."""
 
@@ -267,7 +156,7 @@ def _estimates(sides: Sequence[Tensor], level: float) -> _Estimates:
 
 
 def _verdicts(
-    found: Sequence[_AtSite], places: Mapping[str, Sequence[int]], level: float
+    found: Sequence[SiteOfArms], places: Mapping[str, Sequence[int]], level: float
 ) -> dict[tuple[str, str], Verdict]:
     verdicts: dict[tuple[str, str], Verdict] = {}
     for arm, mine in places.items():
@@ -279,7 +168,7 @@ def _verdicts(
     return verdicts
 
 
-def _evidence(numbers: Sequence[_Number], level: float) -> list[Evidence]:
+def _evidence(numbers: Sequence[ArmNumber], level: float) -> list[Evidence]:
     """One question of the verdict along the sites."""
     e = _estimates([torch.stack([one.change for one in numbers], -1)], level)
     return [
@@ -305,11 +194,12 @@ class _ArmsAtSite(NamedTuple):
     p: float | None = None
     errors: Errors = Errors()
     equivalence: Equivalent = Equivalent()
+    notes: tuple[str, ...] = ()
 
 
 def _records(
     what: Definition | Comparison,
-    found: Sequence[_AtSite],
+    found: Sequence[SiteOfArms],
     names: Mapping[str, Sequence[str]],
     verdicts: Mapping[tuple[str, str], Verdict],
     level: float,
@@ -320,18 +210,19 @@ def _records(
     for arms in [*((arm,) for arm in names), *combinations(names, 2)]:
         along = _along(what, found, arms, level)
         for at in found:
+            here = along.get(at.site, _ArmsAtSite())
             missing = [one for one in (at.numbers[what.name, arm] for arm in arms) if isinstance(one, str)]
             yield ArmRecord(
                 str(at.site),
                 what.name,
                 " − ".join(reversed(arms)),
-                *along.get(at.site, _ArmsAtSite()),
+                *here[:-1],
                 runs=min(len(names[arm]) for arm in arms),
                 shape=at.shape,
                 convention=convention,
                 unit=what.unit,
                 verdict=str(verdicts.get((str(at.site), arms[0]), "")) if len(arms) == 1 else "",
-                notes=tuple(missing[:1]) or at.notes[what.name],
+                notes=tuple(missing[:1]) or (*here.notes, *at.notes[what.name]),
                 variant=at.variant,
                 run_names=" − ".join(", ".join(names[arm]) for arm in reversed(arms)),
                 run_base=base,
@@ -339,12 +230,12 @@ def _records(
 
 
 def _along(
-    what: Definition | Comparison, found: Sequence[_AtSite], arms: Sequence[str], level: float
+    what: Definition | Comparison, found: Sequence[SiteOfArms], arms: Sequence[str], level: float
 ) -> dict[Site, _ArmsAtSite]:
     """Site → what is known of an arm, or of two, where all of them have a number."""
-    rows: dict[Site, list[_Number]] = {}
+    rows: dict[Site, list[ArmNumber]] = {}
     for at in found:
-        numbers = [one for one in (at.numbers[what.name, arm] for arm in arms) if isinstance(one, _Number)]
+        numbers = [one for one in (at.numbers[what.name, arm] for arm in arms) if isinstance(one, ArmNumber)]
         if len(numbers) == len(arms):
             rows[at.site] = numbers
     if not rows:
@@ -354,16 +245,41 @@ def _along(
     )
     if len(arms) == 1:
         change = _estimates([torch.stack([row[0].change for row in rows.values()], -1)], level)
-    return {site: _at(e, change, i, row, level) for i, (site, row) in enumerate(rows.items())}
+    bounds = {at.site: at.bounds[what.name] for at in found}
+    if len(arms) == 2:
+        bounds = {site: one.difference for site, one in bounds.items()}
+    return {site: _at(e, change, i, row, level, bounds[site]) for i, (site, row) in enumerate(rows.items())}
 
 
-def _at(e: _Estimates, change: _Estimates, i: int, row: Sequence[_Number], level: float) -> _ArmsAtSite:
+def _at(
+    e: _Estimates, change: _Estimates, i: int, row: Sequence[ArmNumber], level: float, bounds: Bounds
+) -> _ArmsAtSite:
     floors = [one.floor for one in row if one.floor is not None]
-    reach = critical_t(e.df[i], level) * e.se[i]  # Student's interval: value ± t(df) se
+    step = max(one.step for one in row)
+    ups = [one.rounding for one in row]
+    up = ups[0] if len(ups) == 1 else ups[1] - ups[0]
+    found = _limits(e.value[i], e.se[i], float(critical_t(e.df[i], level)), up, step, bounds)
+    # Two trainings leave their spread one degree of freedom, with which a band over sites would reach anywhere.
+    several = all(len(one.pseudo) != 2 for one in row)
+    band = (
+        _limits(e.value[i], e.se[i], float(e.bands.critical[i]), up, step, bounds).estimate if several else Estimate()
+    )
     return _ArmsAtSite(
-        Estimate(number(e.value[i]), number(e.value[i] - reach), number(e.value[i] + reach)),
-        Span(number(e.bands.low[i]), number(e.bands.high[i])),
+        found.estimate,
+        Span(band.low, band.high),
         number(change.bands.p[i]),
         Errors(number(e.seed_sd[i]), number(e.seed_se[i]), number(e.sample_se[i])),
         _same(change, i, max(floors) if len(floors) == len(row) else None),
+        found.notes,
     )
+
+
+def _limits(value: Tensor, se: Tensor, critical: float, up: float, step: float, bounds: Bounds) -> Limits:
+    """The mean over runs with its interval; ``up`` is the mean of what rounding to the step added to the runs."""
+    shown = number(value + up)
+    if shown is None:
+        return Limits(Estimate())
+    low, high, reason = bounds.bounded(float(value), float(se), critical, step=step, reached=False)
+    if low is None or high is None:
+        return Limits(Estimate(shown), (reason,))
+    return Limits(Estimate(shown, min(low, shown), max(high, shown)))

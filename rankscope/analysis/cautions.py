@@ -34,6 +34,8 @@ def cautions(what: Definition | Comparison, view: GuardedView, found: Replicates
         said.insert(0, "too few rows or groups of samples to leave any out, so without an interval")
     if found is not None and found.value.isnan():
         said.insert(0, "not defined on these features")
+    if found is not None and found.value.isinf():
+        said.insert(0, "infinite on these features")
     return tuple(filter(None, said))
 
 

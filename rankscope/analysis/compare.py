@@ -13,7 +13,7 @@ from torch import Tensor
 from rankscope.analysis.align import Aligned, data_notes, distinct_names, shared_sites
 from rankscope.analysis.cautions import below_floor, cautions, convention, shape, why_not
 from rankscope.analysis.guards import GuardedView, guarded_views
-from rankscope.analysis.intervals import NO_VALUE, banded, interval_of, replicates
+from rankscope.analysis.intervals import NO_VALUE, Bounds, banded, bounds_of, limits_of, replicates
 from rankscope.analysis.measure import spectra
 from rankscope.analysis.options import GROUPS, LEVEL, Analysis, chosen
 from rankscope.analysis.references import Unrelated, against_itself, noise_value, unrelated
@@ -21,7 +21,7 @@ from rankscope.analysis.view import FEWEST, Replicates
 from rankscope.comparisons.cka_map import cka_map
 from rankscope.definition import Comparison, Definition
 from rankscope.errors import NotComparable, public
-from rankscope.linalg.rows import sample_means
+from rankscope.linalg.rows import at_unit_scale, sample_means
 from rankscope.progress import Progress, silent
 from rankscope.registry import DEFAULT_COMPARED, Measure, known
 from rankscope.results.record import number
@@ -145,8 +145,8 @@ class _PairAtSite(NamedTuple):
 
 def _record(
     run: Run, names: Pair, site: Site, what: Definition | Comparison, view: GuardedView, roles: _Roles, level: float
-) -> tuple[PairRecord, Replicates | None]:
-    """A record, and the replicates from which its band is made."""
+) -> tuple[PairRecord, Replicates | None, Bounds]:
+    """A record, and what its band is made from."""
     reason, found, without_sinks = why_not(what, view), _PairAtSite(), None
     try:
         if not reason:
@@ -156,21 +156,25 @@ def _record(
                 without_sinks = number(_sides(what, evaluate, roles.base)[2].value)
     except NO_VALUE as error:
         reason = str(error)
-    # Ranks themselves get their interval on the logarithm; differences, also from a base, on the number itself.
-    scale = what.scale if isinstance(what, Definition) and roles.base is None else "identity"
+    bounds = bounds_of(what, view)
+    of_side = bounds.difference if isinstance(what, Definition) and roles.base is not None else bounds
+    of_both = bounds if isinstance(what, Comparison) and roles.base is None else bounds.difference
+    a, b = limits_of(found.a, of_side, level), limits_of(found.b, of_side, level)
+    between = limits_of(found.between, of_both, level)
+    no_interval = dict.fromkeys((*between.notes, *a.notes, *b.notes))
     record = PairRecord(
         site=str(site),
         measure=what.name,
-        estimate=interval_of(found.between, level),
-        a=interval_of(found.a, level, scale),
-        b=interval_of(found.b, level, scale),
+        estimate=between.estimate,
+        a=a.estimate,
+        b=b.estimate,
         base=found.base,
         noise=found.null.mean,
         itself=found.itself,
         shape=shape(view),
         convention=convention(what, run),
         unit=what.unit,
-        notes=(reason,) if reason else cautions(what, view, found.between),
+        notes=(reason,) if reason else (*no_interval, *cautions(what, view, found.between), *found.null.notes),
         variant=view.variant,
         mean_share=view.mean_share(0),
         mean_share_b=view.mean_share(1),
@@ -179,7 +183,7 @@ def _record(
         p_unrelated=found.null.p,
         runs=names,
     )
-    return record, found.between
+    return record, found.between, of_both
 
 
 def _find(what: Definition | Comparison, view: GuardedView, roles: _Roles) -> _PairAtSite:
@@ -216,5 +220,6 @@ def _similarity(aligned: Aligned, reference: int) -> Tensor | None:
         features, rows = aligned.at(site)
         kept = torch.isin(rows.sample, torch.tensor(shared))
         for side, run in zip(sides, (reference, 1), strict=True):
-            side.append(sample_means(features[run][kept], rows.sample[kept]))
+            (x,), _ = at_unit_scale([features[run][kept]])
+            side.append(sample_means(x, rows.sample[kept]))
     return cka_map(*sides)

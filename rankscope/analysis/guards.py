@@ -19,6 +19,7 @@ from rankscope.analysis.view import FEWEST, View, computed_once
 from rankscope.devices import where
 from rankscope.errors import NonFinite
 from rankscope.features import Rows
+from rankscope.linalg.rows import at_unit_scale
 from rankscope.measures.sinks import massive_dimensions, sink_rows, standardised
 from rankscope.sites import Site
 
@@ -65,7 +66,7 @@ def guarded_views(aligned: Aligned, options: Analysis, *, then: str = "done") ->
         then: what progress reports after the last site.
 
     Raises:
-        NotComparable: for fewer than four rows or two samples.
+        NotComparable: for fewer than four rows or two samples, or features of which no unit suits all.
         NonFinite: if a feature is NaN or infinite.
     """
     for done, site in enumerate(aligned.sites):
@@ -81,8 +82,9 @@ def _guarded(
         check_finite(x, rows, site, name)
     found = [copies(x, rows, site) for x in features]
     refused, remarks = _judged(found, names, site, options)
+    features, exponent = at_unit_scale(features)
     features, rows, left_out = _varied(features, rows, [one.copied for one in found], options.variant)
-    view = GuardedView(features, rows, groups=options.groups, device=where(options.device))
+    view = GuardedView(features, rows, groups=options.groups, device=where(options.device), exponent=exponent)
     sinks = [sink_rows(x) for x in features]
     massive = torch.stack(sinks).any(0)
     view.variant, view.refused = options.variant, refused

@@ -10,7 +10,7 @@ import torch
 from rankscope.analysis.align import Aligned
 from rankscope.analysis.cautions import below_floor, cautions, convention, shape, why_not
 from rankscope.analysis.guards import GuardedView, check_finite, guarded_views
-from rankscope.analysis.intervals import NO_VALUE, interval_of, replicates
+from rankscope.analysis.intervals import NO_VALUE, bounds_of, limits_of, replicates
 from rankscope.analysis.options import GROUPS, LEVEL, Analysis, chosen
 from rankscope.analysis.references import noise_value
 from rankscope.definition import Definition
@@ -162,11 +162,8 @@ def _record(run: Run, site: Site, what: Definition, view: GuardedView, level: fl
                 without_sinks = number(view.without_sinks.evaluate(what, 0).value)
     except NO_VALUE as error:
         reason = str(error)
-    estimate = interval_of(found, level, what.scale)
-    notes = (reason,) if reason else cautions(what, view, found)
-    if not reason and found and len(found.left_out) and estimate.value is not None and estimate.low is None:
-        # Only the logarithm of a replicate that is not positive takes the ends away from a number that exists.
-        notes = ("not positive without some of the samples, so without an interval", *notes)
+    estimate, no_interval = limits_of(found, bounds_of(what, view), level)
+    notes = (reason,) if reason else (*no_interval, *cautions(what, view, found))
     return RunRecord(
         site=str(site),
         measure=what.name,

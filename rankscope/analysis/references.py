@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import torch
@@ -10,10 +11,13 @@ from torch import Tensor
 from rankscope.analysis.view import View, computed_once
 from rankscope.definition import Comparison, Definition
 from rankscope.errors import DataError, NotComparable, UsageError
-from rankscope.inference.nulls import shuffles
+from rankscope.inference.nulls import exchanged, is_ragged, shuffles
 from rankscope.linalg.moments import PairMoments
 from rankscope.linalg.svd import singular_values_of
 from rankscope.results.record import number
+
+RAGGED_DRAWS = 20
+"""The most draws whose mean is the value of unrelated runs of unequal samples, apart from those of the p-value."""
 
 
 class Unrelated(NamedTuple):
@@ -23,6 +27,8 @@ class Unrelated(NamedTuple):
     """Its mean over the draws."""
     p: float | None = None
     """Share of draws that are as like the reference as the run is, (1 + #) / (B + 1); None for a single draw."""
+    notes: tuple[str, ...] = ()
+    """Why there is no such value, or on how few of the samples it rests."""
 
 
 def noise_value(what: Definition, view: View) -> Tensor:
@@ -41,8 +47,10 @@ def _like_noise(view: View, run: int) -> View:
 def unrelated(view: View, comparison: Comparison, a: int, b: int, *, draws: int = 0) -> Unrelated:
     """What a comparison scores where nothing relates the runs.
 
-    Spectra are compared with that of isotropic noise. Otherwise the samples of ``b`` are shuffled, the rows of one staying
-    together, and, where a shared basis is compared, turned by a random rotation: each run keeps its own covariance.
+    Spectra are compared with that of isotropic noise. Otherwise the samples of ``b`` are shuffled among those of equally
+    many rows, the rows of one staying together, and, where a shared basis is compared, turned by a random rotation: each
+    run keeps its own covariance. Where samples are of unequal length, the value is that of the samples which can be
+    exchanged, each paired with another; p counts shuffles of all, in which some stay in their place.
 
     Args:
         view: the runs at one site.
@@ -60,26 +68,66 @@ def unrelated(view: View, comparison: Comparison, a: int, b: int, *, draws: int 
         centred = comparison.centred
         mine, noise = view.spectrum(a, centred=centred), _like_noise(view, a).spectrum(0, centred=centred)
         return Unrelated(number(view.function_of(comparison, a, a)(mine, noise)))
-    # The first draw serves every comparison; the others, of which there may be thousands, exist one at a time.
-    scattered = (_scattered(view, a, b, i) if i else _first_scattered(view, a, b) for i in range(max(1, draws)))
-    found = torch.stack([pair.evaluate(comparison, 0, 1).value.double().cpu() for pair in scattered])
-    mean = found.mean()
-    if not draws:
-        return Unrelated(number(mean))
+    if not comparison.aligned or not is_ragged(view.rows.sample):
+        # The first draw serves every comparison; the others, of which there may be thousands, exist one at a time.
+        found = _values(
+            comparison, (_scattered(view, a, b, i) if i else _first_scattered(view, a, b) for i in range(draws or 1))
+        )
+        return Unrelated(number(found.mean()), _p(view, comparison, a, b, found, found.mean()) if draws else None)
+    try:
+        apart = _values(comparison, (_apart(view, a, b, i) for i in range(max(1, min(draws, RAGGED_DRAWS)))))
+    except (NotComparable, DataError) as error:
+        return Unrelated(None, notes=(f"without a value of unrelated runs: {error}",))
+    found = _values(comparison, (_scattered(view, a, b, i) for i in range(draws)))
+    p = _p(view, comparison, a, b, found, apart.mean()) if draws else None
+    return Unrelated(number(apart.mean()), p, _few_exchanged(view, a, b))
+
+
+def _values(comparison: Comparison, pairs: Iterable[View]) -> Tensor:
+    """``(B,)`` what a comparison scores in each of the pairs, float64 on the CPU."""
+    found = [pair.evaluate(comparison, 0, 1).value.double().cpu() for pair in pairs]
+    return torch.stack(found) if found else torch.empty(0, dtype=torch.float64)
+
+
+def _p(view: View, comparison: Comparison, a: int, b: int, found: Tensor, mean: Tensor) -> float:
+    """Share of the ``(B,)`` shuffled values as like the reference as the run is, itself counted."""
     value, best = (float(view.evaluate(comparison, a, other).value) for other in (b, a))
     # A likeness is greatest, a distance least, between the reference and itself.
     like = (found >= value) if best >= mean else (found <= value)
-    return Unrelated(number(mean), float(1 + like.sum()) / (draws + 1))
+    return float(1 + like.sum()) / (len(found) + 1)
 
 
 def _scattered(view: View, a: int, b: int, draw: int = 0) -> View:
     """The reference, and the other run with its samples in a random order and its basis turned."""
     generator = torch.Generator().manual_seed(view.n + draw * 7_919)
     (order,) = shuffles(view.rows.sample, count=1, generator=generator)
-    x = view.features[b][order].double()
-    if view.widths[a] == view.widths[b]:
-        x = x @ torch.linalg.qr(torch.randn(2 * [x.shape[1]], generator=generator, dtype=torch.float64)).Q
-    return view.derived([view.features[a], x])
+    return view.derived([view.features[a], _turned(view.features[b][order], view.widths[a], generator)])
+
+
+@computed_once
+def _apart(view: View, a: int, b: int, draw: int) -> View:
+    """The samples of unequal length that can be exchanged: each with another of the second run, its basis turned."""
+    generator = torch.Generator().manual_seed(view.n + draw * 7_919)
+    keep, order = exchanged(view.rows.sample, generator=generator)
+    return view.derived([view.features[a][keep], _turned(view.features[b][order], view.widths[a], generator)], keep)
+
+
+def _turned(x: Tensor, width: int, generator: torch.Generator) -> Tensor:
+    """``(n, d)`` float64 features in a random basis where a run of that width could share theirs."""
+    x = x.double()
+    if x.shape[1] != width:
+        return x
+    return x @ torch.linalg.qr(torch.randn(width, width, generator=generator, dtype=torch.float64)).Q
+
+
+def _few_exchanged(view: View, a: int, b: int) -> tuple[str, ...]:
+    """A note where less than half of the rows could be paired with those of another sample."""
+    rest = _apart(view, a, b, 0)
+    if 2 * rest.n >= view.n:
+        return ()
+    return (
+        f"noise is of {rest.rows.samples} of {view.rows.samples} samples, as only those of equally many rows can be exchanged",
+    )
 
 
 _first_scattered = computed_once(_scattered)

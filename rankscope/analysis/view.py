@@ -19,7 +19,9 @@ from rankscope.errors import NotComparable
 from rankscope.features import Rows, samples_in_groups
 from rankscope.linalg.clusters import ClusterMoments
 from rankscope.linalg.moments import Moments, PairMoments, Sums
+from rankscope.linalg.rows import at_unit_scale
 from rankscope.linalg.svd import singular_values_of
+from rankscope.measures.dtype_floor import values_below_floor
 from rankscope.spectrum import rounding_floor
 
 P = ParamSpec("P")
@@ -36,11 +38,22 @@ class Replicates(NamedTuple):
     value: Tensor
     """``()`` the number on all rows, float64."""
     left_out: Tensor
-    """``(G,)`` the number without each group in turn; empty where no group is left out."""
+    """``(G,)`` the number without each group in turn, or the continuous number that it rounds up; empty where no group is
+    left out."""
+    step: float = 0.0
+    """The step in which the number moves; 0 if it moves continuously."""
+    smooth: Tensor | None = None
+    """``()`` the continuous number on all rows that the number rounds up to the next step; None where it is itself."""
+
+    @property
+    def centre(self) -> Tensor:
+        """``()`` that of which the replicates are the replicates."""
+        return self.value if self.smooth is None else self.smooth
 
     def __sub__(self, other: Replicates) -> Replicates:
         """The difference, paired: the same samples are left out of both."""
-        return Replicates(self.value - other.value, self.left_out - other.left_out)
+        value, left_out = self.value - other.value, self.left_out - other.left_out
+        return Replicates(value, left_out, max(self.step, other.step), self.centre - other.centre)
 
 
 def computed_once(function: Callable[Concatenate[Any, P], T]) -> Callable[Concatenate[Any, P], T]:
@@ -67,6 +80,7 @@ class View:
         groups: int = 20,
         device: torch.device | str = "cpu",
         replicated: bool = True,
+        exponent: int = 0,
     ) -> None:
         """Take the runs' features together.
 
@@ -76,29 +90,32 @@ class View:
             groups: how many groups of samples to leave out in turn; fewer samples make fewer groups.
             device: where to compute.
             replicated: whether groups are left out at all.
+            exponent: the power of two in which the features are given, if not in their own unit.
 
         Raises:
-            NotComparable: for fewer than four rows or two samples.
+            NotComparable: for fewer than four rows or two samples, or features of which no unit suits all.
         """
         self.n, self.rows = len(rows), rows
         if self.n < FEWEST or rows.samples < 2:
             raise NotComparable(
                 f"the measures need at least {FEWEST} rows of 2 samples; there are {self.n} rows of {rows.samples}"
             )
-        self.features = tuple(features)
+        self.features, further = at_unit_scale(features)
+        self.exponent = exponent + further
         self.widths = tuple(x.shape[1] for x in features)
         self.device = torch.device(device)
         self.group = samples_in_groups(rows, groups)
         self.groups = int(self.group.max()) + 1
         self._others = 1 - torch.eye(self.groups, dtype=torch.float64, device=self.device)
         self._replicated = replicated
-        self._spanned = in_span_of_rows(features)
+        self._spanned = in_span_of_rows(self.features)
         self.results: dict[tuple[object, ...], Any] = {}
 
     def derived(self, features: Sequence[Tensor], keep: Tensor | None = None, *, groups: int | None = None) -> View:
         """Other features in the place of these, on all rows or on some (a mask or indices), with nothing left out."""
         rows = self.rows if keep is None else self.rows[keep]
-        return View(features, rows, groups=groups or self.groups, device=self.device, replicated=False)
+        made = partial(View, features, rows, device=self.device, exponent=self.exponent, replicated=False)
+        return made(groups=groups or self.groups)
 
     @computed_once
     def half(self, first: bool) -> View:
@@ -134,15 +151,17 @@ class View:
 
     @computed_once
     def floor(self, run: int) -> float:
-        """The largest singular value that rounding to the dtype of the features makes out of nothing."""
+        """The largest singular value that rounding makes out of nothing: of the features to their dtype, or of the sums."""
         norm = float(self.moments(run).sum().gram.diagonal().sum().sqrt())  # |X|_F, since tr XᵀX = |X|_F²
-        return rounding_floor(norm, self.n, self.widths[run], self.features[run].dtype)
+        dtype = self.features[run].dtype
+        # Sums of products in float64 leave float64 features the upper half of their digits: λ ± ε|X|², so σ ± √ε|X|
+        of_sums = torch.finfo(dtype).eps ** 0.5 * norm if dtype == torch.float64 else 0.0
+        return max(of_sums, rounding_floor(norm, self.n, self.widths[run], dtype))
 
     def below_floor(self, run: int, *, centred: bool = True) -> int:
         """Number of singular values below that floor."""
         s = self.spectrum(run, centred=centred)
-        # Of n centred rows at most n - 1 values differ from zero: the last is zero by algebra, not by rounding.
-        return int((s[: self.n - centred] < self.floor(run)).sum())
+        return int(values_below_floor(s, floor=self.floor(run), rows=self.n + (not centred)))
 
     def evaluate(self, what: Definition | Comparison, *runs: int) -> Replicates:
         """A definition in one run, or a comparison of the second of two runs with the first, the reference.
@@ -153,26 +172,40 @@ class View:
         widths = [self.widths[run] for run in runs]
         if isinstance(what, Comparison) and what.same_width and len(set(widths)) > 1:
             raise NotComparable(f"{what.name} needs a shared basis; the widths are {widths[0]} and {widths[1]}")
+        if isinstance(what, Comparison) and what.across is not None and self.n > self.rows.samples:
+            across, (a, b) = what.across, runs
+            return self._replicates(lambda left_out: self._across(across, a, b, left_out))
         f = self.function_of(what, *runs)
         if what.reads == "rows":
             features, sample = [self.features[run] for run in runs], self.rows.sample
-            return self._over_rows(lambda keep: f(*(x[keep].to(self.device) for x in features), sample[keep]))
-        if what.reads == "folds":
-            return self._replicates(lambda left_out: self._cross_fitted(f, self.pair(*runs), left_out))
-        found = self._replicates(lambda left_out: f(*self._read(what, runs, left_out)))
+            found = self._over_rows(lambda keep: f(*(x[keep].to(self.device) for x in features), sample[keep]))
+        elif what.reads == "folds":
+            found = self._replicates(lambda left_out: self._cross_fitted(f, what, self.pair(*runs), left_out))
+        else:
+            found = self._replicates(lambda left_out: f(*self._read(what, runs, left_out)))
+        if isinstance(what, Comparison) and what.degree and self.exponent:
+            found = Replicates(self._in_unit(found.value, what.degree), self._in_unit(found.left_out, what.degree))
+        step = what.step(*self._read(what, runs, False)) if callable(what.step) else what.step
         if not isinstance(what, Definition) or what.smooth is None or not self._replicated:
-            return found
-        # The value moves in steps, which a jackknife would miss: its replicates are those of the smooth number that the
-        # definition rounds, moved to lie around the value, θ + s₍g₎ - s.
-        whole, left = (what.smooth(*self._read(what, runs, left_out)) for left_out in (False, True))
-        return Replicates(found.value, found.value + left - whole)
+            return found._replace(step=step)
+        # A jackknife would miss the steps: its replicates are those of the continuous number that the value rounds up.
+        smooth, left_out = (what.smooth(*self._read(what, runs, left_out)) for left_out in (False, True))
+        return Replicates(found.value, left_out, step, smooth)
+
+    def _in_unit(self, x: Tensor, degree: int) -> Tensor:
+        """Values of a power of the unit of the features, as of the features as given."""
+        for _ in range(degree):  # one at a time: the square of a unit may be beyond float64 where the value is not
+            x = x * 2.0**self.exponent
+        return x
 
     def function_of(self, what: Definition | Comparison, *runs: int) -> Callable[..., Tensor]:
         """The function of a measure with its keywords filled in."""
         # k belongs to the features' own width, not to that of the space which a few rows span.
         k = min(self._spanned[runs[0]].shape[1], subspace_size(self.widths[runs[0]]))
         coarser = max((self.features[run].dtype for run in runs), key=lambda dtype: torch.finfo(dtype).eps)
-        keywords = {"k": k, "dtype": coarser, "width": self.widths[runs[-1]]}
+        keywords = {"k": k, "dtype": coarser, "width": self.widths[runs[-1]], "rows": self.n}
+        if "floor" in what.takes:
+            keywords["floor"] = self.floor(*runs)
         return partial(what.function, **{name: keywords[name] for name in what.takes})
 
     def _read(self, what: Definition | Comparison, runs: Sequence[int], left_out: bool) -> tuple[Tensor | Sums, ...]:
@@ -211,14 +244,31 @@ class View:
         weights = self._others[:, group.to(each.device)].to(each)  # (G, S): 0 where the sample is left out
         return weights @ each / weights.sum(1, keepdim=True)
 
+    def _across(self, function: Callable[..., Tensor], a: int, b: int, left_out: bool) -> Tensor:
+        """A relation of rows of different samples, of all or without each group."""
+        present, place = torch.unique(self.rows.sample, return_inverse=True)
+        kept = torch.ones(len(present), dtype=torch.bool)
+        if left_out:
+            group = torch.empty(len(present), dtype=torch.int64)
+            group[place] = self.group
+            kept = group != torch.arange(self.groups)[:, None]  # (G, S)
+        pair = self._summed(self.pair(a, b), left_out)
+        return function(pair, self._spanned[a], self._spanned[b], self.rows.sample, kept.to(self.device))
+
     def _cross_fitted(
-        self, function: Callable[[PairMoments, PairMoments], Tensor], sums: PairMoments, left_out: bool
+        self,
+        function: Callable[[PairMoments, PairMoments], Tensor],
+        what: Definition | Comparison,
+        sums: PairMoments,
+        left_out: bool,
     ) -> Tensor:
         """Fit on one half of the groups and evaluate on the other, both ways, and average."""
+        summary = what.summary if isinstance(what, Comparison) else None
         even = self.even.double()
         weights = self._others if left_out else torch.ones_like(even)
         x, y = sums.weighted(weights * even), sums.weighted(weights * (1 - even))
-        return (function(x, y) + function(y, x)) / 2
+        mean = (function(x, y) + function(y, x)) / 2
+        return mean if summary is None else summary(mean)
 
     def _replicates(self, number: Callable[[bool], Tensor]) -> Replicates:
         value = number(False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import fields
+from math import isfinite
 from typing import TYPE_CHECKING, Annotated
 
 from typer import Argument, echo
@@ -68,4 +69,9 @@ def _enough(measure: Known) -> int:
 def _record(measure: Known) -> dict[str, object]:
     """Everything known of a measure, without its functions."""
     known = {f.name: getattr(measure, f.name) for f in fields(measure)} | {"enough": _enough(measure)}
-    return {name: value for name, value in known.items() if not callable(value) and value is not None}
+    # JSON has no infinity: an end that does not exist is left out, as is one that depends on the size of the features
+    return {
+        name: value
+        for name, value in known.items()
+        if not callable(value) and value is not None and not (isinstance(value, float) and not isfinite(value))
+    }

@@ -7,6 +7,7 @@ independent features :math:`\mathbf{E}\sum_i\rho_i^2 = pq/(n-1)` exactly, and wi
 
 from __future__ import annotations
 
+import math
 from functools import partial
 from typing import NamedTuple
 
@@ -212,6 +213,7 @@ COMPARISONS = (
         bias="upwards by about d/(n - 1), which cca-adjusted removes; needs n of at least 10 d",
         noise="max(p, q)/(n - 1), exactly",
         high="1",
+        most=1.0,
     ),
     _canonical(
         name="cca-adjusted",
@@ -220,6 +222,8 @@ COMPARISONS = (
         citation="Hotelling 1936, with the exact mean under independence",
         low="-1/(n - 1) or less (slightly negative by chance)",
         high="1",
+        most=1.0,
+        strays=True,
         bias="none under independence; slightly upwards for values between 0 and 1",
         noise="0",
     ),
@@ -231,6 +235,7 @@ COMPARISONS = (
         bias="upwards by chance, about sqrt(d/(n - 1)); needs n of at least 10 d",
         noise="at most sqrt(max(p, q)/(n - 1)), the root of cca",
         high="1",
+        most=1.0,
     ),
     _canonical(
         name="cca-angle",
@@ -240,6 +245,7 @@ COMPARISONS = (
         bias="downwards by chance; needs n of at least 10 d",
         noise="at least arccos sqrt(max(p, q)/(n - 1))",
         high="pi/2",
+        most=math.pi / 2,
         unit="radians",
     ),
     _canonical(
@@ -250,6 +256,7 @@ COMPARISONS = (
         bias="upwards by chance, about sqrt(k/(n - 1)) for k components kept; jumps when a component crosses the cut",
         noise="about sqrt(k/(n - 1))",
         high="1",
+        most=1.0,
     ),
     _canonical(
         name="pwcca",
@@ -259,5 +266,6 @@ COMPARISONS = (
         bias="upwards by chance, about sqrt(d/(n - 1)); needs n of at least 10 d",
         noise="about sqrt(d/(n - 1)), more if the reference is anisotropic",
         high="1",
+        most=1.0,
     ),
 )

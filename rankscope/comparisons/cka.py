@@ -11,6 +11,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from rankscope.comparisons.across_samples import cross_sample_cka
 from rankscope.comparisons.requirements import require_pairs
 from rankscope.definition import Comparison
 from rankscope.linalg.forms import dot, squared_norm, trace
@@ -84,8 +85,11 @@ def cka(pair: PairMoments) -> Tensor:
     r"""Debiased linear CKA, :math:`\mathrm{HSIC}_1(X,Y)/\sqrt{\mathrm{HSIC}_1(X,X)\,\mathrm{HSIC}_1(Y,Y)}`.
 
     It is near 0 for independent features at any number of rows, and 1 for features that agree up to rotation, scale and
-    translation. It may be slightly negative or slightly above 1, and is not clipped. NaN if one side does not vary or
-    its own criterion is not positive.
+    translation. It lies between -1 and 1, because HSIC₁ is an inner product of U-centred kernels (Székely & Rizzo 2014),
+    and may be slightly negative. NaN if one side does not vary or its own criterion is not positive.
+
+    It takes rows as independent; those of one sample are not, for which
+    :func:`rankscope.comparisons.across_samples.cross_sample_cka` leaves out their pairs.
 
     Kornblith, Norouzi, Lee & Hinton, "Similarity of neural network representations revisited", ICML 2019, equation 4,
     with the estimator of Song et al. 2012; Murphy, Zylberberg & Fyshe, arXiv 2405.01012.
@@ -135,10 +139,13 @@ COMPARISONS = (
     Comparison(
         name="cka",
         function=cka,
-        formula="HSIC1(X, Y) / sqrt(HSIC1(X, X) HSIC1(Y, Y)), linear kernels, diagonals left out",
+        across=cross_sample_cka,
+        formula="HSIC1(X, Y) / sqrt(HSIC1(X, X) HSIC1(Y, Y)), linear kernels, pairs of rows of one sample left out",
         citation="Kornblith et al., ICML 2019, eq. 4; estimator of Song et al., JMLR 13, 2012, eq. 4",
-        low="about 0 (may be slightly negative)",
-        high="1 (may be exceeded slightly)",
+        low="-1 (about 0 for unrelated features)",
+        high="1",
+        least=-1.0,
+        most=1.0,
         bias="none in each criterion, O(1/n) in the ratio; dominated by the leading components: read it with recoverability",
         noise="0, with a standard deviation of order 1/n",
     ),
@@ -148,6 +155,7 @@ COMPARISONS = (
         formula="|Xc' Yc|_F^2 / (|Xc' Xc|_F |Yc' Yc|_F)",
         citation="Kornblith et al., ICML 2019, eq. 5",
         high="1",
+        most=1.0,
         enough=4,
         bias="upwards with d/n; cka is the same quantity without that bias",
         noise="sqrt(p q / ((n + p)(n + q))) for p and q isotropic features: d/(n + d)",

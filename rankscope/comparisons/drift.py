@@ -15,7 +15,7 @@ from torch import Tensor
 from rankscope.comparisons.directions import at_direction
 from rankscope.comparisons.requirements import require_pairs
 from rankscope.comparisons.subspace import leading_subspace
-from rankscope.definition import Comparison
+from rankscope.definition import Comparison, width_of
 from rankscope.linalg.forms import column_forms, trace
 from rankscope.linalg.moments import PairMoments
 
@@ -182,6 +182,7 @@ COMPARISONS = (
         formula="|mean D|^2 / E|D|^2, D = X1 - X0 row by row",
         citation=_SOURCE,
         high="1",
+        most=1.0,
         bias="upwards by 1/n",
         noise="1/n for equal means",
     ),
@@ -192,6 +193,7 @@ COMPARISONS = (
         formula="E|Vk' D|^2 / E|D|^2, Vk the base's k leading directions, k = min(32, d/8)",
         citation=_SOURCE,
         high="1",
+        most=1.0,
         bias="upwards if the drift is noise of the rows that determine the basis",
         noise="the mean of both runs' shares of variance inside Vk; k/d without preferred direction",
     ),
@@ -201,6 +203,9 @@ COMPARISONS = (
         formula="exp(-sum p ln p), p the normalised eigenvalues of cov D, D = X1 - X0 row by row",
         citation="Giraldo, Rao & Principe, arXiv 1211.2459, on the covariance of the drift",
         high="d",
+        least=1.0,
+        most=width_of,
+        of_nothing=0.0,
         bias="downwards with d/n",
         noise="the effective rank of S0 + S1",
         unit="dimensions",

@@ -119,6 +119,7 @@ COMPARISONS = (
         bias="upwards with d/n; at equal n both runs share it",
         noise="for two independent sets of the same covariance, about tr S d/(4 n) from each side",
         unit="squared features",
+        degree=2,
     ),
     _of_clouds(
         name="frechet",
@@ -129,6 +130,7 @@ COMPARISONS = (
         bias="upwards with d/n; at equal n both runs share it",
         noise="that of bures, plus (tr S0 + tr S1)/n",
         unit="squared features",
+        degree=2,
     ),
     _of_clouds(
         name="affine-distance",

@@ -87,6 +87,7 @@ COMPARISON = Comparison(
     formula="mean over rows of |Nk(x) & Nk(y)| / k, cosine neighbours of other samples, k = 10",
     citation="Huh et al., ICML 2024, arXiv 2405.07987, appendix A",
     high="1",
+    most=1.0,
     bias="downwards with n, as neighbours come closer together: compare at equal n only",
     noise="k/(n - 1)",
 )

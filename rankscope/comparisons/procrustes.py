@@ -7,6 +7,8 @@ meaningful too, and the gap between the two distances is pure rotation.
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -115,7 +117,8 @@ def rotation_gap(pair: PairMoments) -> Tensor:
     Args and errors as :func:`identity_distance`.
     """
     nuclear = torch.linalg.svdvals(pair.cross_scatter).sum(-1)  # max over Q of tr(Qᵀ Y_cᵀX_c)
-    return identity_distance(pair) - _distance(pair, nuclear)
+    # The best rotation is no worse than none; of equal runs only the rounding of two roots is left
+    return (identity_distance(pair) - _distance(pair, nuclear)).clamp(min=0)
 
 
 def _distance(pair: PairMoments, inner: Tensor) -> Tensor:
@@ -133,6 +136,7 @@ COMPARISONS = (
         formula="s = |Xc' Yc|_* / (|Xc|_F |Yc|_F)",
         citation="Schönemann, Psychometrika 31, 1966",
         high="1",
+        most=1.0,
         enough=4,
         bias="upwards with sqrt(d/n); procrustes-held-out has none",
         noise=_NOISE,
@@ -143,6 +147,7 @@ COMPARISONS = (
         formula="arccos(s), s the Procrustes similarity",
         citation=_SHAPE,
         high="pi/2",
+        most=math.pi / 2,
         enough=4,
         bias="downwards with sqrt(d/n)",
         noise=f"arccos of {_NOISE}",
@@ -154,6 +159,7 @@ COMPARISONS = (
         formula="1 - s^2, s the Procrustes similarity",
         citation="Gower, Psychometrika 40, 1975",
         high="1",
+        most=1.0,
         enough=4,
         bias="downwards with d/n",
         noise="about 1 - 0.72 d/n for n much larger than d",
@@ -166,6 +172,8 @@ COMPARISONS = (
         citation="Schönemann 1966, cross-fitted",
         low="about 0 (may be slightly negative)",
         high="1",
+        least=-1.0,
+        most=1.0,
         bias="none upwards; below the population's value as long as the rotation is uncertain (d/n)",
         noise="0",
     ),

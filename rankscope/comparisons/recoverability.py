@@ -11,6 +11,7 @@ cannot be read, even if the map is invertible in exact arithmetic.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -21,7 +22,7 @@ from torch import Tensor
 from rankscope.comparisons.directions import at_direction
 from rankscope.comparisons.requirements import require_aligned, require_pairs
 from rankscope.comparisons.rounding import rounding_scatter
-from rankscope.definition import Comparison
+from rankscope.definition import Comparison, width_of
 from rankscope.errors import UsageError
 from rankscope.linalg.forms import column_forms
 from rankscope.linalg.moments import PairMoments
@@ -78,7 +79,7 @@ def recoverability(
     rest = total - parts
     r2 = recovered(rest, parts, dtype=dtype).mean(0)
     share = recovered_share(rest, parts, dtype=dtype).mean()
-    return Recoverability(int((r2 > READABLE).sum()), float(share), r2)
+    return Recoverability(int(readable_count(r2)), float(share), r2)
 
 
 def _features(x: Any) -> Tensor:
@@ -130,8 +131,16 @@ def _regression(fit: PairMoments, evaluate: PairMoments, dtype: torch.dtype, wid
     require_pairs("recoverability", fit, evaluate)
     ridge = rounding_scatter(fit.b, dtype, width=width)
     ridge = ridge.where(ridge > 0, 1)[..., None, None]
-    identity = torch.eye(fit.b.width, dtype=ridge.dtype, device=ridge.device)
-    return torch.linalg.solve(fit.b.scatter + ridge * identity, fit.cross_scatter.mT)
+    if bool((fit.b.rows > fit.b.width).all()):
+        identity = torch.eye(fit.b.width, dtype=ridge.dtype, device=ridge.device)
+        return torch.linalg.solve(fit.b.scatter + ridge * identity, fit.cross_scatter.mT)
+    # Fewer rows leave directions that none of them reaches. Of the scatter there only rounding is left, which divided by
+    # the ridge would be coefficients: they are 0, which is the limit of an exact ridge.
+    values, vectors = torch.linalg.eigh(fit.b.scatter)
+    values = values[..., None]
+    spent = fit.b.width * torch.finfo(values.dtype).eps * values.abs().amax(-2, keepdim=True)
+    shrunk = (1 / (values + ridge)).where(values > spent, 0)
+    return vectors @ (shrunk * (vectors.mT @ fit.cross_scatter.mT))
 
 
 def _offset(fit: PairMoments, evaluate: PairMoments, weights: Tensor) -> Tensor:
@@ -162,19 +171,16 @@ def recovered_share(
     return (explained - missed) / evaluate.a.variation
 
 
-def recovered_count(
-    fit: PairMoments, evaluate: PairMoments, *, dtype: torch.dtype = torch.float32, width: int | None = None
-) -> Tensor:
+def readable_count(r2: Tensor) -> Tensor:
     """Number of the base's principal components of which more than half the variance is predicted.
 
-    It lies between 0 and d.
-
-    Args and errors as :func:`recovered`.
+    Args:
+        r2: ``(*, d_a)`` the :func:`recovered` of each, averaged over the folds.
 
     Returns:
-        ``(*,)`` numbers of dimensions, float64.
+        ``(*,)`` whole numbers between 0 and d_a, float64.
     """
-    return (recovered(fit, evaluate, dtype=dtype, width=width) > READABLE).sum(-1).double()
+    return (r2 > READABLE).sum(-1).double()
 
 
 _SOURCE = "held-out R2 (Hoerl & Kennard 1970 for the ridge) of the base's principal scores"
@@ -190,6 +196,8 @@ def of_direction(direction: int) -> Comparison:
         formula=f"held-out ridge R2 of the base's principal score {direction}",
         low="unbounded (negative for uninformative features)",
         high="1",
+        least=-math.inf,
+        most=1.0,
         bias=f"{_BIAS}; any direction can be named: recoverability-2",
         noise="-d/(n - d - 2) with n rows to fit: 0 or below",
     )
@@ -202,14 +210,19 @@ COMPARISONS = (
         formula="sum_i l_i R2_i / sum_i l_i, R2_i = held-out ridge R2 of the base's i-th principal score, l_i its variance",
         low="unbounded (negative for uninformative features)",
         high="1",
+        least=-math.inf,
+        most=1.0,
         bias=_BIAS,
         noise="-d/(n - d - 2) with n rows to fit: 0 or below",
     ),
     _from_folds(
         name="recoverable-components",
-        function=recovered_count,
-        formula="#{i: R2_i > 1/2}, R2_i = held-out ridge R2 of the base's i-th principal score",
+        function=recovered,
+        summary=readable_count,
+        step=1.0,
+        formula="#{i: R2_i > 1/2}, R2_i = held-out ridge R2 of the base's i-th principal score, averaged over the folds",
         high="d",
+        most=width_of,
         bias=_BIAS,
         noise="0",
         unit="dimensions",

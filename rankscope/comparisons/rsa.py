@@ -91,6 +91,8 @@ COMPARISON = Comparison(
     citation="Kriegeskorte, Mur & Bandettini, Front. Syst. Neurosci. 2, 2008",
     low="-1",
     high="1",
+    least=-1.0,
+    most=1.0,
     bias="negligible; pairs share samples, so the interval must leave out samples, not pairs",
     noise="0",
 )

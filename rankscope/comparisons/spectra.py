@@ -7,6 +7,7 @@ matched by rank.
 
 from __future__ import annotations
 
+import math
 from functools import partial
 
 import torch
@@ -176,6 +177,7 @@ COMPARISONS = (
         formula="mean_i |p_i - q_i|, p and q normalised eigenvalues, sorted",
         citation="Vallender, Theory Probab. Appl. 18, 1974 (W1 of equal atoms)",
         high="2/r",
+        most=2.0,
     ),
     _of_spectra(
         name="spectrum-kl",
@@ -191,6 +193,7 @@ COMPARISONS = (
         formula="(KL(p|m) + KL(q|m)) / 2, m = (p + q)/2, normalised eigenvalues by rank",
         citation="Lin, IEEE Trans. Inf. Theory 37, 1991, eq. 3",
         high="ln 2",
+        most=math.log(2),
         unit="nats",
     ),
     _of_spectra(
@@ -199,5 +202,6 @@ COMPARISONS = (
         formula="sup_k |sum_{i<=k} p_i - sum_{i<=k} q_i|, p and q singular values over their sum",
         citation="Kolmogorov–Smirnov distance by rank; companion of the ratio of Kim et al., arXiv 2411.00029",
         high="1",
+        most=1.0,
     ),
 )

@@ -9,6 +9,7 @@ from a few hundred rows, whereas hundreds of directions cannot.
 
 from __future__ import annotations
 
+import math
 from functools import partial
 
 import torch
@@ -151,6 +152,7 @@ COMPARISONS = (
         formula="|Uk' Vk|_F^2 / k, Uk and Vk the k leading principal directions, k = min(32, d/8)",
         citation="Björck & Golub, Math. Comp. 27, 1973; LoRA's phi, Hu et al., arXiv 2106.09685, section 7.2",
         high="1",
+        most=1.0,
         bias="downwards: two halves of one run do not reach 1, and their value is the ceiling",
         noise="k/d",
     ),
@@ -161,6 +163,7 @@ COMPARISONS = (
         formula="sqrt(sum_i t_i^2), t_i the principal angles between the k leading directions, k = min(32, d/8)",
         citation="Edelman, Arias & Smith, SIMAX 20, 1998, table 4.2",
         high="(pi/2) sqrt(k)",
+        most=lambda size: math.pi / 2 * math.sqrt(size.width),
         bias="upwards: two halves of one run do not reach 0, and their value is the floor",
         noise="near (pi/2) sqrt(k), less as k/d grows",
         unit="radians",
@@ -172,6 +175,7 @@ COMPARISONS = (
         formula="tr(Vk' S1 Vk) / tr S1, Vk the base's k leading directions on other samples, k = min(32, d/8)",
         citation="Jolliffe, Principal Component Analysis, 2002, cross-fitted",
         high="1 (in practice the base's own value on held-out rows)",
+        most=1.0,
         bias="none upwards (cross-fitted); downwards as long as the basis is uncertain: compare it with its ceiling",
         noise="k/d",
     ),

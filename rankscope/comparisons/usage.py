@@ -7,6 +7,7 @@ Usage cannot demonstrate preservation. The diagonal of a covariance in *any* bas
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import torch
@@ -14,7 +15,7 @@ from torch import Tensor
 
 from rankscope.comparisons.directions import at_direction
 from rankscope.comparisons.requirements import require_pairs
-from rankscope.definition import Comparison
+from rankscope.definition import Comparison, width_of
 from rankscope.linalg.forms import column_forms
 from rankscope.linalg.moments import PairMoments
 
@@ -93,6 +94,7 @@ def of_direction(direction: int, *, relative: bool = False) -> Comparison:
         formula=f"u1 / u0, u = {share}; u0 that of the base itself" if relative else share,
         citation="Jolliffe, Principal Component Analysis, 2002, cross-fitted, a direction at a time",
         high="unbounded" if relative else "1",
+        most=math.inf if relative else 1.0,
         bias="none in S1 (cross-fitted); towards 1/d as long as the direction is uncertain, which the base itself shows; "
         f"any direction can be named: {'relative-' * relative}usage-2",
         noise="1/(d u0)" if relative else "1/d",
@@ -110,6 +112,9 @@ ENTROPY = Comparison(
     citation="Shannon entropy of the usage shares; the lower bound is Schur's (1923)",
     low="the effective rank of the tuned run",
     high="d",
+    least=1.0,
+    most=width_of,
+    of_nothing=0.0,
     bias="downwards with 1/n, like any entropy of a spectrum",
     noise="near d: a random rotation gives nearly d whatever the rank, a random single direction 0.482 d",
     unit="dimensions",

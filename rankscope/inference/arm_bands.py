@@ -27,6 +27,8 @@ class ArmBands(NamedTuple):
     """``(s,)`` upper ends."""
     p: Tensor
     """``(s,)`` p-value of no difference from 0, adjusted for all sites."""
+    critical: Tensor
+    """``(s,)`` standard errors from the estimate to either end."""
 
 
 def arm_bands(
@@ -56,17 +58,18 @@ def arm_bands(
     require_level(level)
     generator = torch.Generator().manual_seed(draws) if generator is None else generator
     known = value.isfinite() & se.isfinite()
-    low, high, p = (torch.full_like(value, torch.nan) for _ in range(3))
+    low, high, p, critical = (torch.full_like(value, torch.nan) for _ in range(4))
     if not known.any():
-        return ArmBands(low, high, p)
+        return ArmBands(low, high, p, critical)
     largest = _largest([part[..., known] for part in parts], draws, generator)
     z = float(torch.quantile(largest, level, interpolation="higher")) if largest.any() else 0.0
     # The level at which a single z would reach as far as the largest of all, applied to Student's t of each site
     alone = max(level, 2 * float(stats.norm.cdf(z)) - 1)
-    reach = critical_t(df[known], alone) * se[known]
+    critical[known] = critical_t(df[known], alone)
+    reach = critical[known] * se[known]
     low[known], high[known] = value[known] - reach, value[known] + reach
     p[known] = _adjusted(value[known], se[known], df[known], largest)
-    return ArmBands(low, high, p)
+    return ArmBands(low, high, p, critical)
 
 
 def _largest(parts: Sequence[Tensor], draws: int, generator: torch.Generator) -> Tensor:

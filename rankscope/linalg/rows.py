@@ -2,10 +2,48 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from math import frexp, inf
 
 import torch
 from torch import Tensor
+
+from rankscope.errors import NotComparable
+
+LARGE = 128
+"""Features of up to 2 to this power, and down to its inverse, are summed as they are: their fourth powers fit into float64."""
+
+
+def at_unit_scale(features: Sequence[Tensor]) -> tuple[tuple[Tensor, ...], int]:
+    """The same features in a unit in which their powers neither overflow nor vanish in float64.
+
+    Only float64 features need another one. It is a power of two, which changes no digit, and one for all, so that what
+    compares them in one basis sees what it would have seen.
+
+    Args:
+        features: for each run ``(*, n, d)`` of a floating dtype.
+
+    Returns:
+        The features times 2 to the power -e, and e; the features themselves and 0 where none is needed.
+
+    Raises:
+        NotComparable: if no unit suits all, as those of one are too small beside those of another.
+    """
+    largest = [float(x.abs().max()) if x.numel() else 0.0 for x in features]
+    top = max(largest, default=0.0)
+    exponent = frexp(top)[1]
+    if not 0 < top < inf:
+        return tuple(features), 0
+    least = min(x for x in largest if x)
+    if least < top * 2.0 ** (-1.5 * LARGE):
+        raise NotComparable(
+            f"the largest feature of one run is {least:.3g} and that of another {top:.3g}, too far apart to be squared in "
+            "float64 together: bring them to one unit before they are stored"
+        )
+    if abs(exponent) <= LARGE:
+        return tuple(features), 0
+    half = exponent // 2  # in two steps, as the inverse of the least float64 is none
+    return tuple(x * 2.0**-half * 2.0 ** (half - exponent) for x in features), exponent
 
 
 def centred(x: Tensor) -> Tensor:

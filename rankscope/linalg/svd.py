@@ -20,7 +20,7 @@ from torch import Tensor
 from rankscope.errors import NonFinite, RankscopeError, UsageError
 from rankscope.linalg.forms import squared_norm, trace
 from rankscope.linalg.moments import Moments
-from rankscope.linalg.rows import centred
+from rankscope.linalg.rows import at_unit_scale, centred
 from rankscope.linalg.sums import BLOCK
 
 UNIT = torch.finfo(torch.float64).eps / 2
@@ -70,7 +70,7 @@ def singular_values(x: Tensor, *, centre: bool = False) -> Decomposition:
         NonFinite: if a feature is NaN or infinite.
         UsageError: if ``x`` has fewer than two dimensions or no floating dtype.
     """
-    x = _checked(x)
+    (x,), exponent = at_unit_scale([_checked(x)])
     *batch, n, d = x.shape
     flat = x.reshape(math.prod(batch), n, d)
     r = min(n, d)
@@ -91,7 +91,9 @@ def singular_values(x: Tensor, *, centre: bool = False) -> Decomposition:
             values[i], routes[i] = _direct(flat[i : i + 1], centre=centre)[0], "direct"
     if centre and n <= d:
         values[:, r - 1 :] = 0
-    return Decomposition(values.reshape(*batch, r), tuple(routes), x.dtype, n, d, centre, norm.reshape(batch))
+    unit = 2.0**exponent
+    values, norm = values.reshape(*batch, r) * unit, norm.reshape(batch) * unit
+    return Decomposition(values, tuple(routes), x.dtype, n, d, centre, norm)
 
 
 def singular_values_of(moments: Moments, *, centre: bool = True, dtype: torch.dtype = torch.float32) -> Decomposition:

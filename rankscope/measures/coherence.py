@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from rankscope.definition import Definition
+from rankscope.definition import Definition, rows_of
 from rankscope.errors import DataError
 from rankscope.linalg.batch import each_matrix
 
@@ -50,6 +50,9 @@ DEFINITION = Definition(
     citation="Candes & Recht 2009, definition 1.2; Tsitsulin et al. 2023 (arXiv 2305.16562)",
     low="1",
     high="n / k",
+    least=1.0,
+    most=rows_of,
+    of_nothing=0.0,
     bias="the maximum over rows grows with n; always 1 if n <= d",
     unit="",
 )

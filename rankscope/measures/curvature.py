@@ -59,6 +59,7 @@ DEFINITION = Definition(
     formula="mean angle between x_(t+1) - x_t and x_(t+2) - x_(t+1)",
     citation="Hosseini & Fedorenko, NeurIPS 2023 (arXiv 2311.04930), equation 2",
     high="180",
+    most=180.0,
     bias="negligible; independent rows give 120",
     unit="degrees",
     needs_tokens=True,

@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from rankscope.definition import Definition
+from rankscope.definition import Definition, width_of
 from rankscope.linalg.batch import each_matrix
 from rankscope.linalg.rows import centred
 from rankscope.linalg.svd import singular_values
@@ -68,6 +68,9 @@ DEFINITION = Definition(
     citation="Wei et al., Diff-eRank, NeurIPS 2024 (arXiv 2401.17139), definition 3; their number is untrained - trained",
     low="1",
     high="min(L, d)",
+    least=1.0,
+    most=width_of,
+    of_nothing=0.0,
     bias="bounded by the number of tokens in a sample; training lowers it, which is good",
     needs_tokens=True,
 )

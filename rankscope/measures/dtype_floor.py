@@ -5,10 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from rankscope.definition import Definition
-from rankscope.linalg.batch import each_matrix
-from rankscope.linalg.svd import singular_values
-from rankscope.spectrum import rounding_floor
+from rankscope.definition import Definition, rank_of
 
 
 def condition_number(s: Tensor, *, floor: Tensor | float = 0.0) -> Tensor:
@@ -35,35 +32,21 @@ def condition_number(s: Tensor, *, floor: Tensor | float = 0.0) -> Tensor:
     return torch.where(least.isinf(), torch.nan, largest / least)
 
 
-@each_matrix
-def values_below_floor(x: Tensor, sample: Tensor | None = None) -> Tensor:
+def values_below_floor(s: Tensor, *, floor: float, rows: int) -> Tensor:
     """Number of singular values of the centred features below the rounding floor of their dtype.
 
-    The floor is the largest singular value that rounding alone can produce (:func:`rankscope.spectrum.rounding_floor`).
-    A value that is zero by algebra (the last one of centred features with n ≤ d) counts as well.
+    The floor is the largest singular value that rounding alone can produce. Of n centred rows at most n - 1 values differ
+    from zero: the last of n ≤ d rows is zero by algebra, not by rounding, and does not count.
 
     Args:
-        x: ``(*, n, d)`` features in the dtype in which they were stored.
-        sample: not used.
+        s: ``(*, r)`` singular values of the centred features, descending.
+        floor: the floor, in their unit.
+        rows: n.
 
     Returns:
         ``(*,)`` counts, whole numbers as float64.
     """
-    values, floor = _values_and_floor(x)
-    return (values < floor).sum().double()
-
-
-@each_matrix
-def resolved_condition(x: Tensor, sample: Tensor | None = None) -> Tensor:
-    """:func:`condition_number` of the centred ``(*, n, d)`` features above the floor of their dtype: ``(*,)`` float64."""
-    values, floor = _values_and_floor(x)
-    return condition_number(values, floor=floor)
-
-
-def _values_and_floor(x: Tensor) -> tuple[Tensor, float]:
-    """``(r,)`` singular values of the centred ``(n, d)`` features, and the rounding floor of their dtype."""
-    found = singular_values(x, centre=True)
-    return found.values, rounding_floor(float(found.norm), found.rows, found.columns, found.dtype)
+    return (s[..., : max(rows - 1, 0)] < floor).sum(-1).double()
 
 
 _CITATION = "rounding as n x d noise of rms 0.4247 u; spectrum of noise after Marchenko & Pastur 1967"
@@ -72,21 +55,26 @@ DEFINITIONS = (
     Definition(
         name="below-dtype-floor",
         function=values_below_floor,
-        reads="rows",
-        formula="#{sigma < 0.4247 u |X|_F (1/sqrt d + 1/sqrt n)}, u the rounding unit of the stored dtype",
+        takes=("floor", "rows"),
+        step=1.0,
+        formula="#{sigma < 0.4247 u |X|_F (1/sqrt d + 1/sqrt n)}, u the rounding unit of the stored dtype, the value that "
+        "centring makes zero left out",
         citation=_CITATION,
         high="min(n, d)",
+        most=rank_of,
         bias="massive dimensions raise the floor for all others",
     ),
     Definition(
         name="condition",
-        function=resolved_condition,
-        reads="rows",
+        function=condition_number,
+        takes=("floor",),
         scale="log",
-        formula="sigma_1 / smallest sigma above the floor of the stored dtype, of the centred features",
+        formula="sigma_1 / smallest sigma above 0.4247 u |X|_F (1/sqrt d + 1/sqrt n), u the rounding unit of the stored dtype",
         citation="Tsitsulin et al. 2023 (arXiv 2305.16562), pseudo-condition number",
         low="1",
         high="infinity",
+        least=1.0,
+        of_nothing=0.0,
         bias="rises when n is near d",
         unit="ratio",
     ),

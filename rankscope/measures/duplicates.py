@@ -51,6 +51,7 @@ DEFINITION = Definition(
     formula="#{i: x_i = x_j for some j < i} / n",
     citation="a check, not a measure: it detects padding and repeated inputs",
     high="1 - 1 / n",
+    most=1.0,
     bias="none",
     unit="share of rows",
 )

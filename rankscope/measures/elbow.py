@@ -7,7 +7,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from rankscope.definition import Definition
+from rankscope.definition import Definition, rank_of
 
 
 def spectral_gap(s: Tensor) -> Tensor:
@@ -82,6 +82,9 @@ DEFINITIONS = (
         citation="folklore; Davis & Kahan 1970 on why a gap matters",
         low="1",
         high="r - 1",
+        least=1.0,
+        most=rank_of,
+        of_nothing=0.0,
     ),
     _rule_of_thumb(
         name="broken-stick",
@@ -89,6 +92,7 @@ DEFINITIONS = (
         formula="leading lambda_i / sum lambda > (1/r) sum_(j>=i) 1/j",
         citation="Frontier 1976",
         high="r",
+        most=rank_of,
     ),
     _rule_of_thumb(
         name="kaiser",
@@ -96,5 +100,6 @@ DEFINITIONS = (
         formula="#{lambda_i > mean lambda}",
         citation="Guttman 1954; Kaiser 1960",
         high="r - 1",
+        most=rank_of,
     ),
 )

@@ -94,6 +94,7 @@ DEFINITIONS = tuple(
     rank_definition(
         name=f"energy-{percent}",
         function=partial(energy_rank, share=percent / 100),
+        step=1.0,
         smooth=partial(energy_crossing, share=percent / 100),
         formula=f"least k with sum_(i<=k) sigma^2 >= {percent / 100:g} sum sigma^2, of the centred features",
         citation="Jolliffe, Principal Component Analysis, 2002, section 6.1.1",

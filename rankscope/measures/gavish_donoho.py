@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from rankscope.definition import Definition
+from rankscope.definition import Definition, rank_of
 from rankscope.linalg.moments import Moments
 from rankscope.measures.marchenko_pastur import aspect, median, of_each
 
@@ -86,5 +86,6 @@ DEFINITION = Definition(
     formula="#{sigma > omega(beta) median(sigma)}",
     citation="Gavish & Donoho 2014 (arXiv 1305.5870), equations 10 and 11",
     high="r / 2",
+    most=rank_of,
     bias="assumes white noise; stricter than detection",
 )

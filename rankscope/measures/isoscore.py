@@ -53,6 +53,7 @@ DEFINITIONS = (
         formula="(PR - 1) / (d - 1), PR the naive participation ratio",
         citation=_CITATION,
         high="1",
+        most=1.0,
         enough=4,
         bias="falls with few rows, like the naive participation ratio",
     ),
@@ -63,6 +64,8 @@ DEFINITIONS = (
         citation=f"{_CITATION}; Chun et al. 2026 (arXiv 2509.26560)",
         low="0 (in expectation)",
         high="1 (in expectation)",
+        most=1.0,
+        strays=True,
         bias="negligible for independent rows",
     ),
 )

@@ -15,7 +15,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from rankscope.definition import Definition
+from rankscope.definition import Definition, rank_of
 from rankscope.errors import UsageError
 from rankscope.linalg.moments import Moments
 from rankscope.linalg.svd import singular_values_of
@@ -125,5 +125,6 @@ DEFINITION = Definition(
     formula="#{sigma^2 > s^2 N (1 + sqrt beta)^2}, s^2 from the median sigma^2",
     citation="Marchenko & Pastur 1967; Gavish & Donoho 2014 (arXiv 1305.5870) for s^2",
     high="r / 2",
+    most=rank_of,
     bias="assumes independent noise of equal variance; a reference, not a rank",
 )

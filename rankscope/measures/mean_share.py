@@ -36,6 +36,7 @@ DEFINITION = Definition(
     formula="|mean|^2 / (|mean|^2 + tr S)",
     citation="Mu & Viswanath, All-but-the-top, ICLR 2018 (arXiv 1702.01417), on why it matters",
     high="1",
+    most=1.0,
     bias="rises by tr S / n with few rows",
     unit="share of energy",
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from rankscope.definition import Definition
+from rankscope.definition import Definition, rank_of
 from rankscope.linalg.batch import each_matrix
 from rankscope.linalg.svd import singular_values
 from rankscope.spectrum import rounding_rms
@@ -80,5 +80,6 @@ DEFINITION = Definition(
     formula="#{sigma > 0.4247 u (longest row + longest column) + |X|_F max(n, d) eps}, of the centred features",
     citation="Golub & Van Loan, Matrix Computations, 2013, section 5.5.8; threshold: Bandeira & van Handel 2016",
     high="min(n, d)",
+    most=rank_of,
     bias="at most n - 1; directions below the floor of the dtype do not count",
 )

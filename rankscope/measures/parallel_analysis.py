@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from rankscope.definition import Definition
+from rankscope.definition import Definition, rank_of
 from rankscope.errors import UsageError
 from rankscope.linalg.batch import each_matrix
 from rankscope.linalg.svd import singular_values
@@ -74,5 +74,6 @@ DEFINITION = Definition(
     formula="leading components above the 95 % quantile of those with every column permuted, up to the first that is not",
     citation="Horn 1965; Buja & Eyuboglu 1992",
     high="min(n, d)",
+    most=rank_of,
     bias="counts only components that n rows can detect; a strong one hides weaker ones",
 )

@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from rankscope.definition import Definition, rank_definition
+from rankscope.definition import Definition, rank_definition, width_of
 from rankscope.errors import DataError
 from rankscope.linalg.clusters import ClusterMoments
 from rankscope.linalg.forms import squared_norm
@@ -125,6 +125,10 @@ DEFINITIONS = (
         citation="Chun et al. 2026 (arXiv 2509.26560); Chen, Zhang & Zhong 2010; Himeno & Yamada 2014",
         low="1 (in expectation)",
         high="d (in expectation)",
+        least=1.0,
+        most=width_of,
+        strays=True,
+        of_nothing=0.0,
         bias="unbiased numerator and denominator for independent rows; tokens of one sample are not independent, "
         "for which see participation-ratio-clustered",
     ),
@@ -137,6 +141,10 @@ DEFINITIONS = (
         citation="cross-cluster form of Chun et al. 2026 (arXiv 2509.26560)",
         low="1 (in expectation)",
         high="d (in expectation)",
+        least=1.0,
+        most=width_of,
+        strays=True,
+        of_nothing=0.0,
         bias="not affected by dependence within samples; centring leaves O(1 / samples)",
     ),
     rank_definition(

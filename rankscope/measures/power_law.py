@@ -98,6 +98,7 @@ def _fitted(name: str, first: int, last: int, weighting: Weighting, citation: st
             function=lambda s: fit(s).r_squared,
             formula=f"R2 of the line through {window}",
             high="1",
+            most=1.0,
             bias="high for any smooth decay: a line in a narrow window does not prove a power law",
             unit="share of variance",
         ),

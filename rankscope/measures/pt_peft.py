@@ -132,6 +132,11 @@ def crossing_of_curve(curve: Tensor) -> Tensor:
     return 100 * curve[..., 0] if curve.shape[-1] == 1 else spectrum_crossing(_steps(curve))
 
 
+def step_of_curve(curve: Tensor) -> float:
+    """The step of :func:`ratio_of_curve`, 100/r; the mean of the samples' own ratios, r = 1, moves continuously."""
+    return 100 / curve.shape[-1] if curve.shape[-1] > 1 else 0.0
+
+
 def _steps(curve: Tensor) -> Tensor:
     """The weights whose cumulative sum is the ``(*, r)`` curve; those that rounding made negative are 0."""
     return torch.diff(curve, prepend=torch.zeros_like(curve[..., :1])).clamp(min=0)
@@ -159,10 +164,12 @@ DEFINITIONS = (
             scale="log",
             prepare=partial(curves_of_samples, length=length),
             smooth=crossing_of_curve,
+            step=step_of_curve,
             formula=f"100 k / min(L, d) where the mean over samples of cumsum(sigma / sum sigma) reaches 0.9; {way}",
             citation=_CITATION,
             low="100 / min(L, d)",
             high="100",
+            most=100.0,
             bias="depends on L and d, for noise too; moves in steps of 100 / min(L, d); blind to a collapse of the data set",
             unit="% of the spectrum",
             needs_tokens=True,
@@ -174,10 +181,13 @@ DEFINITIONS = (
         function=spectrum_ratio,
         scale="log",
         smooth=spectrum_crossing,
+        step=lambda s: 100 / max(s.shape[-1], 1),
         formula="100 k / r, least k with sum_(i<=k) sigma >= 0.9 sum sigma, of all rows together, uncentred",
         citation=_CITATION,
         low="100 / r",
         high="100",
+        most=100.0,
+        of_nothing=0.0,
         bias="not monotone in the number of rows, and largest when n is near d; moves in steps of 100 / r",
         unit="% of the spectrum",
         centred=False,

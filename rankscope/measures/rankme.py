@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -34,8 +36,16 @@ def rankme(s: Tensor) -> Tensor:
     return torch.where(total[..., 0] == 0, 0.0, torch.special.entr(p).sum(-1).exp())
 
 
+def flat(directions: float) -> float:
+    """The largest value, of equal singular values: a little above their number, since the shares add up to 1 + r ε."""
+    p = 1 / directions + EPSILON
+    return math.exp(-directions * p * math.log(p))
+
+
 DEFINITION = rank_definition(
     name="rankme",
+    least=flat(1),
+    most=lambda size: flat(size.rank),
     function=rankme,
     formula="exp(-sum p ln p), p = sigma / sum sigma + 1e-7, of the uncentred features",
     citation="Garrido et al., RankMe, ICML 2023 (arXiv 2210.02885), equation 1",

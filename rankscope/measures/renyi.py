@@ -46,6 +46,7 @@ def of_order(order: float) -> Definition:
         formula=f"{general.get(order, f'ln(sum p^{order:g}) / (1 - {order:g})')}, p = sigma^2 / sum sigma^2",
         citation="Giraldo, Rao & Principe 2012 (arXiv 1211.2459)",
         high="ln rank",
+        most=lambda size: math.log(max(size.rank, 1)),
         bias="falls with few rows; any order can be named: renyi-0.5",
         unit="nats",
     )

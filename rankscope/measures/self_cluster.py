@@ -52,6 +52,8 @@ DEFINITION = Definition(
     citation="Tsitsulin et al. 2023 (arXiv 2305.16562)",
     low="about 0",
     high="1",
+    most=1.0,
+    strays=True,
     bias="none in n for independent rows; a mean direction raises it",
     unit="share of clustering",
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from rankscope.definition import Definition
+from rankscope.definition import Definition, rows_of, width_of
 from rankscope.linalg.batch import each_matrix
 from rankscope.linalg.rows import centred
 
@@ -74,6 +74,7 @@ DEFINITIONS = (
         formula="#{|x_i| > 10 median |x|}",
         citation="Xiao et al. 2024 (arXiv 2309.17453); Sun et al. 2024 (arXiv 2402.17762)",
         high="n / 2",
+        most=rows_of,
         bias="none",
         unit="rows",
     ),
@@ -84,6 +85,7 @@ DEFINITIONS = (
         formula="#{rms_j > 10 median rms}",
         citation="Timkey & van Schijndel 2021 (arXiv 2109.04404)",
         high="d / 2",
+        most=width_of,
         bias="none",
     ),
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 from importlib import import_module
-from math import isnan
+from math import isfinite
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from torch import Tensor
@@ -17,12 +17,12 @@ if TYPE_CHECKING:
 
 
 def number(value: Tensor | float) -> float | None:
-    """A value as a record holds it: None where the formula gave no number.
+    """A value as a record holds it: None where the formula gave no number, or an infinite one, which JSON cannot hold.
 
-    Tensors mark that by NaN, as 0/0 does; this is the one place where their NaN becomes None.
+    Tensors mark that by NaN, as 0/0 does, and by infinity; this is the one place where they become None.
     """
     value = float(value)
-    return None if isnan(value) else value
+    return value if isfinite(value) else None
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """Planted answers through the whole pipeline."""
 
-from rankscope.selftest.answers import COLUMNS, Answer, Selftest, questions, run
+from rankscope.selftest.answer import Answer
+from rankscope.selftest.answers import COLUMNS, Selftest, questions, run
 
 __all__ = ["COLUMNS", "Answer", "Selftest", "questions", "run"]

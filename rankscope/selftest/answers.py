@@ -2,13 +2,14 @@
 
 The first nine scenarios are the dissociation table (:mod:`rankscope.selftest.planted`): a reshaped spectrum, a turned basis,
 lost information and a drifted mean come apart, and no single measure distinguishes them all. The others are a known rank,
-and inputs that must not fool a comparison.
+and inputs that must not fool a comparison. Then every measure is asked (:mod:`rankscope.selftest.every`), and intervals.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -23,6 +24,8 @@ from rankscope.collecting.collect import collect
 from rankscope.errors import NotComparable, UnknownName
 from rankscope.progress import Progress, silent
 from rankscope.results.runs import PairRecord
+from rankscope.selftest.answer import Answer
+from rankscope.selftest.every import DRAWS, EVERY, draws, every_measure
 from rankscope.selftest.planted import CONTROLS, DISSOCIATION, SCENARIOS, SCORED, plant
 from rankscope.store import Run, open_run
 
@@ -46,33 +49,6 @@ TOLERANCES: Mapping[str, tuple[float, float]] = MappingProxyType(
 and those measured are of another."""
 GROUPS = 4
 """Groups of samples in each comparison; only values are looked at, so the fewest that cross-fitting takes."""
-
-
-@dataclass(frozen=True)
-class Answer:
-    """The value of a measure on a scenario, and the value that is known to be right."""
-
-    scenario: str
-    """The name of what was planted."""
-    truth: str
-    """What is true of it, in words."""
-    measure: str
-    """The measure, with the variant of the rows if not raw."""
-    value: float | None
-    """What was measured; None where the comparison was refused."""
-    expected: float | None
-    """The right value; None where it has to be refused."""
-    tolerance: float
-    """How far the two may lie apart."""
-    said: str = ""
-    """The words of the refusal."""
-
-    @property
-    def right(self) -> bool:
-        """Whether the value lies within the tolerance, or was refused where it had to be."""
-        if self.expected is None or self.value is None:
-            return self.expected is self.value and bool(self.said)
-        return abs(self.value - self.expected) <= self.tolerance
 
 
 @dataclass(frozen=True)
@@ -135,15 +111,21 @@ def run(scenarios: Sequence[str] | None = None, *, progress: Progress = silent) 
     Raises:
         UnknownName: if there is no such scenario.
     """
-    unknown = [name for name in scenarios or () if name not in SCENARIOS]
+    there_are = (*SCENARIOS, EVERY, DRAWS)
+    unknown = [name for name in scenarios or () if name not in there_are]
     if unknown:
-        raise UnknownName(f"there is no planted scenario {unknown[0]!r}; there are {', '.join(SCENARIOS)}")
-    asked = [q for q in questions() if scenarios is None or q.scenario in scenarios]
+        raise UnknownName(f"there is no planted scenario {unknown[0]!r}; there are {', '.join(there_are)}")
     found: list[Answer] = []
     with TemporaryDirectory() as folder:
-        for done, question in enumerate(asked):
-            progress(done, len(asked), question.scenario)
-            found += _answers(question, Path(folder))
+        asked: list[tuple[str, Callable[[], Iterable[Answer]]]] = [
+            *((q.scenario, partial(_answers, q, Path(folder))) for q in questions()),
+            (EVERY, partial(every_measure, Path(folder))),
+            (DRAWS, draws),
+        ]
+        asked = [one for one in asked if scenarios is None or one[0] in scenarios]
+        for done, (name, answers) in enumerate(asked):
+            progress(done, len(asked), name)
+            found += answers()
     progress(len(asked), len(asked), "done")
     return Selftest(tuple(found))
 

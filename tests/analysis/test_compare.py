@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -79,7 +80,8 @@ def test_intervals_leave_out_samples_never_tokens(runs: Runs) -> None:
 def test_the_interval_of_a_rank_is_made_on_its_logarithm_and_that_of_a_change_on_itself(runs: Runs) -> None:
     rank, mean_share = rankscope.measure(runs["lora"], ["participation-ratio", "mean-share"], sites="decoder.1").records
     assert rank.low * rank.high == pytest.approx(rank.value**2)
-    assert mean_share.low + mean_share.high == pytest.approx(2 * mean_share.value)
+    logits = [math.log(x / (1 - x)) for x in (mean_share.low, mean_share.high, mean_share.value)]
+    assert logits[0] + logits[1] == pytest.approx(2 * logits[2]), "a share between 0 and 1 has it on the logit"
     plain = rankscope.compare(runs["none"], runs["lora"], measures=["participation-ratio"], sites="decoder.1").records[
         0
     ]

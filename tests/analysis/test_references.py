@@ -6,6 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 from torch import Tensor
@@ -43,6 +45,20 @@ def make(tmp_path: Path) -> Make:
             np.savez(path, **{str(i): x.numpy() for i, x in enumerate(layers)})
         sites = {str(i): f"decoder.{i}" for i in range(len(layers))}
         return import_features(path, tmp_path / f"{name}.run", sites=sites)
+
+    return made
+
+
+@pytest.fixture
+def make_tokens(tmp_path: Path) -> Make:
+    """A run of token rows at ``decoder.0``, of which each sample has as many as ``counts`` says."""
+
+    def made(name: str, x: Tensor, counts: Tensor) -> Run:
+        rows = pa.array([part.tolist() for part in x.split(counts.tolist())])
+        pq.write_table(
+            pa.table({"id": [f"s{i}" for i in range(len(counts))], "feat": rows}), tmp_path / f"{name}.parquet"
+        )
+        return import_features(tmp_path / f"{name}.parquet", tmp_path / f"{name}.run", sites={"feat": "decoder.0"})
 
     return made
 
@@ -157,7 +173,9 @@ def test_a_rank_that_is_zero_without_one_sample_has_no_interval(make: Make) -> N
     (found,) = rankscope.measure(make("one", x), ["roy-vetterli"], groups=12, allow_duplicates=True).records
     assert found.value == pytest.approx(1)
     assert (found.low, found.high) == (None, None)
-    assert "not positive without some of the samples, so without an interval" in found.notes
+    assert any(
+        note.startswith("a few samples decide it: an interval would leave nearly all of 1…4") for note in found.notes
+    )
 
 
 def test_noise_has_the_dtype_of_the_features(make: Make) -> None:
@@ -166,3 +184,45 @@ def test_noise_has_the_dtype_of_the_features(make: Make) -> None:
     found = rankscope.measure(run, ["below-dtype-floor"], groups=4).records[0]
     assert found.noise == 0
     assert_close(found.value, 0.0)
+
+
+def ragged(make: Make, counts: Tensor, seed: int, mixed: float = 0.0) -> tuple[Run, Run]:
+    """Two runs of token rows that share with their own sample; ``mixed`` is how much the second takes from the first."""
+    sample = torch.arange(len(counts)).repeat_interleave(counts)
+    x, y = (0.8 * draw(len(counts), 8, seed + i)[sample] + 0.6 * draw(len(sample), 8, seed + 50 + i) for i in (0, 1))
+    return make(f"a{seed}", x, counts=counts), make(f"b{seed}", y + mixed * x, counts=counts)
+
+
+def test_p_of_unequal_samples_holds_its_level_and_noise_is_that_of_unrelated_runs(make_tokens: Make) -> None:
+    """Ten pairs of unrelated runs, of which end-to-end shuffles call seven or more related."""
+    p, values, noise = [], [], []
+    for seed in range(10):
+        counts = torch.randint(1, 9, (30,), generator=torch.Generator().manual_seed(seed))
+        (found,) = rankscope.compare(
+            *ragged(make_tokens, counts, 100 * seed), measures=["cka-biased"], permutations=19, groups=4
+        ).records
+        p.append(found.p_unrelated)
+        values.append(found.value)
+        noise.append(found.noise)
+    assert sum(x <= 0.05 for x in p) <= 2
+    assert float(np.mean(values)) == pytest.approx(float(np.mean(noise)), abs=0.05)
+    (related,) = rankscope.compare(
+        *ragged(make_tokens, counts, 3000, 3.0), measures=["cka-biased"], permutations=19, groups=4
+    ).records
+    assert related.p_unrelated == 1 / 20
+    assert related.noise < 0.5 < related.value
+
+
+def test_samples_that_cannot_be_exchanged_leave_the_value_and_say_why(make_tokens: Make) -> None:
+    a, b = ragged(make_tokens, torch.arange(1, 13), 7)
+    found = {
+        r.measure: r
+        for r in rankscope.compare(a, b, measures=["cka-biased", "overlap"], groups=4, permutations=3).records
+    }
+    assert found["cka-biased"].value is not None
+    assert (found["cka-biased"].noise, found["cka-biased"].p_unrelated) == (None, None)
+    assert "no two of the 12 have" in found["cka-biased"].notes[-1]
+    assert found["overlap"].noise is not None, "what pairs no rows needs no exchange"
+    a, b = ragged(make_tokens, torch.tensor([2, 2, *range(3, 15)]), 8)
+    (found,) = rankscope.compare(a, b, measures=["cka-biased"], groups=4).records
+    assert "noise is of 2 of 14 samples" in found.notes[-1]

@@ -10,10 +10,13 @@ from sklearn.metrics import r2_score
 from torch import Tensor
 from torch.testing import assert_close
 
-from rankscope.comparisons.recoverability import recoverability, recovered, recovered_count, recovered_share
+from rankscope.analysis.view import View
+from rankscope.comparisons.recoverability import readable_count, recoverability, recovered, recovered_share
 from rankscope.comparisons.rounding import rounding_scatter
 from rankscope.errors import NotComparable, UsageError
+from rankscope.features import TEXT, Rows
 from rankscope.linalg.moments import PairMoments
+from rankscope.registry import known
 
 
 def draw(rows: int, width: int, seed: int = 0) -> Tensor:
@@ -38,7 +41,7 @@ def test_equals_scikit_learn_ridge(moments_of) -> None:
     assert_close(recovered(parts[0], parts[1]), torch.tensor(expected), rtol=1e-9, atol=1e-12)
     weights = scores[held].var(0)
     assert_close(recovered_share(parts[0], parts[1]).item(), float((expected * weights).sum() / weights.sum()))
-    assert recovered_count(parts[0], parts[1]) == (expected > 0.5).sum()
+    assert readable_count(recovered(parts[0], parts[1])) == (expected > 0.5).sum()
 
 
 def test_the_public_function_averages_both_folds(moments_of) -> None:
@@ -50,6 +53,43 @@ def test_the_public_function_averages_both_folds(moments_of) -> None:
     assert found.count == int((both > 0.5).sum())
     assert isinstance(found.weighted, float)
     assert recoverability(x, y, folds=5).per_component.shape == (8,)
+
+
+@pytest.mark.parametrize("rows", [20, 60, 100])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_with_fewer_rows_than_features_it_is_the_prediction_of_least_norm(rows: int, dtype: torch.dtype) -> None:
+    """Of directions that no fitted row reaches, the rounding of the sums became coefficients as large as one in d."""
+    x = draw(rows, 64, 1).to(dtype)
+    y = x + draw(rows, 64, 2).to(dtype) / 2
+    even = torch.arange(rows) % 2 == 0
+    for tuned in (x, y):
+        expected = []
+        for fit in (even, ~even):
+            x_fit, x_held, y_fit, y_held = (z[kept].double() for z in (x, tuned) for kept in (fit, ~fit))
+            weights = torch.linalg.pinv(y_fit - y_fit.mean(0), rtol=1e-10) @ (x_fit - x_fit.mean(0))
+            missed = x_held - x_fit.mean(0) - (y_held - y_fit.mean(0)) @ weights
+            expected.append(1 - missed.square().sum() / (x_held - x_held.mean(0)).square().sum())
+        assert_close(recoverability(x, tuned).weighted, float(sum(expected)) / 2, rtol=0, atol=1e-8)
+
+
+def test_the_number_of_components_is_one_in_every_place() -> None:
+    """It was the mean of the counts of both folds in `compare`, and the count of the mean in `recoverability`."""
+    x = power_law(60, 8)
+    y = x + draw(60, 8, 1) * x.std(0) * 0.9
+    rows = Rows(
+        torch.arange(60), torch.zeros(60, dtype=torch.int64), torch.full((60,), TEXT), tuple(map(str, range(60)))
+    )
+    view = View([x, y], rows, groups=60)
+    found = view.evaluate(known("recoverable-components"), 0, 1).value
+    assert found == recoverability(x, y).count
+    parts = halves(x, y)
+    folds = [recovered(*sides) > 0.5 for sides in (parts, parts[::-1])]
+    assert found != (folds[0].sum() + folds[1].sum()) / 2, "or the two would not be told apart"
+
+
+def halves(x: Tensor, y: Tensor) -> list[PairMoments]:
+    parts = PairMoments.of(x, y, shift_a=x.mean(0), shift_b=y.mean(0), group=torch.arange(len(x)) % 2, groups=2)
+    return [parts[0], parts[1]]
 
 
 def test_an_invertible_map_loses_nothing() -> None:

@@ -77,9 +77,10 @@ def score(comparison: Comparison, x: Tensor, y: Tensor) -> Tensor:
         return comparison.function(*(torch.linalg.svdvals(z - z.mean(0)) for z in (x, y)))
     fold = torch.arange(len(x)) % 2
     parts = PairMoments.of(x, y, shift_a=x.mean(0), shift_b=y.mean(0), group=fold, groups=2)
-    return (
-        comparison.function(parts.sum()) if comparison.reads == "moments" else comparison.function(parts[0], parts[1])
-    )
+    if comparison.reads == "moments":
+        return comparison.function(parts.sum())
+    found = comparison.function(parts[0], parts[1])
+    return found if comparison.summary is None else comparison.summary(found)
 
 
 def pair(seed: int) -> tuple[Tensor, Tensor]:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from rankscope.errors import UsageError
-from rankscope.inference.arm_bands import arm_bands
+from rankscope.inference.arm_bands import ArmBands, arm_bands
 from rankscope.inference.equivalence import components
 
 SITES, GROUPS = 8, 20
@@ -22,9 +22,9 @@ def null(runs: int, seed: int) -> Tensor:
     return rows + seeds + 0.2 * torch.randn(runs, GROUPS, SITES, generator=draw, dtype=torch.float64)
 
 
-def found(pseudo: Tensor, *, level: float = 0.95) -> tuple[Tensor, Tensor, Tensor]:
+def found(pseudo: Tensor, *, level: float = 0.95) -> ArmBands:
     c = components(pseudo)
-    return tuple(arm_bands(c.mean, c.se, c.df, [pseudo], level=level, draws=999))
+    return arm_bands(c.mean, c.se, c.df, [pseudo], level=level, draws=999)
 
 
 @pytest.mark.parametrize("runs", [1, 3, 5])
@@ -32,7 +32,7 @@ def test_all_sites_together_err_no_more_often_than_stated(runs: int) -> None:
     """300 nulls of 8 sites: five per cent within its Monte-Carlo error (sd 1.3), where single intervals err far more."""
     wrong = 0
     for seed in range(300):
-        low, high, p = found(null(runs, seed))
+        low, high, p, _ = found(null(runs, seed))
         outside = (low > 0) | (high < 0)
         told = (p - 0.05).abs() > 0.02
         assert torch.equal(outside[told], p[told] < 0.05)
@@ -43,7 +43,7 @@ def test_all_sites_together_err_no_more_often_than_stated(runs: int) -> None:
 def test_a_planted_change_is_found_where_it_is() -> None:
     pseudo = null(4, 3)
     pseudo[..., 2] += 9
-    low, high, p = found(pseudo)
+    low, high, p, _ = found(pseudo)
     assert low[2] > 0
     assert p[2] < 0.01
     assert ((low < 0) & (high > 0)).sum() >= SITES - 2
@@ -52,7 +52,7 @@ def test_a_planted_change_is_found_where_it_is() -> None:
 def test_a_site_without_a_number_stays_without_and_does_not_count() -> None:
     pseudo = null(3, 1)
     pseudo[..., 5] = torch.nan
-    low, high, p = found(pseudo)
+    low, high, p, _ = found(pseudo)
     assert low.isnan().tolist() == high.isnan().tolist() == p.isnan().tolist() == [i == 5 for i in range(SITES)]
     nothing = found(torch.full((3, GROUPS, SITES), torch.nan, dtype=torch.float64))
     assert all(x.isnan().all() for x in nothing)
@@ -61,7 +61,7 @@ def test_a_site_without_a_number_stays_without_and_does_not_count() -> None:
 def test_one_site_has_its_own_interval() -> None:
     pseudo = null(3, 2)[..., :1]
     c = components(pseudo)
-    low, high, _ = found(pseudo)
+    low, high, _, _ = found(pseudo)
     assert high - low == pytest.approx(float(2 * 1.0 * c.se * _t(float(c.df))), rel=0.1)
 
 

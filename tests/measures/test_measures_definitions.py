@@ -64,7 +64,8 @@ def test_it_computes_from_what_it_reads(definition: Definition, device: torch.de
     sample = torch.arange(120) // 4
     if definition.reads == "spectrum":
         s = singular_values(torch.stack([x[:60], x[60:]]), centre=definition.centred).values
-        value, shape = definition.function(s), (2,)
+        keywords = {name: {"floor": 1e-6, "rows": 60}[name] for name in definition.takes}
+        value, shape = definition.function(s, **keywords), (2,)
     elif definition.reads == "moments":
         value, shape = definition.function(Moments.of(x, shift=x[0], group=sample % 3, groups=3)), (3,)
     elif definition.reads == "clusters":

@@ -17,12 +17,13 @@ from rankscope.measures.anisotropy import cosine_contributions, mean_cosine
 from rankscope.measures.coherence import coherence
 from rankscope.measures.curvature import curvature
 from rankscope.measures.diff_erank import erank_of_samples, normalised_erank
-from rankscope.measures.dtype_floor import condition_number, resolved_condition, values_below_floor
+from rankscope.measures.dtype_floor import condition_number, values_below_floor
 from rankscope.measures.effective_rank import entropy_rank
 from rankscope.measures.lidar import lidar
 from rankscope.measures.mean_share import mean_share
 from rankscope.measures.participation_ratio import participation_ratio
 from rankscope.measures.self_cluster import self_cluster
+from rankscope.spectrum import rounding_floor
 
 
 def normal(*shape: int, seed: int = 0) -> Tensor:
@@ -218,14 +219,25 @@ def test_values_below_the_floor_are_counted_and_left_out() -> None:
     left, right = torch.linalg.qr(normal(1024, 128)).Q, turned(128)
     exact = (left * torch.logspace(0, -6, 128, dtype=torch.float64)) @ right.mT
     exact = exact - exact.mean(0)
-    assert float(values_below_floor(exact)) == 0
-    assert float(resolved_condition(exact)) == pytest.approx(1e6, rel=0.05)
-    stored = exact.bfloat16()
-    below = float(values_below_floor(stored))
+    (s, floor), (rounded, rounded_floor) = map(spectrum_and_floor, (exact, exact.bfloat16()))
+    assert float(values_below_floor(s, floor=floor, rows=1024)) == 0
+    assert float(condition_number(s, floor=floor)) == pytest.approx(1e6, rel=0.05)
+    below = float(values_below_floor(rounded, floor=rounded_floor, rows=1024))
     assert 40 < below < 110
-    assert float(resolved_condition(stored)) < 1e4
-    s = singular_values(stored, centre=True).values
-    assert float(condition_number(s)) > float(resolved_condition(stored))
+    resolved = float(condition_number(rounded, floor=rounded_floor))
+    assert resolved < 1e4
+    assert float(condition_number(rounded)) > resolved
+
+
+def test_the_value_that_centring_makes_zero_is_not_below_the_floor() -> None:
+    s, floor = spectrum_and_floor(normal(20, 32))
+    assert float(values_below_floor(s, floor=floor, rows=20)) == 0
+    assert float(values_below_floor(s, floor=1e9, rows=20)) == 19
+
+
+def spectrum_and_floor(x: Tensor) -> tuple[Tensor, float]:
+    found = singular_values(x, centre=True)
+    return found.values, rounding_floor(float(found.norm), found.rows, found.columns, found.dtype)
 
 
 def test_the_condition_number_of_a_singular_matrix_is_infinite() -> None:

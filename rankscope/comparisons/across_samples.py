@@ -1,0 +1,136 @@
+r"""Kernel alignment from pairs of rows of different samples only, for token rows, which are not independent.
+
+Rows of one sample are alike in any two networks that read it. The U-statistic of independent rows counts them as
+agreement: unrelated runs whose token rows share 0.6 of their variance with their sample score 0.09 instead of 0.
+
+Let :math:`K_{ij}` be defined for rows of different samples only. Subtracting the additive part :math:`u_i + u_j` that
+leaves each row with sum zero makes :math:`\tilde K`; with one row a sample this is U-centring (Székely & Rizzo, 2014,
+definition 2). Where a run is unrelated to the other, the expectation of its kernel between different samples is one
+constant, which centring removes, so that :math:`\langle \tilde K, \tilde L \rangle` has expectation 0 whatever rows of a
+sample share. As an inner product it keeps alignment between -1 and 1.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from rankscope.comparisons.requirements import require_rows
+from rankscope.linalg.forms import dot, squared_norm
+from rankscope.linalg.moments import Moments, PairMoments
+from rankscope.linalg.rows import samples_by_size
+from rankscope.linalg.sums import BLOCK
+
+SAMPLES = 4
+"""The fewest samples: with one row each, fewer leave nothing once the additive part is removed."""
+
+
+def cross_sample_inner(inner: Tensor, rows: Tensor, sums_k: Tensor, sums_l: Tensor, sizes: Tensor) -> Tensor:
+    r"""Inner product :math:`\langle\tilde K,\tilde L\rangle` of two kernels between rows of different samples.
+
+    With :math:`r_i` the sum of row i of K and :math:`v_i + v_j` the additive part of L it is :math:`\sum_{ij} K_{ij}
+    L_{ij} - 2\sum_i r_i v_i`, because :math:`\tilde L` is orthogonal to everything additive.
+
+    Args:
+        inner: ``(*,)`` Σ K_ij L_ij over rows i, j of different samples.
+        rows: ``(*, S)`` for each sample the sum over its rows of the products of their row sums in K and in L.
+        sums_k: ``(*, S)`` for each sample the sum of its row sums in K.
+        sums_l: ``(*, S)`` the same in L.
+        sizes: ``(*, S)`` number of rows of each sample; 0 for one that is left out, whose sums are not read.
+
+    Returns:
+        ``(*,)`` inner products, float64.
+    """
+    kept, n = sizes > 0, sizes.sum(-1, keepdim=True)
+    partners = n - sizes
+    # (n - n_c) v_i + Σ_{j outside c} v_j = r_i. Summed over a sample: (n - 2 n_c) V_c = R_c - n_c V with V = Σ V_c
+    apart = partners - sizes
+    half = kept & (apart == 0)  # one sample has half of all rows, and its equation says V = R_c / n_c alone
+    safe = apart.where(apart != 0, 1)
+    ratio = (sizes / safe).where(kept, 0).sum(-1, keepdim=True)
+    total = (sums_l / safe).where(kept, 0).sum(-1, keepdim=True) / (1 + ratio)
+    of_half = (sums_l / sizes.clamp(min=1)).where(half, 0).sum(-1, keepdim=True)
+    total = of_half.where(half.any(-1, keepdim=True), total)
+    each = ((sums_l - sizes * total) / safe).where(kept & ~half, 0)
+    each = (total - each.sum(-1, keepdim=True)).where(half, each)
+    products = ((rows + sums_k * (each - total)) / partners.where(kept, 1)).where(kept, 0)
+    return inner - 2 * products.sum(-1)
+
+
+def cross_sample_cka(pair: PairMoments, x: Tensor, y: Tensor, sample: Tensor, kept: Tensor) -> Tensor:
+    r"""Debiased linear CKA from pairs of rows of different samples.
+
+    It is 0 in expectation (of the criterion) for unrelated runs, whatever rows of one sample share, and 1 for features
+    that agree up to rotation, scale and translation; it lies between -1 and 1. With one row a sample it equals
+    :func:`rankscope.comparisons.cka.cka`. NaN if one side does not vary between samples.
+
+    Kornblith et al., ICML 2019, equation 4, with the centring of this module.
+
+    Args:
+        pair: moments of all kept rows, leading dimensions ``*``.
+        x: ``(n, d_a)`` features of the reference.
+        y: ``(n, d_b)`` features of the tuned run, the same rows.
+        sample: ``(n,)`` int64 sample of each row.
+        kept: ``(*, S)`` bool: the samples, in ascending order, whose rows are in ``pair``.
+
+    Returns:
+        ``(*,)`` values without unit, float64.
+
+    Raises:
+        NotComparable: with fewer than 4 samples.
+    """
+    require_rows(kept.sum(-1), SAMPLES, "CKA across samples (counted in samples)")
+    a, b = _centred_blocks(pair.a, x), _centred_blocks(pair.b, y)
+    found = _block_sums(a, b, sample, kept.reshape(-1, kept.shape[-1]))
+    sizes = found.pop("sizes").reshape(kept.shape)
+    sums = {name: value.reshape(kept.shape) for name, value in found.items()}
+    totals = {"ab": pair.cross_scatter, "aa": pair.a.scatter, "bb": pair.b.scatter}
+    h = {
+        sides: cross_sample_inner(
+            squared_norm(totals[sides]) - (sums[f"inner {sides}"] * kept).sum(-1),
+            sums[f"rows {sides}"],
+            -sums[f"total {sides[0]}"],
+            -sums[f"total {sides[1]}"],
+            sizes,
+        )
+        for sides in totals
+    }
+    own_a, own_b = (
+        own.where((side.variation > 0) & (own > 0), torch.nan) for own, side in ((h["aa"], pair.a), (h["bb"], pair.b))
+    )
+    return h["ab"] / (own_a.sqrt() * own_b.sqrt())
+
+
+def _centred_blocks(moments: Moments, x: Tensor) -> tuple[Tensor, Tensor]:
+    """The rows about the shift ``(n, d)``, and the mean of each entry about it ``(B, d)``."""
+    z = x.to(moments.shift.device, torch.float64) - moments.shift
+    return z, moments.offset.reshape(-1, moments.width)
+
+
+def _block_sums(a: tuple[Tensor, Tensor], b: tuple[Tensor, Tensor], sample: Tensor, kept: Tensor) -> dict[str, Tensor]:
+    """Sums over the Gram blocks of the samples, about the mean of each entry: ``(B, S)`` each.
+
+    About its mean a run's rows sum to zero, so that the sum of row i over other samples is minus that over its own: all
+    that the criterion needs besides the scatter lies in the blocks of the samples.
+    """
+    names = [f"{what} {sides}" for what in ("inner", "rows") for sides in ("ab", "aa", "bb")] + ["total a", "total b"]
+    sums = {name: torch.zeros(kept.shape, dtype=torch.float64, device=a[0].device) for name in (*names, "sizes")}
+    for members, index in samples_by_size(sample):
+        length = index.shape[1]
+        sums["sizes"][:, members] = length * kept[:, members].to(sums["sizes"])
+        step = max(1, BLOCK // max(length * length, length * max(a[0].shape[1], b[0].shape[1])))
+        for some, rows in zip(members.split(step), index.split(step), strict=True):
+            blocks = [_of_entries(z[rows.to(z.device)], means) for z, means in (a, b)]
+            for entry, (k, m) in enumerate(zip(*blocks, strict=True)):
+                for sides, (left, right) in {"ab": (k, m), "aa": (k, k), "bb": (m, m)}.items():
+                    sums[f"inner {sides}"][entry, some] = (left * right).sum((-2, -1))
+                    sums[f"rows {sides}"][entry, some] = dot(left.sum(-1), right.sum(-1))
+                sums["total a"][entry, some], sums["total b"][entry, some] = k.sum((-2, -1)), m.sum((-2, -1))
+    return sums
+
+
+def _of_entries(z: Tensor, means: Tensor) -> list[Tensor]:
+    """``(m, L, L)`` Gram blocks of ``(m, L, d)`` rows about each of ``(B, d)`` means, from one product of the rows."""
+    gram, along = z @ z.mT, z @ means.mT
+    # (z_i - c)·(z_j - c) = z_i·z_j - z_i·c - z_j·c + ‖c‖²
+    return [gram - along[..., i, None] - along[..., None, :, i] + means[i].square().sum() for i in range(len(means))]

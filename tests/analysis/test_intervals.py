@@ -1,0 +1,53 @@
+"""Intervals of numbers that move in steps, and those of arms."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from rankscope.analysis.intervals import Limits, bounds_of, limits_of
+from rankscope.analysis.view import View
+from rankscope.features import TEXT, Rows
+from rankscope.registry import definition
+
+
+def two_draws(seed: int, decay: float) -> View:
+    """Two draws of one population, 24 samples of 2 to 12 rows, whose k-th feature has the deviation k^-decay."""
+    draw = torch.Generator().manual_seed(seed)
+    lengths = torch.randint(2, 13, (24,), generator=draw)
+    sample = torch.arange(24).repeat_interleave(lengths)
+    position = torch.cat([torch.arange(n) for n in lengths.tolist()])
+    rows = Rows(sample, position, torch.full_like(sample, TEXT), tuple(map(str, range(24))))
+    deviations = torch.arange(1, 17, dtype=torch.float64) ** -decay
+    runs = [torch.randn(len(sample), 16, generator=draw, dtype=torch.float64) * deviations for _ in range(2)]
+    return View(runs, rows, groups=12)
+
+
+@pytest.mark.parametrize("name", ["pt-peft", "pt-peft-pooled", "energy-90"])
+def test_two_draws_of_one_population_differ_by_no_step(name: str) -> None:
+    """A step apart by chance, they were told apart: the paper's ratio gave -9.4 [-10.6, -8.2]."""
+    what, apart, missed = definition(name), 0, 0
+    for seed in range(40):
+        view = two_draws(seed, 1.0)
+        a, b = view.evaluate(what, 0), view.evaluate(what, 1)
+        bounds = bounds_of(what, view)
+        (value, low, high), _ = parts(limits_of(b - a, bounds.difference, 0.95))
+        assert value == pytest.approx(round(value / a.step) * a.step), "a difference is whole steps"
+        apart += value != 0
+        missed += not low <= 0 <= high
+        (value, low, high), _ = parts(limits_of(a, bounds, 0.95))
+        assert low <= value <= high
+        assert all(end == pytest.approx(round(end / a.step) * a.step) for end in (low, high))
+    assert apart >= 2, "the steps are what this is about"
+    assert missed <= 3
+
+
+def test_a_number_on_its_first_step_has_an_interval() -> None:
+    """One direction holds nine tenths; the continuous number that energy-90 rounds up lies below 1, where no rank does."""
+    view, what = two_draws(0, 3.0), definition("energy-90")
+    assert parts(limits_of(view.evaluate(what, 0), bounds_of(what, view), 0.95))[0] == (1.0, 1.0, 1.0)
+
+
+def parts(limits: Limits) -> tuple[tuple[float, float, float], tuple[str, ...]]:
+    estimate, notes = limits
+    return (estimate.value, estimate.low, estimate.high), notes

@@ -46,6 +46,7 @@ def self_cluster(x: Tensor, sample: Tensor | None = None) -> Tensor:
 
 DEFINITION = Definition(
     name="self-cluster",
+    centred=False,
     function=self_cluster,
     reads="rows",
     formula="(|X X^T|^2 - n - n(n-1)/d) / (n^2 - n - n(n-1)/d), rows of length one",

@@ -97,8 +97,8 @@ class Definition(Described):
     scale: Literal["range", "log"] = "range"
     """The scale on which its interval is made: ``log`` for the logarithm of a positive number such as a rank, ``range`` for
     that of the range (:mod:`rankscope.inference.ranges`). The interval of a difference is always made on the number itself."""
-    centred: bool = True
-    """Whether the mean over rows is subtracted from the features first (``reads="spectrum"`` only)."""
+    centred: bool | None = True
+    """Whether it is of features less their mean over rows; None where that changes nothing."""
     resolved: bool = False
     """Whether singular values below the resolution of the stored dtype are first set to zero (``reads="spectrum"`` only)."""
     takes: tuple[Literal["width", "rows", "floor"], ...] = ()
@@ -161,8 +161,8 @@ class Comparison(Described):
     ``dtype``, in which the features were stored, where rounding matters; ``width``, the number of features of the
     second
     run, as for :class:`Definition`."""
-    centred: bool = True
-    """Whether the mean over rows is subtracted from the features first (``reads="spectra"`` only)."""
+    centred: bool | None = True
+    """Whether it is of features less their mean over rows; None where that changes nothing."""
     degree: int = 0
     """The power of the features' unit in which it is told; 0 for a number without one."""
     summary: Callable[[Tensor], Tensor] | None = None
@@ -171,6 +171,19 @@ class Comparison(Described):
     """The form that multiplies rows of different samples only, for rows of which several come from one sample
     (``reads="moments"`` only): of the moments, two ``(n, d)`` features, the ``(n,)`` sample of each row, and the ``(*, S)``
     mask of the samples that are summed."""
+
+
+def in_full(what: Definition | Comparison) -> str:
+    """The formula with its whole convention: folds, floor and centring."""
+    folds = "fitted on one half of the samples and evaluated on the other, both ways averaged"
+    floor = "singular values below the floor of the stored dtype left out"
+    said = (
+        what.formula,
+        folds if what.reads == "folds" else "",
+        floor if isinstance(what, Definition) and what.resolved else "",
+        {True: "centred", False: "uncentred", None: ""}[what.centred],
+    )
+    return "; ".join(filter(None, said))
 
 
 def rows_enough(what: Definition | Comparison) -> int:

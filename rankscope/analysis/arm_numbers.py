@@ -37,6 +37,8 @@ class ArmNumber(NamedTuple):
     """The step in which the number of a run moves."""
     rounding: float = 0.0
     """Mean over runs of what rounding to that step adds to the continuous number, which the pseudo-values are about."""
+    alike: bool = True
+    """Whether rows are like the base's enough that the number can show sameness."""
 
 
 class SiteOfArms(NamedTuple):
@@ -120,8 +122,10 @@ def _grounds(view: GuardedView, places: Sequence[int], base: int) -> tuple[ArmNu
     basis, information, drift = (
         _number(known(name), view, places, base) for name in ("variance-captured", "recoverability", "drift")
     )
+    # Unrelated rows of one covariance vary in the base's basis as much as its own: that is not the basis kept.
+    aligned = torch.stack([view.evaluate(known("cka"), base, i).value.cpu() for i in places]).mean()
     floor = None if information.floor is None else min(information.floor, LOST)
-    return (*found, basis, information._replace(floor=floor), drift)
+    return (*found, basis._replace(alike=bool(aligned > LOST)), information._replace(floor=floor), drift)
 
 
 def _log(found: Replicates) -> Replicates:

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from rankscope.analysis.align import Aligned, data_notes, shared_sites
 from rankscope.analysis.arm_numbers import ArmNumber, SiteOfArms, site_of_arms
+from rankscope.analysis.arm_recipes import require_trainings_of_one_recipe
 from rankscope.analysis.cautions import convention
 from rankscope.analysis.guards import guarded_views
 from rankscope.analysis.intervals import Bounds, Limits
@@ -79,7 +80,8 @@ def compare_arms(
         progress: called with the sites done, their number and the site at hand.
 
     Raises:
-        UsageError: if there is no arm, one has no runs, or an argument has the wrong type.
+        UsageError: if there is no arm, one has no runs, two runs are the same checkpoint, the recipes of one arm differ, or an
+            argument has the wrong type.
         NotComparable: if the runs share no site, their rows differ, there are too few, or too many are copies.
         UnknownName: if there is no such site, measure or variant.
     """
@@ -88,6 +90,7 @@ def compare_arms(
         raise UsageError("arms are named, and each has at least one run: {'lora': ['lora-s0.pt', 'lora-s1.pt']}")
     asked = chosen(measures, known)
     opened = {name: [options.open(run) for run in several] for name, several in arms.items()}
+    require_trainings_of_one_recipe(opened)
     before = [] if base is None else [options.open(base)]
     runs = (*before, *(run for several in opened.values() for run in several))
     places: dict[str, range] = {}
@@ -172,7 +175,12 @@ def _evidence(numbers: Sequence[ArmNumber], level: float) -> list[Evidence]:
     """One question of the verdict along the sites."""
     e = _estimates([torch.stack([one.change for one in numbers], -1)], level)
     return [
-        Evidence(float(e.bands.low[i]), float(e.bands.high[i]), one.floor, bool(_same(e, i, one.floor).equivalent))
+        Evidence(
+            float(e.bands.low[i]),
+            float(e.bands.high[i]),
+            one.floor,
+            one.alike and bool(_same(e, i, one.floor).equivalent),
+        )
         for i, one in enumerate(numbers)
     ]
 

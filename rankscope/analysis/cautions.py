@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from rankscope.analysis.guards import GuardedView
 from rankscope.analysis.view import Replicates
-from rankscope.definition import Comparison, Definition, rows_enough
+from rankscope.definition import Comparison, Definition, in_full, rows_enough
 from rankscope.results.record import Shape
 from rankscope.store import Run
 
@@ -63,7 +63,7 @@ def below_floor(what: Definition | Comparison, view: GuardedView) -> int:
     """Number of singular values below the rounding floor in the run that has most; 0 for measures that read no spectrum."""
     if what.reads not in ("spectrum", "spectra") or view.refused:
         return 0
-    return max(view.below_floor(run, centred=what.centred) for run in range(len(view.widths)))
+    return max(view.below_floor(run, centred=bool(what.centred)) for run in range(len(view.widths)))
 
 
 def shape(view: GuardedView) -> Shape:
@@ -75,5 +75,4 @@ def shape(view: GuardedView) -> Shape:
 def convention(what: Definition | Comparison, run: Run) -> str:
     """What was done to the rows before the formula."""
     special = ", special tokens kept" if run.manifest.rows.get("keep_special") else ""
-    centring = {True: "centred", False: "uncentred"}[what.centred] if what.reads in ("spectrum", "spectra") else ""
-    return "; ".join(filter(None, (what.formula, centring, f"rows={run.manifest.rows['kind']}{special}", "float64")))
+    return "; ".join((in_full(what), f"rows={run.manifest.rows['kind']}{special}", "float64"))

@@ -65,7 +65,7 @@ def unrelated(view: View, comparison: Comparison, a: int, b: int, *, draws: int 
     if draws < 0:
         raise UsageError(f"permutations is a number of shuffles, 0 or more; got {draws}")
     if comparison.reads == "spectra":
-        centred = comparison.centred
+        centred = bool(comparison.centred)
         mine, noise = view.spectrum(a, centred=centred), _like_noise(view, a).spectrum(0, centred=centred)
         return Unrelated(number(view.function_of(comparison, a, a)(mine, noise)))
     if not comparison.aligned or not is_ragged(view.rows.sample):
@@ -163,7 +163,7 @@ def _of_halves(view: View, comparison: Comparison, run: int) -> Tensor:
     f = view.function_of(comparison, run, run)
     first, second = (view.moments(run).weighted(half.double()) for half in (view.even, ~view.even))
     if comparison.reads == "spectra":
-        spectra = [singular_values_of(half, centre=comparison.centred).values for half in (first, second)]
+        spectra = [singular_values_of(half, centre=bool(comparison.centred)).values for half in (first, second)]
         r = min(s.shape[-1] for s in spectra)
         return f(*(s[..., :r] for s in spectra))
     if not comparison.aligned:

@@ -211,7 +211,7 @@ class View:
     def _read(self, what: Definition | Comparison, runs: Sequence[int], left_out: bool) -> tuple[Tensor | Sums, ...]:
         """What the function reads: of all rows, or without each group."""
         if what.reads in ("spectrum", "spectra"):
-            found = [self.spectrum(run, centred=what.centred, left_out=left_out) for run in runs]
+            found = [self.spectrum(run, centred=bool(what.centred), left_out=left_out) for run in runs]
             if isinstance(what, Definition) and what.resolved:
                 found = [s.where(s >= self.floor(run), 0) for s, run in zip(found, runs, strict=True)]
             return tuple(found)

@@ -48,7 +48,7 @@ def _print(sections: dict[str, list[Known]]) -> None:
 
 def _paragraph(measure: Known) -> list[str]:
     known = {
-        "formula": measure.formula,
+        "formula": _formula(measure),
         "source": measure.citation,
         "range": f"{measure.low} … {measure.high}{f' {measure.unit}' if measure.unit else ''}",
         "bias": measure.bias,
@@ -60,6 +60,12 @@ def _paragraph(measure: Known) -> list[str]:
     return [measure.name, *(f"  {key:<9}{text}" for key, text in known.items() if text), ""]
 
 
+def _formula(measure: Known) -> str:
+    from rankscope.definition import WeightDefinition, in_full
+
+    return measure.formula if isinstance(measure, WeightDefinition) else in_full(measure)
+
+
 def _enough(measure: Known) -> int:
     from rankscope.definition import WeightDefinition, rows_enough
 
@@ -68,7 +74,10 @@ def _enough(measure: Known) -> int:
 
 def _record(measure: Known) -> dict[str, object]:
     """Everything known of a measure, without its functions."""
-    known = {f.name: getattr(measure, f.name) for f in fields(measure)} | {"enough": _enough(measure)}
+    known = {f.name: getattr(measure, f.name) for f in fields(measure)} | {
+        "enough": _enough(measure),
+        "formula": _formula(measure),
+    }
     # JSON has no infinity: an end that does not exist is left out, as is one that depends on the size of the features
     return {
         name: value

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from rankscope.comparisons.requirements import require_pairs
-from rankscope.definition import Comparison
+from rankscope.definition import Comparison, Extent
 from rankscope.errors import NotComparable
 from rankscope.linalg.moments import Moments, PairMoments
 
@@ -202,6 +202,12 @@ def pwcca(pair: PairMoments) -> Tensor:
     return (found.weights * found.correlations).sum(-1) / found.weights.sum(-1)
 
 
+def _least_adjusted(size: Extent) -> float:
+    """The adjusted value where no direction correlates, -ν/(1 - ν) with the largest ν that n rows allow."""
+    spare = size.rows - 1 - size.width
+    return -size.width / spare if spare > 0 else -math.inf
+
+
 _canonical = partial(Comparison, enough=10)
 
 COMPARISONS = (
@@ -220,10 +226,10 @@ COMPARISONS = (
         function=cca_adjusted,
         formula="(m - v)/(1 - v), m = mean squared canonical correlation, v = max(p, q)/(n - 1)",
         citation="Hotelling 1936, with the exact mean under independence",
-        low="-1/(n - 1) or less (slightly negative by chance)",
+        low="-d/(n - 1 - d) (slightly negative by chance)",
         high="1",
+        least=_least_adjusted,
         most=1.0,
-        strays=True,
         bias="none under independence; slightly upwards for values between 0 and 1",
         noise="0",
     ),

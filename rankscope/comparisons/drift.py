@@ -155,6 +155,7 @@ def of_direction(direction: int) -> Comparison:
     """The drift along one principal direction of the base as a named number of two runs: ``drift-1``."""
     return _in_shared_basis(
         name=f"drift-{direction}",
+        centred=None,
         function=at_direction(drift_per_component, direction),
         formula=f"E (v' D)^2 / v' S0 v, v the base's principal direction {direction}, D = X1 - X0 row by row",
         citation=_SOURCE,
@@ -168,6 +169,7 @@ def of_direction(direction: int) -> Comparison:
 COMPARISONS = (
     _in_shared_basis(
         name="drift",
+        centred=None,
         function=drift,
         formula="E|D|^2 / tr S0, D = X1 - X0 row by row",
         citation=_SOURCE,
@@ -178,6 +180,7 @@ COMPARISONS = (
     ),
     _in_shared_basis(
         name="drift-mean-share",
+        centred=None,
         function=drift_mean_share,
         formula="|mean D|^2 / E|D|^2, D = X1 - X0 row by row",
         citation=_SOURCE,
@@ -188,6 +191,7 @@ COMPARISONS = (
     ),
     _in_shared_basis(
         name="drift-inside",
+        centred=None,
         function=drift_inside,
         takes=("k",),
         formula="E|Vk' D|^2 / E|D|^2, Vk the base's k leading directions, k = min(32, d/8)",

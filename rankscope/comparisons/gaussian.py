@@ -123,6 +123,7 @@ COMPARISONS = (
     ),
     _of_clouds(
         name="frechet",
+        centred=None,
         function=frechet,
         formula="|m1 - m0|^2 + tr S0 + tr S1 - 2 tr (S0^(1/2) S1 S0^(1/2))^(1/2)",
         citation="Dowson & Landau, J. Multivariate Anal. 12, 1982; Heusel et al., NeurIPS 2017",

@@ -99,6 +99,7 @@ def _across(k: Tensor, m: Tensor, *, place: Tensor) -> Tensor:
 
 COMPARISON = Comparison(
     name="kernel-cka",
+    centred=None,
     function=kernel_cka,
     reads="rows",
     formula="HSIC1(K, L) / sqrt(HSIC1(K, K) HSIC1(L, L)), Gaussian kernels as wide as the median distance, "

@@ -82,6 +82,7 @@ def _nearest(x: Tensor, rows: Tensor, same: Tensor, k: int) -> Tensor:
 
 COMPARISON = Comparison(
     name="mutual-neighbours",
+    centred=False,
     function=mutual_neighbours,
     reads="rows",
     formula="mean over rows of |Nk(x) & Nk(y)| / k, cosine neighbours of other samples, k = 10",

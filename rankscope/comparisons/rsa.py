@@ -85,6 +85,7 @@ def rsa(
 
 COMPARISON = Comparison(
     name="rsa",
+    centred=None,
     function=rsa,
     reads="rows",
     formula="Spearman correlation over pairs of samples of their squared euclidean distances in the two runs",

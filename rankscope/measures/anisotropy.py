@@ -71,6 +71,7 @@ def mean_cosine(x: Tensor, sample: Tensor | None = None, *, standardise: bool = 
 DEFINITIONS = (
     Definition(
         name="anisotropy",
+        centred=False,
         function=mean_cosine,
         reads="rows",
         formula="(|sum x / |x||^2 - n) / (n (n - 1))",

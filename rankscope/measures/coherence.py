@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from rankscope.definition import Definition, rows_of
-from rankscope.errors import DataError
+from rankscope.errors import DataError, NonFinite
 from rankscope.linalg.batch import each_matrix
 
 
@@ -32,7 +32,10 @@ def coherence(x: Tensor, sample: Tensor | None = None) -> Tensor:
 
     Raises:
         DataError: if all features are zero.
+        NonFinite: if a feature is NaN or infinite.
     """
+    if not torch.isfinite(x).all():
+        raise NonFinite("features must be finite; some are NaN or infinite")
     u, s, _ = torch.linalg.svd(x.double(), full_matrices=False)
     # Singular values below LAPACK's error bound count as zero
     limit = max(x.shape) * torch.finfo(torch.float64).eps * (s[0] if len(s) else 0)
@@ -46,7 +49,8 @@ DEFINITION = Definition(
     name="coherence",
     function=coherence,
     reads="rows",
-    formula="(n / k) max_i |u_i|^2, U of the SVD of the uncentred features, k their rank",
+    formula="(n / k) max_i |u_i|^2, U of the SVD, k the rank",
+    centred=False,
     citation="Candes & Recht 2009, definition 1.2; Tsitsulin et al. 2023 (arXiv 2305.16562)",
     low="1",
     high="n / k",

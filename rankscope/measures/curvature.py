@@ -54,6 +54,7 @@ def curvature(x: Tensor, sample: Tensor) -> Tensor:
 
 DEFINITION = Definition(
     name="curvature",
+    centred=None,
     function=curvature,
     reads="rows",
     formula="mean angle between x_(t+1) - x_t and x_(t+2) - x_(t+1)",

@@ -61,6 +61,7 @@ def erank_of_samples(x: Tensor, sample: Tensor) -> Tensor:
 
 DEFINITION = Definition(
     name="diff-erank",
+    centred=None,
     function=erank_of_samples,
     reads="rows",
     scale="log",

@@ -46,6 +46,7 @@ def duplicate_share(x: Tensor, sample: Tensor | None = None) -> Tensor:
 
 DEFINITION = Definition(
     name="duplicate-rows",
+    centred=None,
     function=duplicate_share,
     reads="rows",
     formula="#{i: x_i = x_j for some j < i} / n",

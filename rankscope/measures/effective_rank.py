@@ -53,7 +53,7 @@ DEFINITIONS = (
         name="roy-vetterli",
         function=effective_rank,
         resolved=True,
-        formula="exp(-sum p ln p), p = sigma / sum sigma, of the centred features",
+        formula="exp(-sum p ln p), p = sigma / sum sigma",
         citation="Roy & Vetterli, The effective rank, EUSIPCO 2007, definition 1",
         bias="falls strongly with few rows (-20 % at n = d, -8 % at n = 2d, -2 % at n = 8d for variances 1/i); "
         "no unbiased form is known: compare at equal n, and plot it against n",
@@ -62,7 +62,7 @@ DEFINITIONS = (
         name="entropy-rank",
         function=entropy_rank,
         resolved=True,
-        formula="exp(-sum p ln p), p = sigma^2 / sum sigma^2, of the centred features",
+        formula="exp(-sum p ln p), p = sigma^2 / sum sigma^2",
         citation="Giraldo, Rao & Principe 2012 (arXiv 1211.2459), alpha -> 1; Skean et al. 2025 (arXiv 2502.02013)",
         bias="falls with few rows (isotropic: ln k - k / 2N for k = min, N = max of n, d); quadratic in 1/n",
     ),

@@ -96,7 +96,7 @@ DEFINITIONS = tuple(
         function=partial(energy_rank, share=percent / 100),
         step=1.0,
         smooth=partial(energy_crossing, share=percent / 100),
-        formula=f"least k with sum_(i<=k) sigma^2 >= {percent / 100:g} sum sigma^2, of the centred features",
+        formula=f"least k with sum_(i<=k) sigma^2 >= {percent / 100:g} sum sigma^2",
         citation="Jolliffe, Principal Component Analysis, 2002, section 6.1.1",
         bias="not monotone in the number of rows, and largest when n is near d; moves in whole steps",
     )

@@ -71,6 +71,7 @@ def _root(logs: Tensor, n1: int, n2: int) -> Tensor:
 
 DEFINITION = Definition(
     name="gride",
+    centred=None,
     function=gride,
     reads="rows",
     scale="log",

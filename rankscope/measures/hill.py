@@ -109,7 +109,7 @@ def of_order(q: float, base: Base = "lambda") -> Definition:
         name=f"hill-{'sigma-' if base == 'sigma' else ''}{q:g}",
         function=partial(hill, q=q, base=base),
         resolved=True,
-        formula=f"{general}, p = {p}, of the centred features{f': the same as {alias}' if alias else ''}",
+        formula=f"{general}, p = {p}{f': the same as {alias}' if alias else ''}",
         citation="Hill, Ecology 54 (1973), equation 2",
         bias="falls with few rows, more so at low orders; any order can be named: hill-0.5, hill-sigma-3",
     )

@@ -45,6 +45,7 @@ def levina_bickel(x: Tensor, sample: Tensor | None = None, *, k: int = 20) -> Te
 
 DEFINITION = Definition(
     name="levina-bickel",
+    centred=None,
     function=levina_bickel,
     reads="rows",
     scale="log",

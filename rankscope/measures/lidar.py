@@ -74,6 +74,7 @@ def lidar(x: Tensor, sample: Tensor, *, delta: float = DELTA, subtract_noise: bo
 
 DEFINITION = Definition(
     name="lidar",
+    centred=None,
     function=lidar,
     reads="rows",
     scale="log",

@@ -31,6 +31,7 @@ def mean_share(moments: Moments) -> Tensor:
 
 DEFINITION = Definition(
     name="mean-share",
+    centred=False,
     function=mean_share,
     reads="moments",
     formula="|mean|^2 / (|mean|^2 + tr S)",

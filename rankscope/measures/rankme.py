@@ -47,7 +47,7 @@ DEFINITION = rank_definition(
     least=flat(1),
     most=lambda size: flat(size.rank),
     function=rankme,
-    formula="exp(-sum p ln p), p = sigma / sum sigma + 1e-7, of the uncentred features",
+    formula="exp(-sum p ln p), p = sigma / sum sigma + 1e-7",
     citation="Garrido et al., RankMe, ICML 2023 (arXiv 2210.02885), equation 1",
     bias="falls strongly with few rows, like roy-vetterli; a mean direction lowers it; compare runs of one method only",
     centred=False,

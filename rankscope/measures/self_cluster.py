@@ -46,14 +46,16 @@ def self_cluster(x: Tensor, sample: Tensor | None = None) -> Tensor:
 
 DEFINITION = Definition(
     name="self-cluster",
+    centred=False,
     function=self_cluster,
     reads="rows",
     formula="(|X X^T|^2 - n - n(n-1)/d) / (n^2 - n - n(n-1)/d), rows of length one",
     citation="Tsitsulin et al. 2023 (arXiv 2305.16562)",
-    low="about 0",
+    low="-1/(d - 1) (about 0 for uniform directions)",
     high="1",
+    # n rows have |X X'|^2 of at least n and of n^2/d, so the least is -1/(max(n, d) - 1)
+    least=lambda size: -1 / max(size.width - 1, 1),
     most=1.0,
-    strays=True,
     bias="none in n for independent rows; a mean direction raises it",
     unit="share of clustering",
 )

@@ -69,6 +69,7 @@ def count_massive(x: Tensor, sample: Tensor | None = None) -> Tensor:
 DEFINITIONS = (
     Definition(
         name="sink-rows",
+        centred=False,
         function=count_sinks,
         reads="rows",
         formula="#{|x_i| > 10 median |x|}",
@@ -80,6 +81,7 @@ DEFINITIONS = (
     ),
     Definition(
         name="massive-dimensions",
+        centred=False,
         function=count_massive,
         reads="rows",
         formula="#{rms_j > 10 median rms}",

@@ -36,7 +36,7 @@ DEFINITIONS = (
     rank_definition(
         name="stable-rank",
         function=stable_rank,
-        formula="sum sigma^2 / max sigma^2, of the centred features",
+        formula="sum sigma^2 / max sigma^2",
         citation="Rudelson & Vershynin 2007 (arXiv math/0503442)",
         bias=_BIAS,
     ),

@@ -61,6 +61,7 @@ def two_nn(x: Tensor, sample: Tensor | None = None, *, method: Literal["mle", "l
 
 DEFINITION = Definition(
     name="two-nn",
+    centred=None,
     function=two_nn,
     reads="rows",
     scale="log",

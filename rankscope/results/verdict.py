@@ -15,7 +15,8 @@ LEAST_RUNS = 3
 """Trainings that an arm needs for a verdict."""
 LOST = 0.5
 """A loss of recoverability that is one however far retrainings lie apart: with half of its variance gone a principal score
-counts as not recoverable. Trainings that each lost most of the base, and each other, would otherwise be their own excuse."""
+counts as not recoverable. Trainings that each lost most of the base, and each other, would otherwise be their own excuse.
+For the same reason a CKA with the base that is not above it leaves open whether the basis is the same."""
 
 
 class Evidence(NamedTuple):
@@ -49,7 +50,8 @@ class Grounds(NamedTuple):
     entropy: Evidence
     """H₁, the logarithm of the effective rank on variances."""
     basis: Evidence
-    """Variance captured in the base's basis, against what the base itself captures on other samples."""
+    """Variance captured in the base's basis, against what the base itself captures on other samples; the same only where
+    the rows are like the base's too."""
     information: Evidence
     """Recoverability of the base's principal scores, against that from the base itself; its margin is at most
     :data:`LOST`."""

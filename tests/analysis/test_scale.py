@@ -12,6 +12,7 @@ from torch.testing import assert_close
 import rankscope
 from rankscope.analysis.intervals import NO_VALUE, replicates
 from rankscope.analysis.view import View
+from rankscope.definition import Definition, in_full
 from rankscope.errors import NotComparable
 from rankscope.features import TEXT, Rows
 from rankscope.linalg.svd import singular_values
@@ -71,3 +72,25 @@ def test_runs_too_far_apart_to_be_squared_together_are_refused(tmp_path: Path) -
     assert found.low == pytest.approx(plain.low)
     with pytest.raises(NotComparable, match="too far apart to be squared"):
         rankscope.compare(tmp_path / "a.pt", tmp_path / "b.pt")
+
+
+def test_every_formula_says_whether_the_mean_counts_and_what_is_fitted_where() -> None:
+    plain, moved = (View([x + 5.0 * at for x in (X, Y)], ROWS, groups=5, replicated=False) for at in (0, 1))
+    swept = 0
+    for what, runs in (
+        *((one, (0,)) for one in DEFINITIONS.values()),
+        *((two, (0, 1)) for two in COMPARISONS.values()),
+    ):
+        try:
+            first, second = (float(view.evaluate(what, *runs).value) for view in (plain, moved))
+        except NO_VALUE:
+            continue
+        same = first == pytest.approx(second, rel=1e-6, abs=1e-9, nan_ok=True)
+        said = in_full(what)
+        if what.name not in ("sink-rows", "massive-dimensions"):  # there are none, in either
+            assert same is (what.centred is not False), what.name
+        assert ("uncentred" in said) is (what.centred is False)
+        assert ("fitted on one half" in said) is (what.reads == "folds")
+        assert ("below the floor" in said) is (isinstance(what, Definition) and what.resolved)
+        swept += 1
+    assert swept >= 85

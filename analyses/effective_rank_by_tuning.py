@@ -39,7 +39,7 @@ from position_shift import BOUND, untrained
 
 import rankscope
 from rankscope.measures.pt_peft import curves_of_samples
-from rankscope.plots.along import Line, along
+from rankscope.plots.along import Line, along, plain
 from rankscope.plots.style import look, new_figure, panel_title, save, styled
 from rankscope.tuning import held_out_loss
 from rankscope.tuning.recipes import recipe
@@ -190,7 +190,9 @@ def figure_four(curves: Mapping[str, Sequence[float]], names: Sequence[str], ax:
 def panel(records: Sequence[Mapping[str, Any]], names: Sequence[str], measure: str, ax: Axes) -> None:
     mine = [r for r in records if r["measure"] == measure and r["site"].startswith("decoder.")]
     by_arm = {name: [r for r in mine if r["arm"] == name] for name in names}
-    lines = [Line(name, *([r[k] for r in found] for k in ("value", "low", "high"))) for name, found in by_arm.items()]
+    lines = [
+        Line(name, *(plain(r[k] for r in found) for k in ("value", "low", "high"))) for name, found in by_arm.items()
+    ]
     sites = [rankscope.Site.parse(r["site"]) for r in by_arm[names[0]]]
     changes = measure in RANKS
     title = f"{measure}, {'change ' if changes else ''}against pre-trained"

@@ -18,13 +18,15 @@ def blocks_of(model: nn.Module, names: Sequence[str] = ()) -> dict[str, nn.Modul
     Raises:
         UnknownName: if the model has no such stack of blocks.
     """
-    there = {name: stack for name, stack in stacks(model).items() if stack.blocks}
+    there = {
+        name: stack.blocks or (stack.output,) for name, stack in stacks(model).items() if stack.blocks or stack.stage
+    }
     wanted = tuple(names) or tuple(name for name in language_stacks(model) if name in there)
     unknown = [name for name in wanted if name not in there]
     if unknown or not wanted:
         raise UnknownName(f"the model has no stack of blocks {', '.join(unknown)}; it has {', '.join(there) or 'none'}")
     paths = {id(module): path for path, module in unwrapped(model).named_modules()}
-    return {paths[id(block)]: block for name in wanted for block in there[name].blocks}
+    return {paths[id(block)]: block for name in wanted for block in there[name] if block is not None}
 
 
 def linear_maps(block: nn.Module) -> dict[str, nn.Module]:

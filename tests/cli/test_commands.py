@@ -197,7 +197,7 @@ def test_a_file_that_may_not_be_read_is_no_unexpected_error(rankscope_: Call, mo
         raise PermissionError(13, "Permission denied", "secret.pt")
 
     monkeypatch.setattr("rankscope.store.open_run", refuse)
-    done = rankscope_("verify", "x")
+    done = rankscope_("verify", ".")
     assert (done.code, "error: secret.pt may not be read or written by this user" in done.err) == (8, True)
 
 

@@ -51,13 +51,13 @@ class Data:
         columns = pairs(self.columns, "a column is FIELD=NAME, as --column targets=summary")
         return {**vars(self), "columns": columns}
 
-    def open(self, spec: str) -> str | ProbeSet:
+    def open(self, spec: str, *, images_needed: bool = True) -> str | ProbeSet:
         """The data, opened with these options; only their name if there are none, so that the library opens them."""
         if self == Data():
             return spec
         from rankscope.data.open import open_data
 
-        return open_data(spec, **self.keywords())
+        return open_data(spec, **self.keywords(), images_needed=images_needed)
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,18 @@ from pathlib import Path
 
 import numpy as np
 
+from rankscope.data.files import exists, is_file
 from rankscope.data.intake import Finding, Intake
-from rankscope.data.open import check_ids, check_images, intake_of, of_split, open_data, path_and_split, recognise
+from rankscope.data.open import (
+    check_ids,
+    check_images,
+    check_texts,
+    intake_of,
+    of_split,
+    open_data,
+    path_and_split,
+    recognise,
+)
 from rankscope.data.probes import Example
 from rankscope.data.regions import with_regions
 from rankscope.errors import DataError
@@ -78,7 +88,7 @@ def check(
         DataError: if it is missing, of no known format, or has no such split.
     """
     path, split = path_and_split(spec)
-    if not path.exists() and str(spec).startswith("scenes"):
+    if not exists(path) and str(spec).startswith("scenes"):
         return _findings(str(spec), "embedded scenes", list(open_data(spec)), Intake())
     intake = intake_of(images, regions, answers, columns, restval=restval)
     name, examples = "unreadable", list[Example]()
@@ -86,7 +96,7 @@ def check(
         name, read = recognise(path)
         examples = read(path, intake)
     except DataError as error:
-        if not path.exists():
+        if not exists(path):
             raise
         intake.fault("cannot be read", str(error))
     if split is not None and examples:
@@ -99,6 +109,7 @@ def check(
     if not examples and not intake.faults:
         intake.fault("holds no examples", str(path))
     check_ids(examples, intake)
+    check_texts(examples, intake)
     check_images(examples, intake)
     _decode(examples, intake)
     return _findings(str(spec), name, examples, intake)
@@ -130,7 +141,7 @@ def _decode(examples: Sequence[Example], intake: Intake) -> None:
                 if not np.isfinite(example.regions.open().features).all():
                     intake.fault("regions are not finite numbers", place)
             if isinstance(example.image, Path):
-                if example.image in seen or not example.image.is_file():  # a missing file has been noted already
+                if example.image in seen or not is_file(example.image):  # a missing file has been noted already
                     continue
                 seen.add(example.image)
             if example.image is not None and min(example.open_image().size) < 2:

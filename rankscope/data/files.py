@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -10,6 +11,38 @@ from rankscope.errors import DataError
 
 Json = None | bool | int | float | str | list["Json"] | dict[str, "Json"]
 """What a JSON file can hold."""
+
+
+_ESCAPE = re.compile(r"\\(?:u([0-9a-fA-F]{4})|.)", re.DOTALL)
+
+
+class HalfCharacter(DataError):
+    """A text with one half of a surrogate pair, which is no character and cannot be written, encoded or tokenised."""
+
+
+def is_file(path: Path) -> bool:
+    """Whether a file is there; a name that the system cannot even look up, because it is too long, is not."""
+    try:
+        return path.is_file()
+    except OSError:
+        return False
+
+
+def exists(path: Path) -> bool:
+    """Whether a file or folder is there; a name that the system cannot even look up is not."""
+    try:
+        return path.exists()
+    except OSError:
+        return False
+
+
+def writable(text: str) -> bool:
+    """Whether a text can be encoded: whether it holds no half of a surrogate pair."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def contents(path: Path) -> str:
@@ -57,6 +90,7 @@ def parse(text: str, where: str) -> Json:
 
     Raises:
         DataError: if it is not JSON; the message names ``where`` and the line.
+        HalfCharacter: if a text in it has a lone surrogate; the message names every line that has one.
     """
     try:
         value: Json = json.loads(text, parse_constant=_refuse_constant)
@@ -65,7 +99,33 @@ def parse(text: str, where: str) -> Json:
         raise DataError(f"{where} is not JSON: {error.msg} at {place}; is it complete?") from None
     except (ValueError, RecursionError) as error:
         raise DataError(f"{where} is not JSON that can be read: {error}") from None
+    # Only an escape can make a lone surrogate, for UTF-8 has none.
+    halves = _lone_surrogates(text) if "\\u" in text else []
+    if halves:
+        more = ", …" if len(halves) > 5 else ""
+        places = ", ".join(f"{escape} in line {line}" for line, escape in halves[:5])
+        raise HalfCharacter(
+            f"{where} holds {len(halves)} × half of a surrogate pair: {places}{more}; write the whole character"
+        )
     return value
+
+
+def _lone_surrogates(text: str) -> list[tuple[int, str]]:
+    """Line and spelling of each escape in a JSON text that is half of a pair without the other half."""
+    found: list[tuple[int, str]] = []
+    high: re.Match[str] | None = None
+    for match in _ESCAPE.finditer(text):
+        code = int(match[1], 16) if match[1] else 0
+        if high is not None and not (high.end() == match.start() and 0xDC00 <= code < 0xE000):
+            found.append((text.count("\n", 0, high.start()) + 1, high[0]))
+            high = None
+        if 0xD800 <= code < 0xDC00:
+            high = match
+        elif 0xDC00 <= code < 0xE000 and high is None:
+            found.append((text.count("\n", 0, match.start()) + 1, match[0]))
+        else:
+            high = None
+    return found + ([(text.count("\n", 0, high.start()) + 1, high[0])] if high is not None else [])
 
 
 def _refuse_constant(name: str) -> None:

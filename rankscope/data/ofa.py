@@ -66,10 +66,11 @@ def read_ofa(path: Path, intake: Intake) -> list[Example]:
         except UnicodeDecodeError:
             intake.fault("line is not UTF-8", place)
             continue
-        if not cells[-1]:
+        if not cells[-1] and intake.images_needed:
             intake.fault("line has no image", place)
             continue
-        picture = Base64Image(path, offset + len(line) - len(cells[-1]), len(cells[-1]))
+        size = len(cells[-1])
+        picture = Base64Image(path, offset + len(line) - size, size) if size else None
         if wanted == 5:
             about = {"image_id": image, "objects": more, "task": "caption"}
             found.append(Example(name, "", picture, intake.clean_all(text.split("&&"), place), about=about))

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from rankscope.data import captions, folder, hub, ofa, records, regions, vqa
-from rankscope.data.files import Json, lines, read_json
+from rankscope.data.files import Json, exists, is_file, lines, read_json, writable
 from rankscope.data.intake import Intake
 from rankscope.data.probes import Example, ProbeSet
 from rankscope.data.scenes import scenes
@@ -38,6 +38,7 @@ JSON_OBJECTS: tuple[tuple[tuple[str, ...], Format], ...] = (
 SUFFIXES: dict[str, Format] = {
     ".jsonl": Format("JSON lines", records.read_jsonl),
     ".ndjson": Format("JSON lines", records.read_jsonl),
+    ".parquet": Format("Parquet", records.read_parquet),
     ".txt": Format("lines of text", records.read_text),
     ".token": Format("Flickr30k tokens", captions.read_flickr_token),
     ".yaml": Format("Oscar data set", regions.read_oscar),
@@ -53,12 +54,13 @@ def recognise(path: Path) -> Format:
     Raises:
         DataError: if it is missing, or of no known format.
     """
-    if path.is_dir():
+    if exists(path) and path.is_dir():
         if any((path / mark).is_file() for mark in hub.MARKS):
             return Format("Hugging Face dataset", hub.read_saved)
         return Format("image folder", folder.read_folder if folder.metadata_files(path) else folder.read_images)
-    if not path.is_file():
-        raise DataError(f"no such file or folder: {path}; data are a file, a folder, or scenes:TASK/SPLIT")
+    if not is_file(path):
+        shown = str(path) if len(str(path)) <= 200 else f"{str(path)[:200]}…"
+        raise DataError(f"no such file or folder: {shown}; data are a file, a folder, or scenes:TASK/SPLIT")
     by_content = {".json": _json, ".csv": _csv, ".tsv": _tsv}
     if path.suffix in by_content:
         return by_content[path.suffix](path)
@@ -101,6 +103,9 @@ def _csv(path: Path) -> Format:
 
 def _tsv(path: Path) -> Format:
     first = next((line for _, _, line in lines(path)), b"")
+    names = {cell.strip().strip('"') for cell in first.decode("utf-8-sig", errors="replace").split("\t")}
+    if names & records.named_columns():
+        return Format("TSV", records.read_tsv)
     if first.count(b"\t") in (1, 2):
         return Format("region features", regions.read_features)
     return Format("OFA TSV", ofa.read_ofa)
@@ -116,6 +121,7 @@ def open_data(
     answers: str | Path | None = None,
     columns: Mapping[str, str] | None = None,
     restval: bool = True,
+    images_needed: bool = True,
 ) -> ProbeSet:
     """The probe set that ``spec`` names.
 
@@ -130,12 +136,13 @@ def open_data(
         columns: which column holds ``id``, ``text``, ``image``, ``targets``, ``label``, if their names do not say it.
         restval: whether ``restval`` counts as ``train`` in Karpathy's split of COCO, as in papers; :attr:`ProbeSet.notices`
             says which was done.
+        images_needed: whether the images will be read; if not, as for scoring, their files may be missing.
 
     Raises:
         DataError: if anything is wrong with the data; all faults of a file are reported at once, before anything is computed.
         UsageError: if two different splits are asked for.
     """
-    intake = intake_of(images, regions, answers, columns, restval=restval)
+    intake = intake_of(images, regions, answers, columns, restval=restval, images_needed=images_needed)
     if isinstance(spec, ProbeSet):
         found = spec
     elif isinstance(spec, str) and (spec == "scenes" or spec.startswith(("scenes:", "scenes?"))):
@@ -152,6 +159,7 @@ def intake_of(
     columns: Mapping[str, str] | None,
     *,
     restval: bool = True,
+    images_needed: bool = True,
 ) -> Intake:
     """A new intake with the options of :func:`open_data`.
 
@@ -161,7 +169,7 @@ def intake_of(
     if images is not None and not Path(images).is_dir():
         raise DataError(f"no such folder of images: {images}")
     folder, annotations, features = (None if p is None else Path(p) for p in (images, answers, regions))
-    return Intake(folder, annotations, features, columns or {}, restval)
+    return Intake(folder, annotations, features, columns or {}, restval, images_needed)
 
 
 def _scenes(spec: str, split: str | None, n: int | None) -> ProbeSet:
@@ -184,20 +192,28 @@ def _one_split(spec: str | Path, named: str | None, asked: str | None) -> str | 
 def path_and_split(spec: str | Path) -> tuple[Path, str | None]:
     """``dataset_coco.json:train`` as path and split; an existing path is never taken apart."""
     head, colon, named = str(spec).rpartition(":")
-    return (Path(head), named) if colon and not Path(spec).exists() else (Path(spec), None)
+    return (Path(head), named) if colon and not exists(Path(spec)) else (Path(spec), None)
 
 
 def _from_disk(spec: str | Path, split: str | None, intake: Intake) -> ProbeSet:
     path, named = path_and_split(spec)
     split = _one_split(spec, named, split)
-    read = recognise(path).read(path, intake)
+    form = recognise(path)
+    try:
+        read = form.read(path, intake)
+    except DataError as error:
+        if intake.faults:  # what stopped the reader is one fault more
+            intake.fault("cannot be read on", str(error))
+            intake.refuse(str(spec))
+        raise
     if intake.faults and not any(e.about.get("split") == split for e in read):
         intake.refuse(str(spec))  # the split may be missing because of these
     examples = of_split(read, split, str(path))
     if intake.regions is not None:
         examples = regions.with_regions(examples, intake.regions, intake)
     check_ids(examples, intake)
-    if intake.regions is None:  # a model that reads regions does not need the images
+    check_texts(examples, intake)
+    if intake.regions is None and intake.images_needed:  # a model that reads regions does not need the images
         check_images(examples, intake)
     intake.refuse(str(spec))
     name = f"{spec}:{split}" if split and not named else str(spec)
@@ -228,10 +244,17 @@ def check_ids(examples: Sequence[Example], intake: Intake) -> None:
             intake.fault("id occurs more than once", name)
 
 
+def check_texts(examples: Sequence[Example], intake: Intake) -> None:
+    """Note texts that cannot be written or tokenised, because they hold half of a surrogate pair."""
+    for example in examples:
+        if not all(map(writable, (example.id, example.text, *example.targets))):
+            intake.fault("text holds half of a character", f"example {example.id!a}")
+
+
 def check_images(examples: Sequence[Example], intake: Intake) -> None:
     """Note image files that are missing; each once, however many examples show it."""
     for path in dict.fromkeys(e.image for e in examples if isinstance(e.image, Path)):
-        if not path.is_file():
+        if not is_file(path):
             intake.fault("image missing", str(path))
 
 
@@ -246,9 +269,11 @@ def _from_memory(items: Sequence[str | Mapping[str, Json] | Example], intake: In
     elif all(isinstance(item, Mapping) for item in items):
         rows = [(i, item) for i, item in enumerate(items) if isinstance(item, Mapping)]
         found = records.examples_of(rows, intake, Path(), "the records")
-        check_images(found, intake)
+        if intake.images_needed:
+            check_images(found, intake)
     else:
         kinds = ", ".join(sorted({type(item).__name__ for item in items}))
         raise DataError(f"data in memory are all texts, all records or all examples; these are {kinds}")
+    check_texts(found, intake)
     intake.refuse("the data")
     return ProbeSet(f"{len(found)} in memory", found)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoImageProcessor, AutoProcessor, AutoTokenizer
 
-from rankscope.data.probes import Example
+from rankscope.data.probes import ASSISTANT, Example, Turn
 from rankscope.errors import CheckpointError, DataError
 from rankscope.features import ANSWER, IMAGE, QUERY, SPECIAL, TEXT
 from rankscope.models.quiet import quiet
@@ -24,6 +24,9 @@ _VOCABULARIES = ("tokenizer.json", "vocab.json", "vocab.txt", "merges.txt", "*.m
 """Files of which a tokenizer has at least one; without them transformers makes one that knows no word."""
 ABSENT = 255
 """The role of a column that the model computes and that never counts."""
+Spans = tuple[tuple[int, int], ...]
+"""Where answers begin and end among a text's tokens, counted backwards from its last token that is not special: placeholders and
+special tokens that a processor puts in stand before them or after all of them."""
 
 
 @dataclass(frozen=True)
@@ -143,7 +146,7 @@ class Inputs:
         Raises:
             DataError: if it lacks what the model reads.
         """
-        inputs, answer = dict[str, Tensor](), 0
+        inputs, answer = dict[str, Tensor](), Spans()
         if self._with("text"):
             text, answer = self._text(example)
             inputs |= self._processed(example, text)
@@ -154,28 +157,40 @@ class Inputs:
         roles = {name: self._roles(stack, inputs, example, answer) for name, stack in self.stacks.items()}
         return Encoding(example.id, inputs, roles)
 
-    def _text(self, example: Example) -> tuple[str, int]:
-        """What the text stack reads, and how many of its last tokens are the answer."""
+    def _text(self, example: Example) -> tuple[str, Spans]:
+        """What the text stack reads, and which of its tokens are answers: the target, and what the assistant said before."""
         decodes = bool([s for s in self._with("text") if s.name == "decoder"])
         prompt = self._prompt(example)
-        if not decodes or not self.answers or not example.target:
-            return prompt or ("" if decodes or self._with("target") else example.target), 0
-        gap = " " if prompt and not prompt[-1].isspace() else ""
+        if not decodes or not self.answers or not (example.target or example.turns):
+            return prompt or ("" if decodes or self._with("target") else example.target), ()
+        gap = " " if example.target and prompt and not prompt[-1].isspace() else ""
         joined = f"{prompt}{gap}{example.target}"
-        # A tokenizer may merge the end of the prompt with what follows: the answer begins at the first token that differs.
-        before, after = self._tokens(prompt), self._tokens(joined)
-        differs = (i for i, (x, y) in enumerate(zip(before, after, strict=False)) if x != y)
-        return joined, len(after) - next(differs, min(len(before), len(after)))
+        said = [*_said(example, prompt), *([(len(prompt), len(joined))] if example.target else [])]
+        tokens, special = self._tokens(joined), set(self.tokenizer.all_special_ids)
+        end = max((i for i, token in enumerate(tokens, 1) if token not in special), default=0)
+        return joined, tuple(
+            (end - self._token_at(joined, a, tokens), end - self._token_at(joined, b, tokens)) for a, b in said
+        )
+
+    def _token_at(self, text: str, place: int, tokens: Sequence[int]) -> int:
+        """The number of tokens of a text before a place in it."""
+        # A tokenizer may merge what is before the place with what follows: the part begins at the first token that differs.
+        before = self._tokens(text[:place])
+        differs = (i for i, (x, y) in enumerate(zip(before, tokens, strict=False)) if x != y)
+        return next(differs, min(len(before), len(tokens)))
 
     def _prompt(self, example: Example) -> str:
         if not self.chat:
             return example.text
-        content: Any = example.text
-        if self._with("patches"):
-            content = [{"type": "image"}, {"type": "text", "text": example.text}]
-        return self.processor.apply_chat_template(
-            [{"role": "user", "content": content}], tokenize=False, add_generation_prompt=True
-        )
+        turns, sees = example.turns or (Turn("user", example.text),), bool(self._with("patches"))
+        messages: list[dict[str, Any]] = [
+            {"role": turn.role, "content": [{"type": "text", "text": turn.text}] if sees else turn.text}
+            for turn in turns
+        ]
+        asked = next((m for m in messages if m["role"] == "user"), None)
+        if sees and asked is not None:
+            asked["content"].insert(0, {"type": "image"})
+        return self.processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
 
     def _tokens(self, text: str) -> list[int]:
         """The tokens of a text without special ones."""
@@ -223,15 +238,15 @@ class Inputs:
             raise CheckpointError("the configuration names no decoder_start_token_id, so the decoder cannot start")
         return int(start)
 
-    def _roles(self, stack: Stack, inputs: dict[str, Tensor], example: Example, answer: int) -> Tensor:
+    def _roles(self, stack: Stack, inputs: dict[str, Tensor], example: Example, answer: Spans) -> Tensor:
         if stack.columns == "text":
             return self._token_roles(inputs["input_ids"], TEXT, answer)
         if stack.columns == "target":
-            return self._token_roles(inputs["decoder_input_ids"], ANSWER if example.target else TEXT, 0)
+            return self._token_roles(inputs["decoder_input_ids"], ANSWER if example.target else TEXT)
         if stack.columns == "queries":
             queries = torch.full((self.config.num_query_tokens,), QUERY, dtype=torch.uint8)
             read = inputs.get("qformer_input_ids")
-            return queries if read is None else torch.cat([queries, self._token_roles(read, TEXT, 0)])
+            return queries if read is None else torch.cat([queries, self._token_roles(read, TEXT)])
         if stack.columns == "patches":
             pixels = inputs["pixel_values"]
             # Packed pixels have a row for each patch.
@@ -248,19 +263,34 @@ class Inputs:
             f"what the columns of {stack.name} are is not known for this model; read it from tensors of your own"
         )
 
-    def _token_roles(self, ids: Tensor, plain: int, answer: int) -> Tensor:
-        """``(t,)`` roles of tokens; the last ``answer`` that are not special are the answer."""
+    def _token_roles(self, ids: Tensor, plain: int, answers: Spans = ()) -> Tensor:
+        """``(t,)`` roles of tokens."""
         frame = self.tokenizer.convert_tokens_to_ids(list(self.family.image_frame))
         special = torch.isin(ids, torch.tensor([*self.tokenizer.all_special_ids, *frame], dtype=ids.dtype))
         roles = torch.full(ids.shape, plain, dtype=torch.uint8)
-        if answer:
+        if answers:
             end = int((~special).nonzero()[-1]) + 1
-            roles[end - answer : end] = ANSWER
+            for start, stop in answers:
+                roles[end - start : end - stop] = ANSWER
         roles[special] = SPECIAL
         # A placeholder is a part of the image, although tokenizers count it as special.
         if self.image_token is not None:
             roles[ids == self.image_token] = IMAGE
         return roles
+
+
+def _said(example: Example, prompt: str) -> list[tuple[int, int]]:
+    """Where in a prompt the assistant's earlier turns are; one that the chat template leaves out is nowhere."""
+    found, start = [], 0
+    for turn in example.turns:
+        said = turn.text.strip()
+        place = prompt.find(said, start) if said else -1
+        if place < 0:
+            continue
+        start = place + len(said)
+        if turn.role == ASSISTANT:
+            found.append((place, start))
+    return found
 
 
 def patch_roles(stack: Stack, pixels: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from rankscope.data.probes import Example
 from rankscope.errors import CheckpointError
 from rankscope.features import ANSWER, TEXT
-from rankscope.models.inputs.encode import Encoding, Inputs
+from rankscope.models.inputs.encode import Encoding, Inputs, Spans
 
 
 class BlipInputs(Inputs):
@@ -70,12 +70,12 @@ class PaliGemmaInputs(Inputs):
         """An example as the model takes it; the roles of its tokens follow the processor's own division."""
         made = super().encode(example)
         inputs = {name: tensor for name, tensor in made.inputs.items() if name != "labels"}
-        roles = self._token_roles(inputs["input_ids"], TEXT, 0)
+        roles = self._token_roles(inputs["input_ids"], TEXT)
         roles[(inputs["token_type_ids"] == 1) & (roles == TEXT)] = ANSWER
         return replace(made, inputs=inputs, roles={**made.roles, "decoder": roles})
 
-    def _text(self, example: Example) -> tuple[str, int]:
-        return example.text, 0
+    def _text(self, example: Example) -> tuple[str, Spans]:
+        return example.text, ()
 
 
 @dataclass(frozen=True)

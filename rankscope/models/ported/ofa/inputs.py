@@ -34,11 +34,11 @@ class OFAInputs(Inputs):
         inputs = self._arrays(self.processor(images=image, text=text, return_tensors="pt"))
         targets = (f" {example.target.strip()}",) if example.target else ()
         inputs |= self._target(replace(example, targets=targets))
-        words = self._token_roles(inputs["input_ids"], TEXT, 0)
+        words = self._token_roles(inputs["input_ids"], TEXT)
         pixels = inputs.get("patch_images")
         count = 0 if pixels is None else (pixels.shape[-2] // PIXELS) * (pixels.shape[-1] // PIXELS)
         patches = words.new_full((count,), IMAGE)
-        said = self._token_roles(inputs["decoder_input_ids"], ANSWER if example.target else TEXT, 0)
+        said = self._token_roles(inputs["decoder_input_ids"], ANSWER if example.target else TEXT)
         return Encoding(example.id, inputs, {"encoder": torch.cat([patches, words]), "decoder": said})
 
 

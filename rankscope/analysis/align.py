@@ -94,7 +94,13 @@ def data_notes(runs: Sequence[Run]) -> list[str]:
     Raises:
         NotComparable: for those.
     """
+    unnamed = [run.name for run in runs if run.manifest.checkpoint.get("ids") == "position"]
     notes = []
+    if unnamed and len(runs) > 1:
+        notes.append(
+            f"rows are paired by their position in the file, for {' and '.join(dict.fromkeys(unnamed))} came without ids; import with "
+            "ids if the files may differ in order"
+        )
     first = runs[0]
     for other in runs[1:]:
         imported = any("form" in run.manifest.checkpoint for run in (first, other))

@@ -16,16 +16,31 @@ import torch
 from torch import Tensor
 
 from rankscope.errors import DataError, MissingTool, StoreCorrupt, UnsafeError
+from rankscope.features import ROLES
 from rankscope.store import files, ptfile
 from rankscope.store.plain import LIMIT, Json, member, parse
 from rankscope.store.tensors import read_header, read_tensor
 
-IDS = ("id", "ids", "sample", "sample_id", "sample_ids")
-"""The names under which the ids of samples are looked for."""
+IDS = ("id", "ids", "sample", "sample_id", "sample_ids", "image_id", "image_ids", "question_id", "question_ids", "uid", "uids",
+       "key", "keys", "file_name", "file_names", "filename", "filenames", "name", "names")  # fmt: skip
+"""The names under which the ids of samples are looked for; the first that has them wins."""
 
+ROWS = ("sample", "position", "role")
+"""The columns in which ``rankscope export`` says where rows came from."""
+EXPORTED = "run.json"
+"""The file by which what ``rankscope export`` wrote is recognised."""
 _ACTIVATIONS = ("activation", "out")
 _RESID = re.compile(r"blocks\.(\d+)\.hook_resid_(pre|post)")
 _NUMBERED = re.compile(r"(layers?|blocks?|h|hidden_states?|)[._-]?(\d+)")
+_HIDDEN = re.compile(r"(.*[._])?hidden_states?")
+_OF_A_MODEL = re.compile(
+    r"layer|block|stage|hidden|coder|conv|norm|att|mlp|resid|embed|feat|act|out|modul|level|head|linear|relu|vision|text|site"
+    r"|former|run|seed|epoch|step|split|fold|model|checkpoint|^(h|l|fc)$"
+)
+"""Words by which a numbered name is a part of a network, or a run, and no sample."""
+_MOST_SITES = 999
+"""A plain number above it counts no layer."""
+_FILE = re.compile(r".*\.(jpe?g|png|gif|webp|bmp|tiff?|txt|json)", re.IGNORECASE)
 
 
 class Matrix(NamedTuple):
@@ -37,6 +52,10 @@ class Matrix(NamedTuple):
     """``(samples,)`` int64, the number of rows of each sample."""
     tokens: bool
     """Whether a row is a token, and not a whole sample."""
+    position: Tensor | None = None
+    """``(n,)`` int64 positions, if they are known; otherwise tokens are counted from 0 in each sample."""
+    role: Tensor | None = None
+    """``(n,)`` uint8 roles, if they are known; otherwise tokens are text."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +70,8 @@ class Foreign:
     """The ids of the samples, if it has any."""
     notes: tuple[str, ...] = ()
     """What was left out, in sentences."""
+    exact: bool = False
+    """Whether the names are sites already."""
 
 
 def site_name(name: str) -> str:
@@ -72,9 +93,12 @@ def site_name(name: str) -> str:
 def read_foreign(path: Path, columns: Sequence[str] | None = None) -> Foreign:
     """The features in another tool's file or folder.
 
+    A dictionary whose names are those of samples (a common stem with a number that counts no part of a network, or names of files)
+    has a matrix of tokens or a vector for each sample; the names of any other dictionary are sites.
+
     Args:
         path: ``.npy``, ``.npz``, ``.pt``, ``.safetensors``, ``.parquet``, ``.arrow``, a data set saved by Hugging Face
-            (as SAELens caches activations), or a bundle of TorchLens.
+            (as SAELens caches activations), a bundle of TorchLens, or what ``rankscope export`` wrote.
         columns: the names to read; all that can be features if None.
 
     Raises:
@@ -102,29 +126,120 @@ def read_foreign(path: Path, columns: Sequence[str] | None = None) -> Foreign:
     return replace(found, sites=chosen)
 
 
-def _from_arrays(form: str, arrays: Mapping[str, Tensor], ids: Sequence[object] | None = None) -> Foreign:
-    """The arrays of samples, or of samples and tokens; others are left out, with a note."""
-    sites, notes = {}, []
+def _from_arrays(form: str, arrays: Mapping[str, Tensor], named: Mapping[str, object] | None = None) -> Foreign:
+    """The arrays of samples, or of samples and tokens; others are left out, with a note.
+
+    Args:
+        form: what they come from, in words.
+        arrays: the tensors by name.
+        named: whatever else the source has by name, among which the ids may be.
+    """
+    held = {**(named or {}), **arrays}
+    found = {name: texts for name in IDS if name in held and (texts := id_texts(held[name])) is not None}
+    if not found and (samples := _of_samples(form, arrays)) is not None:
+        return samples
+    sites, notes = (
+        {},
+        [
+            f"{name} was left out: ids are whole numbers or texts"
+            for name in IDS
+            if name in held and name not in found and name not in arrays
+        ],
+    )
     for name, x in arrays.items():
+        if name in found:
+            continue
+        x = x if x.layout is torch.strided else x.to_dense()
         if not x.is_floating_point() or x.ndim not in (2, 3) or not x.numel():
             notes.append(f"{name} was left out: its shape is {tuple(x.shape)}")
             continue
         tokens = x.shape[1] if x.ndim == 3 else 1
         counts = torch.full((len(x),), tokens, dtype=torch.int64)
         sites[name] = Matrix(x.reshape(-1, x.shape[-1]), counts, x.ndim == 3)
-    return Foreign(form, sites, tuple(map(str, ids)) if ids else None, tuple(notes))
+    samples = {len(matrix.counts) for matrix in sites.values()}
+    fitting = [name for name, texts in found.items() if len(texts) in samples]
+    # Lists of another length may be something else; if none fits, the first is refused with the number of its ids.
+    ids = found[(fitting or list(found))[0]] if found else None
+    return Foreign(form, sites, ids, tuple(notes))
+
+
+def id_texts(value: object) -> tuple[str, ...] | None:
+    """Ids as texts: from a tensor, an array or a list of whole numbers, texts or bytes, one for each sample.
+
+    Whole numbers of every dtype give the same text, and a column of shape ``(n, 1)`` is a list. None if these are no ids.
+    """
+    if isinstance(value, Tensor):
+        value = (value.double() if value.is_floating_point() else value).detach().cpu().numpy()
+    if isinstance(value, np.ndarray):
+        if not value.size or value.size != max(value.shape, default=0):
+            return None
+        value = value.reshape(-1).tolist()
+    if not isinstance(value, list | tuple):
+        return None
+    texts = [_id_text(item) for item in value]
+    return tuple(t for t in texts if t is not None) if texts and None not in texts else None
+
+
+def _id_text(value: object) -> str | None:
+    if isinstance(value, Tensor | np.ndarray):
+        value = value.tolist()
+    if isinstance(value, list | tuple) and len(value) == 1:
+        value = value[0]
+    if isinstance(value, bytes):
+        try:
+            return value.decode()
+        except UnicodeDecodeError:
+            return None
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))
+    return str(value) if isinstance(value, int | str) and not isinstance(value, bool) else None
+
+
+def _of_samples(form: str, arrays: Mapping[str, Tensor]) -> Foreign | None:
+    """A dictionary of samples as one matrix; None if it is one of sites."""
+    parts = list(arrays.values())
+    shapes = {(x.ndim, x.shape[-1] if x.ndim else 0) for x in parts}
+    if (
+        len(parts) < 2
+        or len(shapes) > 1
+        or parts[0].ndim not in (1, 2)
+        or not all(x.is_floating_point() for x in parts)
+    ):
+        return None
+    if not _are_samples(list(arrays), ragged=len({len(x) for x in parts}) > 1 or parts[0].ndim == 1):
+        return None
+    rows = [x if x.ndim == 2 else x[None] for x in parts]
+    counts = torch.tensor([len(x) for x in rows])
+    note = f"{len(parts)} names such as {next(iter(arrays))!r} were taken for samples, not for sites"
+    matrix = Matrix(torch.cat(rows), counts, parts[0].ndim == 2)
+    return Foreign(form, {"features": matrix}, tuple(arrays), (note,))
+
+
+def _are_samples(names: Sequence[str], *, ragged: bool) -> bool:
+    """Whether names are those of samples: of files, or one stem with numbers that count no part of a network."""
+    if all(map(_FILE.fullmatch, names)):
+        return True
+    stems = {re.sub(r"\d+", "", name) for name in names}
+    if len(stems) > 1 or not all(re.search(r"\d", name) for name in names):
+        return False
+    stem = stems.pop()
+    if not re.search(r"[^\W\d_]", stem):  # numbers alone may count layers, which have equally many rows
+        return ragged or any(int(re.sub(r"\D", "", name)) > _MOST_SITES for name in names)
+    parts = [part for part in re.split(r"[^A-Za-z]+", stem.lower()) if part]
+    return not any(map(_OF_A_MODEL.search, parts)) and "." not in stem
 
 
 def _read_npy(path: Path) -> Foreign:
+    if (path.parent / EXPORTED).is_file():
+        return _read_export(path.parent, only=path.stem)
     return _from_arrays("a NumPy array", {path.stem: _tensor(_numpy(path, lambda: np.load(path, allow_pickle=False)))})
 
 
 def _read_npz(path: Path) -> Foreign:
     with _numpy(path, lambda: np.load(path, allow_pickle=False)) as archive:
         arrays = _numpy(path, lambda: {name: archive[name] for name in archive.files})
-    texts = [a for name, a in arrays.items() if name in IDS and a.ndim == 1 and a.dtype.kind in "USi"]
     features = {name: _tensor(a) for name, a in arrays.items() if a.dtype.kind == "f"}
-    return _from_arrays("NumPy arrays", features, texts[0].tolist() if texts else None)
+    return _from_arrays("NumPy arrays", features, {name: a for name, a in arrays.items() if name not in features})
 
 
 def _numpy(path: Path, read: Callable[[], Any]) -> Any:
@@ -142,23 +257,42 @@ def _numpy(path: Path, read: Callable[[], Any]) -> Any:
 def _tensor(array: np.ndarray[Any, Any]) -> Tensor:
     if array.dtype.kind != "f":
         return torch.zeros(array.shape, dtype=torch.bool)  # left out later, with its shape in the note
-    return torch.from_numpy(np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("=")))
+    # Torch has no float longer than 64 bits.
+    dtype = np.dtype(np.float64) if array.dtype.itemsize > 8 else array.dtype.newbyteorder("=")
+    return torch.from_numpy(np.ascontiguousarray(array, dtype=dtype))
 
 
 def _read_pt(path: Path) -> Foreign:
     value = ptfile.load_values(path)
     arrays = {name or path.stem: x for name, x in _leaves(value, "")}
-    listed = value.items() if isinstance(value, dict) else ()
-    ids = next((v for k, v in listed if k in IDS and isinstance(v, list | tuple)), None)
-    return _from_arrays("a dictionary of tensors", arrays, ids)
+    named = {str(name): v for name, v in value.items()} if isinstance(value, dict) else {}
+    listed = {k for k in IDS if k in named and not isinstance(named[k], Tensor) and id_texts(named[k]) is not None}
+    # A list of single numbers, each a tensor, is no feature.
+    arrays = {name: x for name, x in arrays.items() if name.partition(".")[0] not in listed}
+    found = _from_arrays("a dictionary of tensors", arrays, {k: v for k, v in named.items() if k not in arrays})
+    last = [name for name in found.sites if name.endswith(".embed")]
+    note = "the last of the hidden states comes after the final norm where the model has one: name it with --site NAME=STACK.final"
+    return replace(found, notes=(*found.notes, note)) if last else found
 
 
 def _leaves(value: object, name: str) -> Iterator[tuple[str, Tensor]]:
     if isinstance(value, Tensor):
         yield name, value
     elif isinstance(value, dict | list | tuple):
-        for key, part in value.items() if isinstance(value, dict) else enumerate(value):
+        entries = list(value.items() if isinstance(value, dict) else enumerate(value))
+        if _are_hidden_states(value, name):  # transformers puts the embeddings before the blocks
+            name, entries = name or "layer", [("embed" if i == 0 else i - 1, part) for i, part in entries]
+        for key, part in entries:
             yield from _leaves(part, f"{name}.{key}" if name else str(key))
+
+
+def _are_hidden_states(value: object, name: str) -> bool:
+    """Whether a value is what transformers calls ``hidden_states``: a tuple of equal shape, or a list under that name."""
+    if not isinstance(value, list | tuple) or len(value) < 2 or not all(isinstance(x, Tensor) for x in value):
+        return False
+    if len({x.shape for x in value}) > 1:
+        return False
+    return bool(_HIDDEN.fullmatch(name)) or (isinstance(value, tuple) and not name and value[0].ndim == 3)
 
 
 def _read_safetensors(path: Path) -> Foreign:
@@ -211,8 +345,12 @@ def _arrow_table(paths: Sequence[Path]) -> Any:
 
 def _from_columns(table: Any, form: str, path: Path) -> Foreign:
     """The columns of vectors in a table; others are left out, with a note."""
+    if set(ROWS) | {"features"} <= set(table.column_names):
+        ids = _exported_ids(path.parent)
+        return _from_rows(form, {path.stem: table}, ids)
     found = {name: _column(table.column(name), name, path) for name in table.column_names}
-    ids = next((tuple(str(i) for i in table.column(n).to_pylist()) for n in IDS if n in table.column_names), None)
+    held = {n: id_texts(table.column(n).to_pylist()) for n in IDS if n in table.column_names and found[n] is None}
+    ids = next((texts for texts in held.values() if texts is not None), None)
     left_out = [name for name, matrix in found.items() if matrix is None and name not in IDS]
     notes = tuple(f"{name} was left out: it is not a column of vectors" for name in left_out)
     return Foreign(form, {name: m for name, m in found.items() if m is not None}, ids, notes)
@@ -257,6 +395,8 @@ _READERS: dict[str, Callable[[Path], Foreign]] = {
 
 
 def _read_folder(path: Path) -> Foreign:
+    if (path / EXPORTED).is_file():
+        return _read_export(path)
     if (path / "manifest.json").is_file() and (path / "blobs").is_dir():
         return _read_torchlens(path)
     if (path / "state.json").is_file():
@@ -267,6 +407,75 @@ def _read_folder(path: Path) -> Foreign:
     raise DataError(
         f"{path} is neither a saved data set (with state.json) nor a TorchLens bundle (manifest.json and blobs/)"
     )
+
+
+def _exported_ids(folder: Path) -> list[str] | None:
+    """The ids of all samples of the run that was exported into a folder, also of those without rows; None if it does not say."""
+    listing = folder / EXPORTED
+    if not listing.is_file():
+        return None
+    probe = member(parse(files.read_small(listing, LIMIT), listing), "probe", dict, listing)
+    return [str(i) for i in member(probe, "ids", list, listing)]
+
+
+def _read_export(path: Path, only: str | None = None) -> Foreign:
+    """The folder that ``rankscope export`` wrote, as arrays, Parquet files or data sets; ``only`` one of its sites."""
+    listing = path / EXPORTED
+    described = parse(files.read_small(listing, LIMIT), listing)
+    sites = member(described, "sites", dict, listing)
+    tables: dict[str, Any] = {}
+    for site in sites if only is None else [only]:
+        if not isinstance(sites.get(site), dict) or _named_file({"site": site}, "site", path) != Path(site).name:
+            raise DataError(f"{path} has no site {site!r}; it has {', '.join(sites)}")
+        stack = member(sites[site], "stack", str, listing)
+        tables[site] = _exported_table(path, site, _named_file({"stack": stack}, "stack", path))
+    found = _from_rows("a run that was exported", tables, _exported_ids(path))
+    if described.get("dtype") != "bfloat16":
+        return found
+    # Arrays and Arrow have no bfloat16, and float32 holds each of its values exactly.
+    return replace(found, sites={name: m._replace(x=m.x.bfloat16()) for name, m in found.sites.items()})
+
+
+def _exported_table(path: Path, site: str, stack: str) -> Any:
+    """The rows of a site: a table, or a mapping of its columns."""
+    if (path / f"{site}.npy").is_file():
+        x = _numpy(path, lambda: np.load(path / f"{site}.npy", allow_pickle=False))
+        with _numpy(path, lambda: np.load(path / f"{stack}.rows.npz", allow_pickle=False)) as archive:
+            return {**{name: archive[name].tolist() for name in ROWS}, "features": _tensor(x)}
+    if (path / f"{site}.parquet").is_file():
+        return pyarrow("pyarrow.parquet").read_table(path / f"{site}.parquet")
+    if (path / site / "state.json").is_file():
+        return _arrow_table(sorted((path / site).glob("*.arrow")))
+    raise DataError(f"{path} lacks the features of {site}; export the run again")
+
+
+def _from_rows(form: str, tables: Mapping[str, Any], ids: Sequence[str] | None) -> Foreign:
+    """Rows that say which sample, position and role they are; in the order of the samples.
+
+    Raises:
+        DataError: if there are not as many of each as rows, or a sample or role is unknown.
+    """
+    sites: dict[str, Matrix] = {}
+    for name, table in tables.items():
+        plain = isinstance(table, dict)
+        sample, position, role = (table[c] if plain else table.column(c).to_pylist() for c in ROWS)
+        matrix = None if plain else _column(table.column("features"), "features", Path(name))
+        x = table["features"] if matrix is None else matrix.x
+        ids = list(dict.fromkeys(map(str, sample))) if ids is None else ids
+        places = {text: i for i, text in enumerate(ids)}
+        lost = [r for r in role if r not in ROLES] + [s for s in sample if str(s) not in places]
+        if lost or x.ndim != 2 or not len(x) == len(sample) == len(position) == len(role):
+            raise DataError(
+                f"the rows of {name} do not fit its features: {lost[0] if lost else f'{len(sample)} of them for {len(x)}'}"
+            )
+        index = torch.tensor([places[str(s)] for s in sample], dtype=torch.int64)
+        order = torch.argsort(index, stable=True)
+        at, kinds = (
+            torch.tensor(position)[order],
+            torch.tensor([ROLES.index(r) for r in role], dtype=torch.uint8)[order],
+        )
+        sites[name] = Matrix(x[order], torch.bincount(index, minlength=len(ids)), bool((at >= 0).any()), at, kinds)
+    return Foreign(form, sites, tuple(ids or ()), exact=True)
 
 
 def _read_dataset(path: Path) -> Foreign:

@@ -17,13 +17,16 @@ from rankscope.errors import DataError, MissingTool, OutputExists, UsageError
 from rankscope.features import ROLES
 from rankscope.sites import Site
 from rankscope.store import files
+from rankscope.store.exported import EXPORTED
 from rankscope.store.finish import discard
-from rankscope.store.foreign import Foreign, Matrix, pyarrow, read_foreign, site_name
+from rankscope.store.foreign import read_foreign, site_name
 from rankscope.store.manifest import DTYPES, Batch, Manifest
+from rankscope.store.matrices import Foreign, Matrix
 from rankscope.store.opening import open_run
 from rankscope.store.pack import SUFFIXES, pack
 from rankscope.store.plain import Json
 from rankscope.store.run import STRETCH, Places, Run
+from rankscope.store.tables import pyarrow
 from rankscope.store.writer import Writer
 
 _BY_POSITION = (
@@ -120,10 +123,10 @@ def _manifest(
     digest = hashlib.sha256(json.dumps(listed).encode())
     for site, matrix in named.items():
         digest.update(f"{site} {tuple(matrix.x.shape)}".encode())
+    checkpoint: dict[str, Json] = {"path": str(path), "form": found.form, "digest": _digest(path)}
     return Manifest(
         name=name,
-        checkpoint={"path": str(path), "form": found.form, "digest": _digest(path)}
-        | ({"ids": "position"} if unnamed else {}),
+        checkpoint=checkpoint | ({"ids": "position"} if unnamed else {}),
         probe={"name": path.name, "fingerprint": digest.hexdigest(), "ids": listed},
         rows={"kind": "tokens" if any(m.tokens for m in named.values()) else "pooled", "keep_special": True},
         dtype=dtype if dtype in DTYPES else "float32",
@@ -198,7 +201,7 @@ def export_run(run: Run, out: str | Path, *, to: str = "npy") -> Path:
         raise OutputExists(f"{target} exists and is kept; choose another output")
     with _whole_folder(target) as temporary:
         writers[to](run, temporary)
-        (temporary / "run.json").write_text(json.dumps(run.manifest.to_json(), indent=1) + "\n")
+        (temporary / EXPORTED).write_text(json.dumps(run.manifest.to_json(), indent=1) + "\n")
     return target
 
 

@@ -16,7 +16,7 @@ from store_tools import PLAN, SITES, contents, manifest
 from rankscope.analysis.align import Aligned, data_notes
 from rankscope.errors import DataError
 from rankscope.store import Run, Writer, export_run, import_features, open_run
-from rankscope.store.foreign import IDS
+from rankscope.store.matrices import IDS
 
 N = 5
 X = torch.arange(2.0 * N).reshape(N, 2)
@@ -163,10 +163,57 @@ def test_what_export_wrote_is_imported(to: str, dtype: str, tmp_path: Path) -> N
     both = Aligned((run, again), tuple(run.sites))
     assert len(both.at(run.sites[0])[1]) == run.n(run.sites[0])
     if to != "hf":  # one site alone keeps its rows too
-        one = import_features(tmp_path / "out" / f"{SITES[0]}.{to}", tmp_path / "one", overwrite=True)
-        assert one.rows_at(SITES[0]).keys() == run.rows_at(SITES[0]).keys()
+        one = import_features(tmp_path / "out" / f"{run.sites[0]}.{to}", tmp_path / "one", overwrite=True)
+        assert one.rows_at(run.sites[0]).keys() == run.rows_at(run.sites[0]).keys()
     listing = json.loads((tmp_path / "out" / "run.json").read_text())
     listing["sites"]["decoder.99"] = {"width": 1, "stack": "decoder"}
     (tmp_path / "out" / "run.json").write_text(json.dumps(listing))
     with pytest.raises(DataError, match=r"lacks the features of decoder\.99"):
         import_features(tmp_path / "out", tmp_path / "other")
+
+
+def test_records_of_an_id_and_features_are_samples(tmp_path: Path) -> None:
+    names = list("abcde")
+    torch.save([{"id": name, "feat": x} for name, x in zip(names, X, strict=True)], tmp_path / "a.pt")
+    run = import_features(tmp_path / "a.pt", tmp_path / "r")
+    assert [str(site) for site in run.sites] == ["feat.output"]
+    assert run.rows.ids == tuple(names)
+    assert torch.equal(run.features("feat"), X)
+    parts = [X[: 1 + i % 2] for i in range(N)]
+    torch.save({"ids": names, "feat": parts}, tmp_path / "a.pt")
+    run = import_features(tmp_path / "a.pt", tmp_path / "s")
+    assert torch.equal(run.features("feat"), torch.cat(parts))
+    assert run.rows.keys()[:3] == [("a", 0, "text"), ("b", 0, "text"), ("b", 1, "text")]
+    torch.save([{"id": "a", "feat": X[0]}, {"id": "b"}], tmp_path / "a.pt")
+    with pytest.raises(DataError, match="the records have different names: feat, id"):
+        import_features(tmp_path / "a.pt", tmp_path / "t")
+
+
+def test_what_holds_no_features_says_what_it_holds(tmp_path: Path) -> None:
+    torch.save({"decoder.0.weight": X, "decoder.0.bias": X[0]}, tmp_path / "weights.pt")
+    np.save(tmp_path / "layers.npy", np.zeros((4, 6, 5, 2)))
+    pandas = pytest.importorskip("pandas")
+    pandas.DataFrame(X.numpy(), columns=["f0", "f1"]).to_parquet(tmp_path / "wide.parquet")
+    for name, words in (
+        ("weights.pt", "holds the weights of a model, such as decoder.0.weight, and no features"),
+        ("layers.npy", r"three dimensions; layers was left out: its shape is \(4, 6, 5, 2\)"),
+        ("wide.parquet", "f0, f1 were left out: none is a column of vectors"),
+    ):
+        with pytest.raises(DataError, match=words):
+            import_features(tmp_path / name, tmp_path / "r")
+    named = import_features(tmp_path / "weights.pt", tmp_path / "r", columns=["decoder.0.weight"])
+    assert torch.equal(named.features(named.sites[0]), X)
+
+
+def test_three_dimensions_without_ids_are_said_to_be_samples_and_tokens(tmp_path: Path) -> None:
+    np.save(tmp_path / "a.npy", np.zeros((4, 6, 2)))
+    notes = import_features(tmp_path / "a.npy", tmp_path / "r").manifest.notes
+    assert "a was read as 4 samples of 6 tokens each" in notes
+
+
+def test_an_array_beside_some_other_run_json_is_an_array(tmp_path: Path) -> None:
+    for text in ("{}", "[1]", "no JSON", '{"probe": {}, "sites": {"b": {}}}'):
+        (tmp_path / "run.json").write_text(text)
+        np.save(tmp_path / "a.npy", X.numpy())
+        run = import_features(tmp_path / "a.npy", tmp_path / "r", overwrite=True)
+        assert torch.equal(run.features(run.sites[0]), X)

@@ -94,8 +94,8 @@ def compare_arms(
     for name, several in opened.items():
         start = len(before) + sum(map(len, places.values()))
         places[name] = range(start, start + len(several))
-    aligned = Aligned(runs, shared_sites(runs, sites))
-    cross_data = data_notes(runs)
+    aligned = Aligned(runs, shared_sites(runs, sites), all_samples=allow_duplicates)
+    cross_data = data_notes(runs) + aligned.notes()
     found = [
         _at_site(site, view, asked, places, 0 if before else None) for site, view in guarded_views(aligned, options)
     ]

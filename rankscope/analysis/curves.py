@@ -72,12 +72,13 @@ def curve(
     run = options.open(run)
     records: list[CurvePoint] = []
     refused: list[str] = []
-    for site, view in guarded_views(Aligned((run,), select(sites, run.sites)), options):
+    aligned = Aligned((run,), select(sites, run.sites), all_samples=allow_duplicates)
+    for site, view in guarded_views(aligned, options):
         refused.append(view.refused)
         records += _points(run, site, view, definitions, parts, seed)
     if all(refused):
         raise NotComparable(refused[0])
-    return Curves(tuple(records), run.name)
+    return Curves(tuple(records), run.name, tuple(aligned.notes()))
 
 
 def _points(

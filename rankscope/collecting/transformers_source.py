@@ -11,7 +11,7 @@ from torch import nn
 
 from rankscope.checkpoint import Checkpoint, digest as folder_digest, folder_name
 from rankscope.collecting.loading import Loading
-from rankscope.collecting.source import Collate, Source, device_of, in_memory
+from rankscope.collecting.source import Collate, Source, check_left, device_of, in_memory
 from rankscope.data.open import open_data
 from rankscope.errors import CheckpointError, UsageError
 from rankscope.features import TEXT, Grid
@@ -35,6 +35,7 @@ def from_examples(model: Any, data: Any, n: int | None, loading: Loading) -> Sou
     Raises:
         CheckpointError: if the checkpoint does not load, or a loaded model has no processor.
         DataError: if there are fewer than n samples.
+        NotComparable: if all samples are one to the model.
         UsageError: if there is no such precision or device.
     """
     whole = open_data(data)
@@ -54,6 +55,8 @@ def from_examples(model: Any, data: Any, n: int | None, loading: Loading) -> Sou
         chat=loading.chat,
         trust_remote_code=loading.trust_remote_code,
     )
+    given, probe_set = probe_set, probe_set.distinct(examples.inputs.reads)
+    check_left(len(probe_set), len(given), f"samples of {given.name}", "to this model")
     device = device_of(loaded)
 
     def collate(samples: Sequence[int]) -> ModelBatch:

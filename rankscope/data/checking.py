@@ -12,14 +12,15 @@ import numpy as np
 from rankscope.data.files import exists, is_file
 from rankscope.data.intake import Finding, Intake
 from rankscope.data.open import (
-    check_ids,
     check_images,
     check_texts,
     intake_of,
+    note_copies,
     of_split,
     open_data,
     path_and_split,
     recognise,
+    with_unique_ids,
 )
 from rankscope.data.probes import Example
 from rankscope.data.regions import with_regions
@@ -89,7 +90,9 @@ def check(
     """
     path, split = path_and_split(spec)
     if not exists(path) and str(spec).startswith("scenes"):
-        return _findings(str(spec), "embedded scenes", list(open_data(spec)), Intake())
+        examples, intake = list(open_data(spec)), Intake()
+        note_copies(examples, intake)
+        return _findings(str(spec), "embedded scenes", examples, intake)
     intake = intake_of(images, regions, answers, columns, restval=restval)
     name, examples = "unreadable", list[Example]()
     try:
@@ -108,7 +111,8 @@ def check(
             intake.fault("regions cannot be read", str(error))
     if not examples and not intake.faults:
         intake.fault("holds no examples", str(path))
-    check_ids(examples, intake)
+    examples = with_unique_ids(examples, intake)
+    note_copies(examples, intake)
     check_texts(examples, intake)
     check_images(examples, intake)
     _decode(examples, intake)

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
 from rankscope.data import captions, folder, hub, ofa, records, regions, vqa
 from rankscope.data.files import Json, exists, is_file, lines, read_json, writable
 from rankscope.data.intake import Intake
-from rankscope.data.probes import Example, ProbeSet
+from rankscope.data.probes import Example, Known, ProbeSet
 from rankscope.data.scenes import scenes
 from rankscope.errors import DataError, UsageError
 
@@ -211,7 +212,7 @@ def _from_disk(spec: str | Path, split: str | None, intake: Intake) -> ProbeSet:
     examples = of_split(read, split, str(path))
     if intake.regions is not None:
         examples = regions.with_regions(examples, intake.regions, intake)
-    check_ids(examples, intake)
+    examples = with_unique_ids(examples, intake)
     check_texts(examples, intake)
     if intake.regions is None and intake.images_needed:  # a model that reads regions does not need the images
         check_images(examples, intake)
@@ -237,11 +238,41 @@ def of_split(examples: list[Example], split: str | None, where: str) -> list[Exa
     return [e for e in examples if e.about.get("split") == split]
 
 
-def check_ids(examples: Sequence[Example], intake: Intake) -> None:
-    """Note ids that occur more than once."""
-    for name, count in Counter(e.id for e in examples).items():
+def with_unique_ids(examples: Sequence[Example], intake: Intake) -> list[Example]:
+    """The examples, those that are there twice, id and all, taken once; different examples of one id are a fault."""
+    often = {name for name, count in Counter(e.id for e in examples).items() if count > 1}
+    contents: dict[str, set[str]] = {name: set() for name in often}
+    kept, known = [], Known()
+    for example in examples:
+        content = _content(example, known) if example.id in often else ""
+        if content and content in contents[example.id]:
+            intake.notice("example is there twice, and is taken once", example.id)
+            continue
+        kept.append(example)
+        if example.id in often:
+            contents[example.id].add(content)
+    for name, count in Counter(e.id for e in kept).items():
         if count > 1:
             intake.fault("id occurs more than once", name)
+    return kept
+
+
+def note_copies(examples: Sequence[Example], intake: Intake) -> None:
+    """Note examples that are another's copy in everything but the id; a model reads the first of them."""
+    first, known = dict[str, str](), Known()
+    for example in examples:
+        content = _content(replace(example, id=""), known)
+        earlier = first.setdefault(content, example.id) if content else example.id
+        if earlier != example.id:
+            intake.notice("example is a copy of another, and is collected once", f"{example.id!r} is {earlier!r}")
+
+
+def _content(example: Example, known: Known) -> str:
+    """The digest of an example; empty if it cannot be read, which is a fault of its own."""
+    try:
+        return example.digest(known)
+    except (DataError, UnicodeEncodeError):
+        return ""
 
 
 def check_texts(examples: Sequence[Example], intake: Intake) -> None:
@@ -274,6 +305,7 @@ def _from_memory(items: Sequence[str | Mapping[str, Json] | Example], intake: In
     else:
         kinds = ", ".join(sorted({type(item).__name__ for item in items}))
         raise DataError(f"data in memory are all texts, all records or all examples; these are {kinds}")
+    found = with_unique_ids(found, intake)
     check_texts(found, intake)
     intake.refuse("the data")
-    return ProbeSet(f"{len(found)} in memory", found)
+    return ProbeSet(f"{len(found)} in memory", found, tuple(map(str, intake.notices.values())))

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Protocol, overload, runtime_checkable
 
 from rankscope.data.files import is_file
+from rankscope.data.intake import COPIED, Finding
 from rankscope.errors import DataError
 
 if TYPE_CHECKING:
@@ -204,6 +205,8 @@ class ProbeSet(Sequence[Example]):
     """The inputs, in order."""
     notices: tuple[str, ...] = ()
     """What was repaired or left out while reading, in words, with counts."""
+    known: Known = field(default_factory=dict, repr=False)
+    """Digests of the files that were read already."""
 
     def __post_init__(self) -> None:
         if not len(self.examples):
@@ -240,10 +243,25 @@ class ProbeSet(Sequence[Example]):
     @cached_property
     def fingerprint(self) -> str:
         """The SHA-256, in hex, over ids and contents in their order; it reads every image once."""
-        whole, known = hashlib.sha256(), Known()
+        whole = hashlib.sha256()
         for example in self.examples:
-            whole.update(bytes.fromhex(example.digest(known)))
+            whole.update(bytes.fromhex(example.digest(self.known)))
         return whole.hexdigest()
+
+    def distinct(self, reads: Callable[[Example], Example]) -> ProbeSet:
+        """Every input once: without the examples of which a model reads what it has read already, with one notice.
+
+        Args:
+            reads: from an example to an example of what the model reads of it.
+        """
+        first, copies, kept = dict[str, str](), Finding(COPIED), []
+        for example in self.examples:
+            earlier = first.setdefault(replace(reads(example), id="").digest(self.known), example.id)
+            if earlier == example.id:
+                kept.append(example)
+            else:
+                copies.add(f"{example.id!r} is {earlier!r}")
+        return replace(self, examples=kept, notices=(*self.notices, str(copies))) if copies.count else self
 
     def first(self, n: int) -> ProbeSet:
         """The first ``n`` examples.

@@ -134,11 +134,32 @@ class Inputs:
     def _with(self, columns: str) -> list[Stack]:
         return [stack for stack in self.stacks.values() if stack.columns == columns]
 
+    @property
+    def _decodes(self) -> bool:
+        """Whether the text is read by a decoder."""
+        return any(stack.name == "decoder" for stack in self._with("text"))
+
     def length(self, example: Example) -> int:
         """The tokens of an example, its image not counted."""
         if self.tokenizer is None:
             return 1
         return len(self._tokens(example.text)) + len(self._tokens(example.target))
+
+    def reads(self, example: Example) -> Example:
+        """An example of what the model reads of another; two for which it is equal are one input to the model."""
+        text, target, turns = example.text, example.target, example.turns
+        if self.tokenizer is None:
+            text, target, turns = "", "", ()
+        elif not (self._decodes or self._with("target") or self.reads_regions):  # an encoder
+            text, target = text or target, ""
+        return Example(
+            example.id,
+            text,
+            example.image if self.sees and not self.reads_regions else None,
+            (target,) if target else (),
+            regions=example.regions if self.reads_regions else None,
+            turns=turns,
+        )
 
     def encode(self, example: Example) -> Encoding:
         """An example as the model takes it, and the role of each column.
@@ -159,10 +180,9 @@ class Inputs:
 
     def _text(self, example: Example) -> tuple[str, Spans]:
         """What the text stack reads, and which of its tokens are answers: the target, and what the assistant said before."""
-        decodes = bool([s for s in self._with("text") if s.name == "decoder"])
         prompt = self._prompt(example)
-        if not decodes or not self.answers or not (example.target or example.turns):
-            return prompt or ("" if decodes or self._with("target") else example.target), ()
+        if not self._decodes or not self.answers or not (example.target or example.turns):
+            return prompt or ("" if self._decodes or self._with("target") else example.target), ()
         gap = " " if example.target and prompt and not prompt[-1].isspace() else ""
         joined = f"{prompt}{gap}{example.target}"
         said = [*_said(example, prompt), *([(len(prompt), len(joined))] if example.target else [])]

@@ -21,6 +21,10 @@ class OFAInputs(Inputs):
     text is taken as it is. The target begins with a space, as every word of OFA's does.
     """
 
+    def reads(self, example: Example) -> Example:
+        """An example of what the model reads of another: a question about an image is worded otherwise than a caption."""
+        return replace(super().reads(example), text=_asked(example))
+
     def encode(self, example: Example) -> Encoding:
         """An example as the model takes it.
 

@@ -87,8 +87,11 @@ def compare_arms(
     if not isinstance(arms, Mapping) or not arms or any(isinstance(x, str | Path) or not x for x in arms.values()):
         raise UsageError("arms are named, and each has at least one run: {'lora': ['lora-s0.pt', 'lora-s1.pt']}")
     asked = chosen(measures, known)
-    opened = {name: [options.open(run) for run in several] for name, several in arms.items()}
-    before = [] if base is None else [options.open(base)]
+    together = iter(
+        options.open_together([*([] if base is None else [base]), *(r for some in arms.values() for r in some)])
+    )
+    before = [] if base is None else [next(together)]
+    opened = {name: [next(together) for _ in several] for name, several in arms.items()}
     runs = (*before, *(run for several in opened.values() for run in several))
     places: dict[str, range] = {}
     for name, several in opened.items():

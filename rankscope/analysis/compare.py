@@ -55,7 +55,8 @@ def compare(
     """Two runs compared at every site, with intervals from a jackknife over samples, paired across the runs.
 
     Args:
-        a: a run, the path of one, or a checkpoint folder, which is collected first; without a base it is the reference.
+        a: a run, the path of one, or a checkpoint folder, which is collected first, on the data, rows and sites of the first
+            run among these; without a base it is the reference.
         b: the other.
         base: the pre-trained run, against which changes are signed; none by default.
         again: the reference (the base, or ``a`` without one) collected once more, in another batch size or dtype: what it
@@ -81,7 +82,7 @@ def compare(
     """
     options = Analysis(sites, groups, level, variant, allow_duplicates, base_model, device, progress)
     asked = chosen(measures, known)
-    runs = tuple(options.open(run) for run in (a, b, base, again) if run is not None)
+    runs = tuple(options.open_together([run for run in (a, b, base, again) if run is not None]))
     aligned = Aligned(runs, shared_sites(runs, sites), common_rows, allow_duplicates)
     notes = _notes(runs, aligned, variant)
     names = distinct_names(runs)[: 2 + (base is not None)]

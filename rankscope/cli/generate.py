@@ -28,7 +28,9 @@ def generate(
     checkpoint: options.Checkpoint,
     probes: options.Data,
     how: Generating,
-    data: Annotated[str, Option(help="The examples: a file, a folder, or scenes.")] = "scenes:captions/test",
+    data: Annotated[
+        str | None, Option(help="The examples: a file or folder. Default: scenes, for the embedded model only.")
+    ] = None,
     base_model: options.BaseModel = None,
     quiet: options.Quiet = False,
 ) -> None:
@@ -41,7 +43,8 @@ def generate(
 
     with show.progress("generating", quiet=quiet) as progress:
         opened = Checkpoint.read(checkpoint, base_model=base_model)
-        predictions = rankscope.generate(opened, probes.open(data), **vars(how), progress=progress)
+        examples = probes.open(options.or_scenes(data, opened, "captions/test"))
+        predictions = rankscope.generate(opened, examples, **vars(how), progress=progress)
     if not quiet:
         show.note(f"{len(predictions)} predictions")
     echo(how.out)

@@ -47,7 +47,9 @@ def train(
     model: Annotated[Path | None, Argument(help="The base: a checkpoint folder. Default: the embedded one.")] = None,
     method: Annotated[str | None, Option(help="full, lora, adapter, prefix, pt-lora, prefix+lora …")] = None,
     stages: Annotated[str | None, Option(help="Stages instead of a method, as prefix,lora,scst.")] = None,
-    data: Annotated[str, Option(help="The training data: a file, a folder, or scenes.")] = "scenes:captions/train",
+    data: Annotated[
+        str | None, Option(help="The training data: a file or folder. Default: scenes, for the embedded model only.")
+    ] = None,
     out: Annotated[Path | None, Option(help="The folder of the checkpoint. Default: the method's name.")] = None,
     task: Annotated[
         str | None, Option(help="captioning, vqa, lm, seq2seq or classification. Default: by model and data.")
@@ -78,9 +80,10 @@ def train(
         raise UsageError("give --method, --stages or --config; 'rankscope train --help' explains each")
     import rankscope
 
+    base = model or rankscope.embedded_checkpoint()
+    data = options.or_scenes(data, base, "captions/train")
     how = {"method": method, "stages": stages, "task": task, "seed": seed, "config": config, "device": device, **recipe}
     how |= {"data": probes.open(data), "trust_remote_code": trust_remote_code}
-    base = model or rankscope.embedded_checkpoint()
     if dry_run:
         _show_preview(base, how)
         return

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,12 @@ from rankscope.checkpoint import Checkpoint, digest as folder_digest, folder_nam
 from rankscope.collecting.loading import Loading
 from rankscope.collecting.source import Collate, Source, check_left, device_of, in_memory
 from rankscope.data.open import open_data
+from rankscope.data.probes import ProbeSet
 from rankscope.errors import CheckpointError, UsageError
 from rankscope.features import TEXT, Grid
 from rankscope.models.dtypes import features_dtype, weights_dtype
+from rankscope.models.embedded import embedded_data
+from rankscope.models.inputs.encode import Inputs
 from rankscope.models.inputs.reader import reader
 from rankscope.models.limits import prompt_rows, takes_positions
 from rankscope.models.stacks import stacks, taps, unwrapped
@@ -32,14 +36,19 @@ _MASK_AND_IDS = {
 def from_examples(model: Any, data: Any, n: int | None, loading: Loading) -> Source:
     """The source of a checkpoint on disk, or of a loaded model, that reads a probe set of texts and images.
 
+    Args:
+        model: a checkpoint or a loaded model.
+        data: what :func:`rankscope.open_data` takes; None for the embedded data that suit the model.
+        n: the number of samples, from the first; None for all.
+        loading: how the model is loaded.
+
     Raises:
         CheckpointError: if the checkpoint does not load, or a loaded model has no processor.
-        DataError: if there are fewer than n samples.
+        DataError: if there are fewer than n samples, or no data were given and none of the embedded suit the model.
         NotComparable: if all samples are one to the model.
         UsageError: if there is no such precision or device.
     """
-    whole = open_data(data)
-    probe_set = whole if n is None else whole.first(n)
+    given = None if data is None else _first(open_data(data), n)
     home: str | Path | Checkpoint
     if isinstance(model, nn.Module):
         loaded, name = model.eval(), type(unwrapped(model)).__name__
@@ -55,7 +64,9 @@ def from_examples(model: Any, data: Any, n: int | None, loading: Loading) -> Sou
         chat=loading.chat,
         trust_remote_code=loading.trust_remote_code,
     )
-    given, probe_set = probe_set, probe_set.distinct(examples.inputs.reads)
+    if given is None:
+        given = _embedded(examples.inputs, n)
+    probe_set = given.distinct(examples.inputs.reads)
     check_left(len(probe_set), len(given), f"samples of {given.name}", "to this model")
     device = device_of(loaded)
 
@@ -85,6 +96,20 @@ def from_examples(model: Any, data: Any, n: int | None, loading: Loading) -> Sou
         | ({"chat": True} if loading.chat else {}),
         notes=probe_set.notices,
     )
+
+
+def _first(probe_set: ProbeSet, n: int | None) -> ProbeSet:
+    return probe_set if n is None else probe_set.first(n)
+
+
+def _embedded(inputs: Inputs, n: int | None) -> ProbeSet:
+    """The embedded data that suit a model, with a notice that they were read because no data were given."""
+    spec, words = embedded_data(inputs)
+    found = _first(open_data(spec), n)
+    notice = (
+        f"no data were given, so the {len(found)} {words} are read ({spec}); give your own with --data FILE (data=…)"
+    )
+    return replace(found, notices=(notice, *found.notices))
 
 
 def from_tokens(model: nn.Module, collate: Collate) -> tuple[Parts, Collate]:

@@ -15,6 +15,7 @@ from rankscope.data.open import (
     check_images,
     check_texts,
     intake_of,
+    is_carried,
     note_copies,
     of_split,
     open_data,
@@ -82,17 +83,17 @@ def check(
     """Everything that is wrong with a file or folder, or a split of it. Every image is decoded.
 
     Args:
-        spec: a path, optionally followed by ``:SPLIT``, or the embedded ``scenes``.
+        spec: a path, optionally followed by ``:SPLIT``, or the embedded ``scenes`` or ``sentences``.
         images, regions, answers, columns, restval: as for :func:`rankscope.open_data`.
 
     Raises:
         DataError: if it is missing, of no known format, or has no such split.
     """
     path, split = path_and_split(spec)
-    if not exists(path) and str(spec).startswith("scenes"):
+    if is_carried(spec):
         examples, intake = list(open_data(spec)), Intake()
         note_copies(examples, intake)
-        return _findings(str(spec), "embedded scenes", examples, intake)
+        return _findings(str(spec), "embedded data", examples, intake)
     intake = intake_of(images, regions, answers, columns, restval=restval)
     name, examples = "unreadable", list[Example]()
     try:

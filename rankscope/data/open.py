@@ -1,6 +1,6 @@
 """open_data: from what a user types to a probe set.
 
-``scenes`` and ``scenes:questions/train?n=2000`` are the embedded data. Everything else is a file or a folder, with a split
+``scenes``, ``scenes:questions/train?n=2000`` and ``sentences`` are the embedded data. Everything else is a file or a folder, with a split
 after a colon (``dataset_coco.json:test``). Its format is recognised by its name and, for JSON, by its keys. A format is one
 row in a table here.
 """
@@ -18,6 +18,7 @@ from rankscope.data.files import Json, exists, is_file, lines, read_json, writab
 from rankscope.data.intake import Intake
 from rankscope.data.probes import Example, Known, ProbeSet
 from rankscope.data.scenes import scenes
+from rankscope.data.sentences import sentences
 from rankscope.errors import DataError, UsageError
 
 
@@ -127,8 +128,9 @@ def open_data(
     """The probe set that ``spec`` names.
 
     Args:
-        spec: ``scenes`` (the test captions), ``scenes:TASK/SPLIT``, ``scenes:TASK/SPLIT?n=N``; a file or folder of any format
-            in this module's tables, optionally followed by ``:SPLIT``; a probe set; or texts, records or examples.
+        spec: ``scenes`` (the test captions), ``scenes:TASK/SPLIT``, ``scenes:TASK/SPLIT?n=N``; ``sentences``, ``sentences?n=N``;
+            a file or folder of any format in this module's tables, optionally followed by ``:SPLIT``; a probe set; or texts,
+            records or examples.
         split: the split, if the data have several.
         n: number of examples to take from the start; all if None.
         images: the folder of the images, if they are not beside the file.
@@ -146,8 +148,8 @@ def open_data(
     intake = intake_of(images, regions, answers, columns, restval=restval, images_needed=images_needed)
     if isinstance(spec, ProbeSet):
         found = spec
-    elif isinstance(spec, str) and (spec == "scenes" or spec.startswith(("scenes:", "scenes?"))):
-        found = _scenes(spec, split, n)
+    elif is_carried(spec):
+        found = _carried(str(spec), split, n)
     else:
         found = _from_disk(spec, split, intake) if isinstance(spec, str | Path) else _from_memory(spec, intake)
     return found if n is None else found.first(n)
@@ -173,14 +175,25 @@ def intake_of(
     return Intake(folder, annotations, features, columns or {}, restval, images_needed)
 
 
-def _scenes(spec: str, split: str | None, n: int | None) -> ProbeSet:
-    """``scenes[:TASK[/SPLIT]][?n=N]``."""
-    rest, _, query = spec.removeprefix("scenes").removeprefix(":").partition("?")
-    task, _, named = rest.partition("/")
+def is_carried(spec: object) -> bool:
+    """Whether a spec names the scenes or sentences that this package carries."""
+    name = spec if isinstance(spec, str) else ""
+    return name.partition("?")[0] in ("scenes", "sentences") or name.startswith("scenes:")
+
+
+def _carried(spec: str, split: str | None, n: int | None) -> ProbeSet:
+    """``scenes[:TASK[/SPLIT]][?n=N]`` or ``sentences[?n=N]``."""
+    name, _, query = spec.partition("?")
     if query and not query.removeprefix("n=").isdecimal():
         raise DataError(f"{spec} ends in ?{query}; write ?n=2000")
+    n = int(query.removeprefix("n=")) if query else n
+    if name == "sentences":
+        if split is not None:
+            raise DataError(f"the sentences have no splits; {split} was asked for")
+        return sentences(n=n)
+    task, _, named = name.removeprefix("scenes").removeprefix(":").partition("/")
     split = _one_split(spec, named, split) or "test"
-    return scenes(task or "captions", split, n=int(query.removeprefix("n=")) if query else n)
+    return scenes(task or "captions", split, n=n)
 
 
 def _one_split(spec: str | Path, named: str | None, asked: str | None) -> str | None:

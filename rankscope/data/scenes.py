@@ -272,4 +272,7 @@ def scenes(task: str = "captions", split: str = "test", *, n: int | None = None,
         raise UnknownName(f"scenes have no split {split!r}; they have {', '.join(COUNTS)}")
     if n is not None and n < 1:
         raise DataError(f"scenes:{task}/{split} were asked for {n} examples; ask for at least one")
-    return ProbeSet(f"scenes:{task}/{split}", _Scenes(task, split, seed, range(n or COUNTS[split])))
+    count = n or COUNTS[split]
+    # Fewer are found by their ids in the whole; more are only there if they are asked for.
+    more = f"?n={count}" if count > COUNTS[split] else ""
+    return ProbeSet(f"scenes:{task}/{split}{more}", _Scenes(task, split, seed, range(count)))

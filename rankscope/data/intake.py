@@ -39,7 +39,7 @@ class Finding:
         """Count one more."""
         self.count += 1
         if len(self.places) < PLACES:
-            self.places.append(place)
+            self.places.append(place.encode(errors="backslashreplace").decode())  # half of a character cannot be shown
 
     def __str__(self) -> str:
         more = "; …" if self.count > len(self.places) else ""

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from rankscope.data import captions, folder, hub, ofa, records, regions, vqa
-from rankscope.data.files import Json, exists, is_file, lines, read_json, writable
+from rankscope.data.files import HALF, Json, exists, is_file, lines, read_json, writable
 from rankscope.data.intake import Intake
 from rankscope.data.probes import Example, Known, ProbeSet
 from rankscope.data.scenes import scenes
@@ -73,7 +73,7 @@ def recognise(path: Path) -> Format:
 
 
 def _json(path: Path) -> Format:
-    value = read_json(path)
+    value = read_json(path, lambda kind, place: None)  # what is wrong in it is told when it is read
     if isinstance(value, list):
         first = value[0] if value else None
         # Captions by image hold nothing but image_id, caption and perhaps id; other lists of objects are records.
@@ -224,7 +224,10 @@ def _from_disk(spec: str | Path, split: str | None, intake: Intake) -> ProbeSet:
         intake.refuse(str(spec))  # the split may be missing because of these
     examples = of_split(read, split, str(path))
     if intake.regions is not None:
-        examples = regions.with_regions(examples, intake.regions, intake)
+        try:
+            examples = regions.with_regions(examples, intake.regions, intake)
+        except DataError as error:
+            intake.fault("regions cannot be read", str(error))
     examples = with_unique_ids(examples, intake)
     check_texts(examples, intake)
     if intake.regions is None and intake.images_needed:  # a model that reads regions does not need the images
@@ -290,9 +293,9 @@ def _content(example: Example, known: Known) -> str:
 
 def check_texts(examples: Sequence[Example], intake: Intake) -> None:
     """Note texts that cannot be written or tokenised, because they hold half of a surrogate pair."""
-    for example in examples:
+    for example in () if HALF in intake.faults else examples:  # its lines were named already
         if not all(map(writable, (example.id, example.text, *example.targets))):
-            intake.fault("text holds half of a character", f"example {example.id!a}")
+            intake.fault(HALF, f"example {example.id!a}")
 
 
 def check_images(examples: Sequence[Example], intake: Intake) -> None:

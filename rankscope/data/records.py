@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from rankscope.data.chat import CHATS, unfolded
-from rankscope.data.files import HalfCharacter, Json, contents, id_text, parse, read_json
+from rankscope.data.files import HALF, HalfCharacter, Json, contents, id_text, parse, read_json
 from rankscope.data.intake import Images, Intake
 from rankscope.data.probes import Example, HeldPicture, Picture, Turn
 from rankscope.errors import DataError, MissingTool
@@ -68,22 +68,27 @@ def _example(
     name = id_text(item, columns["id"]) if "id" in columns else str(number)
     text, taken = _text(item, columns)
     picture = _picture(cell(item, columns, "image"), f"the image of {place}")
-    if name is None:
-        intake.fault("record has no id", place)
-    elif not isinstance(text, str):
-        intake.fault("text is missing or not text", place)
-    elif "image" in columns and picture is None and intake.images_needed:
-        intake.fault("image is missing or not a file name", place)
-    elif not text.strip() and picture is None and intake.images_needed:
-        intake.fault("text is empty", place)
-    else:
-        label = _label(cell(item, columns, "label"), place, intake)
-        image = images.find(picture, place=place) if isinstance(picture, str) else picture
-        targets = intake.clean_all(listed(cell(item, columns, "targets")), place)
-        about = {k: str(v) for k, v in item.items() if k not in taken and isinstance(v, str | int)}
-        # The text keeps its line breaks, unlike captions and answers: it may be a document.
-        return Example(name, text, image, targets, label, turns=turns, about=about)
-    return None
+    lacks_image = "image" in columns and picture is None and intake.images_needed
+    wrong = {
+        "record has no id": name is None,
+        "text is missing or not text": not isinstance(text, str),
+        "image is missing or not a file name": lacks_image,
+        "text is empty": isinstance(text, str)
+        and not text.strip()
+        and picture is None
+        and intake.images_needed
+        and not lacks_image,
+    }
+    for kind in (kind for kind, holds in wrong.items() if holds):
+        intake.fault(kind, place)
+    label = _label(cell(item, columns, "label"), place, intake)
+    image = images.find(picture, place=place) if isinstance(picture, str) else picture
+    targets = intake.clean_all(listed(cell(item, columns, "targets")), place)
+    if any(wrong.values()) or name is None or not isinstance(text, str):
+        return None
+    about = {k: str(v) for k, v in item.items() if k not in taken and isinstance(v, str | int)}
+    # The text keeps its line breaks, unlike captions and answers: it may be a document.
+    return Example(name, text, image, targets, label, turns=turns, about=about)
 
 
 def cell(item: Mapping[str, Json], columns: Mapping[str, str], field: str) -> Json:
@@ -163,7 +168,7 @@ def json_lines(path: Path, intake: Intake) -> Iterator[tuple[int, dict[str, Json
         try:
             value = parse(line, f"line {number}")
         except DataError as error:
-            kind = "text holds half of a character" if isinstance(error, HalfCharacter) else "line is not JSON"
+            kind = HALF if isinstance(error, HalfCharacter) else "line is not JSON"
             intake.fault(kind, str(error)[:120])
             continue
         if isinstance(value, dict):
@@ -176,9 +181,9 @@ def csv_rows(path: Path, intake: Intake, delimiter: str = ",") -> Iterator[tuple
     """Row number and cells of each row of a CSV file with a header; a row with too few or too many cells is a fault.
 
     Raises:
-        DataError: if the file is not UTF-8, or two columns have one name.
+        DataError: if the file cannot be read.
     """
-    reader = csv.reader(io.StringIO(contents(path), newline=""), delimiter=delimiter)
+    reader = csv.reader(io.StringIO(contents(path, intake.fault), newline=""), delimiter=delimiter)
     header, number = list[str](), 0
     while True:
         number += 1
@@ -192,10 +197,8 @@ def csv_rows(path: Path, intake: Intake, delimiter: str = ",") -> Iterator[tuple
         if number == 1:
             header = [name.strip() for name in cells]
             twice = sorted({name for name in header if name and header.count(name) > 1})
-            if twice:
-                raise DataError(
-                    f"{path} has more than one column {', '.join(map(repr, twice))}; give each its own name"
-                )
+            for name in twice:
+                intake.fault(f"more than one column {name!r}", "give each its own name")
         elif len(cells) == len(header):
             yield number, dict(zip(header, cells, strict=True))
         elif cells:
@@ -226,7 +229,7 @@ def read_jsonl(path: Path, intake: Intake) -> list[Example]:
 
 def read_list(path: Path, intake: Intake) -> list[Example]:
     """A JSON file that is a list of objects."""
-    return examples_of(list(intake.objects(read_json(path), str(path))), intake, path.parent, str(path))
+    return examples_of(list(intake.objects(read_json(path, intake.fault), str(path))), intake, path.parent, str(path))
 
 
 def read_csv(path: Path, intake: Intake) -> list[Example]:

@@ -12,6 +12,7 @@ import pytest
 from rankscope.data import Example, check, open_data
 from rankscope.data.probes import Turn
 from rankscope.errors import DataError
+from rankscope.scores import read_predictions
 
 HALF = '"\\ud83d'
 TURNS = [("system", "be brief"), ("user", "five?"), ("assistant", "yes"), ("user", "nine?"), ("assistant", "no")]
@@ -152,7 +153,7 @@ def test_half_of_a_character_is_named_with_its_line(tmp_path: Path) -> None:
         open_data(path)
     path = tmp_path / "d.json"
     path.write_text('[\n {"text": "a"},\n {"text": "\\ud83dx"},\n {"text": "\\ud83d\\ud83d\\ude00"}\n]')
-    with pytest.raises(DataError, match=r"holds 2 × half of a surrogate pair: \\ud83d in line 3, \\ud83d in line 4"):
+    with pytest.raises(DataError, match=r"2 × text holds half of a character \(\\ud83d in line 3; \\ud83d in line 4\)"):
         open_data(path)
     assert not check(path).good
     with pytest.raises(DataError, match=r"1 × text holds half of a character \(example '1'\)"):
@@ -207,3 +208,90 @@ def test_faults_of_tables_and_chats_are_told_together(tmp_path: Path) -> None:
     ]
     with pytest.raises(DataError, match=r"1 × message has no role or no text \(record 1\); 2 × conversation is empty"):
         open_data(_jsonl(tmp_path / "f", rows))
+
+
+def _bytes(path: Path, *lines: bytes) -> Path:
+    path.write_bytes(b"\n".join(lines) + b"\n")
+    return path
+
+
+HALF_IN_JSON = HALF.encode()
+MANY_FAULTS: dict[str, tuple[Callable[[Path], Path], dict[str, int]]] = {
+    "lines": (
+        lambda p: _bytes(p / "d.jsonl", b'{"id": null, "text": 3, "label": "x"}', b"{oops", b'{"text": "\xff"}', HALF_IN_JSON),
+        {"record has no id": 1, "text is missing or not text": 1, "label is not a whole number": 1, "line is not JSON": 2,
+         "line is not UTF-8": 1},
+    ),
+    "a list": (
+        lambda p: _bytes(p / "d.json", b"[3,", b'{"text": ""},', b'{"text": ' + HALF_IN_JSON + b'"},', b'{"text": "a", "label": "\xff"}]'),
+        {"text is empty": 1, "text holds half of a character": 1, "label is not a whole number": 1, "line is not UTF-8": 1},
+    ),
+    "CSV": (
+        lambda p: _bytes(p / "d.csv", b"text,label,label", b"a,1", b",2,x", b"\xff,3,3"),
+        {"more than one column 'label'": 1, "row has not 3 cells": 1, "text is empty": 1, "label is not a whole number": 1,
+         "line is not UTF-8": 1},
+    ),
+    "OFA": (
+        lambda p: _bytes(p / "d.tsv", b"1\t2\t3\t4", b"1\t2\tcaption\t\tAAAA", b"2\t2\t \t\t", b"3\t\xff\tc\t\tAAAA"),
+        {"line is none of OFA's": 1, "line has no image": 1, "line is not UTF-8": 1},
+    ),
+    "a chat": (
+        lambda p: _jsonl(p / "d", [{"id": "", "messages": [{"role": "user"}, 3]}, {"id": "b", "messages": []}]),
+        {"message has no role or no text": 2, "conversation is empty": 2, "record has no id": 1, "text is empty": 2},
+    ),
+    "Parquet": (
+        lambda p: _parquet(p / "d", [{"id": "a", "text": None, "label": "x"}, {"id": None, "text": "", "label": "1"}]),
+        {"text is missing or not text": 1, "label is not a whole number": 1, "record has no id": 1, "text is empty": 1},
+    ),
+    "a saved data set": (
+        lambda p: _saved(p / "d", [{"id": "a", "text": None, "label": "x"}, {"id": None, "text": "", "label": "1"}]),
+        {"text is missing or not text": 1, "label is not a whole number": 1, "record has no id": 1, "text is empty": 1},
+    ),
+    "Karpathy": (
+        lambda p: _bytes(p / "d.json", b'{"images": [{"split": "val"}, {"split": "val", "filename": "../a.png"}, 3,',
+                         b'{"split": "val", "filename": "b.png", "sentences": [{"raw": "' + b"\xff" + b'"}, {"raw": 3}, {"raw": ' + HALF_IN_JSON + b'"}]}]}'),
+        {"image has no filename or no split": 1, "image name leaves the folder of the images": 1, "entry of images is not an object": 1,
+         "caption or answer is not text": 1, "line is not UTF-8": 1, "text holds half of a character": 1, "image missing": 2},
+    ),
+    "questions": (
+        lambda p: (_bytes(p / "v2_mscoco_annotations.json", b'{"images": []}'),
+                   _bytes(p / "v2_OpenEnded_mscoco_questions.json", b'{"questions": [{"question": ""}, 3,', b'{"question_id": 1, "image_id": 2, "question": ' + HALF_IN_JSON + b'"}]}'))[1],
+        {"annotations cannot be read": 1, "question has no question_id, no image_id or no text": 1, "entry of questions is not an object": 1,
+         "text holds half of a character": 1, "image missing": 1},
+    ),
+    "Oscar": (
+        lambda p: (make.oscar(p), (p / "val.yaml").write_text("what is this\n- that\n" + (p / "val.yaml").read_text()),
+                   (p / "val_caption.json").write_text('[{"image_id": "7", "caption": ' + HALF + '"}, {}]'))[0],
+        {"line is not flat YAML": 2, "caption of an image without regions": 1, "entry has no image_id or no caption": 1,
+         "text holds half of a character": 1},
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", MANY_FAULTS)
+def test_every_reader_tells_all_faults_in_one_pass(name: str, tmp_path: Path) -> None:
+    write, wanted = MANY_FAULTS[name]
+    path = write(tmp_path)
+    split = "val" if name == "Karpathy" else None
+    with pytest.raises(DataError) as caught:
+        open_data(path, split=split)
+    assert caught.value.exit_code == 3
+    found = {f.kind: f.count for f in check(path).faults}
+    for kind, count in wanted.items():
+        assert f"{count} × {kind}" in str(caught.value)
+        assert found[kind] == count
+
+
+def test_many_readers_were_swept() -> None:
+    assert len(MANY_FAULTS) >= 10
+
+
+def test_predictions_tell_all_faults_in_one_pass(tmp_path: Path) -> None:
+    path = _bytes(tmp_path / "p.jsonl", b'{"id": "a", "prediction": "x"}', b"{oops", b'{"id": "b"}', b'"text"')
+    with pytest.raises(
+        DataError, match=r"line 2 is not JSON .*; .*line 3 is not a prediction.*; .*line 4 is not a prediction"
+    ):
+        read_predictions(path)
+    path = _bytes(tmp_path / "p.json", b'[{"id": "a"}, "text", {"prediction": "x"}]')
+    with pytest.raises(DataError, match=r"entry 0 is .*; .*entry 1 is .*; .*entry 2 is not a prediction"):
+        read_predictions(path)

@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from store_tools import PLAN, SITES, contents, manifest
 
 from rankscope.analysis.align import Aligned, data_notes
-from rankscope.errors import DataError
+from rankscope.errors import DataError, NotComparable
 from rankscope.store import Run, Writer, export_run, import_features, open_run
 from rankscope.store.matrices import IDS
 
@@ -217,3 +217,22 @@ def test_an_array_beside_some_other_run_json_is_an_array(tmp_path: Path) -> None
         np.save(tmp_path / "a.npy", X.numpy())
         run = import_features(tmp_path / "a.npy", tmp_path / "r", overwrite=True)
         assert torch.equal(run.features(run.sites[0]), X)
+
+
+def test_imported_rows_in_another_order_are_paired_by_their_ids(tmp_path: Path) -> None:
+    order = [3, 0, 4, 1, 2]
+    names = list("pqrst")
+
+    def run(name: str, x: torch.Tensor, ids: list[str] | None) -> Run:
+        torch.save({"decoder.0": x} | ({} if ids is None else {"ids": ids}), tmp_path / f"{name}.pt")
+        return import_features(tmp_path / f"{name}.pt", tmp_path / f"{name}.run")
+
+    a, b = run("a", X, names), run("b", X[order], [names[i] for i in order])
+    (one, other), rows = Aligned((a, b), a.sites).at(a.sites[0])
+    assert torch.equal(one, other)
+    assert rows.sample_ids == tuple(names)
+    numbered = run("numbered", X[order], [str(i) for i in order])
+    # A file without ids is numbered by its rows: to pair it by those would be a guess.
+    for first, second in ((run("bare", X, None), numbered), (a, run("fewer", X[:4], names[:4]))):
+        with pytest.raises(NotComparable, match=r"the rows of .* differ"):
+            Aligned((first, second), first.sites).at(first.sites[0])

@@ -64,7 +64,8 @@ def compare_arms(
     """Several runs of each recipe compared on the same rows, with intervals over seeds and samples.
 
     Args:
-        arms: name → runs that differ in seed only: runs, their paths, or checkpoint folders, which are collected first. A
+        arms: name → runs that differ in seed only: runs, their paths, or checkpoint folders, which are collected first, on the
+            data, rows and sites of the first run among all of them. A
             verdict, a retraining floor and an equivalence test need three.
         base: the pre-trained run, against which changes are signed; without it there are no relations and no verdicts.
         measures: a list of names of definitions and relations, the objects, or functions from ``(*, r)`` singular values

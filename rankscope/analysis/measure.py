@@ -41,7 +41,7 @@ def spectra(
     """The singular values of a run's features at each site, decomposed in batches of equal shape.
 
     Args:
-        run: a run, the path of one, or a checkpoint folder, which is collected first.
+        run: a run, the path of one, or the folder of a checkpoint of the embedded model, which is collected first on scenes.
         sites: the sites, as ``"decoder.0-3"`` or a list; by default all.
         centre: whether the mean over rows is subtracted first.
         base_model: the base of a checkpoint folder, instead of the one that its adapter names.
@@ -92,7 +92,7 @@ def measure(
     """Named numbers of one run along its sites.
 
     Args:
-        run: a run, the path of one, or a checkpoint folder, which is collected first.
+        run: a run, the path of one, or the folder of a checkpoint of the embedded model, which is collected first on scenes.
         measures: a list of names, definitions, or functions from ``(*, r)`` singular values to ``(*,)``; by default
             :data:`~rankscope.registry.DEFAULT_DEFINITIONS`.
         sites: the sites, as ``"decoder.0-3"`` or a list; by default all.
@@ -139,7 +139,7 @@ def profile(
     """One measure along the sites of a run: :func:`measure` with a single definition.
 
     Args:
-        run: a run, the path of one, or a checkpoint folder, which is collected first.
+        run: a run, the path of one, or the folder of a checkpoint of the embedded model, which is collected first on scenes.
         what: a name, a definition, or a function from ``(*, r)`` singular values to ``(*,)``.
         sites: the sites, as ``"decoder.0-3"`` or a list; by default all.
         groups: number of groups of samples that the jackknife leaves out in turn; 20 by default.

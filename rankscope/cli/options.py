@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from rankscope.data.probes import ProbeSet
     from rankscope.progress import Progress
 
-Run = Annotated[Path, Argument(help="A run, or a checkpoint folder, which is collected first.")]
+Run = Annotated[Path, Argument(help="A run. A folder of the embedded model is collected first, on scenes.")]
 Stored = Annotated[Path, Argument(help="A run: a folder, a .pt or a .safetensors file.")]
 Checkpoint = Annotated[list[Path], Argument(help="A checkpoint folder, or several in order: base, adapters.")]
 BaseModel = Annotated[str | None, Option(help="The base, if the adapter's own record of it is wrong.")]

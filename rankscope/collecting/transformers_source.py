@@ -106,9 +106,7 @@ def _embedded(inputs: Inputs, n: int | None) -> ProbeSet:
     """The embedded data that suit a model, with a notice that they were read because no data were given."""
     spec, words = embedded_data(inputs)
     found = _first(open_data(spec), n)
-    notice = (
-        f"no data were given, so the {len(found)} {words} are read ({spec}); give your own with --data FILE (data=…)"
-    )
+    notice = f"no data were given, so the {len(found)} {words} are read ({found.name}); give your own with --data FILE (data=…)"
     return replace(found, notices=(notice, *found.notices))
 
 

@@ -12,7 +12,7 @@ from rankscope.errors import DataError, UsageError
 if TYPE_CHECKING:
     from rankscope.models.inputs.encode import Inputs
 
-SENTENCES, SCENES = "sentences", "scenes"
+SENTENCES, SCENES, PAIRS = "sentences", "scenes", "scenes:pairs"
 """The embedded data, as they are opened."""
 _VOLATILE = ("transformers_version", "_name_or_path", "dtype", "torch_dtype")
 """What a configuration says of the file and not of the network."""
@@ -54,4 +54,7 @@ def embedded_data(inputs: Inputs) -> tuple[str, str]:
         raise DataError("this model reads region features, and none are embedded; give data with --data (data=…)")
     if not inputs.sees:
         return SENTENCES, "embedded English sentences"
-    return SCENES, "embedded scenes" if inputs.tokenizer is not None else "pictures of the embedded scenes"
+    if inputs.tokenizer is None:
+        return SCENES, "pictures of the embedded scenes"
+    # One prompt for all scenes says nothing to an encoder of texts beside one of images.
+    return (SCENES, "embedded scenes") if inputs.answers_follow else (PAIRS, "embedded scenes with their captions")

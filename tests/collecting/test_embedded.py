@@ -21,7 +21,7 @@ SUITED = {
     "bert": ("sentences", "embedded English sentences"),
     "t5": ("sentences", "embedded English sentences"),
     "vit": ("scenes:captions/test", "pictures of the embedded scenes"),
-    "clip": ("scenes:captions/test", "embedded scenes"),
+    "clip": ("scenes:pairs/test", "embedded scenes with their captions"),
     "blip2-opt": ("scenes:captions/test", "embedded scenes"),
     "llava": ("scenes:captions/test", "embedded scenes"),
 }
@@ -29,15 +29,13 @@ SUITED = {
 
 @pytest.mark.parametrize("family", SUITED)
 def test_what_suits_a_model_is_read_and_said(family: str, folder: Folder, tmp_path: Path) -> None:
-    run = rankscope.collect(folder(family), n=5, rows="mean", out=tmp_path / "run.pt")
+    run = rankscope.collect(folder(family), n=2, rows="mean", out=tmp_path / "run.pt")
     name, words = SUITED[family]
     assert run.manifest.probe["name"] == name
-    assert run.manifest.ids == open_data(name).ids[:5]
+    assert run.manifest.ids == open_data(name).ids[:2]
     (note,) = [str(n) for n in run.manifest.notes if "no data were given" in str(n)]
-    assert note.startswith(
-        f"no data were given, so the 5 {words} are read ({name.partition(':')[0]}); give your own with --data"
-    )
-    named = rankscope.collect(folder(family), name, n=5, rows="mean", out=tmp_path / "named.pt")
+    assert note.startswith(f"no data were given, so the 2 {words} are read ({name}); give your own with --data")
+    named = rankscope.collect(folder(family), name, n=2, rows="mean", out=tmp_path / "named.pt")
     assert not any("no data were given" in str(n) for n in named.manifest.notes)
     site = run.sites[-1]
     assert torch.equal(run.features(site), named.features(site))

@@ -135,6 +135,11 @@ class Inputs:
         return [stack for stack in self.stacks.values() if stack.columns == columns]
 
     @property
+    def answers_follow(self) -> bool:
+        """Whether what is said of a text is read after it, or in a decoder of its own; encoders read one text alone."""
+        return self._decodes or bool(self._with("target"))
+
+    @property
     def _decodes(self) -> bool:
         """Whether the text is read by a decoder."""
         return any(stack.name == "decoder" for stack in self._with("text"))
@@ -150,7 +155,7 @@ class Inputs:
         text, target, turns = example.text, example.target, example.turns
         if self.tokenizer is None:
             text, target, turns = "", "", ()
-        elif not (self._decodes or self._with("target") or self.reads_regions):  # an encoder
+        elif not (self.answers_follow or self.reads_regions):
             text, target = text or target, ""
         return Example(
             example.id,
@@ -182,7 +187,7 @@ class Inputs:
         """What the text stack reads, and which of its tokens are answers: the target, and what the assistant said before."""
         prompt = self._prompt(example)
         if not self._decodes or not self.answers or not (example.target or example.turns):
-            return prompt or ("" if self._decodes or self._with("target") else example.target), ()
+            return prompt or ("" if self.answers_follow else example.target), ()
         gap = " " if example.target and prompt and not prompt[-1].isspace() else ""
         joined = f"{prompt}{gap}{example.target}"
         said = [*_said(example, prompt), *([(len(prompt), len(joined))] if example.target else [])]

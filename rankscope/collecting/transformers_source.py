@@ -14,13 +14,12 @@ from rankscope.checkpoint import Checkpoint, digest as folder_digest, folder_nam
 from rankscope.collecting.loading import Loading
 from rankscope.collecting.source import Collate, Source, check_left, device_of, in_memory
 from rankscope.data.open import open_data
-from rankscope.data.probes import ProbeSet
-from rankscope.errors import CheckpointError, UsageError
+from rankscope.data.probes import Example, ProbeSet
+from rankscope.errors import CheckpointError, DataError, UsageError
 from rankscope.features import TEXT, Grid
 from rankscope.models.dtypes import features_dtype, weights_dtype
 from rankscope.models.embedded import embedded_data
-from rankscope.models.inputs.encode import Inputs
-from rankscope.models.inputs.reader import reader
+from rankscope.models.inputs.reader import Reader, reader
 from rankscope.models.limits import prompt_rows, takes_positions
 from rankscope.models.stacks import stacks, taps, unwrapped
 from rankscope.reading.forward import ModelBatch
@@ -65,7 +64,7 @@ def from_examples(model: Any, data: Any, n: int | None, loading: Loading) -> Sou
         trust_remote_code=loading.trust_remote_code,
     )
     if given is None:
-        given = _embedded(examples.inputs, n)
+        given = _embedded(examples, n)
     probe_set = given.distinct(examples.inputs.reads)
     check_left(len(probe_set), len(given), f"samples of {given.name}", "to this model")
     device = device_of(loaded)
@@ -102,12 +101,27 @@ def _first(probe_set: ProbeSet, n: int | None) -> ProbeSet:
     return probe_set if n is None else probe_set.first(n)
 
 
-def _embedded(inputs: Inputs, n: int | None) -> ProbeSet:
-    """The embedded data that suit a model, with a notice that they were read because no data were given."""
-    spec, words = embedded_data(inputs)
-    found = _first(open_data(spec), n)
-    notice = f"no data were given, so the {len(found)} {words} are read ({found.name}); give your own with --data FILE (data=…)"
-    return replace(found, notices=(notice, *found.notices))
+def _embedded(examples: Reader, n: int | None) -> ProbeSet:
+    """The embedded data that suit a model, as far as it can read them, with a notice that no data were given.
+
+    Raises:
+        DataError: if it can read none, saying why it cannot read the first.
+    """
+    spec, words = embedded_data(examples.inputs)
+    whole, kept, faults = open_data(spec), list[Example](), list[DataError]()
+    for example in whole:
+        try:
+            examples.encode(example)
+            kept.append(example)
+        except DataError as error:  # it is longer than the model has positions
+            faults.append(error)
+        if len(kept) == n:
+            break
+    if not kept:
+        raise faults[0]
+    fit = " that fit the model" if faults else ""
+    notice = f"no data were given, so {len(kept)} {words}{fit} are read ({whole.name}); give your own with --data FILE (data=…)"
+    return _first(replace(whole, examples=kept, notices=(notice, *whole.notices)), n)
 
 
 def from_tokens(model: nn.Module, collate: Collate) -> tuple[Parts, Collate]:

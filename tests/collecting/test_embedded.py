@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+import transformers as tf
 
 import rankscope
 from rankscope.checkpoint import Checkpoint
@@ -34,7 +36,7 @@ def test_what_suits_a_model_is_read_and_said(family: str, folder: Folder, tmp_pa
     assert run.manifest.probe["name"] == name
     assert run.manifest.ids == open_data(name).ids[:2]
     (note,) = [str(n) for n in run.manifest.notes if "no data were given" in str(n)]
-    assert note.startswith(f"no data were given, so the 2 {words} are read ({name}); give your own with --data")
+    assert note.startswith(f"no data were given, so 2 {words} are read ({name}); give your own with --data")
     named = rankscope.collect(folder(family), name, n=2, rows="mean", out=tmp_path / "named.pt")
     assert not any("no data were given" in str(n) for n in named.manifest.notes)
     site = run.sites[-1]
@@ -86,3 +88,22 @@ def test_the_embedded_model_is_measured_without_data(tmp_path: Path, monkeypatch
     monkeypatch.setattr("rankscope.models.embedded.SCENES", "scenes?n=12")
     found = rankscope.measure(rankscope.embedded_checkpoint(), ["roy-vetterli"], groups=3, sites="decoder.1")
     assert found.records[0].shape.samples == 12
+
+
+def test_sentences_that_do_not_fit_the_model_are_left_out(folder: Folder, tmp_path: Path) -> None:
+    short = tmp_path / "short"
+    shutil.copytree(folder("gpt2"), short)
+    model = tf.GPT2LMHeadModel.from_pretrained(short)
+    sizes = torch.tensor(
+        [len(tf.AutoTokenizer.from_pretrained(short)(e.text)["input_ids"]) for e in open_data("sentences")]
+    )
+    limit = int(sizes.median())
+    model.config.n_positions = limit
+    model.transformer.wpe = torch.nn.Embedding(limit, model.config.n_embd)
+    model.save_pretrained(short)
+    run = rankscope.collect(short, out=tmp_path / "run.pt", sites="decoder.0")
+    fitting = int((sizes <= limit).sum())
+    assert 100 < len(run.manifest.ids) == fitting < len(sizes)
+    assert f"so {fitting} embedded English sentences that fit the model are read (sentences)" in str(run.manifest.notes)
+    with pytest.raises(DataError, match=r"sentences holds .* examples; 400 were asked for"):
+        rankscope.collect(short, n=400, out=tmp_path / "more.pt")

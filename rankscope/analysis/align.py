@@ -4,17 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
+from rankscope.analysis.repeats import repeated_samples
 from rankscope.collecting.source import TENSORS
+from rankscope.data.intake import COPIED
 from rankscope.errors import NotComparable
 from rankscope.features import Rows, common, first_difference
 from rankscope.sites import Site, describe, select
 from rankscope.store import Run
 
 _Kept = tuple[Sequence[Tensor | None], Rows]
+_MOST_NAMED = 3
+"""Samples that a note names."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +32,27 @@ class Aligned:
     """The sites that all of them have."""
     common_rows: bool = False
     """Whether rows that only some of them have are left out."""
+    all_samples: bool = False
+    """Whether samples are kept whose rows are those of an earlier sample in every run."""
     _found: dict[tuple[str, ...], _Kept] = field(default_factory=dict, init=False, repr=False, compare=False)
+
+    @cached_property
+    def repeated(self) -> dict[str, str]:
+        """The samples that are left out because they stand in the data again, each with the first.
+
+        Raises:
+            NotComparable: if that leaves a single sample.
+        """
+        if self.all_samples:
+            return {}
+        shared = [s for s in self.runs[0].sites if all(s in run.sites for run in self.runs[1:])]
+        found, samples = repeated_samples(self.runs, shared), len(self.runs[0].manifest.ids)
+        if found and len(found) == samples - 1:
+            raise NotComparable(
+                f"all {samples} samples of {self.runs[0].name} have the same rows, so that one is left; collect on samples that "
+                "differ in what the model reads"
+            )
+        return found
 
     def at(self, site: Site) -> tuple[list[Tensor], Rows]:
         """The features of each run at a site, on the same rows.
@@ -39,14 +64,26 @@ class Aligned:
         features = [run.features(site) for run in self.runs]
         return [x if k is None else x[k] for x, k in zip(features, kept, strict=True)], rows
 
+    def n(self, site: Site) -> int:
+        """The number of rows at a site."""
+        return len(self._kept(site)[1])
+
     def samples(self, site: Site) -> set[int]:
         """The places of the samples that have rows at a site, in the first run's ids."""
         return set(self._kept(site)[1].sample.tolist())
 
     def notes(self) -> list[str]:
-        """Number of rows that all runs have, of those that each has, stack by stack, where some are left out."""
-        of_stack = {site.stack: (site, self._kept(site)) for site in self.sites if self.common_rows}
-        return [
+        """Samples that are left out, and where rows differ how many all runs have, of those that each has, stack by stack."""
+        told = list(dict.fromkeys(str(n) for run in self.runs for n in run.manifest.notes if COPIED in str(n)))
+        if self.repeated:
+            some = [f"{name!r} is {first!r}" for name, first in list(self.repeated.items())[:_MOST_NAMED]]
+            more = ["…"] if len(self.repeated) > _MOST_NAMED else []
+            told.append(
+                f"{len(self.repeated)} of the {len(self.runs[0].manifest.ids)} samples are left out, for their rows are those of "
+                f"an earlier sample: {'; '.join(some + more)}"
+            )
+        of_stack = {site.stack: (site, self._shared_rows(site)) for site in self.sites if self.common_rows}
+        return told + [
             f"{stack}: the {len(rows)} rows that all have, of {', '.join(str(run.n(site)) for run in self.runs)}"
             for stack, (site, (kept, rows)) in of_stack.items()
             if kept[0] is not None
@@ -56,20 +93,35 @@ class Aligned:
         """For each run the rows that are kept at a site, None for all, and what they are; found once per stack."""
         stacks = tuple(run.manifest.stack(run.site(site)) for run in self.runs)
         if stacks not in self._found:
-            self._found[stacks] = self._shared_rows(site)
+            kept, rows = self._shared_rows(site)
+            again = torch.tensor([name in self.repeated for name in rows.ids])[rows.sample]
+            if again.any():
+                stay = torch.nonzero(~again).flatten()
+                kept, rows = [stay if k is None else k[stay] for k in kept], rows[stay]
+            self._found[stacks] = kept, rows
         return self._found[stacks]
 
     def _shared_rows(self, site: Site) -> _Kept:
         rows = [run.rows_at(site) for run in self.runs]
         if all(first_difference(rows[0], other) is None for other in rows[1:]):
             return [None] * len(rows), rows[0]
-        if not self.common_rows:
+        if not self.common_rows and not self._reordered(rows):
             raise NotComparable(self._how_rows_differ(site, rows))
         shared, kept = rows[0], [torch.arange(len(rows[0]))]
         for other in rows[1:]:
             mine, theirs = common(shared, other)
             shared, kept = shared[mine], [*(k[mine] for k in kept), theirs]
         return kept, shared
+
+    def _reordered(self, rows: Sequence[Rows]) -> bool:
+        """Whether imported rows are the same in another order, by ids that their files gave.
+
+        For runs that were collected another order is other data, whose fingerprint differs.
+        """
+        sources = [run.manifest.checkpoint for run in self.runs]
+        if sum("form" not in source for source in sources) > 1 or any("ids" in source for source in sources):
+            return False
+        return all(sorted(other.keys()) == sorted(rows[0].keys()) for other in rows[1:])
 
     def _how_rows_differ(self, site: Site, rows: Sequence[Rows]) -> str:
         place, difference = next((i, d) for i, r in enumerate(rows) if (d := first_difference(rows[0], r)))
@@ -94,7 +146,13 @@ def data_notes(runs: Sequence[Run]) -> list[str]:
     Raises:
         NotComparable: for those.
     """
+    unnamed = [run.name for run in runs if run.manifest.checkpoint.get("ids") == "position"]
     notes = []
+    if unnamed and len(runs) > 1:
+        notes.append(
+            f"rows are paired by their position in the file, for {' and '.join(dict.fromkeys(unnamed))} came without ids; import with "
+            "ids if the files may differ in order"
+        )
     first = runs[0]
     for other in runs[1:]:
         imported = any("form" in run.manifest.checkpoint for run in (first, other))

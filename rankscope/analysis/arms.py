@@ -65,7 +65,8 @@ def compare_arms(
     """Several runs of each recipe compared on the same rows, with intervals over seeds and samples.
 
     Args:
-        arms: name → runs that differ in seed only: runs, their paths, or checkpoint folders, which are collected first. A
+        arms: name → runs that differ in seed only: runs, their paths, or checkpoint folders, which are collected first, on the
+            data, rows and sites of the first run among all of them. A
             verdict, a retraining floor and an equivalence test need three.
         base: the pre-trained run, against which changes are signed; without it there are no relations and no verdicts.
         measures: a list of names of definitions and relations, the objects, or functions from ``(*, r)`` singular values
@@ -89,16 +90,19 @@ def compare_arms(
     if not isinstance(arms, Mapping) or not arms or any(isinstance(x, str | Path) or not x for x in arms.values()):
         raise UsageError("arms are named, and each has at least one run: {'lora': ['lora-s0.pt', 'lora-s1.pt']}")
     asked = chosen(measures, known)
-    opened = {name: [options.open(run) for run in several] for name, several in arms.items()}
+    together = iter(
+        options.open_together([*([] if base is None else [base]), *(r for some in arms.values() for r in some)])
+    )
+    before = [] if base is None else [next(together)]
+    opened = {name: [next(together) for _ in several] for name, several in arms.items()}
     require_trainings_of_one_recipe(opened)
-    before = [] if base is None else [options.open(base)]
     runs = (*before, *(run for several in opened.values() for run in several))
     places: dict[str, range] = {}
     for name, several in opened.items():
         start = len(before) + sum(map(len, places.values()))
         places[name] = range(start, start + len(several))
-    aligned = Aligned(runs, shared_sites(runs, sites))
-    cross_data = data_notes(runs)
+    aligned = Aligned(runs, shared_sites(runs, sites), all_samples=allow_duplicates)
+    cross_data = data_notes(runs) + aligned.notes()
     found = [
         site_of_arms(site, view, asked, places, 0 if before else None) for site, view in guarded_views(aligned, options)
     ]

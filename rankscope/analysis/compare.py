@@ -14,7 +14,7 @@ from rankscope.analysis.align import Aligned, data_notes, distinct_names, shared
 from rankscope.analysis.cautions import below_floor, cautions, convention, shape, why_not
 from rankscope.analysis.guards import GuardedView, guarded_views
 from rankscope.analysis.intervals import NO_VALUE, Bounds, banded, bounds_of, limits_of, replicates
-from rankscope.analysis.measure import spectra
+from rankscope.analysis.measure import spectra_of
 from rankscope.analysis.options import GROUPS, LEVEL, Analysis, chosen
 from rankscope.analysis.references import Unrelated, against_itself, noise_value, unrelated
 from rankscope.analysis.view import FEWEST, Replicates
@@ -55,7 +55,8 @@ def compare(
     """Two runs compared at every site, with intervals from a jackknife over samples, paired across the runs.
 
     Args:
-        a: a run, the path of one, or a checkpoint folder, which is collected first; without a base it is the reference.
+        a: a run, the path of one, or a checkpoint folder, which is collected first, on the data, rows and sites of the first
+            run among these; without a base it is the reference.
         b: the other.
         base: the pre-trained run, against which changes are signed; none by default.
         again: the reference (the base, or ``a`` without one) collected once more, in another batch size or dtype: what it
@@ -81,8 +82,8 @@ def compare(
     """
     options = Analysis(sites, groups, level, variant, allow_duplicates, base_model, device, progress)
     asked = chosen(measures, known)
-    runs = tuple(options.open(run) for run in (a, b, base, again) if run is not None)
-    aligned = Aligned(runs, shared_sites(runs, sites), common_rows)
+    runs = tuple(options.open_together([run for run in (a, b, base, again) if run is not None]))
+    aligned = Aligned(runs, shared_sites(runs, sites), common_rows, allow_duplicates)
     notes = _notes(runs, aligned, variant)
     names = distinct_names(runs)[: 2 + (base is not None)]
     roles = _Roles(2 if base is not None else None, len(runs) - 1 if again is not None else None, permutations)
@@ -98,7 +99,10 @@ def compare(
         records,
         names=names,
         rows=f"{runs[0].manifest.rows['kind']}, {runs[0].manifest.probe['name']}",
-        spectra={name: spectra(run, aligned.sites, device=device) for name, run in zip(names, runs, strict=False)},
+        spectra={
+            name: spectra_of(Aligned((run,), aligned.sites, all_samples=allow_duplicates), device=device)
+            for name, run in zip(names, runs, strict=False)
+        },
         similarity=_similarity(aligned, roles.reference),
         similarity_sites=aligned.sites,
         notes=tuple(notes),

@@ -48,7 +48,7 @@ def curve(
     """Named numbers of one run on the whole and on disjoint parts of its samples, and their limit where there is one.
 
     Args:
-        run: a run, the path of one, or a checkpoint folder, which is collected first.
+        run: a run, the path of one, or the folder of a checkpoint of the embedded model, which is collected first on scenes.
         measures: a list of names, definitions, or functions from ``(*, r)`` singular values to ``(*,)``; by default
             :data:`DEFAULT_CURVES`.
         sites: the sites, as ``"decoder.0-3"`` or a list; by default all.
@@ -72,12 +72,13 @@ def curve(
     run = options.open(run)
     records: list[CurvePoint] = []
     refused: list[str] = []
-    for site, view in guarded_views(Aligned((run,), select(sites, run.sites)), options):
+    aligned = Aligned((run,), select(sites, run.sites), all_samples=allow_duplicates)
+    for site, view in guarded_views(aligned, options):
         refused.append(view.refused)
         records += _points(run, site, view, definitions, parts, seed)
     if all(refused):
         raise NotComparable(refused[0])
-    return Curves(tuple(records), run.name)
+    return Curves(tuple(records), run.name, tuple(aligned.notes()))
 
 
 def _points(

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from rankscope.analysis.align import Aligned, distinct_names
 from rankscope.analysis.options import Analysis
+from rankscope.analysis.repeats import CHUNK, row_classes
 from rankscope.analysis.view import FEWEST, View, computed_once
 from rankscope.devices import where
 from rankscope.errors import NonFinite
@@ -25,9 +26,6 @@ from rankscope.sites import Site
 
 MOST_COPIES = 0.005
 """Share of unexplained copies from which rows are refused."""
-_CHUNK = 1 << 24
-_SPREAD = 0x9E3779B97F4A7C15 - (1 << 64)  # 2⁶⁴ over the golden ratio, as int64: Knuth's multiplicative hash
-_BITS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
 class Copies(NamedTuple):
@@ -125,35 +123,11 @@ def mean_share(x: Tensor) -> float:
         x: ``(n, d)`` features.
     """
     mean = x.mean(0, dtype=torch.float64)
-    step = max(1, _CHUNK // max(1, x.shape[1]))
+    step = max(1, CHUNK // max(1, x.shape[1]))
     # tr S = Σ ‖xᵢ - x̄‖² / (n - 1), in chunks of rows so that no float64 copy of all features is made.
     spread = sum(float((x[i : i + step] - mean).square().sum()) for i in range(0, len(x), step)) / max(1, len(x) - 1)
     length = float(mean.square().sum())
     return length / (length + spread) if length else 0.0
-
-
-def row_classes(x: Tensor) -> Tensor:
-    """``(n,)`` int64, equal exactly for rows that are equal number for number, by a hash of 64 bits.
-
-    Args:
-        x: ``(n, d)`` features.
-    """
-    generator = torch.Generator().manual_seed(x.shape[1])
-    weights = torch.randint(-(1 << 62), 1 << 62, (x.shape[1],), generator=generator, dtype=torch.int64) | 1
-    step = max(1, _CHUNK // max(1, x.shape[1]))
-    hashes = [_hashed(x[i : i + step], weights) for i in range(0, len(x), step)]
-    return torch.unique(torch.cat(hashes), return_inverse=True)[1]
-
-
-def _hashed(x: Tensor, weights: Tensor) -> Tensor:
-    """``(n,)`` Σⱼ mix(bits of xᵢⱼ + wⱼ) wⱼ modulo 2⁶⁴, which int64 arithmetic wraps to by itself.
-
-    The sum is linear, so each term is mixed first (multiplied and shifted), and each feature has an odd weight of its
-    own: otherwise rows with the same numbers in another order, or with changes that cancel, would share a hash.
-    """
-    bits = (x.cpu() + 0.0).contiguous().view(_BITS[x.dtype.itemsize]).to(torch.int64)  # -0.0 + 0.0 is 0.0
-    mixed = (bits + weights) * _SPREAD
-    return ((mixed ^ (mixed >> 29)) * weights).sum(1)
 
 
 def copies(x: Tensor, rows: Rows, site: Site) -> Copies:

@@ -41,7 +41,7 @@ def spectra(
     """The singular values of a run's features at each site, decomposed in batches of equal shape.
 
     Args:
-        run: a run, the path of one, or a checkpoint folder, which is collected first.
+        run: a run, the path of one, or the folder of a checkpoint of the embedded model, which is collected first on scenes.
         sites: the sites, as ``"decoder.0-3"`` or a list; by default all.
         centre: whether the mean over rows is subtracted first.
         base_model: the base of a checkpoint folder, instead of the one that its adapter names.
@@ -52,20 +52,27 @@ def spectra(
         NonFinite: if a feature is NaN or infinite.
     """
     run = Analysis(sites, base_model=base_model, device=device).open(run)
+    return spectra_of(Aligned((run,), select(sites, run.sites)), centre=centre, device=device)
+
+
+def spectra_of(aligned: Aligned, *, centre: bool = True, device: str | None = None) -> dict[Site, Spectrum]:
+    """The singular values of the first run at its sites, as :func:`spectra`, on the rows that are analysed."""
+    run = aligned.runs[0]
     shapes: dict[tuple[int, int], list[Site]] = {}
-    chosen = select(sites, run.sites)
-    for site in chosen:
-        shapes.setdefault((run.n(site), run.width(site)), []).append(site)
+    for site in aligned.sites:
+        shapes.setdefault((aligned.n(site), run.width(site)), []).append(site)
     found: dict[Site, Spectrum] = {}
     for (n, d), members in shapes.items():
         step = max(1, BATCH_BYTES // (8 * n * d))
         for some in (members[i : i + step] for i in range(0, len(members), step)):
-            features = [run.features(site) for site in some]
-            for site, x in zip(some, features, strict=True):
-                check_finite(x, run.rows_at(site), site, run.name)
+            features = []
+            for site in some:
+                (x, *_), rows = aligned.at(site)
+                check_finite(x, rows, site, run.name)
+                features.append(x)
             solved = singular_values(torch.stack(features).to(where(device)), centre=centre)
             found |= {site: Spectrum.of(solved, site, i) for i, site in enumerate(some)}
-    return {site: found[site] for site in chosen}
+    return {site: found[site] for site in aligned.sites}
 
 
 @public
@@ -85,7 +92,7 @@ def measure(
     """Named numbers of one run along its sites.
 
     Args:
-        run: a run, the path of one, or a checkpoint folder, which is collected first.
+        run: a run, the path of one, or the folder of a checkpoint of the embedded model, which is collected first on scenes.
         measures: a list of names, definitions, or functions from ``(*, r)`` singular values to ``(*,)``; by default
             :data:`~rankscope.registry.DEFAULT_DEFINITIONS`.
         sites: the sites, as ``"decoder.0-3"`` or a list; by default all.
@@ -106,13 +113,13 @@ def measure(
     options = Analysis(sites, groups, level, variant, allow_duplicates, base_model, device, progress)
     definitions = chosen(measures, definition)
     run = options.open(run)
-    aligned = Aligned((run,), select(sites, run.sites))
+    aligned = Aligned((run,), select(sites, run.sites), all_samples=allow_duplicates)
     records = tuple(
         _record(run, site, what, view, level) for site, view in guarded_views(aligned, options) for what in definitions
     )
     if all(r.value is None for r in records) and records[0].notes:
         raise NotComparable(" · ".join(records[0].notes))
-    return Measurement(records, run.name)
+    return Measurement(records, run.name, tuple(aligned.notes()))
 
 
 @public
@@ -132,7 +139,7 @@ def profile(
     """One measure along the sites of a run: :func:`measure` with a single definition.
 
     Args:
-        run: a run, the path of one, or a checkpoint folder, which is collected first.
+        run: a run, the path of one, or the folder of a checkpoint of the embedded model, which is collected first on scenes.
         what: a name, a definition, or a function from ``(*, r)`` singular values to ``(*,)``.
         sites: the sites, as ``"decoder.0-3"`` or a list; by default all.
         groups: number of groups of samples that the jackknife leaves out in turn; 20 by default.

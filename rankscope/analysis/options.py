@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from rankscope.collecting.resolve import as_run
+from rankscope.collecting.resolve import as_run, is_checkpoint
 from rankscope.errors import UnknownName, UsageError
 from rankscope.progress import Progress, silent
 from rankscope.registry import Measure
@@ -68,8 +68,8 @@ class Analysis:
         if self.variant not in VARIANTS:
             raise UnknownName(f"there is no variant {self.variant!r} of the rows; there are {', '.join(VARIANTS)}")
 
-    def open(self, what: Run | str | Path) -> Run:
-        """A run, given itself, by its path, or as a checkpoint folder, which is collected first.
+    def open(self, what: Run | str | Path, *, like: Run | None = None) -> Run:
+        """A run, given itself, by its path, or as a checkpoint folder, which is collected first as the run ``like`` was.
 
         Raises:
             UsageError: for anything else, as an array of features.
@@ -79,7 +79,21 @@ class Analysis:
                 f"a run is a Run, the path of one or a checkpoint folder; got {_kind(what)}. Make a run of features in "
                 "memory with collect(torch.nn.Sequential(torch.nn.Identity()), features), or of a file with 'rankscope import'"
             )
-        return as_run(what, progress=self.progress, base_model=self.base_model)
+        return as_run(what, like=like, progress=self.progress, base_model=self.base_model)
+
+    def open_together(self, several: Sequence[Run | str | Path]) -> list[Run]:
+        """Runs that are to be compared: checkpoint folders among them are read on the data, rows and sites of the first run.
+
+        Raises:
+            UsageError: if one is neither a run nor a path, or all are checkpoints that need data.
+            NotComparable: if the data of the first run cannot be read again.
+        """
+        first = next((self.open(one) for one in several if not is_checkpoint(one)), None)
+        opened: list[Run] = []
+        for one in several:
+            opened.append(self.open(one, like=first))
+            first = first or opened[0]
+        return opened
 
 
 def chosen(measures: Sequence[Measure], meant: Callable[[Measure], M]) -> list[M]:

@@ -53,7 +53,10 @@ def collect(
     what: Reading,
     probes: options.Data,
     loading: LoadingOptions,
-    data: Annotated[str, Option(help="The probe set: a file, a folder, or the embedded scenes.")] = "scenes",
+    data: Annotated[
+        str | None,
+        Option(help="The probe set: a file or folder. Default: embedded sentences or scenes, as suit the model."),
+    ] = None,
     dry_run: Annotated[bool, Option(help="Say what would be read and written, and stop.")] = False,
     quiet: options.Quiet = False,
 ) -> None:

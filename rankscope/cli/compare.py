@@ -21,7 +21,9 @@ if TYPE_CHECKING:
 def compare(
     analysed: options.Analysed,
     printing: options.Printing,
-    a: Annotated[Path | None, Argument(help="A run, or a checkpoint folder, which is collected first.")] = None,
+    a: Annotated[
+        Path | None, Argument(help="A run, or a checkpoint folder, which is read on the other's data first.")
+    ] = None,
     b: Annotated[Path | None, Argument(help="The other.")] = None,
     arm: Annotated[list[str] | None, Option(help="Instead of two runs: name=pattern of an arm's runs.")] = None,
     base: Annotated[Path | None, Option(help="The pre-trained run; changes are signed against it.")] = None,

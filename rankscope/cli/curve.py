@@ -29,6 +29,7 @@ def curve(
 
     with printing.progress("measuring") as progress:
         result = rankscope.curve(run, seed=seed, base_model=base_model, **analysed.keywords(), progress=progress)
+    printing.notes(result.notes)
     printing.records(result.to_records(), lambda: _table(result))
     show.figure(result, plot)
 

@@ -51,9 +51,9 @@ def need_checkpoint(
         processor_folder(processor)
 
 
-def need_data(spec: str) -> None:
+def need_data(spec: str | None) -> None:
     """See that there are such data, as :func:`rankscope.open_data` takes them. Raises :class:`DataError` if there are not."""
-    if spec == "scenes" or spec.startswith(("scenes:", "scenes?")):
+    if spec is None or spec == "scenes" or spec.startswith(("scenes:", "scenes?")):
         return
     from rankscope.data.open import path_and_split, recognise
 

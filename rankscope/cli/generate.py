@@ -28,7 +28,9 @@ def generate(
     checkpoint: options.Checkpoint,
     probes: options.Data,
     how: Generating,
-    data: Annotated[str, Option(help="The examples: a file, a folder, or scenes.")] = "scenes:captions/test",
+    data: Annotated[
+        str | None, Option(help="The examples: a file or folder. Default: scenes, for the embedded model only.")
+    ] = None,
     base_model: options.BaseModel = None,
     quiet: options.Quiet = False,
 ) -> None:
@@ -39,12 +41,13 @@ def generate(
     early.need_checkpoint(checkpoint, base_model=base_model)
     early.need_data(data)
     early.need_free(how.out, overwrite=how.overwrite)
-    examples = probes.open(data)
-    import rankscope
     from rankscope.checkpoint import Checkpoint
 
+    opened = Checkpoint.read(checkpoint, base_model=base_model)
+    examples = probes.open(options.or_scenes(data, opened, "captions/test"))
+    import rankscope
+
     with show.progress("generating", quiet=quiet) as progress:
-        opened = Checkpoint.read(checkpoint, base_model=base_model)
         predictions = rankscope.generate(opened, examples, **vars(how), progress=progress)
     if not quiet:
         show.note(f"{len(predictions)} predictions")

@@ -20,7 +20,8 @@ SAMPLES = 1000
 def inspect(
     checkpoint: options.Checkpoint,
     data: Annotated[
-        str | None, Option(help="Data on which an untrained prefix is tried. Default: captions of the scenes.")
+        str | None,
+        Option(help="Data on which an untrained prefix is tried. Default: scenes, for the embedded model only."),
     ] = None,
     base_model: options.BaseModel = None,
     trust_remote_code: options.TrustRemoteCode = False,

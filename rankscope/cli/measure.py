@@ -27,6 +27,7 @@ def measure(
 
     with printing.progress("measuring") as progress:
         result = rankscope.measure(run, groups=groups, base_model=base_model, **analysed.keywords(), progress=progress)
+    printing.notes(result.notes)
     printing.records(result.to_records(), lambda: _table(result))
     show.figure(result, plot)
 

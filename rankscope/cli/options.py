@@ -16,10 +16,11 @@ from rankscope.cli import show
 from rankscope.errors import UsageError
 
 if TYPE_CHECKING:
+    from rankscope.checkpoint import Checkpoint as OnDisk
     from rankscope.data.probes import ProbeSet
     from rankscope.progress import Progress
 
-Run = Annotated[Path, Argument(help="A run, or a checkpoint folder, which is collected first.")]
+Run = Annotated[Path, Argument(help="A run. A folder of the embedded model is collected first, on scenes.")]
 Stored = Annotated[Path, Argument(help="A run: a folder, a .pt or a .safetensors file.")]
 Checkpoint = Annotated[list[Path], Argument(help="A checkpoint folder, or several in order: base, adapters.")]
 BaseModel = Annotated[str | None, Option(help="The base, if the adapter's own record of it is wrong.")]
@@ -57,13 +58,20 @@ class Data:
         columns = pairs(self.columns, "a column is FIELD=NAME, as --column targets=summary")
         return {**vars(self), "columns": columns}
 
-    def open(self, spec: str) -> str | ProbeSet:
-        """The data, opened with these options; only their name if there are none, so that the library opens them."""
+    def open(self, spec: str | None, *, images_needed: bool = True) -> str | ProbeSet | None:
+        """The data, opened with these options; only their name if there are none, so that the library opens them.
+
+        Raises:
+            UsageError: for options without data.
+        """
         if self == Data():
             return spec
+        if spec is None:
+            given = ", ".join(name for name, value in vars(self).items() if value != getattr(Data(), name))
+            raise UsageError(f"no data were given that {given} could be for; give them with --data")
         from rankscope.data.open import open_data
 
-        return open_data(spec, **self.keywords())
+        return open_data(spec, **self.keywords(), images_needed=images_needed)
 
 
 @dataclass(frozen=True)
@@ -107,6 +115,26 @@ class Printing:
     def records(self, rows: Sequence[Mapping[str, Any]], table: Callable[[], None]) -> None:
         """The records as JSON or CSV, or else the table that ``table`` prints."""
         show.records(rows, as_json=self.as_json, as_csv=self.as_csv, table=table)
+
+
+def or_scenes(data: str | None, checkpoint: Path | OnDisk, scenes: str) -> str:
+    """The data that were named; if none were, some of the embedded scenes for the embedded model.
+
+    Args:
+        data: what was typed.
+        checkpoint: the model, or its folder.
+        scenes: the task and split, as ``captions/test``.
+
+    Raises:
+        UsageError: if none were named for another model.
+    """
+    if data is not None:
+        return data
+    from rankscope.checkpoint import Checkpoint as Read
+    from rankscope.models.embedded import check_embedded
+
+    check_embedded(Read.read(checkpoint), instead="give --data FILE")
+    return f"scenes:{scenes}"
 
 
 def pairs(

@@ -46,7 +46,7 @@ def score(
     from rankscope.scores import Java
     from rankscope.scores.join import write_submission
 
-    examples = probes.open(data)
+    examples = probes.open(data, images_needed=False)
     if submission is not None:
         count = write_submission(predictions, examples, submission, kind=scoring.kind, overwrite=overwrite)
         show.note(f"{count} predictions, with an id for each of the data's")

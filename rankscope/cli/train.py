@@ -47,7 +47,9 @@ def train(
     model: Annotated[Path | None, Argument(help="The base: a checkpoint folder. Default: the embedded one.")] = None,
     method: Annotated[str | None, Option(help="full, lora, adapter, prefix, pt-lora, prefix+lora …")] = None,
     stages: Annotated[str | None, Option(help="Stages instead of a method, as prefix,lora,scst.")] = None,
-    data: Annotated[str, Option(help="The training data: a file, a folder, or scenes.")] = "scenes:captions/train",
+    data: Annotated[
+        str | None, Option(help="The training data: a file or folder. Default: scenes, for the embedded model only.")
+    ] = None,
     out: Annotated[Path | None, Option(help="The folder of the checkpoint. Default: the method's name.")] = None,
     task: Annotated[options.Task | None, Option(help="What is learnt. Default: by model and data.")] = None,
     seed: Annotated[int, Option(help="Seed of initial weights, order and dropout.")] = 0,
@@ -83,14 +85,14 @@ def train(
     early.need_recipe(how, None if dry_run else out, resume=resume, overwrite=overwrite)
     import rankscope
 
+    base = model or rankscope.embedded_checkpoint()
     how |= {
-        "data": probes.open(data),
+        "data": probes.open(options.or_scenes(data, base, "captions/train")),
         "task": task,
         "seed": seed,
         "device": device,
         "trust_remote_code": trust_remote_code,
     }
-    base = model or rankscope.embedded_checkpoint()
     if dry_run:
         _show_preview(base, how)
         return

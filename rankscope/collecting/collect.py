@@ -56,8 +56,8 @@ def collect(
     Args:
         model: a checkpoint folder, several in order (base, adapters), a loaded model, or any ``nn.Module``.
         data: the probe set, as :func:`rankscope.open_data` takes it; for a module in memory also a tensor with one row for
-            each sample, a dictionary or tuple of those, a list of samples, a ``Dataset`` or a ``DataLoader``. By default the
-            embedded scenes.
+            each sample, a dictionary or tuple of those, a list of samples, a ``Dataset`` or a ``DataLoader``. By default
+            embedded data that suit the model, English sentences or scenes with their captions; the run's notes say so.
         sites: the sites to read: ``all``; names, ranges and patterns by comma (``decoder.0,decoder.3-5,vision.*,final``) or
             as a list.
         rows: the rows to keep: ``last``, ``first`` or ``mean``, one for each sample; ``tokens``, all; or those of ``text``,
@@ -91,6 +91,7 @@ def collect(
         UsageError: if an option has no meaning for this model, or there is no such device or precision.
         CheckpointError: if there is no checkpoint, or it does not load.
         DataError: if there are fewer samples than asked for, or they do not fit the model.
+        NotComparable: if all samples are one and the same to the model.
         OutputExists: if there is a finished run at ``out``.
         StoreMismatch: if there is an unfinished run of another plan at ``out``.
         StoreLocked: if another process writes there.

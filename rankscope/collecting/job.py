@@ -26,8 +26,6 @@ from rankscope.reading.pooling import pool
 from rankscope.sites import Site, describe, select
 from rankscope.store import Batch, Manifest, Run, discard, open_run, tidy_finished
 
-DEFAULT_DATA = "scenes"
-"""The probe set if none is given: the embedded scenes."""
 PROBED = 8
 """Samples whose columns are looked at to find which stacks have rows of the kind asked for, and how many."""
 PARTIAL = "partial"
@@ -149,7 +147,7 @@ def open_source(model: Any, data: Any, n: int | None, loading: Loading) -> Sourc
             "has no meaning for a model that is loaded already",
             only=("base_model", "dtype", "device", "device_map", "load_in_4bit"),
         )
-    return from_examples(model, DEFAULT_DATA if data is None else data, n, loading)
+    return from_examples(model, data, n, loading)
 
 
 def _chosen(source: Source, sites: str | Sequence[str | Site]) -> tuple[dict[Site, Tap], list[Any]]:

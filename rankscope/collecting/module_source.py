@@ -10,9 +10,19 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset, IterableDataset, default_collate
+from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset, default_collate
 
-from rankscope.collecting.source import TENSORS, Collate, Source, content, device_of, in_memory, of_transformers
+from rankscope.collecting.source import (
+    TENSORS,
+    Collate,
+    Source,
+    check_left,
+    content,
+    device_of,
+    in_memory,
+    of_transformers,
+)
+from rankscope.data.intake import COPIED, Finding
 from rankscope.errors import DataError
 from rankscope.reading.forward import ModelBatch, forward_pass
 from rankscope.reading.probing import Parts, probe
@@ -31,21 +41,26 @@ def from_tensors(model: nn.Module, data: Any, n: int | None) -> Source:
 
     Raises:
         DataError: if there are fewer than n samples or none, or the module cannot be called with them.
+        NotComparable: if all samples are equal.
     """
     samples = samples_of(data)
     count = len(samples.items) if n is None else n
     if not 0 < count <= len(samples.items):
         raise DataError(f"the tensors hold {len(samples.items)} samples; {count} were asked for")
     caller = BatchCaller(model).eval()
-    parts, collate = _opened(caller, samples, range(min(2, count)))
     known = of_transformers(model)
     items = [samples.items[i] for i in range(count)]
+    kept, notes = _distinct(items)
+    check_left(len(kept), count, "samples", "to the module")
+    if len(kept) < count:
+        items, samples = [items[i] for i in kept], samples._replace(items=Subset(samples.items, kept))
+    parts, collate = _opened(caller, samples, range(min(2, len(kept))))
     name = type(model).__name__
     return Source(
         model=caller,
         name=name,
         parts=parts,
-        ids=tuple(str(i) for i in range(count)),
+        ids=tuple(map(str, kept)),
         lengths=tuple(length_of(item) for item in items),
         collate=collate,
         checkpoint=in_memory(model, name),
@@ -54,6 +69,7 @@ def from_tensors(model: nn.Module, data: Any, n: int | None) -> Source:
         reading={"device": device_of(model).type},
         alone=known,
         told=(lambda inputs: _not_told(caller, inputs)) if known else None,
+        notes=notes,
     )
 
 
@@ -62,6 +78,17 @@ def _not_told(caller: BatchCaller, inputs: Mapping[str, Any]) -> dict[Site, str]
     from rankscope.models.told import not_told
 
     return not_told(caller.module, lambda: forward_pass(caller, inputs))
+
+
+def _distinct(items: Sequence[Any]) -> tuple[list[int], tuple[str, ...]]:
+    """The places of the samples that equal no earlier one, and a note if there are others."""
+    first, copies = dict[str, int](), Finding(COPIED)
+    for place, item in enumerate(items):
+        # What is no number is seen by the module's own collate alone, and so is no copy for sure.
+        content = fingerprint([item]) if len(_tensors(item)) == len(_members(item)) else f"sample {place}"
+        if (earlier := first.setdefault(content, place)) != place:
+            copies.add(f"{str(place)!r} is {str(earlier)!r}")
+    return list(first.values()), (str(copies),) if copies.count else ()
 
 
 class BatchCaller(nn.Module):
@@ -159,9 +186,12 @@ def fingerprint(items: Iterable[Any]) -> str:
     return digest.hexdigest()
 
 
+def _members(item: Any) -> Sequence[Any]:
+    return list(item.values()) if isinstance(item, Mapping) else item if isinstance(item, list | tuple) else [item]
+
+
 def _tensors(item: Any) -> list[Tensor]:
-    members = item.values() if isinstance(item, Mapping) else item if isinstance(item, list | tuple) else [item]
-    return [torch.as_tensor(x) for x in members if isinstance(x, Tensor | np.ndarray | int | float)]
+    return [torch.as_tensor(x) for x in _members(item) if isinstance(x, Tensor | np.ndarray | int | float)]
 
 
 def _opened(caller: BatchCaller, samples: Samples, few: Sequence[int]) -> tuple[Parts, Collate]:

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
+from rankscope.checkpoint import Checkpoint
 from rankscope.collecting.collect import collect
 from rankscope.collecting.request import OF_A_STORE
-from rankscope.errors import UsageError, public
+from rankscope.collecting.source import TENSORS
+from rankscope.data.open import open_data
+from rankscope.data.probes import ProbeSet
+from rankscope.errors import NotComparable, RankscopeError, UsageError, public
 from rankscope.progress import Progress, silent
 from rankscope.store import Run, open_run
+
+_HOW = ("padding_side", "tokens_per_batch", "chat")
+"""What a manifest says of the reading that a collect can be asked for."""
 
 
 @public
@@ -27,27 +36,93 @@ def load(path: str | Path, *, verify: bool = True) -> Run:
     return open_run(_path(path), verify=verify)
 
 
-def as_run(what: Run | str | Path, *, progress: Progress = silent, base_model: str | Path | None = None) -> Run:
-    """A run as it is; one that lies on disk; or a checkpoint, collected with every default.
+def as_run(
+    what: Run | str | Path,
+    *,
+    like: Run | None = None,
+    progress: Progress = silent,
+    base_model: str | Path | None = None,
+) -> Run:
+    """A run as it is; one that lies on disk; or a checkpoint, which is collected first.
 
     A checkpoint folder is collected into a file in the current folder, and found there the next time.
 
     Args:
         what: a run; the path of a run; or a checkpoint folder.
+        like: the run whose data, rows and sites a checkpoint is read on; if None, the embedded scenes are read with the
+            embedded model, and no other.
         progress: called for each batch while a checkpoint is collected.
         base_model: the base of a checkpoint, instead of the one that its adapter names.
 
     Raises:
         CheckpointError: if it is a bare weights file; the message says what to do.
         StoreError: if it is a run that cannot be read.
-        UsageError: if it is neither a run nor a path.
+        UsageError: if it is neither a run nor a path, or a checkpoint that needs data of its own.
+        NotComparable: if the data of the run are not here any more, or are others now.
     """
     if isinstance(what, Run):
         return what
     path = _path(what)
-    if not path.is_dir() or any((path / name).exists() for name in OF_A_STORE):
+    if not is_checkpoint(path):
         return open_run(path)
+    if like is not None:
+        return _collected_like(like, path, progress, base_model)
+    from rankscope.models.embedded import check_embedded
+
+    check_embedded(
+        Checkpoint.read(path, base_model=base_model),
+        instead=f"collect it first: 'rankscope collect {path} --data FILE', or name a run beside it, whose data are read",
+    )
     return collect(path, reuse=True, base_model=base_model, progress=progress)
+
+
+def is_checkpoint(what: object) -> bool:
+    """Whether something is a folder that must be collected before it is a run."""
+    if not isinstance(what, str | Path):
+        return False
+    path = Path(what)
+    return path.is_dir() and not any((path / name).exists() for name in OF_A_STORE)
+
+
+def _collected_like(run: Run, path: Path, progress: Progress, base_model: str | Path | None) -> Run:
+    """A checkpoint read on the data of a run, at its sites and with its kind of rows, batches and padding."""
+    rows: Mapping[str, Any] = run.manifest.rows
+    reading: Mapping[str, Any] = run.manifest.reading
+    return collect(
+        path,
+        _data_of(run, path),
+        sites=run.sites,
+        rows=rows["kind"],
+        keep_special=rows.get("keep_special", False),
+        **{name: reading[name] for name in _HOW if name in reading},
+        base_model=base_model,
+        reuse=True,
+        progress=progress,
+    )
+
+
+def _data_of(run: Run, path: Path) -> ProbeSet:
+    """The probe set that a run was read on, opened again by its name.
+
+    Raises:
+        NotComparable: if it cannot be opened, or is not what it was.
+    """
+    remedy = f"collect {path} on the same data yourself, with --data, and name that run"
+    if run.manifest.probe["name"] == TENSORS or "form" in run.manifest.checkpoint:
+        how = "imported" if "form" in run.manifest.checkpoint else "read from tensors in memory"
+        raise NotComparable(f"{run.name} was {how}, so its data cannot be read again for {path}; {remedy}")
+    name = str(run.manifest.probe["name"])
+    try:
+        examples = {example.id: example for example in open_data(name)}
+    except RankscopeError as error:
+        raise NotComparable(
+            f"{run.name} was read on {name}, which cannot be opened again for {path} ({error}); {remedy}"
+        ) from error
+    ids = run.manifest.ids
+    found = ProbeSet(name, [examples[i] for i in ids]) if all(i in examples for i in ids) else None
+    if found is None or found.fingerprint != run.manifest.probe["fingerprint"]:
+        raise NotComparable(f"{name} is not what it was when {run.name} was read on it; {remedy}")
+    return found
 
 
 def _path(what: object) -> Path:

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from rankscope.errors import NotComparable
 from rankscope.reading.forward import ModelBatch, forward_pass
 from rankscope.reading.hooks import Tap, reading
 from rankscope.reading.probing import Parts
@@ -68,6 +69,24 @@ class Source:
         with torch.inference_mode(), reading(taps, lambda site, hidden: torch.empty(hidden.shape[-1])) as found:
             forward_pass(self.model, self.collate(range(1)).inputs)
         return {site: len(width) for site, width in found.items()}
+
+
+def check_left(left: int, given: int, samples: str, whom: str) -> None:
+    """Refuse samples of which nothing is left but one when copies are taken once.
+
+    Args:
+        left: how many are left.
+        given: how many were given.
+        samples: what they are, in words.
+        whom: to whom they are the same, in words.
+
+    Raises:
+        NotComparable: saying so.
+    """
+    if left == 1 < given:
+        raise NotComparable(
+            f"all {given} {samples} are one and the same {whom}; give samples that differ in what it reads"
+        )
 
 
 def of_transformers(model: nn.Module) -> bool:

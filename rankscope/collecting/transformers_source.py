@@ -12,12 +12,14 @@ from torch import nn
 
 from rankscope.checkpoint import Checkpoint, digest as folder_digest, folder_name
 from rankscope.collecting.loading import Loading
-from rankscope.collecting.source import Collate, Source, device_of, in_memory
+from rankscope.collecting.source import Collate, Source, check_left, device_of, in_memory
 from rankscope.data.open import open_data
-from rankscope.errors import CheckpointError, UsageError
+from rankscope.data.probes import Example, ProbeSet
+from rankscope.errors import CheckpointError, DataError, UsageError
 from rankscope.features import TEXT, Grid
 from rankscope.models.dtypes import features_dtype, weights_dtype
-from rankscope.models.inputs.reader import reader
+from rankscope.models.embedded import embedded_data
+from rankscope.models.inputs.reader import Reader, reader
 from rankscope.models.limits import prompt_rows, takes_positions
 from rankscope.models.notes import notes_of
 from rankscope.models.stacks import Stack, reads_only_images, stacks, taps, unwrapped
@@ -35,13 +37,19 @@ _MASK_AND_IDS = {
 def from_examples(model: Any, data: Any, n: int | None, loading: Loading) -> Source:
     """The source of a checkpoint on disk, or of a loaded model, that reads a probe set of texts and images.
 
+    Args:
+        model: a checkpoint or a loaded model.
+        data: what :func:`rankscope.open_data` takes; None for the embedded data that suit the model.
+        n: the number of samples, from the first; None for all.
+        loading: how the model is loaded.
+
     Raises:
         CheckpointError: if the checkpoint does not load, or a loaded model has no processor.
-        DataError: if there are fewer than n samples.
+        DataError: if there are fewer than n samples, or no data were given and none of the embedded suit the model.
+        NotComparable: if all samples are one to the model.
         UsageError: if there is no such precision or device.
     """
-    whole = open_data(data)
-    probe_set = whole if n is None else whole.first(n)
+    given = None if data is None else _first(open_data(data), n)
     home: str | Path | Checkpoint
     if isinstance(model, nn.Module):
         loaded, name = model.eval(), type(unwrapped(model)).__name__
@@ -57,6 +65,10 @@ def from_examples(model: Any, data: Any, n: int | None, loading: Loading) -> Sou
         chat=loading.chat,
         trust_remote_code=loading.trust_remote_code,
     )
+    if given is None:
+        given = _embedded(examples, n)
+    probe_set = given.distinct(examples.inputs.reads)
+    check_left(len(probe_set), len(given), f"samples of {given.name}", "to this model")
     device = device_of(loaded)
     examples.look(loaded, probe_set[0])
 
@@ -89,6 +101,33 @@ def from_examples(model: Any, data: Any, n: int | None, loading: Loading) -> Sou
         alone=True,
         told=lambda inputs: not_told(loaded, lambda: forward_pass(loaded, inputs)),
     )
+
+
+def _first(probe_set: ProbeSet, n: int | None) -> ProbeSet:
+    return probe_set if n is None else probe_set.first(n)
+
+
+def _embedded(examples: Reader, n: int | None) -> ProbeSet:
+    """The embedded data that suit a model, as far as it can read them, with a notice that no data were given.
+
+    Raises:
+        DataError: if it can read none, saying why it cannot read the first.
+    """
+    spec, words = embedded_data(examples.inputs)
+    whole, kept, faults = open_data(spec), list[Example](), list[DataError]()
+    for example in whole:
+        try:
+            examples.encode(example)
+            kept.append(example)
+        except DataError as error:  # it is longer than the model has positions
+            faults.append(error)
+        if len(kept) == n:
+            break
+    if not kept:
+        raise faults[0]
+    fit = " that fit the model" if faults else ""
+    notice = f"no data were given, so {len(kept)} {words}{fit} are read ({whole.name}); give your own with --data FILE (data=…)"
+    return _first(replace(whole, examples=kept, notices=(notice, *whole.notices)), n)
 
 
 def from_tokens(model: nn.Module, collate: Collate) -> tuple[Parts, Collate]:

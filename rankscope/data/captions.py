@@ -24,7 +24,7 @@ UNSEPARATED = re.compile(r"\s*(\d+)\s{2,}(\S.*)")
 
 def read_coco(path: Path, intake: Intake) -> list[Example]:
     """COCO's official file: ``images`` (id, file_name) and ``annotations`` (image_id, caption)."""
-    value = read_object(path, "images", "annotations")
+    value = read_object(path, "images", "annotations", fault=intake.fault)
     captions: dict[str, list[Json]] = {}
     seen: set[str] = set()
     for i, item in intake.objects(value["annotations"], "annotations"):
@@ -68,7 +68,7 @@ def _coco_folders(file: str, path: Path) -> tuple[str, ...]:
 def read_karpathy(path: Path, intake: Intake) -> list[Example]:
     """Karpathy's file: every image with its split and sentences; ``restval`` counts as ``train`` by default."""
     images, found = intake.images_beside(path.parent), []
-    for i, item in intake.objects(read_object(path, "images")["images"], "images"):
+    for i, item in intake.objects(read_object(path, "images", fault=intake.fault)["images"], "images"):
         file, split = item.get("filename"), item.get("split")
         if not isinstance(file, str) or not isinstance(split, str):
             intake.fault("image has no filename or no split", f"image {i}")
@@ -160,7 +160,7 @@ def read_flickr_annotations(path: Path, intake: Intake) -> list[Example]:
 def captions_by_image(path: Path, intake: Intake) -> dict[str, tuple[str, ...]]:
     """The captions of each image in a JSON list of ``{"image_id", "caption"}``."""
     captions: dict[str, list[Json]] = {}
-    for i, item in intake.objects(read_json(path), str(path)):
+    for i, item in intake.objects(read_json(path, intake.fault), str(path)):
         name = id_text(item, "image_id")
         if name is None or "caption" not in item:
             intake.fault("entry has no image_id or no caption", f"entry {i}")

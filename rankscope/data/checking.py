@@ -9,8 +9,20 @@ from pathlib import Path
 
 import numpy as np
 
+from rankscope.data.files import exists, is_file
 from rankscope.data.intake import Finding, Intake
-from rankscope.data.open import check_ids, check_images, intake_of, of_split, open_data, path_and_split, recognise
+from rankscope.data.open import (
+    check_images,
+    check_texts,
+    intake_of,
+    is_carried,
+    note_copies,
+    of_split,
+    open_data,
+    path_and_split,
+    recognise,
+    with_unique_ids,
+)
 from rankscope.data.probes import Example
 from rankscope.data.regions import with_regions
 from rankscope.errors import DataError
@@ -71,22 +83,24 @@ def check(
     """Everything that is wrong with a file or folder, or a split of it. Every image is decoded.
 
     Args:
-        spec: a path, optionally followed by ``:SPLIT``, or the embedded ``scenes``.
+        spec: a path, optionally followed by ``:SPLIT``, or the embedded ``scenes`` or ``sentences``.
         images, regions, answers, columns, restval: as for :func:`rankscope.open_data`.
 
     Raises:
         DataError: if it is missing, of no known format, or has no such split.
     """
     path, split = path_and_split(spec)
-    if not path.exists() and str(spec).startswith("scenes"):
-        return _findings(str(spec), "embedded scenes", list(open_data(spec)), Intake())
+    if is_carried(spec):
+        examples, intake = list(open_data(spec)), Intake()
+        note_copies(examples, intake)
+        return _findings(str(spec), "embedded data", examples, intake)
     intake = intake_of(images, regions, answers, columns, restval=restval)
     name, examples = "unreadable", list[Example]()
     try:
         name, read = recognise(path)
         examples = read(path, intake)
     except DataError as error:
-        if not path.exists():
+        if not exists(path):
             raise
         intake.fault("cannot be read", str(error))
     if split is not None and examples:
@@ -98,7 +112,9 @@ def check(
             intake.fault("regions cannot be read", str(error))
     if not examples and not intake.faults:
         intake.fault("holds no examples", str(path))
-    check_ids(examples, intake)
+    examples = with_unique_ids(examples, intake)
+    note_copies(examples, intake)
+    check_texts(examples, intake)
     check_images(examples, intake)
     _decode(examples, intake)
     return _findings(str(spec), name, examples, intake)
@@ -130,7 +146,7 @@ def _decode(examples: Sequence[Example], intake: Intake) -> None:
                 if not np.isfinite(example.regions.open().features).all():
                     intake.fault("regions are not finite numbers", place)
             if isinstance(example.image, Path):
-                if example.image in seen or not example.image.is_file():  # a missing file has been noted already
+                if example.image in seen or not is_file(example.image):  # a missing file has been noted already
                     continue
                 seen.add(example.image)
             if example.image is not None and min(example.open_image().size) < 2:

@@ -6,15 +6,15 @@ image, and a row that occurs twice, are faults.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from rankscope.data.files import Json
 from rankscope.data.intake import Intake
 from rankscope.data.probes import Example
-from rankscope.data.records import csv_rows, examples_of, json_lines
-from rankscope.errors import DataError, MissingTool
+from rankscope.data.records import csv_rows, examples_of, json_lines, parquet_rows
+from rankscope.errors import DataError
 
 METADATA = ("metadata.jsonl", "metadata.csv", "metadata.parquet")
 SUFFIXES = frozenset((".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm"))
@@ -31,24 +31,7 @@ def metadata_files(folder: Path) -> dict[str, Path]:
     return {sub.name: sub / name for sub in below for name in reversed(METADATA) if (sub / name).is_file()}
 
 
-def _parquet_rows(path: Path, intake: Intake) -> Iterator[tuple[int, dict[str, Json]]]:
-    """Number (from 1) and cells of each row of a Parquet file.
-
-    Raises:
-        MissingTool: if the ``pyarrow`` package is not installed.
-        DataError: if it is not a Parquet file.
-    """
-    try:
-        from pyarrow import ArrowException, parquet
-    except ImportError:
-        raise MissingTool(f"reading {path} needs the package pyarrow: pip install 'rankscope[data]'") from None
-    try:
-        yield from enumerate(parquet.read_table(path).to_pylist(), 1)
-    except (ArrowException, OSError) as error:
-        raise DataError(f"{path} is not a Parquet file: {error}") from error
-
-
-_ROWS = {".jsonl": json_lines, ".csv": csv_rows, ".parquet": _parquet_rows}
+_ROWS = {".jsonl": json_lines, ".csv": csv_rows, ".parquet": parquet_rows}
 """The numbered rows of a metadata file, by its ending."""
 
 

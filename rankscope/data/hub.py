@@ -5,13 +5,13 @@ Loading scripts are never run; a dataset of the Hub is first saved to disk with 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rankscope.data.intake import Intake
 from rankscope.data.probes import EncodedPicture, Example
-from rankscope.data.records import assign, listed
+from rankscope.data.records import examples_of
 from rankscope.errors import DataError, MissingTool
 
 if TYPE_CHECKING:
@@ -66,27 +66,20 @@ def read_saved(path: Path, intake: Intake) -> list[Example]:
             f"{path} looks like a dataset written by save_to_disk, and cannot be loaded: {error}"
         ) from error
     splits = dict(loaded) if isinstance(loaded, datasets.DatasetDict) else {"": loaded}
-    return [example for split, dataset in splits.items() for example in _split(split, dataset, intake, str(path))]
+    return [example for split, dataset in splits.items() for example in _split(split, dataset, intake, path)]
 
 
-def _split(split: str, dataset: Dataset, intake: Intake, where: str) -> list[Example]:
+def _split(split: str, dataset: Dataset, intake: Intake, path: Path) -> list[Example]:
     import datasets
 
-    columns = assign(dataset.column_names, intake.columns, where)
     pictures = [n for n, f in dataset.features.items() if isinstance(f, datasets.Image)]
     for name in pictures:
         dataset = dataset.cast_column(name, datasets.Image(decode=False))
-    plain = dataset.select_columns([c for c in columns.values() if c not in pictures])
-    found = []
-    for row, item in enumerate(plain):
-        place = f"{split} row {row}".strip()
-        picture = Cell(dataset, row, columns["image"]) if columns.get("image") in pictures else None
-        text = item.get(columns.get("text", ""), "") or ""
-        if not isinstance(text, str) or not (text.strip() or picture):
-            intake.fault("text is empty or not text", place)
-            continue
-        name = str(item[columns["id"]]) if "id" in columns else f"{split}/{row}".lstrip("/")
-        label = item.get(columns.get("label", ""), None)
-        targets = intake.clean_all(listed(item.get(columns.get("targets", ""), None)), place)
-        found.append(Example(name, text, picture, targets, label, about={"split": split} if split else {}))
-    return found
+    plain = dataset.select_columns([c for c in dataset.column_names if c not in pictures])
+    # Rows are named by their split and number where no column names them.
+    rows = [
+        (f"{split}/{row}".lstrip("/"), {**item, **{name: Cell(dataset, row, name) for name in pictures}})
+        for row, item in enumerate(plain if plain.column_names else [{}] * len(dataset))
+    ]
+    made = examples_of(rows, intake, path, str(path))
+    return [replace(e, about={**e.about, "split": split}) if split else e for e in made]

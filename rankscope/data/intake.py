@@ -14,8 +14,12 @@ from pathlib import Path
 from rankscope.data.files import Json, lines
 from rankscope.errors import DataError
 
+LONGEST_NAME = 255
+"""The most bytes in the name of a file or folder, on every common file system."""
 PLACES = 5
 """The number of places that are kept of each kind of fault; all are counted."""
+COPIED = "sample is an earlier one over again, and is left out"
+"""The kind of notice for what a model would read twice."""
 BREAKS = re.compile("[\r\n\v\f\x1c\x1d\x1e\x85\u2028\u2029]+")
 """Everything that some reader of lines takes for the end of one: within a caption it would shift all later ones."""
 
@@ -35,7 +39,7 @@ class Finding:
         """Count one more."""
         self.count += 1
         if len(self.places) < PLACES:
-            self.places.append(place)
+            self.places.append(place.encode(errors="backslashreplace").decode())  # half of a character cannot be shown
 
     def __str__(self) -> str:
         more = "; …" if self.count > len(self.places) else ""
@@ -56,6 +60,8 @@ class Intake:
     """Which column holds which field: keys ``id``, ``text``, ``image``, ``targets``, ``label``."""
     restval: bool = True
     """Karpathy: whether ``restval`` counts as ``train``, as in papers."""
+    images_needed: bool = True
+    """Whether the images will be read; scoring does without them."""
     faults: dict[str, Finding] = field(default_factory=dict)
     """Reasons to refuse the data, by kind."""
     notices: dict[str, Finding] = field(default_factory=dict)
@@ -148,6 +154,10 @@ class Images:
         for part in (path, *map(Path, folders)):
             if part.is_absolute() or ".." in part.parts or "\0" in str(part):
                 self.intake.fault("image name leaves the folder of the images", f"{place}: {str(part)[:80]!r}")
+                return self.root / "refused"
+            if any(len(name.encode(errors="surrogatepass")) > LONGEST_NAME for name in part.parts):
+                kind = f"image name is longer than the {LONGEST_NAME} bytes that a file name can have"
+                self.intake.fault(kind, f"{place}: {str(part)[:40]!r}…")
                 return self.root / "refused"
         for folder in ("", *folders):
             if path.name in self._names_in(self.root / folder / path.parent):

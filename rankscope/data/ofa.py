@@ -44,20 +44,17 @@ class Base64Image(EncodedPicture):
 
 
 def read_ofa(path: Path, intake: Intake) -> list[Example]:
-    """OFA's caption or question file; the number of columns of the first line tells which.
-
-    Raises:
-        DataError: if the first line has neither five nor six columns.
-    """
+    """OFA's caption or question file; the number of columns of the first line that has five or six tells which."""
     found, wanted = [], 0
     for number, offset, line in lines(path):
         if not line:
             continue
         cells, place = line.split(b"\t"), f"line {number}"
-        if not wanted:
-            wanted = len(cells)
-            if wanted not in (5, 6):
-                raise DataError(f"{path}, line 1, has {wanted} columns; OFA's files have 5 (captions) or 6 (questions)")
+        if not wanted and len(cells) not in (5, 6):
+            there = f"line {number}, has {len(cells)} columns; OFA's files have 5 (captions) or 6 (questions)"
+            intake.fault("line is none of OFA's", there)
+            continue
+        wanted = wanted or len(cells)
         if len(cells) != wanted:
             intake.fault(f"line has not {wanted} columns", f"{place} has {len(cells)}")
             continue
@@ -66,10 +63,11 @@ def read_ofa(path: Path, intake: Intake) -> list[Example]:
         except UnicodeDecodeError:
             intake.fault("line is not UTF-8", place)
             continue
-        if not cells[-1]:
+        if not cells[-1] and intake.images_needed:
             intake.fault("line has no image", place)
             continue
-        picture = Base64Image(path, offset + len(line) - len(cells[-1]), len(cells[-1]))
+        size = len(cells[-1])
+        picture = Base64Image(path, offset + len(line) - size, size) if size else None
         if wanted == 5:
             about = {"image_id": image, "objects": more, "task": "caption"}
             found.append(Example(name, "", picture, intake.clean_all(text.split("&&"), place), about=about))

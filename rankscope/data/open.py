@@ -1,6 +1,6 @@
 """open_data: from what a user types to a probe set.
 
-``scenes`` and ``scenes:questions/train?n=2000`` are the embedded data. Everything else is a file or a folder, with a split
+``scenes``, ``scenes:questions/train?n=2000`` and ``sentences`` are the embedded data. Everything else is a file or a folder, with a split
 after a colon (``dataset_coco.json:test``). Its format is recognised by its name and, for JSON, by its keys. A format is one
 row in a table here.
 """
@@ -9,14 +9,16 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
 from rankscope.data import captions, folder, hub, ofa, records, regions, vqa
-from rankscope.data.files import Json, lines, read_json
+from rankscope.data.files import HALF, Json, exists, is_file, lines, read_json, writable
 from rankscope.data.intake import Intake
-from rankscope.data.probes import Example, ProbeSet
+from rankscope.data.probes import Example, Known, ProbeSet
 from rankscope.data.scenes import scenes
+from rankscope.data.sentences import sentences
 from rankscope.errors import DataError, UsageError
 
 
@@ -38,6 +40,7 @@ JSON_OBJECTS: tuple[tuple[tuple[str, ...], Format], ...] = (
 SUFFIXES: dict[str, Format] = {
     ".jsonl": Format("JSON lines", records.read_jsonl),
     ".ndjson": Format("JSON lines", records.read_jsonl),
+    ".parquet": Format("Parquet", records.read_parquet),
     ".txt": Format("lines of text", records.read_text),
     ".token": Format("Flickr30k tokens", captions.read_flickr_token),
     ".yaml": Format("Oscar data set", regions.read_oscar),
@@ -53,12 +56,13 @@ def recognise(path: Path) -> Format:
     Raises:
         DataError: if it is missing, or of no known format.
     """
-    if path.is_dir():
+    if exists(path) and path.is_dir():
         if any((path / mark).is_file() for mark in hub.MARKS):
             return Format("Hugging Face dataset", hub.read_saved)
         return Format("image folder", folder.read_folder if folder.metadata_files(path) else folder.read_images)
-    if not path.is_file():
-        raise DataError(f"no such file or folder: {path}; data are a file, a folder, or scenes:TASK/SPLIT")
+    if not is_file(path):
+        shown = str(path) if len(str(path)) <= 200 else f"{str(path)[:200]}…"
+        raise DataError(f"no such file or folder: {shown}; data are a file, a folder, or scenes:TASK/SPLIT")
     by_content = {".json": _json, ".csv": _csv, ".tsv": _tsv}
     if path.suffix in by_content:
         return by_content[path.suffix](path)
@@ -69,7 +73,7 @@ def recognise(path: Path) -> Format:
 
 
 def _json(path: Path) -> Format:
-    value = read_json(path)
+    value = read_json(path, lambda kind, place: None)  # what is wrong in it is told when it is read
     if isinstance(value, list):
         first = value[0] if value else None
         # Captions by image hold nothing but image_id, caption and perhaps id; other lists of objects are records.
@@ -101,6 +105,9 @@ def _csv(path: Path) -> Format:
 
 def _tsv(path: Path) -> Format:
     first = next((line for _, _, line in lines(path)), b"")
+    names = {cell.strip().strip('"') for cell in first.decode("utf-8-sig", errors="replace").split("\t")}
+    if names & records.named_columns():
+        return Format("TSV", records.read_tsv)
     if first.count(b"\t") in (1, 2):
         return Format("region features", regions.read_features)
     return Format("OFA TSV", ofa.read_ofa)
@@ -116,12 +123,14 @@ def open_data(
     answers: str | Path | None = None,
     columns: Mapping[str, str] | None = None,
     restval: bool = True,
+    images_needed: bool = True,
 ) -> ProbeSet:
     """The probe set that ``spec`` names.
 
     Args:
-        spec: ``scenes`` (the test captions), ``scenes:TASK/SPLIT``, ``scenes:TASK/SPLIT?n=N``; a file or folder of any format
-            in this module's tables, optionally followed by ``:SPLIT``; a probe set; or texts, records or examples.
+        spec: ``scenes`` (the test captions), ``scenes:TASK/SPLIT``, ``scenes:TASK/SPLIT?n=N``; ``sentences``, ``sentences?n=N``;
+            a file or folder of any format in this module's tables, optionally followed by ``:SPLIT``; a probe set; or texts,
+            records or examples.
         split: the split, if the data have several.
         n: number of examples to take from the start; all if None.
         images: the folder of the images, if they are not beside the file.
@@ -130,16 +139,17 @@ def open_data(
         columns: which column holds ``id``, ``text``, ``image``, ``targets``, ``label``, if their names do not say it.
         restval: whether ``restval`` counts as ``train`` in Karpathy's split of COCO, as in papers; :attr:`ProbeSet.notices`
             says which was done.
+        images_needed: whether the images will be read; if not, as for scoring, their files may be missing.
 
     Raises:
         DataError: if anything is wrong with the data; all faults of a file are reported at once, before anything is computed.
         UsageError: if two different splits are asked for.
     """
-    intake = intake_of(images, regions, answers, columns, restval=restval)
+    intake = intake_of(images, regions, answers, columns, restval=restval, images_needed=images_needed)
     if isinstance(spec, ProbeSet):
         found = spec
-    elif isinstance(spec, str) and (spec == "scenes" or spec.startswith(("scenes:", "scenes?"))):
-        found = _scenes(spec, split, n)
+    elif is_carried(spec):
+        found = _carried(str(spec), split, n)
     else:
         found = _from_disk(spec, split, intake) if isinstance(spec, str | Path) else _from_memory(spec, intake)
     return found if n is None else found.first(n)
@@ -152,6 +162,7 @@ def intake_of(
     columns: Mapping[str, str] | None,
     *,
     restval: bool = True,
+    images_needed: bool = True,
 ) -> Intake:
     """A new intake with the options of :func:`open_data`.
 
@@ -161,17 +172,28 @@ def intake_of(
     if images is not None and not Path(images).is_dir():
         raise DataError(f"no such folder of images: {images}")
     folder, annotations, features = (None if p is None else Path(p) for p in (images, answers, regions))
-    return Intake(folder, annotations, features, columns or {}, restval)
+    return Intake(folder, annotations, features, columns or {}, restval, images_needed)
 
 
-def _scenes(spec: str, split: str | None, n: int | None) -> ProbeSet:
-    """``scenes[:TASK[/SPLIT]][?n=N]``."""
-    rest, _, query = spec.removeprefix("scenes").removeprefix(":").partition("?")
-    task, _, named = rest.partition("/")
+def is_carried(spec: object) -> bool:
+    """Whether a spec names the scenes or sentences that this package carries."""
+    name = spec if isinstance(spec, str) else ""
+    return name.partition("?")[0] in ("scenes", "sentences") or name.startswith("scenes:")
+
+
+def _carried(spec: str, split: str | None, n: int | None) -> ProbeSet:
+    """``scenes[:TASK[/SPLIT]][?n=N]`` or ``sentences[?n=N]``."""
+    name, _, query = spec.partition("?")
     if query and not query.removeprefix("n=").isdecimal():
         raise DataError(f"{spec} ends in ?{query}; write ?n=2000")
+    n = int(query.removeprefix("n=")) if query else n
+    if name == "sentences":
+        if split is not None:
+            raise DataError(f"the sentences have no splits; {split} was asked for")
+        return sentences(n=n)
+    task, _, named = name.removeprefix("scenes").removeprefix(":").partition("/")
     split = _one_split(spec, named, split) or "test"
-    return scenes(task or "captions", split, n=int(query.removeprefix("n=")) if query else n)
+    return scenes(task or "captions", split, n=n)
 
 
 def _one_split(spec: str | Path, named: str | None, asked: str | None) -> str | None:
@@ -184,20 +206,31 @@ def _one_split(spec: str | Path, named: str | None, asked: str | None) -> str | 
 def path_and_split(spec: str | Path) -> tuple[Path, str | None]:
     """``dataset_coco.json:train`` as path and split; an existing path is never taken apart."""
     head, colon, named = str(spec).rpartition(":")
-    return (Path(head), named) if colon and not Path(spec).exists() else (Path(spec), None)
+    return (Path(head), named) if colon and not exists(Path(spec)) else (Path(spec), None)
 
 
 def _from_disk(spec: str | Path, split: str | None, intake: Intake) -> ProbeSet:
     path, named = path_and_split(spec)
     split = _one_split(spec, named, split)
-    read = recognise(path).read(path, intake)
+    form = recognise(path)
+    try:
+        read = form.read(path, intake)
+    except DataError as error:
+        if intake.faults:  # what stopped the reader is one fault more
+            intake.fault("cannot be read on", str(error))
+            intake.refuse(str(spec))
+        raise
     if intake.faults and not any(e.about.get("split") == split for e in read):
         intake.refuse(str(spec))  # the split may be missing because of these
     examples = of_split(read, split, str(path))
     if intake.regions is not None:
-        examples = regions.with_regions(examples, intake.regions, intake)
-    check_ids(examples, intake)
-    if intake.regions is None:  # a model that reads regions does not need the images
+        try:
+            examples = regions.with_regions(examples, intake.regions, intake)
+        except DataError as error:
+            intake.fault("regions cannot be read", str(error))
+    examples = with_unique_ids(examples, intake)
+    check_texts(examples, intake)
+    if intake.regions is None and intake.images_needed:  # a model that reads regions does not need the images
         check_images(examples, intake)
     intake.refuse(str(spec))
     name = f"{spec}:{split}" if split and not named else str(spec)
@@ -221,17 +254,54 @@ def of_split(examples: list[Example], split: str | None, where: str) -> list[Exa
     return [e for e in examples if e.about.get("split") == split]
 
 
-def check_ids(examples: Sequence[Example], intake: Intake) -> None:
-    """Note ids that occur more than once."""
-    for name, count in Counter(e.id for e in examples).items():
+def with_unique_ids(examples: Sequence[Example], intake: Intake) -> list[Example]:
+    """The examples, those that are there twice, id and all, taken once; different examples of one id are a fault."""
+    often = {name for name, count in Counter(e.id for e in examples).items() if count > 1}
+    contents: dict[str, set[str]] = {name: set() for name in often}
+    kept, known = [], Known()
+    for example in examples:
+        content = _content(example, known) if example.id in often else ""
+        if content and content in contents[example.id]:
+            intake.notice("example is there twice, and is taken once", example.id)
+            continue
+        kept.append(example)
+        if example.id in often:
+            contents[example.id].add(content)
+    for name, count in Counter(e.id for e in kept).items():
         if count > 1:
             intake.fault("id occurs more than once", name)
+    return kept
+
+
+def note_copies(examples: Sequence[Example], intake: Intake) -> None:
+    """Note examples that are another's copy in everything but the id; a model reads the first of them."""
+    first, known = dict[str, str](), Known()
+    for example in examples:
+        content = _content(replace(example, id=""), known)
+        earlier = first.setdefault(content, example.id) if content else example.id
+        if earlier != example.id:
+            intake.notice("example is a copy of another, and is collected once", f"{example.id!r} is {earlier!r}")
+
+
+def _content(example: Example, known: Known) -> str:
+    """The digest of an example; empty if it cannot be read, which is a fault of its own."""
+    try:
+        return example.digest(known)
+    except (DataError, UnicodeEncodeError):
+        return ""
+
+
+def check_texts(examples: Sequence[Example], intake: Intake) -> None:
+    """Note texts that cannot be written or tokenised, because they hold half of a surrogate pair."""
+    for example in () if HALF in intake.faults else examples:  # its lines were named already
+        if not all(map(writable, (example.id, example.text, *example.targets))):
+            intake.fault(HALF, f"example {example.id!a}")
 
 
 def check_images(examples: Sequence[Example], intake: Intake) -> None:
     """Note image files that are missing; each once, however many examples show it."""
     for path in dict.fromkeys(e.image for e in examples if isinstance(e.image, Path)):
-        if not path.is_file():
+        if not is_file(path):
             intake.fault("image missing", str(path))
 
 
@@ -246,9 +316,12 @@ def _from_memory(items: Sequence[str | Mapping[str, Json] | Example], intake: In
     elif all(isinstance(item, Mapping) for item in items):
         rows = [(i, item) for i, item in enumerate(items) if isinstance(item, Mapping)]
         found = records.examples_of(rows, intake, Path(), "the records")
-        check_images(found, intake)
+        if intake.images_needed:
+            check_images(found, intake)
     else:
         kinds = ", ".join(sorted({type(item).__name__ for item in items}))
         raise DataError(f"data in memory are all texts, all records or all examples; these are {kinds}")
+    found = with_unique_ids(found, intake)
+    check_texts(found, intake)
     intake.refuse("the data")
-    return ProbeSet(f"{len(found)} in memory", found)
+    return ProbeSet(f"{len(found)} in memory", found, tuple(map(str, intake.notices.values())))

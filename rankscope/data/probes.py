@@ -10,8 +10,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, overload, runtime_checkable
+from typing import TYPE_CHECKING, NamedTuple, Protocol, overload, runtime_checkable
 
+from rankscope.data.files import is_file
+from rankscope.data.intake import COPIED, Finding
 from rankscope.errors import DataError
 
 if TYPE_CHECKING:
@@ -76,6 +78,36 @@ def _digest_once(shown: Path | Regions, digest: Callable[[], str], known: Known)
     return known[key][1]
 
 
+ASSISTANT = "assistant"
+"""The role of the turns whose rows are ``answer``."""
+
+
+class Turn(NamedTuple):
+    """What one side of a conversation said."""
+
+    role: str
+    """``user``, ``assistant``, ``system``, or another that the chat template knows."""
+    text: str
+    """What was said."""
+
+
+@dataclass(frozen=True)
+class HeldPicture(EncodedPicture):
+    """An image whose encoded bytes came with its record, as Parquet files hold them."""
+
+    name: str
+    """What it is called in messages."""
+    data: bytes = field(repr=False)
+    """The bytes of the image file."""
+
+    @property
+    def where(self) -> str:
+        return self.name
+
+    def encoded(self) -> bytes:
+        return self.data
+
+
 @dataclass(frozen=True)
 class Example:
     """One input, and what a good output for it would be."""
@@ -92,6 +124,8 @@ class Example:
     """The class, for classification."""
     regions: Regions | None = None
     """Features of image regions and their tags, for models that read those instead of pixels; read when needed."""
+    turns: tuple[Turn, ...] = ()
+    """The turns of a conversation before the target, which :attr:`text` joins; empty if the text is no conversation."""
     about: Mapping[str, str] = field(default_factory=dict, hash=False)
     """What else the file says about it (``image_id``, ``question_type``); not part of the fingerprint."""
 
@@ -127,6 +161,7 @@ class Example:
         )
         parts = [self.id, self.text, *self.targets, repr(self.label), image]
         parts += [_digest_once(self.regions, self.regions.digest, known)] if self.regions is not None else []
+        parts += [part for turn in self.turns for part in turn]
         # Each part follows its length, so that no two different lists of parts are the same text.
         return hashlib.sha256("".join(f"{len(p.encode())}:{p}" for p in parts).encode()).hexdigest()
 
@@ -166,7 +201,7 @@ def _image_digest(example: Example) -> str:
     if image is None:
         return ""
     if isinstance(image, Path):
-        if not image.is_file():
+        if not is_file(image):
             raise DataError(f"the image of example {example.id!r} is not there: {image}")
         return hashlib.sha256(image.read_bytes()).hexdigest()
     if isinstance(image, Picture):
@@ -184,6 +219,8 @@ class ProbeSet(Sequence[Example]):
     """The inputs, in order."""
     notices: tuple[str, ...] = ()
     """What was repaired or left out while reading, in words, with counts."""
+    known: Known = field(default_factory=dict, repr=False)
+    """Digests of the files that were read already."""
 
     def __post_init__(self) -> None:
         if not len(self.examples):
@@ -220,10 +257,25 @@ class ProbeSet(Sequence[Example]):
     @cached_property
     def fingerprint(self) -> str:
         """The SHA-256, in hex, over ids and contents in their order; it reads every image once."""
-        whole, known = hashlib.sha256(), Known()
+        whole = hashlib.sha256()
         for example in self.examples:
-            whole.update(bytes.fromhex(example.digest(known)))
+            whole.update(bytes.fromhex(example.digest(self.known)))
         return whole.hexdigest()
+
+    def distinct(self, reads: Callable[[Example], Example]) -> ProbeSet:
+        """Every input once: without the examples of which a model reads what it has read already, with one notice.
+
+        Args:
+            reads: from an example to an example of what the model reads of it.
+        """
+        first, copies, kept = dict[str, str](), Finding(COPIED), []
+        for example in self.examples:
+            earlier = first.setdefault(replace(reads(example), id="").digest(self.known), example.id)
+            if earlier == example.id:
+                kept.append(example)
+            else:
+                copies.add(f"{example.id!r} is {earlier!r}")
+        return replace(self, examples=kept, notices=(*self.notices, str(copies))) if copies.count else self
 
     def first(self, n: int) -> ProbeSet:
         """The first ``n`` examples.

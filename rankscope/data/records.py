@@ -1,25 +1,35 @@
-"""Records: JSON lines, a JSON list, CSV, and plain lines of text. Columns are recognised by name, or named by the caller."""
+"""Records: JSON lines, a JSON list, CSV and TSV, Parquet, and plain lines of text.
+
+Columns are recognised by name, or named by the caller. Conversations (``messages``), instructions with their ``input`` and pairs of
+``prompt`` and ``completion`` are records too.
+"""
 
 from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from rankscope.data.files import Json, contents, id_text, parse, read_json
+from rankscope.data.chat import CHATS, unfolded
+from rankscope.data.files import HALF, HalfCharacter, Json, contents, id_text, parse, read_json
 from rankscope.data.intake import Images, Intake
-from rankscope.data.probes import Example
-from rankscope.errors import DataError
+from rankscope.data.probes import Example, HeldPicture, Picture, Turn
+from rankscope.errors import DataError, MissingTool
 
 COLUMNS = {
     "id": ("id", "question_id", "sample_id", "uid"),
-    "text": ("text", "question", "prompt", "input", "sentence"),
+    "text": ("text", "question", "prompt", "instruction", "input", "sentence"),
     "image": ("image", "file_name", "image_path", "filename", "img"),
-    "targets": ("targets", "target", "captions", "caption", "answers", "answer", "output", "response"),
+    "targets": ("targets", "target", "captions", "caption", "answers", "answer", "output", "response", "completion"),
     "label": ("label",),
 }
 """The columns that are taken for each field; the first that is there wins."""
+NAMELESS = re.compile(r"|Unnamed: \d+(?:_level_\d+)?|__index_level_\d+__")
+"""What the index of a pandas table is called in its files: nothing, or a name that pandas made up."""
+MORE = {"instruction": "input"}
+"""A column of text, and the column that goes on where it ends (Alpaca)."""
 
 
 def assign(names: Iterable[str], columns: Mapping[str, str], where: str) -> dict[str, str]:
@@ -46,29 +56,66 @@ def assign(names: Iterable[str], columns: Mapping[str, str], where: str) -> dict
 
 
 def _example(
-    item: Mapping[str, Json], columns: Mapping[str, str], number: int, images: Images, intake: Intake
+    item: Mapping[str, Json],
+    turns: tuple[Turn, ...],
+    columns: Mapping[str, str],
+    number: object,
+    images: Images,
+    intake: Intake,
 ) -> Example | None:
     """One record as an example; None, and a fault, if it cannot be one."""
     place = f"record {number}"
     name = id_text(item, columns["id"]) if "id" in columns else str(number)
-    text = item.get(columns.get("text", ""), "")
-    picture = item.get(columns.get("image", ""), None)
-    if name is None:
-        intake.fault("record has no id", place)
-    elif not isinstance(text, str):
-        intake.fault("text is missing or not text", place)
-    elif "image" in columns and not isinstance(picture, str):
-        intake.fault("image is missing or not a file name", place)
-    elif not text.strip() and not isinstance(picture, str):
-        intake.fault("text is empty", place)
-    else:
-        label = _label(item.get(columns.get("label", ""), None), place, intake)
-        path = images.find(picture, place=place) if isinstance(picture, str) else None
-        targets = intake.clean_all(listed(item.get(columns.get("targets", ""), None)), place)
-        about = {k: str(v) for k, v in item.items() if k not in columns.values() and isinstance(v, str | int)}
-        # The text keeps its line breaks, unlike captions and answers: it may be a document.
-        return Example(name, text, path, targets, label, about=about)
-    return None
+    text, taken = _text(item, columns)
+    picture = _picture(cell(item, columns, "image"), f"the image of {place}")
+    lacks_image = "image" in columns and picture is None and intake.images_needed
+    wrong = {
+        "record has no id": name is None,
+        "text is missing or not text": not isinstance(text, str),
+        "image is missing or not a file name": lacks_image,
+        "text is empty": isinstance(text, str)
+        and not text.strip()
+        and picture is None
+        and intake.images_needed
+        and not lacks_image,
+    }
+    for kind in (kind for kind, holds in wrong.items() if holds):
+        intake.fault(kind, place)
+    label = _label(cell(item, columns, "label"), place, intake)
+    image = images.find(picture, place=place) if isinstance(picture, str) else picture
+    targets = intake.clean_all(listed(cell(item, columns, "targets")), place)
+    if any(wrong.values()) or name is None or not isinstance(text, str):
+        return None
+    about = {k: str(v) for k, v in item.items() if k not in taken and isinstance(v, str | int)}
+    # The text keeps its line breaks, unlike captions and answers: it may be a document.
+    return Example(name, text, image, targets, label, turns=turns, about=about)
+
+
+def cell(item: Mapping[str, Json], columns: Mapping[str, str], field: str) -> Json:
+    """What a record has for a field; None if no column is taken for it."""
+    return item.get(columns[field]) if field in columns else None
+
+
+def _text(item: Mapping[str, Json], columns: Mapping[str, str]) -> tuple[Json, set[str]]:
+    """The text of a record, with what goes on in a second column, and the columns that have a field."""
+    if "text" not in columns:
+        return "", set(columns.values())
+    text, more = item.get(columns["text"], ""), MORE.get(columns["text"], "")
+    if not more or more in columns.values():
+        return text, set(columns.values())
+    after = item.get(more)
+    both = isinstance(text, str) and isinstance(after, str) and after.strip()
+    return f"{text}\n{after}" if both else text, {*columns.values(), more}
+
+
+def _picture(value: object, name: str) -> str | Picture | None:
+    """The file name of an image, or the image itself where the record holds it; None if it is neither."""
+    if isinstance(value, str | Picture):
+        return value or None
+    if not isinstance(value, Mapping):
+        return None
+    held, path = value.get("bytes"), value.get("path")
+    return HeldPicture(name, held) if isinstance(held, bytes) else path if isinstance(path, str) and path else None
 
 
 def _label(value: Json, place: str, intake: Intake) -> int | None:
@@ -90,15 +137,29 @@ def listed(value: Json) -> list[Json]:
 
 
 def examples_of(
-    items: Sequence[tuple[int, Mapping[str, Json]]], intake: Intake, folder: Path, where: str
+    items: Sequence[tuple[object, Mapping[str, Json]]], intake: Intake, folder: Path, where: str
 ) -> list[Example]:
-    """Numbered records as examples; columns are recognised over all of them."""
+    """Numbered records as examples; columns are recognised over all of them.
+
+    Raises:
+        DataError: if a column that the caller names is missing, or no column has text or image.
+    """
     if not items:
         return []
-    columns = assign(dict.fromkeys(name for _, item in items for name in item), intake.columns, where)
+    opened = [(number, *unfolded(_without_index(item, intake), f"record {number}", intake)) for number, item in items]
+    columns = assign(dict.fromkeys(name for _, item, _ in opened for name in item), intake.columns, where)
     images = intake.images_beside(folder)
-    made = (_example(item, columns, number, images, intake) for number, item in items)
+    made = (_example(item, turns, columns, number, images, intake) for number, item, turns in opened)
     return [example for example in made if example is not None]
+
+
+def _without_index(item: Mapping[str, Json], intake: Intake) -> Mapping[str, Json]:
+    """A record without columns that have no name of their own, unless the caller asks for them."""
+    nameless = [c for c in item if NAMELESS.fullmatch(c) and c not in intake.columns.values()]
+    for name in nameless:
+        if not (finding := intake.notices.get(kind := "column without a name, left out")) or not finding.count:
+            intake.notice(kind, name or "an index, as pandas writes it")
+    return {k: v for k, v in item.items() if k not in nameless} if nameless else item
 
 
 def json_lines(path: Path, intake: Intake) -> Iterator[tuple[int, dict[str, Json]]]:
@@ -107,7 +168,8 @@ def json_lines(path: Path, intake: Intake) -> Iterator[tuple[int, dict[str, Json
         try:
             value = parse(line, f"line {number}")
         except DataError as error:
-            intake.fault("line is not JSON", str(error)[:120])
+            kind = HALF if isinstance(error, HalfCharacter) else "line is not JSON"
+            intake.fault(kind, str(error)[:120])
             continue
         if isinstance(value, dict):
             yield number, value
@@ -115,18 +177,49 @@ def json_lines(path: Path, intake: Intake) -> Iterator[tuple[int, dict[str, Json
             intake.fault("line is not a JSON object", f"line {number}")
 
 
-def csv_rows(path: Path, intake: Intake) -> Iterator[tuple[int, dict[str, Json]]]:
-    """Row number and cells of each row of a CSV file with a header; a row with too few or too many cells is a fault."""
-    reader = csv.reader(io.StringIO(contents(path), newline=""))
+def csv_rows(path: Path, intake: Intake, delimiter: str = ",") -> Iterator[tuple[int, dict[str, Json]]]:
+    """Row number and cells of each row of a CSV file with a header; a row with too few or too many cells is a fault.
+
+    Raises:
+        DataError: if the file cannot be read.
+    """
+    reader = csv.reader(io.StringIO(contents(path, intake.fault), newline=""), delimiter=delimiter)
+    header, number = list[str](), 0
+    while True:
+        number += 1
+        try:
+            cells = next(reader, None)
+        except csv.Error as error:
+            intake.fault("row is not CSV", f"line {reader.line_num}: {error}")
+            continue
+        if cells is None:
+            return
+        if number == 1:
+            header = [name.strip() for name in cells]
+            twice = sorted({name for name in header if name and header.count(name) > 1})
+            for name in twice:
+                intake.fault(f"more than one column {name!r}", "give each its own name")
+        elif len(cells) == len(header):
+            yield number, dict(zip(header, cells, strict=True))
+        elif cells:
+            intake.fault(f"row has not {len(header)} cells", f"row {number} has {len(cells)}")
+
+
+def parquet_rows(path: Path, intake: Intake) -> Iterator[tuple[int, dict[str, Json]]]:
+    """Number (from 1) and cells of each row of a Parquet file.
+
+    Raises:
+        MissingTool: if the ``pyarrow`` package is not installed.
+        DataError: if it is not a Parquet file.
+    """
     try:
-        header = [name.strip() for name in next(reader, [])]
-        for number, cells in enumerate(reader, 2):
-            if len(cells) == len(header):
-                yield number, dict(zip(header, cells, strict=True))
-            elif cells:
-                intake.fault(f"row has not {len(header)} cells", f"row {number} has {len(cells)}")
-    except csv.Error as error:
-        raise DataError(f"{path} is not CSV at line {reader.line_num}: {error}") from None
+        from pyarrow import ArrowException, parquet
+    except ImportError:
+        raise MissingTool(f"reading {path} needs the package pyarrow: pip install 'rankscope[data]'") from None
+    try:
+        yield from enumerate(parquet.read_table(path).to_pylist(), 1)
+    except (ArrowException, OSError) as error:
+        raise DataError(f"{path} is not a Parquet file: {error}") from error
 
 
 def read_jsonl(path: Path, intake: Intake) -> list[Example]:
@@ -136,12 +229,27 @@ def read_jsonl(path: Path, intake: Intake) -> list[Example]:
 
 def read_list(path: Path, intake: Intake) -> list[Example]:
     """A JSON file that is a list of objects."""
-    return examples_of(list(intake.objects(read_json(path), str(path))), intake, path.parent, str(path))
+    return examples_of(list(intake.objects(read_json(path, intake.fault), str(path))), intake, path.parent, str(path))
 
 
 def read_csv(path: Path, intake: Intake) -> list[Example]:
     """A CSV file with a header."""
     return examples_of(list(csv_rows(path, intake)), intake, path.parent, str(path))
+
+
+def read_tsv(path: Path, intake: Intake) -> list[Example]:
+    """A file of cells separated by tabs, with a header; cells may be quoted as in CSV."""
+    return examples_of(list(csv_rows(path, intake, "\t")), intake, path.parent, str(path))
+
+
+def read_parquet(path: Path, intake: Intake) -> list[Example]:
+    """A Parquet file; its images are file names, or structures of ``bytes`` and ``path`` as Hugging Face writes them."""
+    return examples_of(list(parquet_rows(path, intake)), intake, path.parent, str(path))
+
+
+def named_columns() -> frozenset[str]:
+    """Every name by which a column is recognised."""
+    return frozenset((*(name for names in COLUMNS.values() for name in names), *CHATS))
 
 
 def read_text(path: Path, intake: Intake) -> list[Example]:

@@ -164,7 +164,7 @@ def offsets(path: Path, intake: Intake) -> Iterator[tuple[int, str]]:
 
 def _index(index: Path, path: Path, intake: Intake) -> list[int]:
     """The offsets in a ``.lineidx``, which must be numbers and reach the last line of the file."""
-    words = contents(index).split()
+    words = contents(index, intake.fault).split()
     starts = [int(word) for word in words if word.isdecimal()]
     for number, word in enumerate(words, 1):
         if not word.isdecimal():
@@ -180,7 +180,7 @@ def _index(index: Path, path: Path, intake: Intake) -> list[int]:
 def read_tags(path: Path, intake: Intake) -> dict[str, tuple[str, ...]]:
     """The tags of each image, from a label TSV; a line that is not a key and a list of objects with ``class`` is a fault."""
     found: dict[str, tuple[str, ...]] = {}
-    for number, line in enumerate(contents(path).split("\n"), 1):
+    for number, line in enumerate(contents(path, intake.fault).split("\n"), 1):
         name, tab, text = line.rstrip("\r").partition("\t")
         if not line.strip():
             continue
@@ -241,8 +241,8 @@ def read_oscar(path: Path, intake: Intake) -> list[Example]:
     Raises:
         DataError: if it names no features, or a file that is missing.
     """
-    named = _flat_yaml(path)
-    if "feature" not in named:
+    named = _flat_yaml(path, intake)
+    if not named.get("feature"):
         there = ", ".join(named) or "no keys"
         raise DataError(f"{path} names no feature file; it has {there}; Oscar's files have feature, label, caption")
     files = {key: path.parent / named[key] for key in ("feature", "label", "caption") if named.get(key)}
@@ -260,16 +260,17 @@ def read_oscar(path: Path, intake: Intake) -> list[Example]:
     ]
 
 
-def _flat_yaml(path: Path) -> dict[str, str]:
-    """The ``key: value`` lines of a YAML file; Oscar's hold nothing else."""
+def _flat_yaml(path: Path, intake: Intake) -> dict[str, str]:
+    """The ``key: value`` lines of a YAML file; Oscar's hold nothing else, and any other line is a fault."""
     found = {}
-    for number, line in enumerate(contents(path).split("\n"), 1):
+    for number, line in enumerate(contents(path, intake.fault).split("\n"), 1):
         text = line.split(" #")[0].rstrip()
         if not text.strip() or text.lstrip().startswith("#") or text.strip() == "---":
             continue
         name, colon, value = text.partition(":")
         if not colon or line[0] in " \t-":
-            raise DataError(f"{path}, line {number}, is not KEY: VALUE: {line[:60]!r}; only flat YAML is read here")
+            intake.fault("line is not flat YAML", f"{path.name}, line {number}, is not KEY: VALUE: {line[:60]!r}")
+            continue
         found[name.strip()] = value.strip().strip("\"'")
     return found
 

@@ -6,7 +6,7 @@ the handwritten digits of the three splits are disjoint. There are two domains:
 - *plain*, for pre-training: bright digits, 14 to 16 pixels high, on a dark ground; the grammar's plain manner.
 - *told*, the downstream domain: dark digits, 11 to 13 pixels high and slanted, on a light ground; the told manner.
 
-Tasks: ``captions`` and ``questions`` (told), ``pretrain-captions`` and ``pretrain-questions`` (plain), and ``mixture``, on which the
+Tasks: ``captions`` and ``questions`` (told), ``pairs``, in which the caption is the text, as encoders of both read them, ``pretrain-captions`` and ``pretrain-questions`` (plain), and ``mixture``, on which the
 embedded checkpoint was pre-trained: half captions and half questions, a small share of which (:data:`SHIFTED`) has the
 other domain's look, and another small share its manner.
 
@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, lru_cache
 from random import Random
 from typing import TYPE_CHECKING, NamedTuple, overload
@@ -46,7 +46,7 @@ CELL = 16
 """The side of a cell in pixels."""
 SHIFTED = 0.06
 """The share of the pre-training mixture that looks like the downstream domain, and the share that reads like it."""
-TASKS = ("captions", "questions", "pretrain-captions", "pretrain-questions", "mixture")
+TASKS = ("captions", "questions", "pairs", "pretrain-captions", "pretrain-questions", "mixture")
 COUNTS = {"train": 4000, "val": 400, "test": 400}
 """Number of examples of a task by default."""
 KEPT = 4096
@@ -223,6 +223,9 @@ def _example(name: str, task: str, look: str, manner: str, split: str, draw: _Dr
 def example(task: str, split: str, index: int, *, seed: int = 0) -> Example:
     """One example of a task, the same on every machine."""
     name = f"{task}/{split}/{seed}/{index}"
+    if task == "pairs":
+        captioned = example("captions", split, index, seed=seed)
+        return replace(captioned, id=name, text=captioned.target, targets=())
     draw = _Draw("scenes 1", name)
     if task != "mixture":
         domain = "plain" if task.startswith("pretrain-") else "told"
@@ -272,4 +275,7 @@ def scenes(task: str = "captions", split: str = "test", *, n: int | None = None,
         raise UnknownName(f"scenes have no split {split!r}; they have {', '.join(COUNTS)}")
     if n is not None and n < 1:
         raise DataError(f"scenes:{task}/{split} were asked for {n} examples; ask for at least one")
-    return ProbeSet(f"scenes:{task}/{split}", _Scenes(task, split, seed, range(n or COUNTS[split])))
+    count = n or COUNTS[split]
+    # Fewer are found by their ids in the whole; more are only there if they are asked for.
+    more = f"?n={count}" if count > COUNTS[split] else ""
+    return ProbeSet(f"scenes:{task}/{split}{more}", _Scenes(task, split, seed, range(count)))

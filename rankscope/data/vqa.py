@@ -28,10 +28,15 @@ def annotations_of(questions: Path) -> Path:
 
 def read_vqa(path: Path, intake: Intake) -> list[Example]:
     """Questions joined with their annotations; test questions have none."""
-    value = read_object(path, "questions")
+    value = read_object(path, "questions", fault=intake.fault)
     beside = intake.answers or annotations_of(path)
-    answers = _annotations(beside, intake) if intake.answers or (beside != path and beside.is_file()) else None
-    if answers is None:
+    answers = None
+    if intake.answers or (beside != path and beside.is_file()):
+        try:
+            answers = _annotations(beside, intake)
+        except DataError as error:
+            intake.fault("annotations cannot be read", str(error))
+    else:
         intake.notice("no annotation file; the questions have no answers", str(beside.name))
     subtype = str(value.get("data_subtype", ""))
     images, found = intake.images_beside(path.parent), []
@@ -56,7 +61,7 @@ def read_vqa(path: Path, intake: Intake) -> list[Example]:
 def _annotations(path: Path, intake: Intake) -> dict[str, tuple[tuple[str, ...], dict[str, str]]]:
     """Answers and types by question id."""
     found: dict[str, tuple[tuple[str, ...], dict[str, str]]] = {}
-    for i, item in intake.objects(read_object(path, "annotations")["annotations"], "annotations"):
+    for i, item in intake.objects(read_object(path, "annotations", fault=intake.fault)["annotations"], "annotations"):
         name = id_text(item, "question_id")
         if name is None or not isinstance(item.get("answers"), list):
             kind = "; these look like captions" if "caption" in item else ""

@@ -136,6 +136,8 @@ class Measurement(Table[RunRecord]):
 
     run: str = ""
     """The name of the run."""
+    notes: tuple[str, ...] = ()
+    """Cautions that belong to all of them."""
 
 
 @dataclass(frozen=True)
@@ -198,3 +200,5 @@ class Curves(Table[CurvePoint]):
 
     run: str = ""
     """The name of the run."""
+    notes: tuple[str, ...] = ()
+    """Cautions that belong to all of them."""

@@ -63,7 +63,7 @@ def score(
             three answers, with which no prediction could be fully right.
         UnknownName: if there is no such kind, metric or rule.
     """
-    examples = list(open_data(data))
+    examples = list(open_data(data, images_needed=False))
     kind = _kind(kind, examples)
     predicted = _by_id(predictions)
     if kind == "labels":
@@ -114,7 +114,7 @@ def write_submission(
         OutputExists: if ``out`` exists.
         UsageError: if the predictions are labels.
     """
-    examples = list(open_data(data))
+    examples = list(open_data(data, images_needed=False))
     kind = _kind(kind, examples)
     if kind == "labels":
         raise UsageError("no server takes labels; a submission is of captions or answers")

@@ -106,17 +106,27 @@ def read_predictions(path: str | os.PathLike[str]) -> dict[str, str]:
         raise DataError(
             f"{path} is not UTF-8 text at byte {error.start}; predictions are JSON lines or a JSON list"
         ) from None
-    return unique([_pair(path, place, entry) for place, entry in _entries(path, text)], "predictions")
+    pairs, faults = list[tuple[str, str]](), list[str]()
+    for place, entry in _entries(path, text):
+        try:
+            pairs.append(_pair(path, place, _parsed(path, place, entry) if isinstance(entry, str) else entry))
+        except DataError as error:
+            faults.append(str(error))
+    if faults:
+        more = f"; and {len(faults) - _SHOWN} more" if len(faults) > _SHOWN else ""
+        raise DataError("; ".join(faults[:_SHOWN]) + more)
+    return unique(pairs, "predictions")
 
 
 def _entries(path: Path, text: str) -> list[tuple[str, object]]:
+    """The entries of a JSON list, or the lines of a text, which are not parsed yet; each with its place."""
     if text.lstrip()[:1] == "[":
         found = _parsed(path, "the list", text)
         if isinstance(found, list):
-            return [(f"entry {i}", entry) for i, entry in enumerate(found)]
+            # A bare text would be taken for a line.
+            return [(f"entry {i}", [entry] if isinstance(entry, str) else entry) for i, entry in enumerate(found)]
     # Not str.splitlines, which would also split at a U+2028 inside a string.
-    lines = [(f"line {i}", line) for i, line in enumerate(text.split("\n"), 1) if line.strip()]
-    return [(place, _parsed(path, place, line)) for place, line in lines]
+    return [(f"line {i}", line) for i, line in enumerate(text.split("\n"), 1) if line.strip()]
 
 
 def _parsed(path: Path, place: str, text: str) -> object:

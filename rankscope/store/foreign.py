@@ -2,55 +2,32 @@
 
 from __future__ import annotations
 
-import importlib
-import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from types import ModuleType
-from typing import Any, NamedTuple
+from typing import TypeGuard
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from rankscope.errors import DataError, MissingTool, StoreCorrupt, UnsafeError
+from rankscope.errors import DataError, StoreCorrupt
 from rankscope.store import files, ptfile
-from rankscope.store.plain import LIMIT, Json, member, parse
+from rankscope.store.exported import description, holds_rows, read_export, read_site
+from rankscope.store.matrices import IDS, Foreign, from_arrays, id_texts
+from rankscope.store.numpy_files import as_tensor, numpy_arrays
+from rankscope.store.plain import LIMIT, member, named_file, parse
+from rankscope.store.tables import arrow_table, from_columns, parquet_table
 from rankscope.store.tensors import read_header, read_tensor
-
-IDS = ("id", "ids", "sample", "sample_id", "sample_ids")
-"""The names under which the ids of samples are looked for."""
 
 _ACTIVATIONS = ("activation", "out")
 _RESID = re.compile(r"blocks\.(\d+)\.hook_resid_(pre|post)")
 _NUMBERED = re.compile(r"(layers?|blocks?|h|hidden_states?|)[._-]?(\d+)")
-
-
-class Matrix(NamedTuple):
-    """The rows at one site."""
-
-    x: Tensor
-    """``(n, d)`` features, the samples one after another."""
-    counts: Tensor
-    """``(samples,)`` int64, the number of rows of each sample."""
-    tokens: bool
-    """Whether a row is a token, and not a whole sample."""
-
-
-@dataclass(frozen=True)
-class Foreign:
-    """The content of another tool's file or folder."""
-
-    form: str
-    """What it is, in words."""
-    sites: dict[str, Matrix]
-    """The rows at each site, by the other tool's name for it."""
-    ids: tuple[str, ...] | None = None
-    """The ids of the samples, if it has any."""
-    notes: tuple[str, ...] = ()
-    """What was left out, in sentences."""
+_HIDDEN = re.compile(r"(.*[._])?hidden_states?")
+_WEIGHTS = (".weight", ".lora_A", ".lora_B")
+"""What the names of a network's parameters end in."""
+_MOST_NOTES = 5
+"""Reasons given in the refusal of a file that has no features."""
 
 
 def site_name(name: str) -> str:
@@ -72,9 +49,12 @@ def site_name(name: str) -> str:
 def read_foreign(path: Path, columns: Sequence[str] | None = None) -> Foreign:
     """The features in another tool's file or folder.
 
+    A dictionary whose names are those of samples (a common stem with a number that counts no part of a network, or names of files)
+    has a matrix of tokens or a vector for each sample; the names of any other dictionary are sites.
+
     Args:
         path: ``.npy``, ``.npz``, ``.pt``, ``.safetensors``, ``.parquet``, ``.arrow``, a data set saved by Hugging Face
-            (as SAELens caches activations), or a bundle of TorchLens.
+            (as SAELens caches activations), a bundle of TorchLens, or what ``rankscope export`` wrote.
         columns: the names to read; all that can be features if None.
 
     Raises:
@@ -91,7 +71,14 @@ def read_foreign(path: Path, columns: Sequence[str] | None = None) -> Foreign:
     missing = [name for name in columns or () if name not in found.sites]
     if missing or not found.sites:
         asked = f"no {missing[0]!r}" if missing else "no floating-point array of two or three dimensions"
-        raise DataError(f"{path} ({found.form}) holds {asked}; it holds {', '.join(found.sites) or 'no features'}")
+        there = f"it holds {', '.join(found.sites)}" if found.sites else "; ".join(found.notes[:_MOST_NOTES])
+        raise DataError(f"{path} ({found.form}) holds {asked}; {there or 'it is empty'}")
+    weights = next((name for name in found.sites if name.endswith(_WEIGHTS)), None) if columns is None else None
+    if weights is not None:
+        raise DataError(
+            f"{path} holds the weights of a model, such as {weights}, and no features; 'rankscope collect' reads features with "
+            "the model's folder, or name with columns what shall be taken for features all the same"
+        )
     chosen = {name: matrix for name, matrix in found.sites.items() if columns is None or name in columns}
     sizes = {name: len(matrix.counts) for name, matrix in chosen.items()}
     if len(set(sizes.values())) > 1:
@@ -102,145 +89,95 @@ def read_foreign(path: Path, columns: Sequence[str] | None = None) -> Foreign:
     return replace(found, sites=chosen)
 
 
-def _from_arrays(form: str, arrays: Mapping[str, Tensor], ids: Sequence[object] | None = None) -> Foreign:
-    """The arrays of samples, or of samples and tokens; others are left out, with a note."""
-    sites, notes = {}, []
-    for name, x in arrays.items():
-        if not x.is_floating_point() or x.ndim not in (2, 3) or not x.numel():
-            notes.append(f"{name} was left out: its shape is {tuple(x.shape)}")
-            continue
-        tokens = x.shape[1] if x.ndim == 3 else 1
-        counts = torch.full((len(x),), tokens, dtype=torch.int64)
-        sites[name] = Matrix(x.reshape(-1, x.shape[-1]), counts, x.ndim == 3)
-    return Foreign(form, sites, tuple(map(str, ids)) if ids else None, tuple(notes))
-
-
 def _read_npy(path: Path) -> Foreign:
-    return _from_arrays("a NumPy array", {path.stem: _tensor(_numpy(path, lambda: np.load(path, allow_pickle=False)))})
+    described = description(path.parent)
+    if described is not None and path.stem in member(described, "sites", dict, path.parent):
+        return read_export(path.parent, described, only=path.stem)
+    return from_arrays("a NumPy array", {name: as_tensor(a) for name, a in numpy_arrays(path).items()})
 
 
 def _read_npz(path: Path) -> Foreign:
-    with _numpy(path, lambda: np.load(path, allow_pickle=False)) as archive:
-        arrays = _numpy(path, lambda: {name: archive[name] for name in archive.files})
-    texts = [a for name, a in arrays.items() if name in IDS and a.ndim == 1 and a.dtype.kind in "USi"]
-    features = {name: _tensor(a) for name, a in arrays.items() if a.dtype.kind == "f"}
-    return _from_arrays("NumPy arrays", features, texts[0].tolist() if texts else None)
-
-
-def _numpy(path: Path, read: Callable[[], Any]) -> Any:
-    """What NumPy reads, its errors made ours."""
-    try:
-        return read()
-    except (ValueError, EOFError, OSError) as error:
-        if "pickle" in str(error).lower():
-            raise UnsafeError(
-                f"{path} holds Python objects, and could run code if it were loaded; save it as plain arrays"
-            ) from error
-        raise DataError(f"{path} cannot be read by NumPy: {error}") from error
-
-
-def _tensor(array: np.ndarray[Any, Any]) -> Tensor:
-    if array.dtype.kind != "f":
-        return torch.zeros(array.shape, dtype=torch.bool)  # left out later, with its shape in the note
-    return torch.from_numpy(np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("=")))
+    arrays = numpy_arrays(path)
+    features = {name: as_tensor(a) for name, a in arrays.items() if a.dtype.kind == "f"}
+    return from_arrays("NumPy arrays", features, {name: a for name, a in arrays.items() if name not in features})
 
 
 def _read_pt(path: Path) -> Foreign:
-    value = ptfile.load_values(path)
-    arrays = {name or path.stem: x for name, x in _leaves(value, "")}
-    listed = value.items() if isinstance(value, dict) else ()
-    ids = next((v for k, v in listed if k in IDS and isinstance(v, list | tuple)), None)
-    return _from_arrays("a dictionary of tensors", arrays, ids)
+    value = _by_name(ptfile.load_values(path))
+    named = {str(name): v for name, v in value.items()} if isinstance(value, dict) else {}
+    listed = {name: texts for name in IDS if (texts := id_texts(named.get(name))) is not None}
+    samples = {name: v for name, v in named.items() if name not in listed and _one_each(v, listed)}
+    # What is listed by sample is no site for each of its members.
+    rest = {k: v for k, v in value.items() if str(k) not in {*listed, *samples}} if isinstance(value, dict) else value
+    arrays: dict[str, Tensor | Sequence[Tensor]] = {name or path.stem: x for name, x in _leaves(rest, "")}
+    arrays |= {name: torch.stack(list(v)) if v[0].ndim == 1 else v for name, v in samples.items()}
+    found = from_arrays("a dictionary of tensors", arrays, {k: v for k, v in named.items() if k not in arrays})
+    last = [name for name in found.sites if name.endswith(".embed")]
+    note = "the last of the hidden states comes after the final norm where the model has one: name it with --site NAME=STACK.final"
+    return replace(found, notes=(*found.notes, note)) if last else found
+
+
+def _by_name(value: object) -> object:
+    """A list of records with the same names as one dictionary of lists; anything else as it is."""
+    if not isinstance(value, list) or not value or not all(isinstance(row, dict) for row in value):
+        return value
+    if len({frozenset(row) for row in value}) > 1:
+        raise DataError(
+            f"the records have different names: {', '.join(sorted({str(k) for row in value for k in row}))}"
+        )
+    return {name: [row[name] for row in value] for name in value[0]}
+
+
+def _one_each(value: object, ids: Mapping[str, Sequence[str]]) -> TypeGuard[Sequence[Tensor]]:
+    """Whether a list has a tensor for each of the ids: a vector, or a matrix of tokens."""
+    if not isinstance(value, list | tuple) or not value or not all(isinstance(x, Tensor) for x in value):
+        return False
+    count, shapes = len(value), {x.shape for x in value}
+    if not any(len(texts) == count for texts in ids.values()):
+        return False
+    if value[0].ndim == 1:
+        return len(shapes) == 1
+    # A list of matrices that have a row for each id has as many sites as samples.
+    return all(len(shape) == 2 for shape in shapes) and {shape[0] for shape in shapes} != {count}
 
 
 def _leaves(value: object, name: str) -> Iterator[tuple[str, Tensor]]:
     if isinstance(value, Tensor):
         yield name, value
     elif isinstance(value, dict | list | tuple):
-        for key, part in value.items() if isinstance(value, dict) else enumerate(value):
+        entries = list(value.items() if isinstance(value, dict) else enumerate(value))
+        if _are_hidden_states(value, name):  # transformers puts the embeddings before the blocks
+            name, entries = name or "layer", [("embed" if i == 0 else i - 1, part) for i, part in entries]
+        for key, part in entries:
             yield from _leaves(part, f"{name}.{key}" if name else str(key))
+
+
+def _are_hidden_states(value: object, name: str) -> bool:
+    """Whether a value is what transformers calls ``hidden_states``: a tuple of equal shape, or a list under that name."""
+    if not isinstance(value, list | tuple) or len(value) < 2 or not all(isinstance(x, Tensor) for x in value):
+        return False
+    if len({x.shape for x in value}) > 1:
+        return False
+    return bool(_HIDDEN.fullmatch(name)) or (isinstance(value, tuple) and not name and value[0].ndim == 3)
 
 
 def _read_safetensors(path: Path) -> Foreign:
     with files.reading(path) as fd:
         arrays = {name: read_tensor(fd, path, entry) for name, entry in read_header(fd, path)[1].items()}
-    return _from_arrays("tensors", arrays)
+    return from_arrays("tensors", arrays)
 
 
-def pyarrow(module: str) -> ModuleType:
-    """A module of pyarrow.
-
-    Raises:
-        MissingTool: if it is not installed.
-    """
-    try:
-        return importlib.import_module(module)
-    except ImportError as error:
-        raise MissingTool("Arrow and Parquet need pyarrow: pip install 'rankscope[data]'") from error
+def _read_table(path: Path) -> Foreign:
+    """A Parquet or Arrow file: an exported site, or columns of vectors."""
+    form, read = (
+        ("a Parquet table", parquet_table) if path.suffix == ".parquet" else ("an Arrow table", _one_arrow_table)
+    )
+    table = read(path)
+    return read_site(table, form, path) if holds_rows(table) else from_columns(table, form, path)
 
 
-def _read_parquet(path: Path) -> Foreign:
-    parquet, arrow = pyarrow("pyarrow.parquet"), pyarrow("pyarrow")
-    try:
-        return _from_columns(parquet.read_table(path), "a Parquet table", path)
-    except arrow.ArrowException as error:
-        raise DataError(f"{path} cannot be read as Parquet: {error}") from error
-
-
-def _read_arrow(path: Path) -> Foreign:
-    return _from_columns(_arrow_table([path]), "an Arrow table", path)
-
-
-def _arrow_table(paths: Sequence[Path]) -> Any:
-    """The table in Arrow files of the same columns, each in the stream or the file format."""
-    arrow, ipc = pyarrow("pyarrow"), pyarrow("pyarrow.ipc")
-    tables = []
-    for path in paths:
-        with files.reading(path) as fd, os.fdopen(os.dup(fd), "rb") as stream:
-            opener = ipc.open_file if stream.read(6) == b"ARROW1" else ipc.open_stream
-            stream.seek(0)
-            try:
-                tables.append(opener(stream).read_all())
-            except (arrow.ArrowException, OSError) as error:
-                raise DataError(f"{path} cannot be read as Arrow: {error}") from error
-    try:
-        return arrow.concat_tables(tables)
-    except arrow.ArrowException as error:
-        raise DataError(f"{paths[0].parent}: its parts have different columns: {error}") from error
-
-
-def _from_columns(table: Any, form: str, path: Path) -> Foreign:
-    """The columns of vectors in a table; others are left out, with a note."""
-    found = {name: _column(table.column(name), name, path) for name in table.column_names}
-    ids = next((tuple(str(i) for i in table.column(n).to_pylist()) for n in IDS if n in table.column_names), None)
-    left_out = [name for name, matrix in found.items() if matrix is None and name not in IDS]
-    notes = tuple(f"{name} was left out: it is not a column of vectors" for name in left_out)
-    return Foreign(form, {name: m for name, m in found.items() if m is not None}, ids, notes)
-
-
-def _column(column: Any, name: str, path: Path) -> Matrix | None:
-    """A column of vectors (a row is a sample) or of lists of vectors (a row is a token); None if it is neither."""
-    arrow = pyarrow("pyarrow")
-    types = arrow.types
-    chunks = [c.storage if isinstance(c, arrow.ExtensionArray) else c for c in column.chunks]
-    if not chunks:
-        return None
-    array, lengths = arrow.concat_arrays(chunks), []
-    while types.is_list(array.type) or types.is_fixed_size_list(array.type) or types.is_large_list(array.type):
-        if array.null_count:
-            raise DataError(f"{path}: the column {name} has {array.null_count} empty entries")
-        lengths.append(torch.tensor(pyarrow("pyarrow.compute").list_value_length(array).to_pylist(), dtype=torch.int64))
-        array = array.flatten()
-    # One level of lists holds a vector for each sample; two levels hold a vector for each token of each sample.
-    if len(lengths) not in (1, 2) or not types.is_floating(array.type):
-        return None
-    widths = set(lengths[-1].tolist())
-    if len(widths) != 1 or array.null_count:
-        found = sorted(widths)[:5]
-        raise DataError(f"{path}: the vectors of the column {name} have different lengths or missing values: {found}")
-    x = torch.from_numpy(np.array(array.to_numpy(zero_copy_only=False))).reshape(-1, widths.pop())
-    counts = lengths[0] if len(lengths) == 2 else torch.ones(len(x), dtype=torch.int64)
-    return Matrix(x, counts, len(lengths) == 2)
+def _one_arrow_table(path: Path) -> object:
+    return arrow_table([path])
 
 
 _READERS: dict[str, Callable[[Path], Foreign]] = {
@@ -249,14 +186,16 @@ _READERS: dict[str, Callable[[Path], Foreign]] = {
     ".pt": _read_pt,
     ".pth": _read_pt,
     ".safetensors": _read_safetensors,
-    ".parquet": _read_parquet,
-    ".arrow": _read_arrow,
-    ".feather": _read_arrow,
+    ".parquet": _read_table,
+    ".arrow": _read_table,
+    ".feather": _read_table,
 }
 """What reads a file, by its ending."""
 
 
 def _read_folder(path: Path) -> Foreign:
+    if (described := description(path)) is not None:
+        return read_export(path, described)
     if (path / "manifest.json").is_file() and (path / "blobs").is_dir():
         return _read_torchlens(path)
     if (path / "state.json").is_file():
@@ -275,8 +214,8 @@ def _read_dataset(path: Path) -> Foreign:
     state = parse(files.read_small(listing, LIMIT), listing)
     if state.get("_indices_data_files"):
         raise DataError(f"{path} is a selection of another data set; save it with flatten_indices() first")
-    names = [_named_file(item, "filename", path) for item in member(state, "_data_files", list, listing)]
-    return _from_columns(_arrow_table([path / name for name in names]), "a saved data set", path)
+    names = [named_file(item, "filename", path) for item in member(state, "_data_files", list, listing)]
+    return from_columns(arrow_table([path / name for name in names]), "a saved data set", path)
 
 
 def _read_torchlens(path: Path) -> Foreign:
@@ -286,7 +225,7 @@ def _read_torchlens(path: Path) -> Foreign:
     for item in member(parse(files.read_small(listing, LIMIT), listing), "tensors", list, listing):
         if not isinstance(item, dict) or item.get("kind") not in _ACTIVATIONS:
             continue
-        blob = path / _named_file(item, "relative_path", path)
+        blob = path / named_file(item, "relative_path", path)
         if files.digest_of_file(blob)[1] != item.get("sha256"):
             raise StoreCorrupt(
                 f"{blob} was altered: its SHA-256 is not the one in {listing.name}; save the bundle again"
@@ -294,21 +233,9 @@ def _read_torchlens(path: Path) -> Foreign:
         with files.reading(blob) as fd:
             entries = read_header(fd, blob)[1]
             arrays[member(item, "label", str, listing)] = read_tensor(fd, blob, next(iter(entries.values())))
-    found = _from_arrays("a TorchLens bundle", arrays)
+    found = from_arrays("a TorchLens bundle", arrays)
     samples = len(next(iter(found.sites.values())).counts) if found.sites else 0
     others = [name for name, matrix in found.sites.items() if len(matrix.counts) != samples]
     notes = tuple(f"{name} was left out: it has not the {samples} samples of the first" for name in others)
     sites = {name: matrix for name, matrix in found.sites.items() if name not in others}
     return replace(found, sites=sites, notes=found.notes + notes)
-
-
-def _named_file(item: Json, key: str, path: Path) -> str:
-    """The name of a file in a folder's own listing.
-
-    Raises:
-        UnsafeError: if it leads out of the folder.
-    """
-    name = item.get(key) if isinstance(item, dict) else None
-    if not isinstance(name, str) or Path(name).is_absolute() or ".." in Path(name).parts:
-        raise UnsafeError(f"{path} names a file outside of its folder: {str(name)[:80]!r}")
-    return name

@@ -16,13 +16,20 @@ from rankscope.errors import DataError, MissingTool, OutputExists, UsageError
 from rankscope.features import ROLES
 from rankscope.sites import Site
 from rankscope.store import files
-from rankscope.store.foreign import Foreign, Matrix, pyarrow, read_foreign, site_name
+from rankscope.store.exported import EXPORTED
+from rankscope.store.foreign import read_foreign, site_name
 from rankscope.store.manifest import DTYPES, Batch, Manifest
+from rankscope.store.matrices import Foreign, Matrix
 from rankscope.store.opening import open_run
 from rankscope.store.pack import SUFFIXES, pack
 from rankscope.store.plain import Json
 from rankscope.store.run import STRETCH, Places, Run
+from rankscope.store.tables import pyarrow
 from rankscope.store.writer import Writer
+
+_BY_POSITION = (
+    "the source has no ids: samples are numbered by their position, and paired by it with those of other runs"
+)
 
 
 def import_features(
@@ -76,7 +83,10 @@ def _named(found: Foreign, sites: Mapping[str, str], path: Path) -> dict[str, Ma
     absent = [name for name in sites if name not in found.sites]
     if absent:
         raise DataError(f"{path} has no {absent[0]!r} to name a site; it has {', '.join(found.sites)}")
-    named = {str(Site.parse(sites.get(name, site_name(name)))): matrix for name, matrix in found.sites.items()}
+    named = {
+        str(Site.parse(sites.get(name, name if found.exact else site_name(name)))): matrix
+        for name, matrix in found.sites.items()
+    }
     if len(named) != len(found.sites):
         raise DataError(f"{path}: two of {', '.join(found.sites)} would be the same site; name them with sites")
     stacks: dict[str, Matrix] = {}
@@ -99,6 +109,7 @@ def _manifest(
 ) -> Manifest:
     samples = len(next(iter(named.values())).counts)
     listed: list[Json] = [str(i) for i in (ids if ids is not None else found.ids or range(samples))]
+    unnamed = ids is None and not found.ids
     different = len(set(map(str, listed)))
     if len(listed) != samples or different != samples:
         raise DataError(f"{path}: {len(listed)} ids, {different} of them different, for {samples} samples")
@@ -108,14 +119,15 @@ def _manifest(
     digest = hashlib.sha256(json.dumps(listed).encode())
     for site, matrix in named.items():
         digest.update(f"{site} {tuple(matrix.x.shape)}".encode())
+    checkpoint: dict[str, Json] = {"path": str(path), "form": found.form, "digest": _digest(path)}
     return Manifest(
         name=name,
-        checkpoint={"path": str(path), "form": found.form, "digest": _digest(path)},
+        checkpoint=checkpoint | ({"ids": "position"} if unnamed else {}),
         probe={"name": path.name, "fingerprint": digest.hexdigest(), "ids": listed},
         rows={"kind": "tokens" if any(m.tokens for m in named.values()) else "pooled", "keep_special": True},
         dtype=dtype if dtype in DTYPES else "float32",
         sites={s: {"width": m.x.shape[1], "stack": Site.parse(s).stack} for s, m in named.items()},
-        notes=[f"imported from {found.form}, {path.name}", *found.notes],
+        notes=[f"imported from {found.form}, {path.name}", *found.notes, *([_BY_POSITION] if unnamed else [])],
     )
 
 
@@ -147,8 +159,14 @@ def _places(matrix: Matrix, low: int, high: int) -> Places:
     starts = (counts.cumsum(0) - counts).repeat_interleave(counts)
     # A token's position counts from the start of its sample; a row that is a whole sample has position -1.
     position = torch.arange(len(sample)) - starts if matrix.tokens else torch.full_like(sample, -1)
-    role = ROLES.index("text" if matrix.tokens else "pooled")
-    return sample, position, torch.full_like(sample, role, dtype=torch.uint8)
+    role = torch.full_like(sample, ROLES.index("text" if matrix.tokens else "pooled"), dtype=torch.uint8)
+    first = int(matrix.counts[:low].sum())
+    own = slice(first, first + len(sample))
+    return (
+        sample,
+        position if matrix.position is None else matrix.position[own],
+        role if matrix.role is None else matrix.role[own],
+    )
 
 
 def export_run(run: Run, out: str | Path, *, to: str = "npy") -> Path:
@@ -179,7 +197,7 @@ def export_run(run: Run, out: str | Path, *, to: str = "npy") -> Path:
         raise OutputExists(f"{target} exists and is kept; choose another output")
     with _whole_folder(target) as temporary:
         writers[to](run, temporary)
-        (temporary / "run.json").write_text(json.dumps(run.manifest.to_json(), indent=1) + "\n")
+        (temporary / EXPORTED).write_text(json.dumps(run.manifest.to_json(), indent=1) + "\n")
     return target
 
 

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NoReturn, TypeAlias, TypeVar
 
+from rankscope.errors import UnsafeError
 from rankscope.store.files import corrupt, read_small
 
 Json: TypeAlias = "bool | int | float | str | list[Json] | dict[str, Json] | None"
@@ -110,3 +111,15 @@ def member(value: Mapping[str, Json], key: str, kind: type[T], path: Path) -> T:
         there = f"a {type(found).__name__}" if key in value else "nothing"
         raise corrupt(f"{path}: {key!r} should be a {kind.__name__}, and there is {there}")
     return found
+
+
+def named_file(item: Json, key: str, path: Path) -> str:
+    """The name of a file in a folder's own listing.
+
+    Raises:
+        UnsafeError: if it leads out of the folder.
+    """
+    name = item.get(key) if isinstance(item, dict) else None
+    if not isinstance(name, str) or Path(name).is_absolute() or ".." in Path(name).parts:
+        raise UnsafeError(f"{path} names a file outside of its folder: {str(name)[:80]!r}")
+    return name

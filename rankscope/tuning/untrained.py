@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from rankscope.checkpoint import Checkpoint
 from rankscope.data.open import open_data
 from rankscope.errors import public
+from rankscope.models.embedded import check_embedded
 from rankscope.models.inputs.reader import reader as open_reader
 from rankscope.models.load import load_model
 from rankscope.models.stacks import stacks, unwrapped
@@ -202,7 +203,8 @@ def untrained_prefix(checkpoint: str | Path | Checkpoint, data: Any = None) -> U
 
     Args:
         checkpoint: a checkpoint with a prefix.
-        data: the samples, as :func:`rankscope.open_data` takes them; by default captions of the embedded scenes.
+        data: the samples, as :func:`rankscope.open_data` takes them; by default, for the embedded model only,
+            captions of the embedded scenes.
 
     Returns:
         The effect, or None for a checkpoint without a prefix.
@@ -219,6 +221,8 @@ def untrained_prefix(checkpoint: str | Path | Checkpoint, data: Any = None) -> U
     trained = detach_prefix(base)
     if trained is None:
         return None
+    if data is None:
+        check_embedded(opened, instead="give data on which the prefix is tried")
     probes = open_data(data if data is not None else "scenes:captions/test")
     reader = open_reader(model, opened)
     task = settle_task(None, model, probes, reader)

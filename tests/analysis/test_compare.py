@@ -4,7 +4,9 @@ import math
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -260,13 +262,57 @@ def test_unknown_names_are_refused_with_those_there_are(runs: Runs) -> None:
         rankscope.profile(runs["lora"], "roy-vetterli").of("cka")
 
 
-def test_a_checkpoint_is_collected_first_and_found_the_next_time(
-    folder: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_checkpoint_is_collected_as_the_run_beside_it_and_found_the_next_time(
+    folder: Callable[..., Path], texts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("rankscope.collecting.job.DEFAULT_DATA", "scenes?n=12")
-    first = rankscope.compare(folder("gpt2"), folder("gpt2", "lora"), measures=["cka"], sites="final")
-    written = {p.name: p.stat().st_mtime_ns for p in tmp_path.iterdir()}
-    again = rankscope.compare(folder("gpt2"), folder("gpt2", "lora"), measures=["cka"], sites="final")
-    assert first.records == again.records
-    assert written == {p.name: p.stat().st_mtime_ns for p in tmp_path.iterdir()} != {}
+    how: dict[str, Any] = {"sites": "decoder.1,final", "rows": "tokens", "padding_side": "left", "tokens_per_batch": 64}
+    run = rankscope.collect(folder("gpt2"), texts, n=12, out="run.pt", keep_special=True, **how)
+    first = rankscope.compare(run, folder("gpt2", "lora"), measures=["cka"], groups=4)
+    (made,) = (p for p in tmp_path.iterdir() if p.name != "run.pt")
+    other, written = rankscope.load(made), made.stat().st_mtime_ns
+    assert (other.sites, other.manifest.rows, other.manifest.probe) == (
+        run.sites,
+        run.manifest.rows,
+        run.manifest.probe,
+    )
+    assert other.manifest.reading == run.manifest.reading
+    again = rankscope.compare("run.pt", folder("gpt2", "lora"), measures=["cka"], groups=4, base="run.pt")
+    assert made.stat().st_mtime_ns == written
+    assert again.records[0].b == first.records[0].estimate
+    arms = {"lora": [folder("gpt2", "lora"), made], "base": ["run.pt"]}
+    found = rankscope.compare_arms(arms, base=run, measures=["entropy-rank"], groups=4)
+    assert found.records[0].shape.n == run.n(run.sites[0])
+
+
+def test_a_checkpoint_is_not_read_on_other_data_than_the_run_beside_it(
+    folder: Callable[..., Path], texts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    data = tmp_path / "d.jsonl"
+    data.write_text(texts.read_text())
+    lora = folder("gpt2", "lora")
+    read = rankscope.collect(folder("gpt2"), data, n=6, out="read.pt")
+    memory = rankscope.collect(folder("gpt2"), ["five", "nine", "one", "two"], out="memory.pt")
+    fed = rankscope.collect(nn.Sequential(nn.Identity()), torch.randn(6, 4), out="fed.pt")
+    np.save("array.npy", np.random.default_rng(0).standard_normal((6, 4)))
+    imported = rankscope.store.import_features("array.npy", "imported.pt")
+    for run, why in (
+        (memory, "4 in memory, which cannot be opened again"),
+        (fed, "tensors in memory"),
+        (imported, "was imported"),
+    ):
+        with pytest.raises(NotComparable, match=rf"{why}.*; collect .* on the same data yourself, with --data"):
+            rankscope.compare(run, lora)
+    data.write_text(texts.read_text().replace("three", "seven"))
+    with pytest.raises(NotComparable, match=r"is not what it was when read was read on it"):
+        rankscope.compare(read, lora)
+    data.unlink()
+    with pytest.raises(NotComparable, match=r"cannot be opened again .*no such file"):
+        rankscope.compare(lora, read)
+    for call in (rankscope.measure, rankscope.spectra, rankscope.curve, lambda path: rankscope.compare(path, path)):
+        with pytest.raises(
+            UsageError, match=r"no data were given for .*gpt2-lora, and the embedded scenes suit .* collect it first"
+        ):
+            call(lora)
+    assert sorted(p.name for p in tmp_path.iterdir() if "gpt2" in p.name) == []

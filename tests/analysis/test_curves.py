@@ -63,7 +63,8 @@ def test_what_has_no_curve_is_refused(tmp_path: Path) -> None:
         rankscope.curve(few)
     with pytest.raises(UsageError, match="cka relates two runs"):
         rankscope.curve(few, ["cka"])
-    copies = rankscope.collect(nn.Sequential(nn.Identity()), torch.ones(40, 4), out=tmp_path / "copies.pt")
+    same = nn.Sequential(nn.Embedding.from_pretrained(torch.ones(40, 4)))
+    copies = rankscope.collect(same, torch.arange(40), out=tmp_path / "copies.pt")
     with pytest.raises(NotComparable, match="39 of the 40 rows"):
         rankscope.curve(copies)
     tokens = rankscope.curve(collected(40, tmp_path / "forty.pt"), ["pt-peft"]).records

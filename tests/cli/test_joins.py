@@ -132,7 +132,7 @@ COMMANDS = {
     ),
     "collect": Command(
         "rankscope.collect",
-        ("c",),
+        ("c", "--data", "e"),
         {
             "checkpoint": case("x", "y", value=[Path("x"), Path("y")], keyword="model", alone=True),
             "data": case("--data", "d", value="d"),
@@ -259,9 +259,9 @@ COMMANDS = {
     ),
     "train": Command(
         "rankscope.train",
-        ("b", "--method", "lora"),
+        ("b", "--method", "lora", "--data", "e"),
         {
-            "model": case("x", "--method", "lora", value=Path("x"), alone=True),
+            "model": case("x", "--method", "lora", "--data", "e", value=Path("x"), alone=True),
             "method": case("--method", "prefix", value="prefix"),
             "stages": case("--stages", "lora,full", value="lora,full", alone=True),
             "data": case("--data", "d", value="d"),
@@ -286,7 +286,7 @@ COMMANDS = {
     ),
     "generate": Command(
         "rankscope.generate",
-        ("c",),
+        ("c", "--data", "e"),
         {
             "checkpoint": case("x", "y", value=[Path("x"), Path("y")], keyword="path", target=READ, alone=True),
             "base_model": BASE_MODEL._replace(target=READ),

@@ -100,7 +100,7 @@ def test_the_defaults_are_told_before_anything_runs(
     assert job.out == Path(f"{folder('llama').name}.pt")
     words = job.in_words()
     for part in (
-        "scenes:captions/test: 3 samples",
+        "sentences: 3 samples",
         "rows        last",
         "decoder (embed, 0-2, final)",
         "llama.pt: about",

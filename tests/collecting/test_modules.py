@@ -102,7 +102,7 @@ def test_a_part_is_asked_for_by_its_name_too(tmp_path: Path) -> None:
 
 
 def test_pictures_are_planned_by_their_patches() -> None:
-    job = prepare(nn.Conv2d(3, 4, 3), torch.zeros(100, 3, 64, 64), Request(tokens_per_batch=16 * 10), Loading())
+    job = prepare(nn.Conv2d(3, 4, 3), torch.rand(100, 3, 64, 64), Request(tokens_per_batch=16 * 10), Loading())
     assert [len(batch.samples) for batch in job.plan] == [10] * 10
 
 

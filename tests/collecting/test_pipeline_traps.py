@@ -128,9 +128,48 @@ def test_copies_that_the_data_explain_are_told_and_measured(tokens: Make) -> Non
 
 def test_a_repeated_text_is_not_a_new_sample(tokens: Make) -> None:
     x = population(40 * 4, 16, seed=4).reshape(40, 4, 16)
-    x[20:] = x[:20]
+    once, x[20:] = tokens(x[:20].clone(), "once"), x[:20]
+    twice = tokens(x, "twice")
+    measured = rankscope.measure(twice, ["entropy-rank"], groups=4)
+    assert values(measured) == values(rankscope.measure(once, ["entropy-rank"], groups=4))
+    assert measured.notes == (
+        "20 of the 40 samples are left out, for their rows are those of an earlier sample: '20' is '0'; '21' is '1'; "
+        "'22' is '2'; …",
+    )
+    assert rankscope.spectra(twice)[twice.sites[0]].rows == 80
+    as_they_are = rankscope.measure(twice, ["entropy-rank"], groups=4, allow_duplicates=True)
+    assert (as_they_are.records[0].shape.n, as_they_are.notes) == (160, ())
+    other = tokens(population(40 * 4, 16, seed=5).reshape(40, 4, 16), "other")
+    compared = rankscope.compare(twice, twice, measures=["cka"], groups=4)
+    assert (compared.records[0].shape.n, compared.notes[-1:]) == (80, measured.notes)
+    # In another run the samples differ, so that they are not the same inputs: the copies of one run are refused.
     with pytest.raises(NotComparable, match=r"80 of the 160 rows of twice at decoder.1 \(50.0%\)"):
-        rankscope.measure(tokens(x, "twice"), ["entropy-rank"])
+        rankscope.compare(twice, other, measures=["cka"])
+    arms = rankscope.compare_arms({"a": [twice] * 3}, base=twice, measures=["entropy-rank"], groups=4)
+    assert (arms.records[0].shape.n, arms.notes[1:2]) == (80, measured.notes)
+    assert rankscope.curve(twice, ["roy-vetterli"], parts=(1, 2)).notes == measured.notes
+    x[:] = x[0]
+    with pytest.raises(NotComparable, match="all 40 samples of same have the same rows, so that one is left"):
+        rankscope.measure(tokens(x, "same"), ["entropy-rank"])
+
+
+def test_one_pooled_row_tells_no_sample_and_several_sites_do(tmp_path: Path) -> None:
+    def run(sites: int, x: Tensor) -> Run:
+        path = tmp_path / f"{sites}.npz"
+        np.savez(path, **{f"decoder.{i}": (x * (i + 1)).numpy() for i in range(sites)})
+        return import_features(path, tmp_path / f"{sites}.pt", overwrite=True)
+
+    x = population(40, 8, seed=6)
+    x[30:] = x[:10]
+    with pytest.raises(NotComparable, match=r"10 of the 40 rows of 1 at decoder\.0"):
+        rankscope.measure(run(1, x), ["entropy-rank"], groups=4)
+    found = rankscope.measure(run(2, x), ["entropy-rank"], groups=4)
+    assert {r.shape.n for r in found.records} == {30}
+    assert {r.shape.n for r in rankscope.measure(run(2, x), ["entropy-rank"], sites="decoder.0").records} == {30}
+    zeros = population(40, 8, seed=6)
+    zeros[:4] = 0  # these are no input that was read several times
+    with pytest.raises(NotComparable, match=r"4 of the 40 rows of 2 at decoder\.0"):
+        rankscope.measure(run(2, zeros), ["entropy-rank"], groups=4)
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])

@@ -111,7 +111,7 @@ FAULTS: list[tuple[Callable[[Path], Path], Damage, str]] = [
     # JSON lines
     (make.jsonl, text(lambda t: t + "{oops\n"), "1 × line is not JSON"),
     (make.jsonl, text(lambda t: t + "[1]\n"), r"1 × line is not a JSON object \(line 5\)"),
-    (make.jsonl, text(lambda t: t + t.split("\n")[0] + "\n"), r"1 × id occurs more than once \(q0\)"),
+    (make.jsonl, text(lambda t: t + t.split("\n")[0].replace("?", "!") + "\n"), r"1 × id occurs more than once \(q0\)"),
     (make.jsonl, text(lambda t: t.replace('"id": "q1"', '"id": null')), r"1 × record has no id \(record 2\)"),
     (make.jsonl, text(lambda t: t.replace("pictures/1.png", "../1.png")), "1 × image name leaves the folder"),
     (make.jsonl, text(lambda t: t.replace('"pictures/1.png"', "null")), r"1 × image is missing or not a file name \(record 2\)"),
@@ -121,12 +121,12 @@ FAULTS: list[tuple[Callable[[Path], Path], Damage, str]] = [
     (make.jsonl, lambda p: p.write_text('{"speech": "x"}\n'), "has neither text nor image; its columns are speech"),
     # image folders
     (make.image_folder, lambda p: lose(p / "test" / "0002.png"), "1 × image missing .*0002.png"),
-    (make.image_folder, lambda p: text(lambda t: t + t.split("\n")[0] + "\n")(p / "test" / "metadata.jsonl"), "1 × id occurs more than once .*0002.png"),
+    (make.image_folder, lambda p: text(lambda t: t + t.split("\n")[0].replace("pink", "grey") + "\n")(p / "test" / "metadata.jsonl"), "1 × id occurs more than once .*0002.png"),
     (make.image_folder, lambda p: text(lambda t: t.replace("file_name", "name"))(p / "test" / "metadata.jsonl"), "2 × row has not exactly one file_name"),
     # OFA
     (make.ofa_captions, text(lambda t: t.replace("\t", " ", 1)), "line 1, has 4 columns; OFA's files have 5"),
     (make.ofa_captions, text(lambda t: t + "1\t2\t3\n"), r"1 × line has not 5 columns \(line 5 has 3\)"),
-    (make.ofa_captions, text(lambda t: t + t.split("\n")[0] + "\n"), "1 × id occurs more than once"),
+    (make.ofa_captions, text(lambda t: t + t.split("\n")[0].replace("pink", "grey") + "\n"), "1 × id occurs more than once"),
     (make.ofa_questions, text(lambda t: t.replace("0.6|!+no", "no", 1)), r"1 × answer is not CONFIDENCE\|!\+ANSWER \(line 1"),
     (make.ofa_questions, text(lambda t: t.replace("is it so?", " ", 1)), r"1 × question is empty \(line 1\)"),
     # Oscar

@@ -15,9 +15,9 @@ import torch
 from tapped import called, examples, real
 from torch import nn
 
-from rankscope.data.probes import Example
+from rankscope.data.probes import Example, Turn
 from rankscope.errors import CheckpointError, DataError, UsageError
-from rankscope.features import ROLES
+from rankscope.features import ANSWER, ROLES
 from rankscope.models.inputs.reader import Reader, padded, reader
 from rankscope.models.load import load_model
 from rankscope.models.stacks import taps
@@ -313,3 +313,35 @@ def test_images_of_different_sizes_are_refused_in_one_batch(folder: Callable[...
     large = type(small)("b", {"pixel_values": torch.zeros(3, 32, 32)}, small.roles)
     with pytest.raises(DataError, match="pixel_values differ in shape"):
         read.collate([small, large])
+
+
+CHATTY = """{% for m in messages %}{{ m.role }}: {{ m.content }}
+{% endfor %}assistant:
+"""
+
+
+@pytest.mark.parametrize("chat", [False, True])
+@pytest.mark.parametrize("answers", [False, True])
+def test_what_the_assistant_said_is_answer_in_every_turn(
+    folder: Callable[..., Path], tmp_path: Path, chat: bool, answers: bool
+) -> None:
+    chatty = Path(shutil.copytree(folder("llama"), tmp_path / "chatty"))
+    (chatty / "chat_template.jinja").write_text(CHATTY)
+    said = ("seven digits", "nothing", "a photo of two")
+    before = (
+        Turn("user", "three is left"),
+        Turn("assistant", said[0]),
+        Turn("user", "how many"),
+        Turn("assistant", said[1]),
+    )
+    asked = (*before, Turn("user", "and seven digits"))
+    example = Example("x", "\n".join(turn.text for turn in asked), targets=said[2:], turns=asked)
+    _, read = opened(chatty, chat=chat, answers=answers)
+    made = read.encode(example)
+    words = read.inputs.tokenizer.decode(made.inputs["input_ids"][made.roles["decoder"] == ANSWER])
+    # The line breaks between turns belong to none of them.
+    assert "".join(words.split()) == ("".join(said).replace(" ", "") if answers else "")
+    # A conversation that ends with a question has the answers before it.
+    words = read.encode(Example("y", example.text, turns=asked))
+    found = read.inputs.tokenizer.decode(words.inputs["input_ids"][words.roles["decoder"] == ANSWER])
+    assert "".join(found.split()) == ("".join(said[:2]).replace(" ", "") if answers else "")

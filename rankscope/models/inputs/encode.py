@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoImageProcessor, AutoProcessor, AutoTokenizer, ProcessorMixin
 
-from rankscope.data.probes import Example
+from rankscope.data.probes import ASSISTANT, Example, Turn
 from rankscope.errors import CheckpointError, DataError, MissingTool
 from rankscope.features import ANSWER, IMAGE, QUERY, SPECIAL, TEXT
 from rankscope.models.inputs.processors import without_videos
@@ -35,6 +35,9 @@ ALONG_TOKENS = TOKENS | MASKS | SEGMENTS | SEEN | {"img_feats"}
 """Inputs with a row for each token of a sample; all but the tokens themselves are padded with 0."""
 _FRAME = (("vision_start_token_id", "vision_end_token_id"), ("image_start_token_id", "image_end_token_id"))
 """What configurations call the tokens that stand around an image's placeholder in the text."""
+Spans = tuple[tuple[int, int], ...]
+"""Where answers begin and end among a text's tokens, counted backwards from its last token that is not special: placeholders and
+special tokens that a processor puts in stand before them or after all of them."""
 
 
 @dataclass(frozen=True)
@@ -154,11 +157,37 @@ class Inputs:
     def _with(self, columns: str) -> list[Stack]:
         return [stack for stack in self.stacks.values() if stack.columns == columns]
 
+    @property
+    def answers_follow(self) -> bool:
+        """Whether what is said of a text is read after it, or in a decoder of its own; encoders read one text alone."""
+        return self._decodes or bool(self._with("target"))
+
+    @property
+    def _decodes(self) -> bool:
+        """Whether the text is read by a decoder."""
+        return any(stack.name == "decoder" for stack in self._with("text"))
+
     def length(self, example: Example) -> int:
         """The tokens of an example, its image not counted."""
         if self.tokenizer is None:
             return 1
         return len(self._tokens(example.text)) + len(self._tokens(example.target))
+
+    def reads(self, example: Example) -> Example:
+        """An example of what the model reads of another; two for which it is equal are one input to the model."""
+        text, target, turns = example.text, example.target, example.turns
+        if self.tokenizer is None:
+            text, target, turns = "", "", ()
+        elif not (self.answers_follow or self.reads_regions):
+            text, target = text or target, ""
+        return Example(
+            example.id,
+            text,
+            example.image if self.sees and not self.reads_regions else None,
+            (target,) if target else (),
+            regions=example.regions if self.reads_regions else None,
+            turns=turns,
+        )
 
     def encode(self, example: Example) -> Encoding:
         """An example as the model takes it, and the role of each column.
@@ -166,7 +195,7 @@ class Inputs:
         Raises:
             DataError: if it lacks what the model reads.
         """
-        inputs, answer = dict[str, Tensor](), 0
+        inputs, answer = dict[str, Tensor](), Spans()
         if self._with("text"):
             text, answer = self._text(example)
             inputs |= self._processed(example, text)
@@ -194,28 +223,42 @@ class Inputs:
         """Whether what the columns of a stack are is known before the forward pass."""
         return stack.columns != "patches" or "input_ids" in inputs or patch_size(stack) is not None
 
-    def _text(self, example: Example) -> tuple[str, int]:
-        """What the text stack reads, and how many of its last tokens are the answer."""
-        decodes = bool([s for s in self._with("text") if s.name == "decoder"])
+    def _text(self, example: Example) -> tuple[str, Spans]:
+        """What the text stack reads, and which of its tokens are answers: the target, and what the assistant said before."""
         prompt = self._prompt(example)
-        if not decodes or not self.answers or not example.target:
-            return prompt or ("" if decodes or self._with("target") else example.target), 0
-        gap = " " if prompt and not prompt[-1].isspace() else ""
+        if not self._decodes or not self.answers or not (example.target or example.turns):
+            return prompt or ("" if self.answers_follow else example.target), ()
+        gap = " " if example.target and prompt and not prompt[-1].isspace() else ""
         joined = f"{prompt}{gap}{example.target}"
-        # A tokenizer may merge the end of the prompt with what follows: the answer begins at the first token that differs.
-        before, after = self._tokens(prompt), self._tokens(joined)
-        differs = (i for i, (x, y) in enumerate(zip(before, after, strict=False)) if x != y)
-        return joined, len(after) - next(differs, min(len(before), len(after)))
+        said = [*_said(example, prompt), *([(len(prompt), len(joined))] if example.target else [])]
+        tokens = self._tokens(joined)
+        special = set(self._special(torch.tensor(tokens)).tolist())
+        end = max((i for i, token in enumerate(tokens, 1) if token not in special), default=0)
+        return joined, tuple(
+            (end - self._token_at(joined, a, tokens), end - self._token_at(joined, b, tokens)) for a, b in said
+        )
+
+    def _token_at(self, text: str, place: int, tokens: Sequence[int]) -> int:
+        """The number of tokens of a text before a place in it."""
+        # A tokenizer may merge what is before the place with what follows: the part begins at the first token that differs.
+        before = self._tokens(text[:place])
+        differs = (i for i, (x, y) in enumerate(zip(before, tokens, strict=False)) if x != y)
+        return next(differs, min(len(before), len(tokens)))
 
     def _prompt(self, example: Example) -> str:
         if not self.chat:
             return example.text
-        content: Any = example.text
-        if self._with("patches"):
-            content = [{"type": "image"}, {"type": "text", "text": example.text}]
+        turns, sees = example.turns or (Turn("user", example.text),), bool(self._with("patches"))
+        messages: list[dict[str, Any]] = [
+            {"role": turn.role, "content": [{"type": "text", "text": turn.text}] if sees else turn.text}
+            for turn in turns
+        ]
+        asked = next((m for m in messages if m["role"] == "user"), None)
+        if sees and asked is not None:
+            asked["content"].insert(0, {"type": "image"})
         # The tokenizer fills in the template, because some processors ask for their part for videos here.
         return self.tokenizer.apply_chat_template(
-            [{"role": "user", "content": content}], tokenize=False, add_generation_prompt=True,
+            messages, tokenize=False, add_generation_prompt=True,
             chat_template=getattr(self.processor, "chat_template", None),
         )  # fmt: skip
 
@@ -279,15 +322,15 @@ class Inputs:
             raise CheckpointError("the configuration names no decoder_start_token_id, so the decoder cannot start")
         return int(start)
 
-    def _roles(self, stack: Stack, inputs: dict[str, Tensor], example: Example, answer: int) -> Tensor:
+    def _roles(self, stack: Stack, inputs: dict[str, Tensor], example: Example, answer: Spans) -> Tensor:
         if stack.columns == "text":
             return self._token_roles(inputs["input_ids"], TEXT, answer, seen=inputs)
         if stack.columns == "target":
-            return self._token_roles(inputs["decoder_input_ids"], ANSWER if example.target else TEXT, 0)
+            return self._token_roles(inputs["decoder_input_ids"], ANSWER if example.target else TEXT)
         if stack.columns == "queries":
             queries = torch.full((self.config.num_query_tokens,), QUERY, dtype=torch.uint8)
             read = inputs.get("qformer_input_ids")
-            return queries if read is None else torch.cat([queries, self._token_roles(read, TEXT, 0)])
+            return queries if read is None else torch.cat([queries, self._token_roles(read, TEXT)])
         if stack.columns == "patches":
             return patch_roles(stack, inputs["pixel_values"])
         if stack.columns == "projected":
@@ -313,20 +356,23 @@ class Inputs:
         found = [i for i in (*tokenizer.all_special_ids, *around) if i not in unknown]
         return torch.tensor(found, dtype=like.dtype)
 
-    def _token_roles(self, ids: Tensor, plain: int, answer: int, *, seen: Mapping[str, Tensor] | None = None) -> Tensor:
-        """``(t,)`` roles of tokens; the last ``answer`` that are not special are the answer.
+    def _token_roles(
+        self, ids: Tensor, plain: int, answers: Spans = (), *, seen: Mapping[str, Tensor] | None = None
+    ) -> Tensor:
+        """``(t,)`` roles of tokens.
 
         Args:
             ids: the tokens.
             plain: the role of most.
-            answer: how many belong to the answer.
+            answers: which belong to answers.
             seen: all inputs of the sample, of which some may say which tokens are an image.
         """
         special = torch.isin(ids, self._special(ids))
         roles = torch.full(ids.shape, plain, dtype=torch.uint8)
-        if answer:
+        if answers:
             end = int((~special).nonzero()[-1]) + 1
-            roles[end - answer : end] = ANSWER
+            for start, stop in answers:
+                roles[end - start : end - stop] = ANSWER
         roles[special] = SPECIAL
         # A placeholder is a part of the image, although tokenizers count it as special; but where tokens see the image in
         # attentions of their own, it is a token like any other that only marks the place.
@@ -341,6 +387,20 @@ def patch_size(stack: Stack) -> int | Sequence[int] | None:
     """The side of a tower's patches in pixels, or height and width; None if its configuration does not say it."""
     config = getattr(stack.owner, "config", None)
     return getattr(getattr(config, "vision_config", config), "patch_size", None)
+
+
+def _said(example: Example, prompt: str) -> list[tuple[int, int]]:
+    """Where in a prompt the assistant's earlier turns are; one that the chat template leaves out is nowhere."""
+    found, start = [], 0
+    for turn in example.turns:
+        said = turn.text.strip()
+        place = prompt.find(said, start) if said else -1
+        if place < 0:
+            continue
+        start = place + len(said)
+        if turn.role == ASSISTANT:
+            found.append((place, start))
+    return found
 
 
 def patch_roles(stack: Stack, pixels: Tensor) -> Tensor:

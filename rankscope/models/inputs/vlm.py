@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from rankscope.data.probes import Example
 from rankscope.errors import CheckpointError
 from rankscope.features import ANSWER, TEXT
-from rankscope.models.inputs.encode import ABSENT, Encoding, Inputs, patch_roles
+from rankscope.models.inputs.encode import ABSENT, Encoding, Inputs, Spans, patch_roles
 
 if TYPE_CHECKING:
     from rankscope.models.stacks import Stack
@@ -76,18 +76,18 @@ class PaliGemmaInputs(Inputs):
         """An example as the model takes it; the roles of its tokens follow the processor's own division."""
         made = super().encode(example)
         inputs = {name: tensor for name, tensor in made.inputs.items() if name != "labels"}
-        roles = self._token_roles(inputs["input_ids"], TEXT, 0)
+        roles = self._token_roles(inputs["input_ids"], TEXT)
         roles[(inputs["token_type_ids"] == 1) & (roles == TEXT)] = ANSWER
         return replace(made, inputs=inputs, roles={**made.roles, "decoder": roles})
 
-    def _text(self, example: Example) -> tuple[str, int]:
-        return example.text, 0
+    def _text(self, example: Example) -> tuple[str, Spans]:
+        return example.text, ()
 
 
 class MllamaInputs(Inputs):
     """As many tiles as the model can take, those that an image does not need masked, each filled up to a multiple of eight columns."""
 
-    def _roles(self, stack: Stack, inputs: dict[str, Tensor], example: Example, answer: int) -> Tensor:
+    def _roles(self, stack: Stack, inputs: dict[str, Tensor], example: Example, answer: Spans) -> Tensor:
         if stack.columns != "patches":
             return super()._roles(stack, inputs, example, answer)
         tile = patch_roles(stack, inputs["pixel_values"][0, 0, 0])

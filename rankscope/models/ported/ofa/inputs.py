@@ -21,6 +21,10 @@ class OFAInputs(Inputs):
     text is taken as it is. The target begins with a space, as every word of OFA's does.
     """
 
+    def reads(self, example: Example) -> Example:
+        """An example of what the model reads of another: a question about an image is worded otherwise than a caption."""
+        return replace(super().reads(example), text=_asked(example))
+
     def encode(self, example: Example) -> Encoding:
         """An example as the model takes it.
 
@@ -34,11 +38,11 @@ class OFAInputs(Inputs):
         inputs = self._arrays(self.processor(images=image, text=text, return_tensors="pt"))
         targets = (f" {example.target.strip()}",) if example.target else ()
         inputs |= self._target(replace(example, targets=targets))
-        words = self._token_roles(inputs["input_ids"], TEXT, 0)
+        words = self._token_roles(inputs["input_ids"], TEXT)
         pixels = inputs.get("patch_images")
         count = 0 if pixels is None else (pixels.shape[-2] // PIXELS) * (pixels.shape[-1] // PIXELS)
         patches = words.new_full((count,), IMAGE)
-        said = self._token_roles(inputs["decoder_input_ids"], ANSWER if example.target else TEXT, 0)
+        said = self._token_roles(inputs["decoder_input_ids"], ANSWER if example.target else TEXT)
         return Encoding(example.id, inputs, {"encoder": torch.cat([patches, words]), "decoder": said})
 
 

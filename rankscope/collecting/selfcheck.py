@@ -29,17 +29,15 @@ def checked_sites(source: Source, sample: int) -> Source:
     if source.told is None:
         return source
     parts, batch = source.parts, source.collate([sample])
-    faults = {**source.told(batch.inputs), **_misfits(source, batch)}
+    faults = {**_misfits(source, batch), **source.told(batch.inputs)}
     right = {site: tap for site, tap in parts.taps.items() if site not in faults}
     return replace(source, parts=replace(parts, taps=right, unreadable={**parts.unreadable, **faults}))
 
 
 def _misfits(source: Source, batch: ModelBatch) -> dict[Site, str]:
     """The sites whose hidden states for one sample have not the columns that the sample has there."""
-    with (
-        torch.inference_mode(),
-        reading(source.parts.taps, lambda _, hidden: torch.ones(hidden.shape[:-1], dtype=torch.bool)) as found,
-    ):
+    shapes = reading(source.parts.taps, lambda _, hidden: torch.ones(hidden.shape[:-1], dtype=torch.bool), again=set())
+    with torch.inference_mode(), shapes as found:
         source.model(**batch.inputs)
     faults: dict[Site, str] = {}
     for site, x in found.items():

@@ -107,6 +107,22 @@ FAMILIES: dict[str, Family] = {
         ),
         inputs=MllamaInputs,
     ),
+    "git": Family(
+        (
+            StackSpec(
+                "vision",
+                "image_encoder.vision_model.encoder.layers",
+                "image_encoder.vision_model.post_layernorm",
+                "patches",
+            ),
+            StackSpec("decoder", "encoder.layer"),
+        ),
+        image_rows="before",
+    ),
+    # Its positions are counted from the padding token, and go on after all columns that are in the cache.
+    "kosmos_2_text_model": Family(counts_positions=True),
+    "kosmos-2": Family(generates_alone=True),
+    "blip": Family(frames_prompts=True),
     "ofa": OFA,
     "vinvl": VINVL,
 }

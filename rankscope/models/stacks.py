@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from inspect import signature
 
 from peft import PeftMixedModel, PeftModel
 from torch import nn
@@ -228,6 +229,8 @@ def _name(model: nn.Module, path: str, *, alone: bool) -> str:
     if alone:
         generates = bool(getattr(config, "is_decoder", False)) or _generates(model)
         return "decoder" if generates else "encoder"
+    if any("decoder" in step for step in path.split(".")):  # whose blocks may be those of an encoder, as BERT's
+        return "decoder"
     for step, names in [(path, _SENSES), *((step, _SIDES) for step in reversed(path.split(".")))]:
         for name, words in names.items():
             if any(word in step.lower() for word in words):
@@ -242,8 +245,9 @@ def _generates(model: nn.Module) -> bool:
 
 
 def _columns(model: nn.Module, name: str) -> Columns:
-    if name == "decoder" and getattr(getattr(model, "config", None), "is_encoder_decoder", False):
-        return "target"
+    twofold = getattr(getattr(model, "config", None), "is_encoder_decoder", False)
+    if name == "decoder":
+        return "target" if twofold or "decoder_input_ids" in signature(model.forward).parameters else "text"
     pictures = name == "encoder" and getattr(model, "main_input_name", "") == "pixel_values"
     return "patches" if pictures else "text"
 

@@ -181,10 +181,10 @@ class PairEncoder:
 
     @property
     def _end(self) -> int:
-        end = self.reader.inputs.tokenizer.eos_token_id
+        end = self.reader.inputs.end
         if end is None:
             raise DataError("the tokenizer has no end token (eos_token), so a target could not end; give it one")
-        return int(end)
+        return end
 
     def _decoded(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Inputs of an encoder–decoder, which shifts the labels itself to make the decoder's input."""

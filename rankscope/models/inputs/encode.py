@@ -141,6 +141,12 @@ class Inputs:
         return next((token for token in found if token is not None), 0)
 
     @property
+    def end(self) -> int | None:
+        """The token that ends a text; None if there is none. BERT's tokenizers call it the separator."""
+        found = (getattr(self.tokenizer, name, None) for name in ("eos_token_id", "sep_token_id"))
+        return next((token for token in found if token is not None), None)
+
+    @property
     def image_token(self) -> int | None:
         """The placeholder in the text for a part of the image."""
         return getattr(self.config, "image_token_id", None) or getattr(self.config, "image_token_index", None)
@@ -184,7 +190,17 @@ class Inputs:
                 "the tokenizer that belongs to the model (--processor, processor=…), or leave the sample out"
             )
         roles = {name: self._roles(stack, inputs, example, answer) for name, stack in self.stacks.items()}
-        return Encoding(example.id, inputs, roles)
+        parts = self._join_image(roles) if self.family.image_rows else {}
+        return Encoding(example.id, inputs, roles, parts)
+
+    def _join_image(self, roles: dict[str, Tensor]) -> dict[str, tuple[int, ...]]:
+        """Put the rows of the tower to those of the text, in place, for a model that does; the lengths of the two parts."""
+        (seen,) = (roles[stack.name] for stack in self._with("patches"))
+        parts = {}
+        for stack in self._with("text"):
+            rows = [seen, roles[stack.name]] if self.family.image_rows == "before" else [roles[stack.name], seen]
+            roles[stack.name], parts[stack.name] = torch.cat(rows), tuple(map(len, rows))
+        return parts
 
     def _text(self, example: Example) -> tuple[str, int]:
         """What the text stack reads, and how many of its last tokens are the answer."""
@@ -299,7 +315,10 @@ class Inputs:
         That one is a token of the text, unless the tokenizer has given it another task too (as in GPT-2).
         """
         tokenizer = self.tokenizer
-        around = {*self._frame, *(getattr(self.processor, "image_token_ids", None) or ())} - {None, self.image_token}
+        named = [getattr(self.processor, f"{end}_token", None) for end in ("boi", "eoi")]
+        around = {*self._frame, *(getattr(self.processor, "image_token_ids", None) or ())}
+        around |= {tokenizer.convert_tokens_to_ids(str(token)) for token in named if token is not None}
+        around -= {None, self.image_token}
         tasks = [getattr(tokenizer, f"{task}_token_id", None) for task in ("bos", "eos", "sep", "pad", "cls", "mask")]
         unknown = {getattr(tokenizer, "unk_token_id", None)} - set(tasks)
         found = [i for i in (*tokenizer.all_special_ids, *around) if i not in unknown]

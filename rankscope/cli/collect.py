@@ -19,7 +19,7 @@ class Reading:
     """What is read and where it goes; fields are named as :func:`rankscope.collect` names them."""
 
     sites: options.Sites = "all"
-    rows: Annotated[str, Option(help="last, first, mean, tokens, text, image, query or answer.")] = "last"
+    rows: Annotated[str, Option(help="last, first, mean, tokens, text, image, query, answer or audio.")] = "last"
     n: Annotated[int | None, Option("--n", help="Only the first n samples; fewer in the data is an error.")] = None
     out: Annotated[Path | None, Option(help="A folder, or one file .pt or .safetensors. Default: NAME.pt.")] = None
     keep_special: Annotated[bool, Option(help="Count special tokens as rows.")] = False

@@ -16,6 +16,7 @@ COLUMNS = {
     "id": ("id", "question_id", "sample_id", "uid"),
     "text": ("text", "question", "prompt", "input", "sentence"),
     "image": ("image", "file_name", "image_path", "filename", "img"),
+    "audio": ("audio", "sound"),
     "targets": ("targets", "target", "captions", "caption", "answers", "answer", "output", "response"),
     "label": ("label",),
 }
@@ -38,9 +39,9 @@ def assign(names: Iterable[str], columns: Mapping[str, str], where: str) -> dict
     free = [c for c in there if c not in columns.values()]  # a column that the caller named is taken once
     found = {field: next((c for c in choices if c in free), "") for field, choices in COLUMNS.items()}
     found |= columns
-    if not found["text"] and not found["image"]:
+    if not any(found[field] for field in ("text", "image", "audio")):
         raise DataError(
-            f"{where} has neither text nor image; its columns are {', '.join(there)}; name one with --column text=NAME"
+            f"{where} has neither text nor image; its columns are {', '.join(there)}; name one with --column text=NAME, or audio=NAME"
         )
     return {field: column for field, column in found.items() if column}
 
@@ -52,22 +53,25 @@ def _example(
     place = f"record {number}"
     name = id_text(item, columns["id"]) if "id" in columns else str(number)
     text = item.get(columns.get("text", ""), "")
-    picture = item.get(columns.get("image", ""), None)
+    picture, sound = (item.get(columns.get(field, ""), None) for field in ("image", "audio"))
     if name is None:
         intake.fault("record has no id", place)
     elif not isinstance(text, str):
         intake.fault("text is missing or not text", place)
     elif "image" in columns and not isinstance(picture, str):
         intake.fault("image is missing or not a file name", place)
-    elif not text.strip() and not isinstance(picture, str):
+    elif "audio" in columns and not isinstance(sound, str):
+        intake.fault("audio is missing or not a file name", place)
+    elif not text.strip() and not isinstance(picture, str) and not isinstance(sound, str):
         intake.fault("text is empty", place)
     else:
         label = _label(item.get(columns.get("label", ""), None), place, intake)
         path = images.find(picture, place=place) if isinstance(picture, str) else None
+        heard = images.find(sound, place=place) if isinstance(sound, str) else None
         targets = intake.clean_all(listed(item.get(columns.get("targets", ""), None)), place)
         about = {k: str(v) for k, v in item.items() if k not in columns.values() and isinstance(v, str | int)}
         # The text keeps its line breaks, unlike captions and answers: it may be a document.
-        return Example(name, text, path, targets, label, about=about)
+        return Example(name, text, path, targets, label, audio=heard, about=about)
     return None
 
 

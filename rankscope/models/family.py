@@ -13,9 +13,9 @@ from typing import Any, Literal
 from rankscope.models.inputs.encode import Inputs
 from rankscope.models.ported.port import Port
 
-Columns = Literal["text", "target", "patches", "queries", "projected", "any"]
+Columns = Literal["text", "target", "patches", "queries", "projected", "audio", "any"]
 """What the columns of a stack's hidden states are: tokens of the input text (with the placeholders of an image in it),
-tokens of the decoder's own input, patches of the image, learned queries, patches as the language model receives them."""
+tokens of the decoder's own input, patches of the image, learned queries, patches as the language model receives them, stretches of sound."""
 
 
 @dataclass(frozen=True)

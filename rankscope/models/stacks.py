@@ -28,6 +28,8 @@ _SENSES = {"vision": ("vision", "visual", "image", "vit"), "qformer": ("qformer"
 _SIDES = {"decoder": ("decoder", "language"), "text": ("text",), "encoder": ("encoder",)}
 """The same for words of which the innermost in the path decides."""
 _COLUMNS: dict[str, Columns] = {"vision": "patches", "qformer": "queries", "audio": "any"}
+_READS: dict[str, Columns] = {"pixel_values": "patches", "input_values": "audio", "input_features": "audio"}
+"""What an encoder's columns are, by what transformers calls the model's main input."""
 _NORMS = ("norm", "ln_f", "layernorm", "layer_norm", "norm_f")
 
 
@@ -213,8 +215,10 @@ def _lists(model: nn.Module) -> dict[str, nn.ModuleList]:
 
 
 def _deep(blocks: nn.ModuleList) -> bool:
-    """Whether the children are blocks, with parts of their own, and not plain layers."""
-    return all(sum(1 for _ in child.modules()) > 3 for child in blocks)
+    """Whether the children are blocks, with parts of their own, and neither plain layers nor the filters before a tower."""
+    inside = [module for child in blocks for module in child.modules()]
+    filters = any(isinstance(m, nn.Conv1d) for m in inside) and not any(isinstance(m, nn.Linear) for m in inside)
+    return not filters and all(sum(1 for _ in child.modules()) > 3 for child in blocks)
 
 
 def _convolves(blocks: nn.ModuleList) -> bool:
@@ -248,8 +252,9 @@ def _columns(model: nn.Module, name: str) -> Columns:
     twofold = getattr(getattr(model, "config", None), "is_encoder_decoder", False)
     if name == "decoder":
         return "target" if twofold or "decoder_input_ids" in signature(model.forward).parameters else "text"
-    pictures = name == "encoder" and getattr(model, "main_input_name", "") == "pixel_values"
-    return "patches" if pictures else "text"
+    if name == "encoder" and (read := _READS.get(getattr(model, "main_input_name", ""))):
+        return read
+    return "text"
 
 
 def _owner(model: nn.Module, path: str) -> nn.Module:

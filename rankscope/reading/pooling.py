@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from rankscope.errors import UnknownName
-from rankscope.features import ANSWER, IMAGE, POOLED, QUERY, SPECIAL, TEXT, Grid
+from rankscope.features import ANSWER, AUDIO, IMAGE, POOLED, QUERY, SPECIAL, TEXT, Grid
 
 KINDS: dict[str, tuple[int, ...] | None] = {
     "last": None,
@@ -19,6 +19,7 @@ KINDS: dict[str, tuple[int, ...] | None] = {
     "image": (IMAGE,),
     "query": (QUERY,),
     "answer": (ANSWER,),
+    "audio": (AUDIO,),
 }
 """The kinds of rows: the last or the first real token of a sample, the mean over its real tokens, all its real tokens,
 or those with one of the roles given. Special tokens count as real only where they were asked for."""

@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoImageProcessor, AutoProcessor, AutoTokenizer, ProcessorMixin
+from transformers import AutoFeatureExtractor, AutoImageProcessor, AutoProcessor, AutoTokenizer, ProcessorMixin
 
 from rankscope.data.probes import Example
 from rankscope.errors import CheckpointError, DataError, MissingTool
 from rankscope.features import ANSWER, IMAGE, QUERY, SPECIAL, TEXT
 from rankscope.models.inputs.processors import without_videos
+from rankscope.models.inputs.sound import heard, sound_roles
 from rankscope.models.quiet import quiet
 
 if TYPE_CHECKING:
@@ -76,8 +77,10 @@ class Inputs:
     """Whether the model has a ``generate``."""
 
     @classmethod
-    def open(cls, folder: Path, *, text: bool, image: bool, trust_remote_code: bool = False) -> Any:
-        """The tokenizer, image processor or processor of a checkpoint, whichever its model needs.
+    def open(
+        cls, folder: Path, *, text: bool, image: bool, audio: bool = False, trust_remote_code: bool = False
+    ) -> Any:
+        """The tokenizer, image processor, feature extractor or processor of a checkpoint, whichever its model needs.
 
         Raises:
             CheckpointError: if it is not in the folder, or cannot be read.
@@ -85,6 +88,8 @@ class Inputs:
         what, auto = "tokenizer", AutoTokenizer
         if image:
             what, auto = ("processor", AutoProcessor) if text else ("image processor", AutoImageProcessor)
+        if audio:
+            what, auto = ("processor", AutoProcessor) if text else ("feature extractor", AutoFeatureExtractor)
         if text and not any(True for pattern in _VOCABULARIES for _ in folder.glob(pattern)):
             raise CheckpointError(
                 f"{folder} has no tokenizer: none of {', '.join(_VOCABULARIES)}; save it there with tokenizer.save_pretrained, or "
@@ -135,6 +140,10 @@ class Inputs:
         return getattr(self.processor, "tokenizer", self.processor if hasattr(self.processor, "encode") else None)
 
     @property
+    def _extractor(self) -> Any:
+        return getattr(self.processor, "feature_extractor", self.processor)
+
+    @property
     def pad(self) -> int:
         """What tokens are padded with; it is always masked."""
         found = (getattr(self.tokenizer, name, None) for name in ("pad_token_id", "eos_token_id"))
@@ -176,6 +185,8 @@ class Inputs:
         if self._with("text"):
             text, answer = self._text(example)
             inputs |= self._processed(example, text)
+        elif self._with("audio"):
+            inputs |= heard(self._extractor, example)
         elif self._with("patches"):
             inputs |= self._arrays(self.processor(images=example.open_image(), return_tensors="pt"))
         if self._with("target"):
@@ -296,6 +307,8 @@ class Inputs:
             queries = torch.full((self.config.num_query_tokens,), QUERY, dtype=torch.uint8)
             read = inputs.get("qformer_input_ids")
             return queries if read is None else torch.cat([queries, self._token_roles(read, TEXT, 0)])
+        if stack.columns == "audio":
+            return sound_roles(stack, inputs, example.open_audio(), self._extractor)
         if stack.columns == "patches":
             return patch_roles(stack, inputs["pixel_values"])
         if stack.columns == "projected":

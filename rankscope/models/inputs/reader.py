@@ -273,8 +273,9 @@ def reader(
         )
     processor = family.inputs.open(
         folder,
-        text="text" in columns,
+        text="text" in columns or ("audio" in columns and "target" in columns),
         image="patches" in columns or family.reads_images,
+        audio="audio" in columns,
         trust_remote_code=trust_remote_code,
     )
     templates = (getattr(p, "chat_template", None) for p in (processor, getattr(processor, "tokenizer", None)))

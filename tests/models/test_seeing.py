@@ -25,10 +25,10 @@ from torch import Tensor
 import rankscope
 from rankscope.checkpoint.kinds import kind
 from rankscope.data.probes import Example
-from rankscope.errors import MissingTool, UsageError
+from rankscope.errors import DataError, MissingTool, UsageError
 from rankscope.features import ROLES
-from rankscope.models.inputs.encode import Inputs
-from rankscope.models.inputs.reader import Reader, reader
+from rankscope.models.inputs.processors import open_processor
+from rankscope.models.inputs.reader import Reader, inputs_of, reader
 from rankscope.models.load import load_model, read_config
 from rankscope.models.tunings.prefix_live import detach_prefix
 from rankscope.sites import Site
@@ -92,7 +92,7 @@ def examples() -> list[Example]:
 def processor_of(folder: Path, made: tiny_seeing.Made) -> Any:
     """The processor as plain transformers opens it, if it has no part for videos, which needs torchvision."""
     whole = len(made.parts) == 1
-    return tf.AutoProcessor.from_pretrained(folder) if whole else Inputs.open(folder, text=True, image=True)
+    return tf.AutoProcessor.from_pretrained(folder) if whole else open_processor(folder, text=True, image=True)
 
 
 def tuned(folder: Path, model: Any, into: Path) -> Any:
@@ -236,6 +236,28 @@ def test_a_type_that_transformers_knows_is_no_other_projects_layout(tmp_path: Pa
         assert kind(tmp_path) == "model"
         assert read_config(tmp_path).model_type == name
     assert len(known) >= 3
+
+
+def test_a_chat_template_puts_the_image_where_it_says(base: Callable, tmp_path: Path) -> None:
+    folder, _ = base("qwen3-vl")
+    model = load_model(folder)
+    processor = open_processor(folder, text=True, image=True)
+    processor.chat_template = (
+        "{% for m in messages %}{% for c in m['content'] %}{% if c['type'] == 'image' %}<|vision_start|><|image_pad|>"
+        "<|vision_end|>{% else %}Q: {{ c['text'] }}{% endif %}{% endfor %}{% endfor %}"
+    )
+    chat, plain = (inputs_of(model, processor, chat=chat).encode(examples()[1]).inputs for chat in (True, False))
+    asked = processor.tokenizer("Q: a photo")["input_ids"]
+    placed = len(plain["input_ids"]) - len(processor.tokenizer("a photo")["input_ids"])
+    assert chat["input_ids"].tolist() == plain["input_ids"][:placed].tolist() + asked
+
+
+def test_a_text_with_two_placeholders_for_one_image_is_named(base: Callable, tmp_path: Path) -> None:
+    twice = Example("a", "<image> beside <image>", picture(0, (32, 32)))
+    with pytest.raises(
+        DataError, match="LlavaNextProcessor cannot read the image and the text of sample 'a': The total number"
+    ):
+        rankscope.collect(base("llava-next")[0], [twice], out=tmp_path / "r.pt", device="cpu")
 
 
 def test_prompts_that_cannot_be_padded_on_the_left_are_asked_one_by_one(base: Callable) -> None:

@@ -4,26 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoFeatureExtractor, AutoImageProcessor, AutoProcessor, AutoTokenizer, ProcessorMixin
+from transformers import ProcessorMixin
 
 from rankscope.data.probes import Example
-from rankscope.errors import CheckpointError, DataError, MissingTool
+from rankscope.errors import CheckpointError, DataError
 from rankscope.features import ANSWER, IMAGE, QUERY, SPECIAL, TEXT
-from rankscope.models.inputs.processors import without_videos
+from rankscope.models.inputs.patches import patch_roles
 from rankscope.models.inputs.sound import heard, sound_roles
-from rankscope.models.quiet import quiet
 
 if TYPE_CHECKING:
     from rankscope.models.family import Family
     from rankscope.models.stacks import Stack
 
-_VOCABULARIES = ("tokenizer.json", "vocab.json", "vocab.txt", "merges.txt", "*.model", "*.tiktoken", "*.spm")
-"""Files of which a tokenizer has at least one; without them transformers makes one that knows no word."""
 ABSENT = 255
 """The role of a column that the model computes and that never counts."""
 TOKENS = frozenset({"input_ids", "decoder_input_ids", "qformer_input_ids"})
@@ -76,46 +72,17 @@ class Inputs:
     generates: bool = False
     """Whether the model has a ``generate``."""
 
-    @classmethod
-    def open(
-        cls, folder: Path, *, text: bool, image: bool, audio: bool = False, trust_remote_code: bool = False
-    ) -> Any:
-        """The tokenizer, image processor, feature extractor or processor of a checkpoint, whichever its model needs.
-
-        Raises:
-            CheckpointError: if it is not in the folder, or cannot be read.
-        """
-        what, auto = "tokenizer", AutoTokenizer
-        if image:
-            what, auto = ("processor", AutoProcessor) if text else ("image processor", AutoImageProcessor)
-        if audio:
-            what, auto = ("processor", AutoProcessor) if text else ("feature extractor", AutoFeatureExtractor)
-        if text and not any(True for pattern in _VOCABULARIES for _ in folder.glob(pattern)):
-            raise CheckpointError(
-                f"{folder} has no tokenizer: none of {', '.join(_VOCABULARIES)}; save it there with tokenizer.save_pretrained, or "
-                "name the folder that has it (--processor, processor=…), or the base that was tuned (--base-model, base_model=…)"
-            )
-        options: dict[str, Any] = {"trust_remote_code": trust_remote_code, "local_files_only": True}
-        try:
-            with quiet():
-                seeing = without_videos(folder) if auto is AutoProcessor else None
-                return (seeing or auto).from_pretrained(folder, **options)
-        except (ImportError, RuntimeError) as error:  # the latter from packages built for another torch
-            raise MissingTool(
-                f"the {what} in {folder} needs a package that is not installed or does not load: {' '.join(str(error).split())[:300]}"
-            ) from error
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            reason = " ".join(str(error).split())[:300]
-            raise CheckpointError(
-                f"{folder} has no {what} that can be read ({reason}); save it there with processor.save_pretrained"
-            ) from error
-
     def complete(self, base: nn.Module) -> None:
         """Take from the model what the files of an older checkpoint leave out; here nothing.
 
         Args:
             base: the base model.
         """
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a reader of the features should know of how examples are read."""
+        return ()
 
     @property
     def sees(self) -> bool:
@@ -245,10 +212,16 @@ class Inputs:
     def _processed(self, example: Example, text: str) -> dict[str, Tensor]:
         """The tensors of the text and, where the model has them, of the image."""
         options: dict[str, Any] = {"add_special_tokens": False} if self.chat else {}
-        if not self._with("patches") and not self._with("projected"):
+        if not (self._with("patches") or self._with("projected") or self.family.reads_images):
             return self._arrays(self.tokenizer(text, return_tensors="pt", **options))
-        placed = self._placed(text or self.family.caption_prompt)
-        return self._arrays(self.processor(images=example.open_image(), text=placed, return_tensors="pt", **options))
+        shown, placed = example.open_image(), self._placed(text or self.family.caption_prompt)
+        try:
+            return self._arrays(self.processor(images=shown, text=placed, return_tensors="pt", **options))
+        except (ValueError, IndexError, KeyError, TypeError) as error:  # as for a text with two placeholders
+            reason = " ".join(str(error).split())[:300]
+            raise DataError(
+                f"{type(self.processor).__name__} cannot read the image and the text of sample {example.id!r}: {reason}"
+            ) from error
 
     def _placed(self, text: str) -> str:
         """A text with the image's placeholder, put before it where it has none, for a processor that makes rows of it."""
@@ -359,26 +332,3 @@ class Inputs:
         if (places := (seen or {}).get("image_embeds_position_mask")) is not None:
             roles[places == 1] = IMAGE
         return roles
-
-
-def patch_roles(stack: Stack, pixels: Tensor) -> Tensor:
-    """``(t,)`` roles of a vision tower's columns: class and register tokens are special, patches are image.
-
-    Args:
-        stack: the tower.
-        pixels: ``(*, c, h, w)``, where each of several tiles has all these columns; or ``(t, c·h·w)``, cut into patches already.
-    """
-    if pixels.ndim == 2:
-        return torch.full((len(pixels),), IMAGE, dtype=torch.uint8)
-    config = getattr(stack.owner, "config", None)
-    config = getattr(config, "vision_config", config)
-    size = getattr(config, "patch_size", None)
-    if pixels.ndim < 3 or size is None:
-        raise DataError(f"images of shape {tuple(pixels.shape)} have columns in {stack.name} that are not known here")
-    tall, wide = (size, size) if isinstance(size, int) else size
-    patches = (pixels.shape[-2] // tall) * (pixels.shape[-1] // wide)
-    parameters = () if stack.owner is None else stack.owner.named_parameters()
-    names = {name.rpartition(".")[2] for name, _ in parameters}
-    special = int(bool(names & {"class_embedding", "cls_token"})) + int("distillation_token" in names)
-    special += int(getattr(config, "num_register_tokens", 0) or 0)
-    return torch.tensor([SPECIAL] * special + [IMAGE] * patches, dtype=torch.uint8).repeat(pixels.shape[:-3].numel())

@@ -30,6 +30,7 @@ from rankscope.errors import CheckpointError, DataError, UsageError
 from rankscope.features import Grid
 from rankscope.models.families import family_of
 from rankscope.models.inputs.encode import ABSENT, ALONG_TOKENS, MASKS, SEEN, SEGMENTS, TOKENS, Encoding, Inputs
+from rankscope.models.inputs.processors import open_processor
 from rankscope.models.limits import check_length, prefix_rows, prompt_rows, takes_positions
 from rankscope.models.register import register
 from rankscope.models.stacks import Stack, stacks, unwrapped
@@ -37,8 +38,8 @@ from rankscope.reading.forward import ModelBatch
 
 _OF_THE_TEXT = frozenset({"input_ids", "attention_mask", "token_type_ids", "mm_token_type_ids"}) | SEEN
 """Of the inputs along tokens, those that are padded on the side that was asked for; the others are padded on the right."""
-_SIZES = frozenset({"image_sizes", "pixel_attention_mask", "pixel_mask"})
-"""Inputs that tell a model which of an image's pixels or tiles are padding."""
+_SIZES = frozenset({"image_sizes", "pixel_attention_mask", "pixel_mask", "visual_attention_mask"})
+"""Inputs that tell a model which of an image's pixels, tiles or regions are padding."""
 
 
 class Reader:
@@ -108,7 +109,11 @@ class Reader:
         unmasked = "attention_mask" not in names and any(s.columns == "text" for s in self.stacks.values())
         made = "the tokenizer gives no attention mask; padding is masked by the known lengths of the texts"
         trained = "this family was trained on texts padded to a fixed length; here each text is read without padding"
-        return ((made,) if unmasked else ()) + ((trained,) if unmasked and self.inputs.family.trained_padded else ())
+        return (
+            self.inputs.notes
+            + ((made,) if unmasked else ())
+            + ((trained,) if unmasked and self.inputs.family.trained_padded else ())
+        )
 
     def _check_words(self, made: Encoding) -> None:
         """Check that the model has an embedding for every token.
@@ -271,7 +276,7 @@ def reader(
             f"what the columns of {', '.join(list(stacks(model))[:3])} are is not known for a {type(unwrapped(model)).__name__}, so "
             "its rows cannot be named; read it from tensors of your own"
         )
-    processor = family.inputs.open(
+    processor = open_processor(
         folder,
         text="text" in columns or ("audio" in columns and "target" in columns),
         image="patches" in columns or family.reads_images,

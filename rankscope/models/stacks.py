@@ -233,9 +233,10 @@ def _name(model: nn.Module, path: str, *, alone: bool) -> str:
     if alone:
         generates = bool(getattr(config, "is_decoder", False)) or _generates(model)
         return "decoder" if generates else "encoder"
-    if any("decoder" in step for step in path.split(".")):  # whose blocks may be those of an encoder, as BERT's
-        return "decoder"
-    for step, names in [(path, _SENSES), *((step, _SIDES) for step in reversed(path.split(".")))]:
+    # A decoder's blocks may be those of an encoder, as BERT's, which are called so further in.
+    around: dict[str, tuple[str, ...]] = {"decoder": ("decoder",)}
+    steps = [(path, _SENSES), (path, around), *((step, _SIDES) for step in reversed(path.split(".")))]
+    for step, names in steps:
         for name, words in names.items():
             if any(word in step.lower() for word in words):
                 # What a model that generates calls its text model is what it generates with.

@@ -200,9 +200,10 @@ class Inputs:
         if self._with("patches"):
             content = [{"type": "image"}, {"type": "text", "text": example.text}]
         # The tokenizer fills in the template, because some processors ask for their part for videos here.
+        own = getattr(self.processor, "chat_template", None)
         return self.tokenizer.apply_chat_template(
             [{"role": "user", "content": content}], tokenize=False, add_generation_prompt=True,
-            chat_template=getattr(self.processor, "chat_template", None),
+            chat_template=own if isinstance(own, str) else None,
         )  # fmt: skip
 
     def _tokens(self, text: str) -> list[int]:

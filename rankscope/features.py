@@ -15,10 +15,10 @@ from rankscope.sites import Site
 if TYPE_CHECKING:
     import pandas as pd
 
-ROLES = ("text", "image", "query", "answer", "special", "pooled")
+ROLES = ("text", "image", "query", "answer", "special", "pooled", "audio")
 """What a row is: a token of the text, an image patch or region, a learned query, a token of the answer, a special
-token, or a mean over tokens. A role is stored as its index here, so new roles are appended."""
-TEXT, IMAGE, QUERY, ANSWER, SPECIAL, POOLED = range(len(ROLES))
+token, a mean over tokens, or a stretch of sound. A role is stored as its index here, so new roles are appended."""
+TEXT, IMAGE, QUERY, ANSWER, SPECIAL, POOLED, AUDIO = range(len(ROLES))
 
 
 @dataclass(frozen=True)

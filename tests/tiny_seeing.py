@@ -240,6 +240,47 @@ def llava_onevision() -> Made:
     return Made(tf.LlavaOnevisionForConditionalGeneration(config), (images, tok), "<image>", "<image>", TOWER, settings)
 
 
+def kosmos2() -> Made:
+    tok = tiny.tokenizer("<s> $A </s>", **tiny.BART)
+    images = tf.CLIPImageProcessorPil(size=square(), crop_size=square())
+    processor = tf.Kosmos2Processor(images, tok, num_patch_index_tokens=4)
+    vision = {k: v for k, v in TILED.items() if k != "model_type"}
+    config = tf.Kosmos2Config(
+        vision_config=vision, latent_query_num=64,
+        text_config={
+            "vocab_size": len(tok), "embed_dim": 32, "ffn_dim": 48, "layers": 3, "attention_heads": 4,
+            "max_position_embeddings": 256, "dropout": 0.0, **tiny._ends(tok),
+        },
+    )  # fmt: skip
+    return Made(tf.Kosmos2ForConditionalGeneration(config), (processor,), "", "", "vision_model.model.encoder.layers")
+
+
+def git() -> Made:
+    tok = tiny.tokenizer("[CLS] $A [SEP]", **tiny.BERT)
+    images = tf.CLIPImageProcessorPil(size=square(), crop_size=square())
+    vision = {k: v for k, v in TILED.items() if k != "model_type"}
+    config = tf.GitConfig(
+        vision_config=vision, vocab_size=len(tok), hidden_size=32, intermediate_size=48, num_hidden_layers=3,
+        num_attention_heads=4, max_position_embeddings=128, pad_token_id=tok.pad_token_id, bos_token_id=tok.cls_token_id,
+        eos_token_id=tok.sep_token_id,
+    )  # fmt: skip
+    model = tf.GitForCausalLM(config)
+    return Made(model, (tf.GitProcessor(images, tok),), "", "", "git.image_encoder.vision_model.encoder.layers")
+
+
+def blip() -> Made:
+    tok = tiny.tokenizer("[CLS] $A [SEP]", extra=("[DEC]",), **tiny.BERT)
+    text_config = {
+        "vocab_size": len(tok), "hidden_size": 32, "encoder_hidden_size": 24, "intermediate_size": 48,
+        "num_hidden_layers": 3, "num_attention_heads": 4, "max_position_embeddings": 128, "projection_dim": 16,
+        "pad_token_id": tok.pad_token_id, "sep_token_id": tok.sep_token_id, "eos_token_id": tok.sep_token_id,
+        "bos_token_id": tok.convert_tokens_to_ids("[DEC]"),
+    }  # fmt: skip
+    config = tf.BlipConfig(text_config=text_config, vision_config=TILED, projection_dim=16)
+    processor = tf.BlipProcessor(tf.BlipImageProcessorPil(size=square()), tok)
+    return Made(tf.BlipForConditionalGeneration(config), (processor,), "", "", "vision_model.encoder.layers")
+
+
 FAMILIES: dict[str, Callable[[], Made]] = {
     "qwen3-vl": qwen3_vl,
     "qwen3.5": qwen3_5,
@@ -252,6 +293,9 @@ FAMILIES: dict[str, Callable[[], Made]] = {
     "aya-vision": aya_vision,
     "llava-next": llava_next,
     "llava-onevision": llava_onevision,
+    "kosmos2": kosmos2,
+    "git": git,
+    "blip": blip,
 }
 
 

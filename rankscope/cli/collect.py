@@ -20,7 +20,7 @@ class Reading:
     """What is read and where it goes; fields are named as :func:`rankscope.collect` names them."""
 
     sites: options.Sites = "all"
-    rows: Annotated[str, Option(help="last, first, mean, tokens, text, image, query or answer.")] = "last"
+    rows: Annotated[str, Option(help="last, first, mean, tokens, text, image, query, answer or audio.")] = "last"
     n: Annotated[int | None, Option("--n", min=1, help="Only the first n samples; fewer in the data is an error.")] = (
         None
     )

@@ -104,7 +104,7 @@ def prepare(model: Any, data: Any, request: Request, loading: Loading) -> Job:
     """
     source = open_source(model, data, request.n, loading)
     out = Path(request.out) if request.out is not None else Path(f"{source.name}.pt")
-    batches = batches_by_length(source.lengths, request.tokens_per_batch)
+    batches = batches_by_length(source.lengths, 1 if source.apart else request.tokens_per_batch)
     source = checked_sites(source, batches[0][0][0])
     chosen, notes = _chosen(source, request.sites)
     counts = _rows_per_sample(source, request, chosen)
@@ -171,10 +171,11 @@ def _chosen(source: Source, sites: str | Sequence[str | Site]) -> tuple[dict[Sit
 def _rows_per_sample(source: Source, request: Request, chosen: Mapping[Site, Tap]) -> dict[str, float]:
     """The mean number of rows of the first samples at each stack; one where the columns are not known in advance."""
     few = range(min(PROBED, len(source.ids)))
-    grids = source.collate(few).grids
+    batches = [source.collate([i]).grids for i in few] if source.apart else [source.collate(few).grids]
     return {
-        stack: len(pool(grids[stack], request.rows, keep_special=request.keep_special).sample) / len(few)
-        if stack in grids
+        stack: sum(len(pool(g[stack], request.rows, keep_special=request.keep_special).sample) for g in batches)
+        / len(few)
+        if stack in batches[0]
         else 1.0
         for stack in dict.fromkeys(site.stack for site in chosen)
     }

@@ -40,6 +40,8 @@ def why_one_by_one(source: Source, taps: Mapping[Site, Tap], batches: Batches) -
     Raises:
         CheckpointError: if one sample read twice gives two results: no reading of it is the right one.
     """
+    if source.apart:
+        return f"samples are read one by one: {source.apart}"
     if not source.alone:
         return ""
     members = _members(batches, source.lengths)

@@ -50,6 +50,8 @@ class Source:
     """How the model is read: padding side, attention implementation, precision."""
     notes: tuple[str, ...] = ()
     """Remarks of the data's reader."""
+    apart: str = ""
+    """Why samples cannot be put into one batch, in words; empty if they can."""
     alone: bool = False
     """Whether any sample can be read by itself, so that what it gives alone and among others can be compared."""
     told: Callable[[Mapping[str, Any]], dict[Site, str]] | None = None

@@ -16,7 +16,7 @@ from rankscope.collecting.source import Collate, Source, check_left, device_of, 
 from rankscope.data.open import open_data
 from rankscope.data.probes import Example, ProbeSet
 from rankscope.errors import CheckpointError, DataError, UsageError
-from rankscope.features import TEXT, Grid
+from rankscope.features import AUDIO, TEXT, Grid
 from rankscope.models.dtypes import features_dtype, weights_dtype
 from rankscope.models.embedded import embedded_data
 from rankscope.models.inputs.reader import Reader, reader
@@ -27,8 +27,11 @@ from rankscope.models.told import not_told
 from rankscope.reading.forward import ModelBatch, forward_pass
 from rankscope.reading.probing import Parts
 
+TRIED = 8
+"""Samples that are put into one batch to see whether they fit."""
+_MASK = "attention_mask"
 _MASK_AND_IDS = {
-    "text": ("attention_mask", "input_ids"),
+    "text": (_MASK, "input_ids"),
     "target": ("decoder_attention_mask", "decoder_input_ids"),
 }
 """By what a stack reads: the input that says which of its columns are real, and the one whose columns all are without it."""
@@ -98,6 +101,7 @@ def from_examples(model: Any, data: Any, n: int | None, loading: Loading) -> Sou
         }
         | ({"chat": True} if loading.chat else {}),
         notes=(*probe_set.notices, *examples.notes, *notes_of(loaded)),
+        apart=_apart(examples, probe_set),
         alone=True,
         told=lambda inputs: not_told(loaded, lambda: forward_pass(loaded, inputs)),
     )
@@ -153,7 +157,7 @@ def from_tokens(model: nn.Module, collate: Collate) -> tuple[Parts, Collate]:
         batch = inputs.inputs["batch"]
         if not isinstance(batch, Mapping):
             return inputs
-        grids = {name: grid for name, s in known.items() if (grid := _grid(s.columns, batch)) is not None}
+        grids = {name: grid for name, s in known.items() if (grid := _grid(s, batch)) is not None}
         mask = inputs.mask
         left_padded = mask is not None and mask.ndim == 2 and bool((mask[:, 0] == 0).any())
         if mask is not None and left_padded and "position_ids" not in batch and takes_positions(model, known):
@@ -166,6 +170,16 @@ def from_tokens(model: nn.Module, collate: Collate) -> tuple[Parts, Collate]:
 def _parts(model: nn.Module) -> Parts:
     widths = {stack.name: stack.width for stack in stacks(model).values()}
     return Parts(taps(model), widths, dtype=features_dtype(model))
+
+
+def _apart(examples: Reader, probe_set: ProbeSet) -> str:
+    """Why the first samples cannot be put into one batch, in words; empty if they can."""
+    few = [examples.encode(probe_set[i]) for i in range(min(TRIED, len(probe_set)))]
+    try:
+        examples.collate(few)
+    except DataError as error:
+        return str(error).partition(";")[0]
+    return ""
 
 
 def _named(parts: Parts, known: Mapping[str, Stack]) -> Parts:
@@ -198,9 +212,15 @@ def _on_disk(checkpoint: Checkpoint) -> dict[str, Any]:
     }
 
 
-def _grid(columns: str, batch: Mapping[str, Any]) -> Grid | None:
+def _grid(stack: Stack, batch: Mapping[str, Any]) -> Grid | None:
     """Which columns of a stack are real, or None where the batch holds neither its mask nor its tokens."""
-    mask, ids = _MASK_AND_IDS.get(columns, ("", ""))
+    lengths = getattr(stack.owner, "_get_feat_extract_output_lengths", None)
+    if stack.columns == "audio" and lengths is not None and _MASK in batch:
+        mask = batch[_MASK].cpu()
+        columns = torch.arange(int(lengths(torch.tensor(mask.shape[1]))))
+        real = columns < lengths(mask.sum(1))[:, None]
+        return Grid(torch.full(real.shape, AUDIO, dtype=torch.uint8), real)
+    mask, ids = _MASK_AND_IDS.get(stack.columns, ("", ""))
     if mask not in batch and ids not in batch:
         return None
     real = (batch[mask] != 0 if mask in batch else torch.ones_like(batch[ids], dtype=torch.bool)).cpu()

@@ -299,7 +299,10 @@ def check_texts(examples: Sequence[Example], intake: Intake) -> None:
 
 
 def check_images(examples: Sequence[Example], intake: Intake) -> None:
-    """Note image files that are missing; each once, however many examples show it."""
+    """Note files of images and sounds that are missing; each once, however many examples show it."""
+    for path in dict.fromkeys(e.audio for e in examples if isinstance(e.audio, Path)):
+        if not path.is_file():
+            intake.fault("audio missing", str(path))
     for path in dict.fromkeys(e.image for e in examples if isinstance(e.image, Path)):
         if not is_file(path):
             intake.fault("image missing", str(path))

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol, overload, runtime_checka
 
 from rankscope.data.files import is_file
 from rankscope.data.intake import COPIED, Finding
+from rankscope.data.sounds import Sound, decode_sound
 from rankscope.errors import DataError
 
 if TYPE_CHECKING:
@@ -126,6 +127,8 @@ class Example:
     """Features of image regions and their tags, for models that read those instead of pixels; read when needed."""
     turns: tuple[Turn, ...] = ()
     """The turns of a conversation before the target, which :attr:`text` joins; empty if the text is no conversation."""
+    audio: Path | Sound | None = None
+    """The sound, or the WAV file that holds it; opened by :meth:`open_audio` only."""
     about: Mapping[str, str] = field(default_factory=dict, hash=False)
     """What else the file says about it (``image_id``, ``question_type``); not part of the fingerprint."""
 
@@ -147,8 +150,22 @@ class Example:
         image = self.image.open() if isinstance(self.image, Picture) else self.image
         return image.convert("RGB")
 
+    def open_audio(self) -> Sound:
+        """The sound, decoded.
+
+        Raises:
+            DataError: if there is none, or its file is missing or cannot be decoded.
+        """
+        if self.audio is None:
+            raise DataError(
+                f"example {self.id!r} has no sound, and the model reads one; name its file in the data (audio)"
+            )
+        if isinstance(self.audio, Path):
+            return decode_sound(self.audio, f"the sound of example {self.id!r}, {self.audio.name}")
+        return self.audio
+
     def digest(self, known: Known | None = None) -> str:
-        """The SHA-256, in hex, of the id, text, targets, label, image and regions.
+        """The SHA-256, in hex, of the id, text, targets, label, image, regions and sound.
 
         Args:
             known: digests of the image files and regions that were read before; the example's own are added.
@@ -162,6 +179,7 @@ class Example:
         parts = [self.id, self.text, *self.targets, repr(self.label), image]
         parts += [_digest_once(self.regions, self.regions.digest, known)] if self.regions is not None else []
         parts += [part for turn in self.turns for part in turn]
+        parts += [_sound_digest(self)] if self.audio is not None else []
         # Each part follows its length, so that no two different lists of parts are the same text.
         return hashlib.sha256("".join(f"{len(p.encode())}:{p}" for p in parts).encode()).hexdigest()
 
@@ -207,6 +225,15 @@ def _image_digest(example: Example) -> str:
     if isinstance(image, Picture):
         return image.digest()
     return hashlib.sha256(f"{image.mode}{image.size}".encode() + image.tobytes()).hexdigest()
+
+
+def _sound_digest(example: Example) -> str:
+    sound = example.audio
+    if isinstance(sound, Path) and not sound.is_file():
+        raise DataError(f"the sound of example {example.id!r} is not there: {sound}")
+    return (
+        hashlib.sha256(sound.read_bytes()).hexdigest() if isinstance(sound, Path) else sound.digest() if sound else ""
+    )
 
 
 @dataclass(frozen=True, eq=False)

@@ -22,6 +22,7 @@ COLUMNS = {
     "id": ("id", "question_id", "sample_id", "uid"),
     "text": ("text", "question", "prompt", "instruction", "input", "sentence"),
     "image": ("image", "file_name", "image_path", "filename", "img"),
+    "audio": ("audio", "sound"),
     "targets": ("targets", "target", "captions", "caption", "answers", "answer", "output", "response", "completion"),
     "label": ("label",),
 }
@@ -48,9 +49,9 @@ def assign(names: Iterable[str], columns: Mapping[str, str], where: str) -> dict
     free = [c for c in there if c not in columns.values()]  # a column that the caller named is taken once
     found = {field: next((c for c in choices if c in free), "") for field, choices in COLUMNS.items()}
     found |= columns
-    if not found["text"] and not found["image"]:
+    if not any(found[field] for field in ("text", "image", "audio")):
         raise DataError(
-            f"{where} has neither text nor image; its columns are {', '.join(there)}; name one with --column text=NAME"
+            f"{where} has neither text nor image; its columns are {', '.join(there)}; name one with --column text=NAME, or audio=NAME"
         )
     return {field: column for field, column in found.items() if column}
 
@@ -69,13 +70,16 @@ def _example(
     text, taken = _text(item, columns)
     picture = _picture(cell(item, columns, "image"), f"the image of {place}")
     lacks_image = "image" in columns and picture is None and intake.images_needed
+    sound = cell(item, columns, "audio")
     wrong = {
         "record has no id": name is None,
         "text is missing or not text": not isinstance(text, str),
         "image is missing or not a file name": lacks_image,
+        "audio is missing or not a file name": "audio" in columns and not isinstance(sound, str),
         "text is empty": isinstance(text, str)
         and not text.strip()
         and picture is None
+        and sound is None
         and intake.images_needed
         and not lacks_image,
     }
@@ -83,12 +87,13 @@ def _example(
         intake.fault(kind, place)
     label = _label(cell(item, columns, "label"), place, intake)
     image = images.find(picture, place=place) if isinstance(picture, str) else picture
+    heard = images.find(sound, place=place) if isinstance(sound, str) else None
     targets = intake.clean_all(listed(cell(item, columns, "targets")), place)
     if any(wrong.values()) or name is None or not isinstance(text, str):
         return None
     about = {k: str(v) for k, v in item.items() if k not in taken and isinstance(v, str | int)}
     # The text keeps its line breaks, unlike captions and answers: it may be a document.
-    return Example(name, text, image, targets, label, turns=turns, about=about)
+    return Example(name, text, image, targets, label, turns=turns, audio=heard, about=about)
 
 
 def cell(item: Mapping[str, Json], columns: Mapping[str, str], field: str) -> Json:

@@ -52,6 +52,8 @@ def embedded_data(inputs: Inputs) -> tuple[str, str]:
     """
     if inputs.reads_regions:
         raise DataError("this model reads region features, and none are embedded; give data with --data (data=…)")
+    if any(stack.columns == "audio" for stack in inputs.stacks.values()):
+        raise DataError("this model reads sounds, and none are embedded; give data with --data (data=…)")
     if not inputs.sees:
         return SENTENCES, "embedded English sentences"
     if inputs.tokenizer is None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import nn
 
 from rankscope.models.family import Family, InnerModel, StackSpec, decoder, encoder, pair
-from rankscope.models.inputs.vlm import BlipInputs, LlavaInputs, MllamaInputs, PaliGemmaInputs
+from rankscope.models.inputs.vlm import BlipInputs, LlavaInputs, LxmertInputs, MllamaInputs, PaliGemmaInputs, ViltInputs
 from rankscope.models.ported.ofa.family import FAMILY as OFA
 from rankscope.models.ported.vinvl.family import FAMILY as VINVL
 
@@ -115,6 +115,33 @@ FAMILIES: dict[str, Family] = {
         ),
         inputs=MllamaInputs,
     ),
+    "git": Family(
+        (
+            StackSpec(
+                "vision",
+                "image_encoder.vision_model.encoder.layers",
+                "image_encoder.vision_model.post_layernorm",
+                "patches",
+            ),
+            StackSpec("decoder", "encoder.layer"),
+        ),
+        image_rows="before",
+    ),
+    # Its positions are counted from the padding token, and go on after all columns that are in the cache.
+    "kosmos_2_text_model": Family(counts_positions=True),
+    "kosmos-2": Family(generates_alone=True),
+    "vilt": Family(encoder("encoder.layer", "layernorm"), inputs=ViltInputs, reads_images=True),
+    # Words and regions are read apart, and then together; of that part the words are read.
+    "lxmert": Family(
+        (
+            StackSpec("encoder", "encoder.layer"),
+            StackSpec("regions", "encoder.r_layers", None, "projected"),
+            StackSpec("cross", "encoder.x_layers"),
+        ),
+        inputs=LxmertInputs,
+        reads_regions=True,
+    ),
+    "blip": Family(frames_prompts=True),
     "ofa": OFA,
     "vinvl": VINVL,
 }

@@ -13,9 +13,9 @@ from typing import Any, Literal
 from rankscope.models.inputs.encode import Inputs
 from rankscope.models.ported.port import Port
 
-Columns = Literal["text", "target", "patches", "queries", "projected", "any"]
+Columns = Literal["text", "target", "patches", "queries", "projected", "audio", "any"]
 """What the columns of a stack's hidden states are: tokens of the input text (with the placeholders of an image in it),
-tokens of the decoder's own input, patches of the image, learned queries, patches as the language model receives them."""
+tokens of the decoder's own input, patches of the image, learned queries, patches as the language model receives them, stretches of sound."""
 
 
 @dataclass(frozen=True)
@@ -80,6 +80,12 @@ class Family:
     """Whether its processor puts the image's placeholders into the text; otherwise they are put before the text."""
     after_image: str = ""
     """What stands between the image's placeholder and the text where the placeholder is put before it."""
+    image_rows: Literal["", "before", "after"] = ""
+    """Where the rows of an image are among those of its text, for a model that joins them itself and has no placeholders."""
+    generates_alone: bool = False
+    """Whether prompts that are padded on the left would shift the positions of what it says after them."""
+    frames_prompts: bool = False
+    """Whether its own ``generate`` takes a prompt framed as a whole text, drops the token that ends it, and knows its own end."""
     caption_prompt: str = ""
     """What an image without a text is asked."""
     counts_positions: bool = False

@@ -44,7 +44,10 @@ def places(stack: Stack) -> int | None:
 
     RoBERTa and its kin count positions from behind the padding token, whose own position is never a text's.
     """
-    most = getattr(getattr(stack.owner, "config", None), "max_position_embeddings", None)
+    config = getattr(stack.owner, "config", None)
+    most = getattr(config, "max_position_embeddings", None)
+    if most is None and stack.columns == "target":  # as models that hear call it
+        most = getattr(config, "max_target_positions", None)
     table = getattr(_embeddings(stack.owner), "position_embeddings", None)
     before = getattr(table, "padding_idx", None)
     return most - before - 1 if isinstance(most, int) and isinstance(before, int) else most

@@ -9,10 +9,10 @@ The stacks of a known family are where its record says; those of any other trans
 
 from __future__ import annotations
 
-import inspect
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from inspect import signature
 
 from peft import PeftMixedModel, PeftModel
 from torch import nn
@@ -34,6 +34,8 @@ _OF_EMBEDDINGS = re.compile(r"embeddings|embedding$")
 """Names of norms of what goes into the blocks."""
 _STAGE_WIDTHS = ("hidden_sizes", "embed_dims", "neck_hidden_sizes")
 """What configurations call the widths of the stages of a model of images."""
+_READS: dict[str, Columns] = {"pixel_values": "patches", "input_values": "audio", "input_features": "audio"}
+"""What an encoder's columns are, by what transformers calls the model's main input."""
 _NORMS = ("norm", "ln_f", "layernorm", "layer_norm", "norm_f")
 
 
@@ -249,8 +251,10 @@ def _lists(model: nn.Module) -> dict[str, nn.ModuleList]:
 
 
 def _deep(blocks: nn.ModuleList) -> bool:
-    """Whether the children are blocks, with parts of their own, and not plain layers."""
-    return all(sum(1 for _ in child.modules()) > 3 for child in blocks)
+    """Whether the children are blocks, with parts of their own, and neither plain layers nor the filters before a tower."""
+    inside = [module for child in blocks for module in child.modules()]
+    filters = any(isinstance(m, nn.Conv1d) for m in inside) and not any(isinstance(m, nn.Linear) for m in inside)
+    return not filters and all(sum(1 for _ in child.modules()) > 3 for child in blocks)
 
 
 def _convolves(block: nn.Module) -> bool:
@@ -264,7 +268,10 @@ def _name(model: nn.Module, path: str, *, alone: bool) -> str:
     if alone:
         generates = bool(getattr(config, "is_decoder", False)) or _generates(model)
         return "decoder" if generates else "encoder"
-    for step, names in [(path, _SENSES), *((step, _SIDES) for step in reversed(path.split(".")))]:
+    # A decoder's blocks may be those of an encoder, as BERT's, which are called so further in.
+    around: dict[str, tuple[str, ...]] = {"decoder": ("decoder",)}
+    steps = [(path, _SENSES), (path, around), *((step, _SIDES) for step in reversed(path.split(".")))]
+    for step, names in steps:
         for name, words in names.items():
             if any(word in step.lower() for word in words):
                 # What a model that generates calls its text model is what it generates with.
@@ -285,14 +292,17 @@ def _generates(model: nn.Module) -> bool:
 
 
 def _columns(model: nn.Module, name: str) -> Columns:
-    if name == "decoder" and getattr(getattr(model, "config", None), "is_encoder_decoder", False):
-        return "target"
-    return "patches" if name == "encoder" and reads_only_images(model) else "text"
+    twofold = getattr(getattr(model, "config", None), "is_encoder_decoder", False)
+    if name == "decoder":
+        return "target" if twofold or "decoder_input_ids" in signature(model.forward).parameters else "text"
+    if name == "encoder" and reads_only_images(model):
+        return "patches"
+    return _READS.get(getattr(model, "main_input_name", ""), "text") if name == "encoder" else "text"
 
 
 def reads_only_images(model: nn.Module) -> bool:
     """Whether a transformers model takes pixels and no tokens, by the arguments of its forward pass."""
-    takes = inspect.signature(model.forward).parameters if isinstance(model, PreTrainedModel) else {}
+    takes = signature(model.forward).parameters if isinstance(model, PreTrainedModel) else {}
     return "pixel_values" in takes and not {"input_ids", "decoder_input_ids"} & takes.keys()
 
 

@@ -34,7 +34,9 @@ def not_told(model: nn.Module, call: Callable[[], object]) -> dict[Site, str]:
     if not isinstance(base, PreTrainedModel) or not there:
         return {}
     taps = {site: tap for stack in there.values() for site, tap in stack.taps.items()}
-    with torch.inference_mode(), _telling(base) as told, reading(taps, lambda _, hidden: hidden.clone()) as found:
+    again: set[Site] = set()
+    keep = reading(taps, lambda _, hidden: hidden.clone(), again=again)
+    with torch.inference_mode(), _telling(base) as told, keep as found:
         call()
     faults: dict[Site, str] = {}
     for stack in there.values():
@@ -49,7 +51,7 @@ def not_told(model: nn.Module, call: Callable[[], object]) -> dict[Site, str]:
         elif states:
             lasts = [output["last_hidden_state"] for output in outputs if output.get("last_hidden_state") is not None]
             faults |= _compared(stack, found, states, lasts)
-    return faults
+    return faults | dict.fromkeys(again, "its module runs more than once in one forward pass")
 
 
 @contextmanager

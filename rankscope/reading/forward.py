@@ -122,7 +122,7 @@ def misfits(
             reasons.setdefault(site, f"the hidden states at {site} are {hidden.shape[-1]} wide; {width} were expected")
         return hidden.new_empty(0)
 
-    with torch.inference_mode(), reading(taps, keep):
+    with torch.inference_mode(), reading(taps, keep, again=set()):
         forward_pass(model, batch.inputs)
     return reasons
 

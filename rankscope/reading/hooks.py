@@ -61,12 +61,15 @@ def hidden_states(value: object) -> Tensor:
 
 
 @contextmanager
-def reading(taps: Mapping[Site, Tap], keep: Callable[[Site, Tensor], Tensor]) -> Iterator[dict[Site, Tensor]]:
+def reading(
+    taps: Mapping[Site, Tap], keep: Callable[[Site, Tensor], Tensor], *, again: set[Site] | None = None
+) -> Iterator[dict[Site, Tensor]]:
     """Fill a dictionary with what each site gives during the forward passes inside the block.
 
     Args:
         taps: where each site is read.
         keep: the site and its hidden states → the rows to keep. Called inside the hook, so that what is not kept is freed.
+        again: takes up the sites that run twice in one forward pass, of which the first is kept; without it they are refused.
 
     Raises:
         CheckpointError: if a site runs twice in one forward pass, so that its rows would be ambiguous.
@@ -81,6 +84,9 @@ def reading(taps: Mapping[Site, Tap], keep: Callable[[Site, Tensor], Tensor]) ->
         if tap.turn not in (None, LAST, runs[site] - 1):
             return
         if site in found and tap.turn != LAST:
+            if again is not None:
+                again.add(site)
+                return
             raise CheckpointError(f"the site {site} ran more than once in one forward pass; read another site")
         found[site] = keep(site, tap.features_last(hidden_states(value)))
 

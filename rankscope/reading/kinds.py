@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from rankscope.errors import UnknownName
 
-KINDS = ("last", "first", "mean", "tokens", "text", "image", "query", "answer")
+KINDS = ("last", "first", "mean", "tokens", "text", "image", "query", "answer", "audio")
 """The kinds of rows: the last or the first real token of a sample, the mean over its real tokens, all its real tokens,
 or those with the roles that the name says. Special tokens count as real only where they were asked for."""
 

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from rankscope.features import ANSWER, IMAGE, POOLED, QUERY, SPECIAL, TEXT, Grid
+from rankscope.features import ANSWER, AUDIO, IMAGE, POOLED, QUERY, SPECIAL, TEXT, Grid
 from rankscope.reading.kinds import KINDS, check_kind
 
 _ROLES: dict[str, tuple[int, ...] | None] = dict.fromkeys(KINDS)  # None: every real token is a row, whatever its role
-_ROLES |= {"text": (TEXT, ANSWER), "image": (IMAGE,), "query": (QUERY,), "answer": (ANSWER,)}
+_ROLES |= {"text": (TEXT, ANSWER), "image": (IMAGE,), "query": (QUERY,), "answer": (ANSWER,), "audio": (AUDIO,)}
 
 
 @dataclass(frozen=True)

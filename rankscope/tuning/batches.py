@@ -90,6 +90,10 @@ def check_task(task: str, model: nn.Module, data: ProbeSet, reader: Reader) -> N
         raise UsageError(
             f"{name} says no text, so {task} is not for it; with a head it can be tuned for classification"
         )
+    if reader.inputs.family.frames_prompts and any(stack.columns == "target" for stack in reader.stacks.values()):
+        raise UsageError(
+            f"{name} takes its labels for its decoder's input as they are, without a start or an end; it is read and asked, not trained"
+        )
     if fills_masks(reader) and task != "captioning":
         raise UsageError(f"{name} says captions and nothing else; {task} needs VinVLForSequenceClassification")
     if task in ("captioning", "vqa") and not reader.inputs.sees:
@@ -181,10 +185,10 @@ class PairEncoder:
 
     @property
     def _end(self) -> int:
-        end = self.reader.inputs.tokenizer.eos_token_id
+        end = self.reader.inputs.end
         if end is None:
             raise DataError("the tokenizer has no end token (eos_token), so a target could not end; give it one")
-        return int(end)
+        return end
 
     def _decoded(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Inputs of an encoder–decoder, which shifts the labels itself to make the decoder's input."""

@@ -16,6 +16,7 @@ from rankscope.data.open import open_data
 from rankscope.data.probes import Example, ProbeSet
 from rankscope.devices import where
 from rankscope.errors import DataError, OutputExists, UsageError, public
+from rankscope.models.inputs.encode import ALONG_TOKENS
 from rankscope.models.inputs.reader import Reader, reader as open_reader
 from rankscope.models.load import load_model
 from rankscope.models.stacks import unwrapped
@@ -119,6 +120,8 @@ def _write(predictions: Sequence[Prediction], file: Path) -> None:
 def prompt_reader(model: nn.Module, reader: Reader) -> Reader:
     """A reader of prompts: without answers, and padded on the left for a decoder that goes on after them.
 
+    A decoder that cannot be padded on the left reads prompts of one length only, or one by one.
+
     Raises:
         UsageError: if the model says no text, or is prompt-tuned, which PEFT cannot generate with.
     """
@@ -131,8 +134,18 @@ def prompt_reader(model: nn.Module, reader: Reader) -> Reader:
             "collected, and a prefix (--method prefix) is live in generate"
         )
     encoder_decoder = "target" in {stack.columns for stack in reader.stacks.values()}
-    side = "right" if masked or encoder_decoder else "left"
-    return Reader(model, replace(reader.inputs, answers=False), padding_side=side)  # type: ignore[arg-type]
+    inputs = replace(reader.inputs, answers=False)
+    if masked or encoder_decoder or reader.inputs.family.generates_alone:
+        return Reader(model, inputs, padding_side="right")
+    try:
+        return Reader(model, inputs, padding_side="left")
+    except UsageError:
+        return Reader(model, inputs, padding_side="right")
+
+
+def _goes_on(reader: Reader) -> bool:
+    """Whether what is said goes on after the prompt."""
+    return not fills_masks(reader) and reader.stacks["decoder"].columns == "text"
 
 
 def predict(
@@ -147,6 +160,7 @@ def predict(
         batch_size: examples in a batch.
         how: ``max_new_tokens``, ``num_beams``, and whatever else transformers' ``generate`` takes.
     """
+    batch_size = 1 if reader.padding_side == "right" and _goes_on(reader) else batch_size
     for start in range(0, len(examples), batch_size):
         part = [examples[i] for i in range(start, min(start + batch_size, len(examples)))]
         inputs = prompt_inputs(model, reader, part, room=int(how["max_new_tokens"]))
@@ -166,6 +180,8 @@ def prompt_inputs(model: nn.Module, reader: Reader, examples: Sequence[Example],
     kept = {k: v.to(device) for k, v in batch.inputs.items() if not k.startswith("decoder_") and k != "position_ids"}
     if (decoder := reader.stacks.get("decoder")) is None:
         return kept
+    if _goes_on(reader) and not reader.inputs.family.frames_prompts:
+        kept = _unended(kept, reader.inputs.end)
     most = getattr(getattr(decoder.owner, "config", None), "max_position_embeddings", None)
     before = kept["input_ids"].shape[1] if decoder.columns == "text" else 1  # 1: the decoder's start token
     prefix = reader.prefix.get("decoder", 0)
@@ -175,6 +191,14 @@ def prompt_inputs(model: nn.Module, reader: Reader, examples: Sequence[Example],
             "lower max_new_tokens"
         )
     return kept
+
+
+def _unended(prompts: dict[str, Tensor], end: int | None) -> dict[str, Tensor]:
+    """Prompts without the token with which a tokenizer ends a text, after which nothing would be said."""
+    ids = prompts["input_ids"]
+    if end is None or ids.shape[1] < 2 or not (ids[:, -1] == end).all():
+        return prompts
+    return {name: x[:, :-1] if name in ALONG_TOKENS else x for name, x in prompts.items()}
 
 
 @torch.no_grad()
@@ -187,14 +211,19 @@ def continuations(model: nn.Module, reader: Reader, inputs: Mapping[str, Tensor]
         inputs: made by :func:`prompt_inputs`.
         how: passed to transformers' ``generate``; decoding is greedy by default.
     """
-    ends = {"eos_token_id": end_of(reader), "pad_token_id": reader.inputs.pad}
+    if _goes_on(reader) and reader.padding_side == "right" and not inputs["attention_mask"].all():
+        raise UsageError(
+            f"a {type(unwrapped(model)).__name__} cannot be padded on the left, so prompts of different lengths are not read together; "
+            "ask one at a time (batch_size=1)"
+        )
+    framed = reader.inputs.family.frames_prompts
+    ends = {} if framed else {"eos_token_id": end_of(reader), "pad_token_id": reader.inputs.pad}
     tokens: Tensor = model.generate(**inputs, **{"do_sample": False, **ends, **how})  # type: ignore[operator]
     # A decoder of its own, as a captioner that fills in masks, begins with its start token; any other with the prompt.
-    own_start = fills_masks(reader) or reader.stacks["decoder"].columns == "target"
-    return tokens[:, 1:] if own_start else tokens[:, inputs["input_ids"].shape[1] :]
+    return tokens[:, inputs["input_ids"].shape[1] - framed :] if _goes_on(reader) else tokens[:, 1:]
 
 
 def end_of(reader: Reader) -> int | None:
     """The token with which a prediction ends."""
     own: int | None = reader.inputs.tokenizer.eos_token_id
-    return reader.inputs.config.eos_token_id if own is None and fills_masks(reader) else own
+    return reader.inputs.config.eos_token_id if own is None and fills_masks(reader) else reader.inputs.end

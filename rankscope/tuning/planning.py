@@ -67,6 +67,11 @@ def make_plan(
     reader, probes = open_reader(network, base), open_data(data)
     task = settle_task(task, network, probes, reader)
     kinds = [kind for stage in recipe.stages for kind in stage.attach]
+    if any(stage.objective == "scst" for stage in recipe.stages) and reader.inputs.family.frames_prompts:
+        raise UsageError(
+            f"{type(network).__name__} frames a prompt anew when it generates, so that SCST would weigh other captions than it draws; "
+            "train it on its labels"
+        )
     if any(stage.objective == "scst" for stage in recipe.stages) and task != "captioning":
         raise UsageError(f"SCST rewards captions; the task is {task}")
     if task == "classification":

@@ -90,7 +90,7 @@ def stepwise(model: Any, reading: Reader, inputs: dict[str, Tensor], count: int)
             continue
         more = torch.tensor([said], dtype=torch.long)
         fill = {"input_ids": more, "attention_mask": torch.ones_like(more), "mm_token_type_ids": torch.zeros_like(more)}
-        fill["token_type_ids"] = torch.ones_like(more)
+        fill |= {"token_type_ids": torch.ones_like(more), "image_embeds_position_mask": torch.zeros_like(more)}
         if (seen := inputs.get("cross_attention_mask")) is not None:  # a new word sees the image as the last one does
             fill["cross_attention_mask"] = seen[:, -1:].repeat(1, len(said), 1, 1)
         grown = {k: torch.cat([v, fill[k]], 1) if k in fill else v for k, v in inputs.items()}

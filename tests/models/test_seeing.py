@@ -9,12 +9,14 @@ from __future__ import annotations
 import json
 import warnings
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import peft
 import pytest
+import tiny
 import tiny_seeing
 import torch
 import transformers as tf
@@ -25,20 +27,28 @@ from torch import Tensor
 import rankscope
 from rankscope.checkpoint.kinds import kind
 from rankscope.data.probes import Example
-from rankscope.errors import MissingTool, UsageError
+from rankscope.errors import DataError, MissingTool, UsageError
 from rankscope.features import ROLES
-from rankscope.models.inputs.encode import Inputs
-from rankscope.models.inputs.reader import Reader, reader
+from rankscope.models.inputs.processors import open_processor
+from rankscope.models.inputs.reader import Reader, inputs_of, reader
 from rankscope.models.load import load_model, read_config
 from rankscope.models.tunings.prefix_live import detach_prefix
 from rankscope.sites import Site
-from rankscope.tuning.generation import continuations, prompt_inputs, prompt_reader
+from rankscope.tuning.generation import continuations, predict, prompt_inputs, prompt_reader
 
 NAMES = tuple(tiny_seeing.FAMILIES)
 NEEDS = {"smolvlm": "num2words", "mistral3": "torchvision"}
 """The packages of which a processor needs one."""
-UNEVEN = ("qwen3.5", "mllama")
-"""Those with blocks that have no self-attention, which a prefix does not fit."""
+UNEVEN = {
+    "qwen3.5": "has 0 self-attentions with maps of known names; a prefix needs exactly 1",
+    "mllama": "has 0 self-attentions with maps of known names; a prefix needs exactly 1",
+    "git": "GitSelfAttention computes its attention by itself",
+}
+"""Those with blocks that a prefix does not fit, and why."""
+APART = ("mllama", "blip")
+"""Those whose words see the image in attentions of their own: no row of theirs is the image's."""
+PLAIN: dict[str, set[str]] = {"llava-onevision": {"special"}}
+"""Those whose texts have no special tokens."""
 SHOWN = (("how many digits are there?", (40, 30)), ("a photo", (64, 32)), ("three is left of seven, and", (30, 70)))
 """Texts, and the sizes of their images: of one tile, of a row and of a column."""
 
@@ -84,12 +94,12 @@ def examples() -> list[Example]:
 def processor_of(folder: Path, made: tiny_seeing.Made) -> Any:
     """The processor as plain transformers opens it, if it has no part for videos, which needs torchvision."""
     whole = len(made.parts) == 1
-    return tf.AutoProcessor.from_pretrained(folder) if whole else Inputs.open(folder, text=True, image=True)
+    return tf.AutoProcessor.from_pretrained(folder) if whole else open_processor(folder, text=True, image=True)
 
 
 def tuned(folder: Path, model: Any, into: Path) -> Any:
     """The model with a LoRA by plain PEFT on its language model, which is saved in ``into``."""
-    targets = r".*(language_model|text_model).*(q_proj|v_proj)"
+    targets = r".*(language_model|text_model|text_decoder|git.encoder).*(q_proj|v_proj|query|value)"
     tuned = peft.get_peft_model(model, peft.LoraConfig(r=2, target_modules=targets, init_lora_weights=False))
     tuned.peft_config["default"].base_model_name_or_path = str(folder)
     tuned.save_pretrained(into)
@@ -97,17 +107,24 @@ def tuned(folder: Path, model: Any, into: Path) -> Any:
 
 
 @torch.inference_mode()
-def told(model: Any, blocks: Any, inputs: Any) -> tuple[dict[Site, Tensor], list[Tensor]]:
+def told(model: Any, blocks: Any, inputs: Any, *, final: bool) -> tuple[dict[Site, Tensor], list[Tensor]]:
     """What transformers returns of the language model for one sample, and what each block of the tower gives."""
     seen: list[Tensor] = []
     hooks = [
         b.register_forward_hook(lambda m, a, out: seen.append(out[0] if isinstance(out, tuple) else out))
         for b in blocks
     ]
-    states = model(**inputs, output_hidden_states=True).hidden_states
+    out = model(**inputs, output_hidden_states=True)
     for hook in hooks:
         hook.remove()
-    points = ["embed", *map(str, range(len(states) - 2)), "final"]
+    if hasattr(model, "text_decoder"):  # BLIP returns the tower's alone
+        words = {name: inputs[name] for name in ("input_ids", "attention_mask")}
+        out = model.text_decoder(**words, encoder_hidden_states=out.image_embeds, output_hidden_states=True)
+    states = out.hidden_states
+    points = ["embed", *map(str, range(3)), "final"]
+    points = points if final else points[:-1]
+    if final:
+        del points[-2]  # the last block's own output is not returned
     return {Site("decoder", p): state[0] for p, state in zip(points, states, strict=True)}, seen
 
 
@@ -119,11 +136,16 @@ def rows_of_tower(name: str, hidden: Tensor, inputs: Any) -> Tensor:
     return hidden.reshape(4, 24, -1)[:tiles, :17].reshape(tiles * 17, -1)
 
 
-def roles_of(made: tiny_seeing.Made, processor: Any, ids: list[int]) -> list[str]:
-    """What each token is, by its word."""
-    special, frame = set(processor.tokenizer.all_special_tokens), ("TILE", "TILE_GLOBAL")
-    words = processor.tokenizer.convert_ids_to_tokens(ids)
-    return ["image" if w == made.rows else "special" if w in special or w in frame else "text" for w in words]
+def roles_of(made: tiny_seeing.Made, processor: Any, inputs: Any) -> list[str]:
+    """What each row of the language model is, by its word, or by what else the processor says of it."""
+    special = {*processor.tokenizer.all_special_tokens, "TILE", "TILE_GLOBAL", "<image>", "</image>"}
+    words = processor.tokenizer.convert_ids_to_tokens(inputs["input_ids"][0].tolist())
+    kinds = ["image" if w == made.rows else "special" if w in special else "text" for w in words]
+    if "image_embeds_position_mask" in inputs:
+        places = inputs["image_embeds_position_mask"][0].tolist()
+        kinds = ["image" if there else kind for kind, there in zip(kinds, places, strict=True)]
+    # GIT puts the tower's rows, its class token first, before the words.
+    return ["special", *["image"] * 16, *kinds] if type(made.model).__name__ == "GitForCausalLM" else kinds
 
 
 @pytest.mark.parametrize("tuning", ["none", "lora"])
@@ -143,7 +165,7 @@ def test_sites_are_the_hidden_states_of_one_sample_and_rows_are_told_apart(
     processor, swept = processor_of(folder, made), 0
     for i, example in enumerate(examples()):
         inputs = processor(images=example.image, text=f"{made.placeholder}{example.text}", return_tensors="pt")
-        states, seen = told(model, blocks, inputs)
+        states, seen = told(model, blocks, inputs, final="decoder.final" in map(str, run.sites))
         for k, hidden in enumerate(seen):
             states[Site("vision", str(k))] = rows_of_tower(name, hidden, inputs)
         for site, want in states.items():
@@ -153,20 +175,30 @@ def test_sites_are_the_hidden_states_of_one_sample_and_rows_are_told_apart(
             )
             swept += 1
         told_apart = [ROLES[r] for r in run.rows_at("decoder.0").role[run.rows_at("decoder.0").sample == i]]
-        assert told_apart == roles_of(made, processor, inputs["input_ids"][0].tolist())
-        assert set(told_apart) >= ({"image", "text"} if made.rows else {"text"})
+        assert told_apart == roles_of(made, processor, inputs)
+        assert set(told_apart) == (
+            {"text", "special"} if name in APART else {"image", "text", "special"} - PLAIN.get(name, set())
+        )
     assert swept == 3 * (4 + len(blocks))
 
 
-def said_stepwise(model: Any, reading: Reader) -> Tensor:
-    """What ``generate`` says to all samples: what it says to each alone, and what step-by-step forward passes say."""
-    together = continuations(model, reading, prompt_inputs(model, reading, examples(), room=4), max_new_tokens=4)
-    for i, example in enumerate(examples()):
+def said_stepwise(model: Any, reading: Reader) -> list[list[int]]:
+    """What ``generate`` says to each sample alone: what step-by-step forward passes say, and what it says to all together."""
+    alone = []
+    for example in examples():
         inputs = prompt_inputs(model, reading, [example], room=4)
-        said = continuations(model, reading, inputs, max_new_tokens=4)
-        assert said[0].tolist() == stepwise(model, reading, inputs, len(said[0]))
-        assert said[0].tolist() == together[i, : said.shape[1]].tolist()
-    return together
+        said = continuations(model, reading, dict(inputs), max_new_tokens=4)[0].tolist()
+        if reading.inputs.family.frames_prompts:  # BLIP begins with a token of its own, and without the separator
+            ids = inputs["input_ids"][:, :-1].clone()
+            ids[:, 0] = reading.inputs.config.text_config.bos_token_id
+            inputs = {**inputs, "input_ids": ids, "attention_mask": torch.ones_like(ids)}
+        assert said == stepwise(model, reading, inputs, len(said))
+        alone.append(said)
+    if reading.padding_side == "left":
+        inputs = prompt_inputs(model, reading, examples(), room=4)
+        together = continuations(model, reading, inputs, max_new_tokens=4).tolist()
+        assert [said[: len(own)] for said, own in zip(together, alone, strict=True)] == alone
+    return alone
 
 
 @pytest.mark.parametrize("name", UNEVEN)
@@ -179,15 +211,14 @@ def test_without_a_prefix_generate_is_forward_too(base: Callable, name: str) -> 
 def test_a_prefix_is_live_in_forward_and_generate(base: Callable, name: str) -> None:
     model, read, _ = prefixed(base(name)[0])
     reading = prompt_reader(model, read)
-    together = said_stepwise(model, reading)
+    prefixed_says = said_stepwise(model, reading)
     detach_prefix(model)
-    without = continuations(model, reading, prompt_inputs(model, reading, examples(), room=4), max_new_tokens=4)
-    assert without.tolist() != together.tolist()
+    assert said_stepwise(model, reading) != prefixed_says
 
 
 @pytest.mark.parametrize("name", UNEVEN)
-def test_a_prefix_is_refused_where_a_block_has_no_self_attention(base: Callable, name: str) -> None:
-    with pytest.raises(UsageError, match="has 0 self-attentions with maps of known names; a prefix needs exactly 1"):
+def test_a_prefix_is_refused_where_it_does_not_fit(base: Callable, name: str) -> None:
+    with pytest.raises(UsageError, match=UNEVEN[name]):
         prefixed(base(name)[0])
 
 
@@ -209,5 +240,49 @@ def test_a_type_that_transformers_knows_is_no_other_projects_layout(tmp_path: Pa
     assert len(known) >= 3
 
 
+def test_a_chat_template_puts_the_image_where_it_says(base: Callable, tmp_path: Path) -> None:
+    folder, _ = base("qwen3-vl")
+    model = load_model(folder)
+    processor = open_processor(folder, text=True, image=True)
+    processor.chat_template = (
+        "{% for m in messages %}{% for c in m['content'] %}{% if c['type'] == 'image' %}<|vision_start|><|image_pad|>"
+        "<|vision_end|>{% else %}Q: {{ c['text'] }}{% endif %}{% endfor %}{% endfor %}"
+    )
+    chat, plain = (inputs_of(model, processor, chat=chat).encode(examples()[1]).inputs for chat in (True, False))
+    asked = processor.tokenizer("Q: a photo")["input_ids"]
+    placed = len(plain["input_ids"]) - len(processor.tokenizer("a photo")["input_ids"])
+    assert chat["input_ids"].tolist() == plain["input_ids"][:placed].tolist() + asked
+
+
+def test_a_text_with_two_placeholders_for_one_image_is_named(base: Callable, tmp_path: Path) -> None:
+    twice = Example("a", "<image> beside <image>", picture(0, (32, 32)))
+    with pytest.raises(
+        DataError, match="LlavaNextProcessor cannot read the image and the text of sample 'a': The total number"
+    ):
+        rankscope.collect(base("llava-next")[0], [twice], out=tmp_path / "r.pt", device="cpu")
+
+
+def test_prompts_that_cannot_be_padded_on_the_left_are_asked_one_by_one(base: Callable) -> None:
+    model = load_model(base("blip")[0])
+    reading = prompt_reader(model, reader(model, base("blip")[0]))
+    with pytest.raises(UsageError, match="cannot be padded on the left"):
+        continuations(model, reading, prompt_inputs(model, reading, examples(), room=4), max_new_tokens=4)
+    assert [p.id for p in predict(model, reading, examples(), max_new_tokens=4)] == ["0", "1", "2"]
+
+
+def test_the_question_answerer_of_blip_is_read_and_asked_and_not_trained(tmp_path: Path) -> None:
+    made = tiny_seeing.blip()
+    config = made.model.config
+    config.vision_config.hidden_size = config.text_config.encoder_hidden_size = 32  # the answer reads the question
+    tiny.spread(tf.BlipForQuestionAnswering(config), 0).save_pretrained(tmp_path / "m")
+    made.parts[0].save_pretrained(tmp_path / "m")
+    run = rankscope.collect(tmp_path / "m", examples(), rows="tokens", out=tmp_path / "r.pt", device="cpu")
+    assert {site.stack for site in run.sites} == {"vision", "encoder", "decoder"}
+    assert len(rankscope.generate(tmp_path / "m", examples(), max_new_tokens=3, device="cpu")) == 3
+    data = [replace(e, targets=("five",)) for e in examples()]
+    with pytest.raises(UsageError, match="takes its labels for its decoder's input as they are"):
+        rankscope.train(tmp_path / "m", data=data, out=tmp_path / "t", method="lora", steps=1, device="cpu")
+
+
 def test_the_table_is_swept_whole() -> None:
-    assert len(NAMES) == 11
+    assert len(NAMES) == 14

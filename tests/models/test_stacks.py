@@ -16,7 +16,7 @@ from tapped import recorded
 from torch import Tensor, nn
 
 from rankscope.models.families import FAMILIES
-from rankscope.models.inputs.encode import patch_roles
+from rankscope.models.inputs.patches import patch_roles
 from rankscope.models.load import load_model
 from rankscope.models.stacks import search, stacks, taps, unwrapped
 from rankscope.sites import Site, describe

@@ -63,7 +63,7 @@ NOT_SMALL = {
 REFUSED = {
     "cpmant": "no part of .*shape .* and it returns",  # puts 32 rows of its own before the text
     "glpn": "none of the hidden states",  # which it norms and reshapes outside its blocks
-    "hrm_text": "ran more than once",
+    "hrm_text": "runs more than once",
     "imagegpt": "has no tokenizer",
     "perceiver": "forward pass of PerceiverModel fails .*missing 1 required positional argument",
     "reformer": "32, 32\\); 1 samples of 23 columns",  # pads to its chunks of attention

@@ -4,25 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoImageProcessor, AutoProcessor, AutoTokenizer, ProcessorMixin
+from transformers import ProcessorMixin
 
 from rankscope.data.probes import ASSISTANT, Example, Turn
-from rankscope.errors import CheckpointError, DataError, MissingTool
+from rankscope.errors import CheckpointError, DataError
 from rankscope.features import ANSWER, IMAGE, QUERY, SPECIAL, TEXT
-from rankscope.models.inputs.processors import without_videos
-from rankscope.models.quiet import quiet
+from rankscope.models.inputs.patches import patch_roles, patch_size
+from rankscope.models.inputs.sound import heard, sound_roles
 
 if TYPE_CHECKING:
     from rankscope.models.family import Family
     from rankscope.models.stacks import Stack
 
-_VOCABULARIES = ("tokenizer.json", "vocab.json", "vocab.txt", "merges.txt", "*.model", "*.tiktoken", "*.spm")
-"""Files of which a tokenizer has at least one; without them transformers makes one that knows no word."""
 ABSENT = 255
 """The role of a column that the model computes and that never counts."""
 TOKENS = frozenset({"input_ids", "decoder_input_ids", "qformer_input_ids"})
@@ -78,42 +75,17 @@ class Inputs:
     generates: bool = False
     """Whether the model has a ``generate``."""
 
-    @classmethod
-    def open(cls, folder: Path, *, text: bool, image: bool, trust_remote_code: bool = False) -> Any:
-        """The tokenizer, image processor or processor of a checkpoint, whichever its model needs.
-
-        Raises:
-            CheckpointError: if it is not in the folder, or cannot be read.
-        """
-        what, auto = "tokenizer", AutoTokenizer
-        if image:
-            what, auto = ("processor", AutoProcessor) if text else ("image processor", AutoImageProcessor)
-        if text and not any(True for pattern in _VOCABULARIES for _ in folder.glob(pattern)):
-            raise CheckpointError(
-                f"{folder} has no tokenizer: none of {', '.join(_VOCABULARIES)}; save it there with tokenizer.save_pretrained, or "
-                "name the folder that has it (--processor, processor=…), or the base that was tuned (--base-model, base_model=…)"
-            )
-        options: dict[str, Any] = {"trust_remote_code": trust_remote_code, "local_files_only": True}
-        try:
-            with quiet():
-                seeing = without_videos(folder) if auto is AutoProcessor else None
-                return (seeing or auto).from_pretrained(folder, **options)
-        except (ImportError, RuntimeError) as error:  # the latter from packages built for another torch
-            raise MissingTool(
-                f"the {what} in {folder} needs a package that is not installed or does not load: {' '.join(str(error).split())[:300]}"
-            ) from error
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            reason = " ".join(str(error).split())[:300]
-            raise CheckpointError(
-                f"{folder} has no {what} that can be read ({reason}); save it there with processor.save_pretrained"
-            ) from error
-
     def complete(self, base: nn.Module) -> None:
         """Take from the model what the files of an older checkpoint leave out; here nothing.
 
         Args:
             base: the base model.
         """
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a reader of the features should know of how examples are read."""
+        return ()
 
     @property
     def sees(self) -> bool:
@@ -138,10 +110,20 @@ class Inputs:
         return getattr(self.processor, "tokenizer", self.processor if hasattr(self.processor, "encode") else None)
 
     @property
+    def _extractor(self) -> Any:
+        return getattr(self.processor, "feature_extractor", self.processor)
+
+    @property
     def pad(self) -> int:
         """What tokens are padded with; it is always masked."""
         found = (getattr(self.tokenizer, name, None) for name in ("pad_token_id", "eos_token_id"))
         return next((token for token in found if token is not None), 0)
+
+    @property
+    def end(self) -> int | None:
+        """The token that ends a text; None if there is none. BERT's tokenizers call it the separator."""
+        found = (getattr(self.tokenizer, name, None) for name in ("eos_token_id", "sep_token_id"))
+        return next((token for token in found if token is not None), None)
 
     @property
     def image_token(self) -> int | None:
@@ -199,6 +181,8 @@ class Inputs:
         if self._with("text"):
             text, answer = self._text(example)
             inputs |= self._processed(example, text)
+        elif self._with("audio"):
+            inputs |= heard(self._extractor, example)
         elif not self._with("target"):
             inputs |= self._arrays(self.processor(images=example.open_image(), return_tensors="pt"))
         if self._with("target"):
@@ -217,7 +201,17 @@ class Inputs:
             for name, stack in self.stacks.items()
             if self._is_known(stack, inputs)
         }
-        return Encoding(example.id, inputs, roles)
+        parts = self._join_image(roles) if self.family.image_rows else {}
+        return Encoding(example.id, inputs, roles, parts)
+
+    def _join_image(self, roles: dict[str, Tensor]) -> dict[str, tuple[int, ...]]:
+        """Put the rows of the tower to those of the text, in place, for a model that does; the lengths of the two parts."""
+        (seen,) = (roles[stack.name] for stack in self._with("patches"))
+        parts = {}
+        for stack in self._with("text"):
+            rows = [seen, roles[stack.name]] if self.family.image_rows == "before" else [roles[stack.name], seen]
+            roles[stack.name], parts[stack.name] = torch.cat(rows), tuple(map(len, rows))
+        return parts
 
     def _is_known(self, stack: Stack, inputs: Mapping[str, Tensor]) -> bool:
         """Whether what the columns of a stack are is known before the forward pass."""
@@ -257,9 +251,10 @@ class Inputs:
         if sees and asked is not None:
             asked["content"].insert(0, {"type": "image"})
         # The tokenizer fills in the template, because some processors ask for their part for videos here.
+        own = getattr(self.processor, "chat_template", None)
         return self.tokenizer.apply_chat_template(
             messages, tokenize=False, add_generation_prompt=True,
-            chat_template=getattr(self.processor, "chat_template", None),
+            chat_template=own if isinstance(own, str) else None,
         )  # fmt: skip
 
     def _tokens(self, text: str) -> list[int]:
@@ -269,10 +264,16 @@ class Inputs:
     def _processed(self, example: Example, text: str) -> dict[str, Tensor]:
         """The tensors of the text and, where the model has them, of the image."""
         options: dict[str, Any] = {"add_special_tokens": False} if self.chat else {}
-        if not self._with("patches") and not self._with("projected"):
+        if not (self._with("patches") or self._with("projected") or self.family.reads_images):
             return self._arrays(self.tokenizer(text, return_tensors="pt", **options))
-        placed = self._placed(text or self.family.caption_prompt)
-        return self._arrays(self.processor(images=example.open_image(), text=placed, return_tensors="pt", **options))
+        shown, placed = example.open_image(), self._placed(text or self.family.caption_prompt)
+        try:
+            return self._arrays(self.processor(images=shown, text=placed, return_tensors="pt", **options))
+        except (ValueError, IndexError, KeyError, TypeError) as error:  # as for a text with two placeholders
+            reason = " ".join(str(error).split())[:300]
+            raise DataError(
+                f"{type(self.processor).__name__} cannot read the image and the text of sample {example.id!r}: {reason}"
+            ) from error
 
     def _placed(self, text: str) -> str:
         """A text with the image's placeholder, put before it where it has none, for a processor that makes rows of it."""
@@ -331,6 +332,8 @@ class Inputs:
             queries = torch.full((self.config.num_query_tokens,), QUERY, dtype=torch.uint8)
             read = inputs.get("qformer_input_ids")
             return queries if read is None else torch.cat([queries, self._token_roles(read, TEXT)])
+        if stack.columns == "audio":
+            return sound_roles(stack, inputs, example.open_audio(), self._extractor)
         if stack.columns == "patches":
             return patch_roles(stack, inputs["pixel_values"])
         if stack.columns == "projected":
@@ -350,7 +353,10 @@ class Inputs:
         That one is a token of the text, unless the tokenizer has given it another task too (as in GPT-2).
         """
         tokenizer = self.tokenizer
-        around = {*self._frame, *(getattr(self.processor, "image_token_ids", None) or ())} - {None, self.image_token}
+        named = [getattr(self.processor, f"{end}_token", None) for end in ("boi", "eoi")]
+        around = {*self._frame, *(getattr(self.processor, "image_token_ids", None) or ())}
+        around |= {tokenizer.convert_tokens_to_ids(str(token)) for token in named if token is not None}
+        around -= {None, self.image_token}
         tasks = [getattr(tokenizer, f"{task}_token_id", None) for task in ("bos", "eos", "sep", "pad", "cls", "mask")]
         unknown = {getattr(tokenizer, "unk_token_id", None)} - set(tasks)
         found = [i for i in (*tokenizer.all_special_ids, *around) if i not in unknown]
@@ -383,12 +389,6 @@ class Inputs:
         return roles
 
 
-def patch_size(stack: Stack) -> int | Sequence[int] | None:
-    """The side of a tower's patches in pixels, or height and width; None if its configuration does not say it."""
-    config = getattr(stack.owner, "config", None)
-    return getattr(getattr(config, "vision_config", config), "patch_size", None)
-
-
 def _said(example: Example, prompt: str) -> list[tuple[int, int]]:
     """Where in a prompt the assistant's earlier turns are; one that the chat template leaves out is nowhere."""
     found, start = [], 0
@@ -401,25 +401,3 @@ def _said(example: Example, prompt: str) -> list[tuple[int, int]]:
         if turn.role == ASSISTANT:
             found.append((place, start))
     return found
-
-
-def patch_roles(stack: Stack, pixels: Tensor) -> Tensor:
-    """``(t,)`` roles of a vision tower's columns: class and register tokens are special, patches are image.
-
-    Args:
-        stack: the tower.
-        pixels: ``(*, c, h, w)``, where each of several tiles has all these columns; or ``(t, c·h·w)``, cut into patches already.
-    """
-    if pixels.ndim == 2:
-        return torch.full((len(pixels),), IMAGE, dtype=torch.uint8)
-    config = getattr(stack.owner, "config", None)
-    config, size = getattr(config, "vision_config", config), patch_size(stack)
-    if pixels.ndim < 3 or size is None:
-        raise DataError(f"images of shape {tuple(pixels.shape)} have columns in {stack.name} that are not known here")
-    tall, wide = (size, size) if isinstance(size, int) else size
-    patches = (pixels.shape[-2] // tall) * (pixels.shape[-1] // wide)
-    parameters = () if stack.owner is None else stack.owner.named_parameters()
-    names = {name.rpartition(".")[2] for name, _ in parameters}
-    special = int(bool(names & {"class_embedding", "cls_token"})) + int("distillation_token" in names)
-    special += int(getattr(config, "num_register_tokens", 0) or 0)
-    return torch.tensor([SPECIAL] * special + [IMAGE] * patches, dtype=torch.uint8).repeat(pixels.shape[:-3].numel())

@@ -1,17 +1,63 @@
-"""Which processor a folder needs, without the parts of it that read what no probe set holds."""
+"""The processor in a checkpoint's folder, without the parts of it that read what no probe set holds."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
+from transformers import AutoFeatureExtractor, AutoImageProcessor, AutoProcessor, AutoTokenizer
 from transformers.models.auto.processing_auto import PROCESSOR_MAPPING_NAMES, processor_class_from_name
 
 from rankscope.data.files import read_json
-from rankscope.errors import DataError
+from rankscope.errors import CheckpointError, DataError, MissingTool
+from rankscope.models.quiet import quiet
 
 _NAMING = ("processor_config.json", "preprocessor_config.json", "tokenizer_config.json")
 """The files of a folder that may name its processor's class, in the order in which transformers looks."""
+_VOCABULARIES = ("tokenizer.json", "vocab.json", "vocab.txt", "merges.txt", "*.model", "*.tiktoken", "*.spm")
+"""Files of which a tokenizer has at least one; without them transformers makes one that knows no word."""
+
+
+def open_processor(
+    folder: Path, *, text: bool, image: bool = False, audio: bool = False, trust_remote_code: bool = False
+) -> Any:
+    """The tokenizer, image processor, feature extractor or processor of a checkpoint, whichever its model needs.
+
+    Args:
+        folder: its folder.
+        text: whether texts are read.
+        image: whether images are.
+        audio: whether sounds are.
+        trust_remote_code: run the Python files that it brings along.
+
+    Raises:
+        CheckpointError: if it is not in the folder, or cannot be read.
+        MissingTool: if it needs a package that is not there.
+    """
+    what, auto = "tokenizer", AutoTokenizer
+    if image:
+        what, auto = ("processor", AutoProcessor) if text else ("image processor", AutoImageProcessor)
+    if audio:
+        what, auto = ("processor", AutoProcessor) if text else ("feature extractor", AutoFeatureExtractor)
+    if text and not any(True for pattern in _VOCABULARIES for _ in folder.glob(pattern)):
+        raise CheckpointError(
+            f"{folder} has no tokenizer: none of {', '.join(_VOCABULARIES)}; save it there with tokenizer.save_pretrained, or "
+            "name the folder that has it (--processor, processor=…), or the base that was tuned (--base-model, base_model=…)"
+        )
+    options: dict[str, Any] = {"trust_remote_code": trust_remote_code, "local_files_only": True}
+    try:
+        with quiet():
+            seeing = without_videos(folder) if auto is AutoProcessor else None
+            return (seeing or auto).from_pretrained(folder, **options)
+    except (ImportError, RuntimeError) as error:  # the latter from packages built for another torch
+        raise MissingTool(
+            f"the {what} in {folder} needs a package that is not installed or does not load: {' '.join(str(error).split())[:300]}"
+        ) from error
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise CheckpointError(
+            f"{folder} has no {what} that can be read ({reason}); save it there with processor.save_pretrained"
+        ) from error
 
 
 def without_videos(folder: Path) -> Any:

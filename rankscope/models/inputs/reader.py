@@ -30,6 +30,7 @@ from rankscope.errors import CheckpointError, DataError, UsageError
 from rankscope.features import IMAGE, TEXT, Grid
 from rankscope.models.families import family_of
 from rankscope.models.inputs.encode import ABSENT, ALONG_TOKENS, MASKS, SEEN, SEGMENTS, TOKENS, Encoding, Inputs
+from rankscope.models.inputs.processors import open_processor
 from rankscope.models.limits import check_length, prefix_rows, prompt_rows, takes_positions
 from rankscope.models.register import register
 from rankscope.models.stacks import Stack, reads_only_images, stacks, unwrapped
@@ -38,8 +39,8 @@ from rankscope.reading.hooks import reading
 
 _OF_THE_TEXT = frozenset({"input_ids", "attention_mask", "token_type_ids", "mm_token_type_ids"}) | SEEN
 """Of the inputs along tokens, those that are padded on the side that was asked for; the others are padded on the right."""
-_SIZES = frozenset({"image_sizes", "pixel_attention_mask", "pixel_mask"})
-"""Inputs that tell a model which of an image's pixels or tiles are padding."""
+_SIZES = frozenset({"image_sizes", "pixel_attention_mask", "pixel_mask", "visual_attention_mask"})
+"""Inputs that tell a model which of an image's pixels, tiles or regions are padding."""
 
 
 class Reader:
@@ -133,9 +134,10 @@ class Reader:
         trained = "this family was trained on texts padded to a fixed length; here each text is read without padding"
         unnamed = [f"which columns of {name} are patches is not known; all are read as image" for name in self.unnamed]
         return (
-            tuple(unnamed)
-            + ((made,) if unmasked else ())
-            + ((trained,) if unmasked and self.inputs.family.trained_padded else ())
+            *self.inputs.notes,
+            *unnamed,
+            *((made,) if unmasked else ()),
+            *((trained,) if unmasked and self.inputs.family.trained_padded else ()),
         )
 
     def _check_words(self, made: Encoding) -> None:
@@ -310,10 +312,11 @@ def reader(
             f"a {type(unwrapped(model)).__name__} reads {', '.join(list(takes)[:3])}, which is neither text nor an image; read it from "
             "tensors of your own"
         )
-    processor = family.inputs.open(
+    processor = open_processor(
         folder,
-        text="text" in columns,
+        text="text" in columns or ("audio" in columns and "target" in columns),
         image="patches" in columns or pictures or family.reads_images,
+        audio="audio" in columns,
         trust_remote_code=trust_remote_code,
     )
     templates = (getattr(p, "chat_template", None) for p in (processor, getattr(processor, "tokenizer", None)))

@@ -9,9 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from rankscope.data.probes import Example
-from rankscope.errors import CheckpointError
-from rankscope.features import ANSWER, TEXT
-from rankscope.models.inputs.encode import ABSENT, Encoding, Inputs, Spans, patch_roles
+from rankscope.errors import CheckpointError, DataError
+from rankscope.features import ANSWER, IMAGE, TEXT
+from rankscope.models.inputs.encode import ABSENT, Encoding, Inputs, Spans
+from rankscope.models.inputs.patches import patch_roles
 
 if TYPE_CHECKING:
     from rankscope.models.stacks import Stack
@@ -82,6 +83,48 @@ class PaliGemmaInputs(Inputs):
 
     def _text(self, example: Example) -> tuple[str, Spans]:
         return example.text, ()
+
+
+class ViltInputs(Inputs):
+    """Words, then a class token and patches, which the model shuffles anew in each forward pass: they are no rows."""
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """That the rows of the image are left out."""
+        return (
+            "a ViLT shuffles the patches of an image in each forward pass, so that they are no rows; its words are",
+        )
+
+    def encode(self, example: Example) -> Encoding:
+        """An example as the model takes it."""
+        made = super().encode(example)
+        words, size = made.roles["encoder"], self.config.patch_size
+        _, tall, wide = made.inputs["pixel_mask"].shape
+        patches = words.new_full((1 + (tall // size) * (wide // size),), ABSENT)
+        parts = {"encoder": (len(words), len(patches))}
+        return replace(made, roles={"encoder": torch.cat([words, patches])}, parts=parts)
+
+
+class LxmertInputs(Inputs):
+    """Words, and regions: the features of each, and then where it lies."""
+
+    def _processed(self, example: Example, text: str) -> dict[str, Tensor]:
+        if example.regions is None:
+            raise DataError(f"example {example.id!r} has no regions, and LXMERT reads those; name a feature file")
+        found = torch.tensor(example.regions.open().features)[None]
+        width, places = self.config.visual_feat_dim, self.config.visual_pos_dim
+        if found.shape[-1] < width + places:
+            raise DataError(
+                f"the regions of example {example.id!r} have {found.shape[-1]} features, and the model reads {width} and {places} places"
+            )
+        seen = {"visual_feats": found[..., :width], "visual_pos": found[..., width : width + places]}
+        words = self._arrays(self.tokenizer(text, return_tensors="pt"))
+        return {**words, **seen, "visual_attention_mask": torch.ones(found.shape[:2], dtype=torch.long)}
+
+    def _roles(self, stack: Stack, inputs: dict[str, Tensor], example: Example, answer: Spans) -> Tensor:
+        if stack.columns == "text":
+            return super()._roles(stack, inputs, example, answer)
+        return torch.full((inputs["visual_feats"].shape[1],), IMAGE, dtype=torch.uint8)
 
 
 class MllamaInputs(Inputs):

@@ -234,9 +234,10 @@ class InCache:
         if cache is None:
             own = DynamicCache(config=module.config) if not _fills_two_caches(module) else DynamicCache()
             cache = EncoderDecoderCache(own, DynamicCache()) if _fills_two_caches(module) else own
-        if getattr(cache, HELD, False):
-            return cache
+        # The mark is on the cache of the self-attention, because BLIP wraps that into a new cache for both.
         own = cache.self_attention_cache if isinstance(cache, EncoderDecoderCache) else cache
+        if getattr(own, HELD, False):
+            return cache
         if not isinstance(own, DynamicCache):
             raise UsageError(f"a prefix needs a cache that grows (DynamicCache); got {type(own).__name__}")
         if own.get_seq_length():
@@ -247,7 +248,7 @@ class InCache:
             part.layers.extend(DynamicLayer() for _ in range(len(blocks) - len(part.layers)) if part.layers)
         for layer, (keys, values) in enumerate(blocks):
             own.update(many(keys, inputs.shape[0]), many(values, inputs.shape[0]), layer)
-        setattr(cache, HELD, True)
+        setattr(own, HELD, True)
         return cache
 
     def _fits(self, module: nn.Module, cache: Any, new: int) -> None:

@@ -137,7 +137,7 @@ def check_config(config: Mapping[str, Any], path: Path) -> None:
         UnsafeError: if it sets ``_attn_implementation_internal`` or ``trust_remote_code``, or names an attention kernel
             by a repository.
     """
-    for key, value in _entries(config):
+    for key, value in entries(config):
         kernel = key in ("attn_implementation", "_attn_implementation", "experts_implementation")
         if (
             key == "_attn_implementation_internal"
@@ -150,7 +150,7 @@ def check_config(config: Mapping[str, Any], path: Path) -> None:
             )
 
 
-def _entries(value: object) -> Iterator[tuple[str, object]]:
+def entries(value: object) -> Iterator[tuple[str, object]]:
     """Every key and value at any depth; without recursion, which a deep file would exhaust."""
     waiting = [value]
     while waiting:

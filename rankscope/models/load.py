@@ -11,7 +11,6 @@ from typing import Any, Literal
 
 import torch
 import transformers
-from safetensors import SafetensorError
 from torch import nn
 from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
 
@@ -24,6 +23,7 @@ from rankscope.models.heads import AUTOS, VALUE_HEAD, of_auto
 from rankscope.models.notes import note
 from rankscope.models.quiet import quiet
 from rankscope.models.register import register
+from rankscope.models.sizes import check_sizes
 from rankscope.models.tunings.attach import attach
 
 _COMPUTED = re.compile(r"(^|\.)(position_ids|inv_freq|masked_bias|num_batches_tracked)$")
@@ -114,10 +114,12 @@ def load_base(
         MissingTool: if its weights are quantised in a way that a package not installed here reads.
     """
     register()
+    check_sizes(folder)
     config = read_config(folder, trust_remote_code=trust_remote_code)
     options = {"dtype": dtype, "device_map": device_map, "quantization_config": quantization_config}
     faults: dict[str, dict[str, str]] = {}
-    named = getattr(config, "architectures", None) or ()
+    named = getattr(config, "architectures", None)
+    named = named if isinstance(named, list) else []
     for cls in model_classes(config, folder, trust_remote_code=trust_remote_code):
         model, found, aside = _try(cls, folder, config, trust_remote_code=trust_remote_code, **options)
         if not found:
@@ -168,7 +170,7 @@ def read_config(folder: Path, *, trust_remote_code: bool = False) -> Any:
         return _returning_names(
             AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code, local_files_only=True)
         )
-    except (ValueError, KeyError, TypeError, OSError, AttributeError) as error:
+    except Exception as error:  # a configuration is checked by code of its own type, which raises what it likes
         raise CheckpointError(
             f"{folder / 'config.json'} (model_type {content.get('model_type')!r}) is not understood by transformers "
             f"{transformers.__version__}: {_line(error)}"
@@ -188,7 +190,10 @@ def model_classes(config: Any, folder: Path, *, trust_remote_code: bool = False)
     """The classes that may hold a model: the one its configuration names, then others of its type."""
     if trust_remote_code and (remote := getattr(config, "auto_map", None)):
         yield from _remote_classes(remote, folder)
-    named = [c for n in getattr(config, "architectures", None) or () if (c := _class(n, config)) is not None]
+    architectures = getattr(config, "architectures", None)
+    named = [
+        c for n in (architectures if isinstance(architectures, list) else ()) if (c := _class(n, config)) is not None
+    ]
     others = [c for auto in AUTOS if (c := of_auto(auto, config)) is not None]
     yield from dict.fromkeys([*named, *others])
 
@@ -229,7 +234,7 @@ def _try(
         ) from error
     except ImportError as error:
         raise MissingTool(f"the weights in {folder} cannot be read without another package: {_line(error)}") from error
-    except (OSError, RuntimeError, ValueError, KeyError, TypeError, AttributeError, EOFError, SafetensorError) as error:
+    except Exception as error:  # sizes that do not fit each other fail anywhere in the code of the model
         raise CheckpointError(f"the weights in {folder} cannot be loaded as {cls.__name__}: {_line(error)}") from error
     info["unexpected_keys"] = [k for k in info.get("unexpected_keys") or () if not _COMPUTED.search(k)]
     aside = tuple(k for k in info["unexpected_keys"] if k.startswith(f"{VALUE_HEAD}."))

@@ -49,6 +49,10 @@ def open_processor(
         with quiet():
             seeing = without_videos(folder) if auto is AutoProcessor else None
             return (seeing or auto).from_pretrained(folder, **options)
+    except RecursionError as error:
+        raise CheckpointError(
+            f"the files of the {what} in {folder} nest too deeply to be read; copy them again"
+        ) from error
     except (ImportError, RuntimeError) as error:  # the latter from packages built for another torch
         raise MissingTool(
             f"the {what} in {folder} needs a package that is not installed or does not load: {' '.join(str(error).split())[:300]}"

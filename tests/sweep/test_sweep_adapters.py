@@ -97,10 +97,10 @@ def test_every_kind_is_swept_or_refused() -> None:
     assert set(KINDS) >= QUICK
 
 
-def tuned(base: Path, config: peft.PeftConfig, out: Path) -> Any:
-    """A base tuned by PEFT, every trainable number of it moved, and saved."""
+def tuned(base: Path, config: peft.PeftConfig, out: Path, *, on: nn.Module | None = None) -> Any:
+    """A base, or what became ``on`` it, tuned by PEFT, every trainable number of it moved, and saved."""
     torch.manual_seed(1)
-    model = peft.get_peft_model(tf.AutoModelForCausalLM.from_pretrained(base), config)
+    model = peft.get_peft_model(on or tf.AutoModelForCausalLM.from_pretrained(base), config)
     with torch.no_grad():
         for p in model.parameters():
             if p.requires_grad:
@@ -173,6 +173,39 @@ def test_a_kind_is_collected_and_weighed_as_peft_has_it(folder: Folder, tmp_path
     assert found.keys() == spectra.keys()
     for name, values in spectra.items():  # a product of factors has no more values than its rank
         assert near(nn.functional.pad(found[name].cpu(), (0, len(values) - len(found[name]))), values), name
+
+
+def beside(base: Path, one: Path, two: Path) -> nn.Module | None:
+    """Two adapters in one base, neither merged, as PEFT injects them; None if it cannot."""
+    model = tf.AutoModelForCausalLM.from_pretrained(base)
+    try:
+        for name, folder in (("one", one), ("two", two)):
+            peft.inject_adapter_in_model(peft.PeftConfig.from_pretrained(folder), model, adapter_name=name)
+            tensors = {k.removeprefix("base_model.model."): t for k, t in peft.load_peft_weights(str(folder)).items()}
+            assert not peft.set_peft_model_state_dict(model, tensors, name).unexpected_keys
+        for module in model.modules():
+            if isinstance(module, peft.tuners.tuners_utils.BaseTunerLayer):
+                module.set_adapter(
+                    [n for n in ("one", "two") if any(n in getattr(module, f) for f in module.adapter_layer_names)]
+                )
+    except (ValueError, TypeError, AttributeError, KeyError, AssertionError):
+        return None
+    return model.eval()
+
+
+@pytest.mark.parametrize("kind", CASES)
+def test_a_second_stage_is_that_of_the_merged_model(folder: Folder, tmp_path: Path, kind: str) -> None:
+    base, one, two, data = folder("llama"), tmp_path / "one", tmp_path / "two", tmp_path / "texts.jsonl"
+    data.write_text("".join(json.dumps({"id": str(i), "text": t}) + "\n" for i, t in enumerate(TEXTS)))
+    tuned(base, KINDS["LORA"](), one)
+    merged = peft.PeftModel.from_pretrained(tf.AutoModelForCausalLM.from_pretrained(base), one).merge_and_unload()
+    want = states(tuned(base, KINDS[kind](), two, on=merged), base)
+    run = rankscope.collect([base, one, two], data, rows="tokens", keep_special=True, out=tmp_path / "run.pt")
+    for i, block in enumerate(want):
+        assert near(run.features(f"decoder.{i}").double(), block), i
+    unmerged = beside(base, one, two)
+    if unmerged is not None and not near(states(unmerged, base)[-1], want[-1]):
+        assert any("taken as trained on the base merged with" in note for note in run.manifest.notes)
 
 
 @pytest.mark.parametrize("kind", REFUSED)

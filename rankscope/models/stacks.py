@@ -15,6 +15,8 @@ from dataclasses import dataclass, replace
 from inspect import signature
 
 from peft import PeftMixedModel, PeftModel
+from peft.tuners.tuners_utils import BaseTunerLayer
+from peft.utils import ModulesToSaveWrapper
 from torch import nn
 from transformers import PreTrainedModel
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES, MODEL_FOR_MASKED_LM_MAPPING_NAMES
@@ -107,6 +109,37 @@ def unwrapped(module: nn.Module) -> nn.Module:
             return module
 
 
+def own_modules(module: nn.Module, path: str = "") -> Iterator[tuple[str, nn.Module]]:
+    """A network's modules by the paths of the base, each once, without what adapters put into them.
+
+    A layer with an adapter stands for the layer inside it, a module saved whole for the one in whose place it runs.
+
+    Args:
+        module: the network, wrapped or not.
+        path: its own path.
+    """
+    seen = set[int]()
+    left = [(path, module)]
+    while left:
+        path, module = left.pop()
+        if id(module := unwrapped(module)) in seen:
+            continue
+        seen.add(id(module))
+        yield path, module
+        children = [(f"{path}.{name}" if path else name, child) for name, child in _inside(module).named_children()]
+        left += children[::-1]
+
+
+def _inside(module: nn.Module) -> nn.Module:
+    """The base's module inside a layer with an adapter, or what runs in place of one that was saved whole."""
+    if isinstance(module, BaseTunerLayer):
+        base: nn.Module = module.get_base_layer()
+        return base
+    if isinstance(module, ModulesToSaveWrapper) and module.active_adapters:
+        return module.modules_to_save[module.active_adapters[-1]]
+    return module
+
+
 def stacks(model: nn.Module) -> dict[str, Stack]:
     """The stacks of a model by name, in the order in which an input passes them.
 
@@ -129,7 +162,7 @@ def taps(model: nn.Module) -> dict[Site, Tap]:
 
 
 def _named(base: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-    for name, module in base.named_modules():
+    for name, module in own_modules(base):
         if name and not isinstance(module, nn.ModuleList | nn.ModuleDict | nn.ParameterList | nn.ParameterDict):
             yield name, module
 
@@ -227,7 +260,7 @@ def _staged(model: nn.Module) -> bool:
 
 def _stages(model: nn.Module, lists: Mapping[str, nn.ModuleList]) -> list[Stack]:
     """A stack with one site for each stage: their rows cannot share a table, because their grids differ."""
-    path, blocks = max(lists.items(), key=lambda item: sum(p.numel() for p in item[1].parameters()))
+    path, blocks = max(lists.items(), key=lambda item: _numbers(item[1]))
     owner = _owner(model, path)
     sizes = (getattr(owner.config, name, None) or () for name in _STAGE_WIDTHS)
     widths = frozenset(width for several in sizes for width in several)
@@ -238,13 +271,18 @@ def _stages(model: nn.Module, lists: Mapping[str, nn.ModuleList]) -> list[Stack]
     ]
 
 
+def _numbers(module: nn.Module) -> int:
+    """How many numbers a part of the base holds."""
+    return sum(p.numel() for _, m in own_modules(module) for p in _inside(m).parameters(recurse=False))
+
+
 def _lists(model: nn.Module) -> dict[str, nn.ModuleList]:
     """The lists of blocks: children of one class (or fewer classes than children) with weights, not inside another such list."""
     lists: dict[str, nn.ModuleList] = {}
-    for path, module in model.named_modules():
+    for path, module in own_modules(model):
         if not isinstance(module, nn.ModuleList) or any(path.startswith(f"{outer}.") for outer in lists):
             continue
-        kinds = {type(child) for child in module}
+        kinds = {type(_inside(child)) for child in module}
         if kinds and len(kinds) < max(len(module), 2) and any(True for _ in module.parameters()) and _deep(module):
             lists[path] = module
     return lists
@@ -252,15 +290,16 @@ def _lists(model: nn.Module) -> dict[str, nn.ModuleList]:
 
 def _deep(blocks: nn.ModuleList) -> bool:
     """Whether the children are blocks, with parts of their own, and neither plain layers nor the filters before a tower."""
-    inside = [module for child in blocks for module in child.modules()]
+    inside = [module for child in blocks for module in own_modules(child)]
     filters = any(isinstance(m, nn.Conv1d) for m in inside) and not any(isinstance(m, nn.Linear) for m in inside)
-    return not filters and all(sum(1 for _ in child.modules()) > 3 for child in blocks)
+    return not filters and all(sum(1 for _ in own_modules(child)) > 3 for child in blocks)
 
 
 def _convolves(block: nn.Module) -> bool:
     """Whether a block is made of convolutions without attention, so that it takes and returns ``(b, d, h, w)``."""
-    attends = any("attention" in type(module).__name__.lower() for module in block.modules())
-    return not attends and any(isinstance(module, nn.Conv2d) for module in block.modules())
+    kinds = [type(_inside(module)) for _, module in own_modules(block)]
+    attends = any("attention" in kind.__name__.lower() for kind in kinds)
+    return not attends and any(issubclass(kind, nn.Conv2d) for kind in kinds)
 
 
 def _name(model: nn.Module, path: str, *, alone: bool) -> str:
@@ -321,11 +360,11 @@ def _norm_after(model: nn.Module, path: str) -> nn.Module | None:
     """The norm after a list among its siblings, or after its parent among the parent's; None if there is none."""
     for _ in range(2):
         parent, _, child = path.rpartition(".")
-        siblings = list(model.get_submodule(parent).named_children())
+        siblings = list(_inside(model.get_submodule(parent)).named_children())
         place = [name for name, _ in siblings].index(child)
         for i, (name, module) in enumerate(siblings):
             # After the blocks by its class, whatever it is called (ln_out, emb_layer_norm_after); before them by its name.
-            after = i > place and "norm" in type(module).__name__.lower() and not _OF_EMBEDDINGS.search(name)
+            after = i > place and "norm" in type(_inside(module)).__name__.lower() and not _OF_EMBEDDINGS.search(name)
             named = name == "norm" or ("final" in name and name.endswith(_NORMS))
             if after or (named and not isinstance(module, nn.Identity)):
                 return module
@@ -346,5 +385,6 @@ def width_of(owner: nn.Module, name: str = "hidden_size") -> int | None:
 
 def _projected_width(module: nn.Module) -> int | None:
     """The width of what a projector returns, by its last linear map; None if it has none."""
-    widths = [m.out_features for m in module.modules() if isinstance(m, nn.Linear)]
+    inside = [_inside(m) for _, m in own_modules(module)]
+    widths = [m.out_features for m in inside if isinstance(m, nn.Linear)]
     return widths[-1] if widths else None

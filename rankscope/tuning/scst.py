@@ -61,7 +61,10 @@ class ScstTrainer(StageTrainer):
         examples: Sequence[Example] = inputs["examples"]
         prompt = prompt_inputs(inner, self.reader, examples, room=self.options.max_new_tokens)
         inner.eval()
-        plain = {**PLAIN, "max_new_tokens": self.options.max_new_tokens}
+        plain: dict[str, Any] = {**PLAIN, "max_new_tokens": self.options.max_new_tokens}
+        # A placeholder in a caption would ask the model for an image that is not there.
+        if unsaid := self.reader.inputs.placeholders:
+            plain["suppress_tokens"] = list(unsaid)
         if self.sharded:
             plain["synced_gpus"] = True  # every process calls each block as often, or one would wait for the others
         greedy = continuations(inner, self.reader, prompt, **plain)
@@ -78,7 +81,7 @@ class ScstTrainer(StageTrainer):
         baseline = self._rewards(examples, greedy).repeat_interleave(samples)
         advantage = self._rewards([e for e in examples for _ in range(samples)], sampled) - baseline
         log_p = caption_log_probability(
-            model, self.reader, repeated, self._ended(sampled), temperature=self.options.temperature
+            model, self.reader, repeated, self._ended(sampled), temperature=self.options.temperature, unsaid=unsaid
         )
         return -(advantage.to(log_p) * log_p).mean()
 
@@ -97,7 +100,13 @@ class ScstTrainer(StageTrainer):
 
 
 def caption_log_probability(
-    model: nn.Module, reader: Reader, prompt: dict[str, Tensor], captions: Tensor, *, temperature: float = 1.0
+    model: nn.Module,
+    reader: Reader,
+    prompt: dict[str, Tensor],
+    captions: Tensor,
+    *,
+    temperature: float = 1.0,
+    unsaid: Sequence[int] = (),
 ) -> Tensor:
     """``(b,)`` log-probability of each caption after its prompt: the sum over its tokens.
 
@@ -107,6 +116,7 @@ def caption_log_probability(
         prompt: the prompts, padded on the left (an encoder–decoder's on the right).
         captions: ``(b, t)`` tokens; those that do not count are :data:`~rankscope.tuning.batches.IGNORED`.
         temperature: of the distribution that they were drawn from.
+        unsaid: tokens that were never drawn, so that the others share their probability.
     """
     tokens = captions.masked_fill(captions == IGNORED, reader.inputs.pad)
     if fills_masks(reader):
@@ -121,5 +131,7 @@ def caption_log_probability(
         ids = torch.cat([prompt["input_ids"], tokens], 1)
         # The logits of the prompt's last token say the first token of the caption.
         logits = model(input_ids=ids, attention_mask=mask, **rest).logits[:, prompt["input_ids"].shape[1] - 1 : -1]
+    if unsaid:
+        logits = logits.index_fill(-1, torch.tensor(unsaid, device=logits.device), float("-inf"))
     log_p = (logits.float() / temperature).log_softmax(-1).gather(-1, tokens.unsqueeze(-1)).squeeze(-1)
     return (log_p * (captions != IGNORED)).sum(1)

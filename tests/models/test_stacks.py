@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from rankscope.models.families import FAMILIES
 from rankscope.models.inputs.patches import patch_roles
 from rankscope.models.load import load_model
-from rankscope.models.stacks import search, stacks, taps, unwrapped
+from rankscope.models.stacks import own_modules, search, stacks, taps, unwrapped
 from rankscope.sites import Site, describe
 
 SMALL = {"vocab_size": 60, "hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 3, "num_attention_heads": 2}
@@ -159,3 +159,46 @@ def test_any_module_has_its_named_modules_as_sites() -> None:
 def test_sites_are_described_from_the_input_to_the_output(folder: Callable[..., Path]) -> None:
     model = load_model(folder("t5"))
     assert describe(tuple(taps(model))).startswith("encoder (embed, 0, 1, final), decoder")
+
+
+def gemma3n() -> nn.Module:
+    own = {
+        "vocab_size_per_layer_input": 60, "hidden_size_per_layer_input": 8,
+        "altup_num_inputs": 3, "laurel_rank": 4, "num_kv_shared_layers": 0, "intermediate_size": [24] * 3,
+        "layer_types": ["sliding_attention", "full_attention", "full_attention"], "activation_sparsity_pattern": [0.0] * 3,
+    }  # fmt: skip
+    return tf.Gemma3nForCausalLM(tf.Gemma3nTextConfig(**{**KV, **own}))
+
+
+@pytest.mark.parametrize(
+    ("make", "tuning"),
+    [
+        # Gemma-3n keeps a list of bare linear maps, which are blocks of three parts with a LoRA in each.
+        (gemma3n, {"target_modules": "all-linear"}),
+        (gemma3n, {"target_modules": ["altup_projections.0"]}),
+        (
+            lambda: tf.StableLmForCausalLM(tf.StableLmConfig(**SMALL, num_key_value_heads=2)),
+            {"target_modules": ["lm_head"], "modules_to_save": ["model"]},
+        ),
+        (
+            lambda: tf.BertModel(tf.BertConfig(**SMALL)),
+            {"target_modules": ["pooler.dense"], "modules_to_save": ["encoder"]},
+        ),
+    ],
+    ids=["maps in a list", "one map of a list", "a model saved whole", "a stack saved whole"],
+)
+def test_sites_do_not_depend_on_what_an_adapter_puts_in(make: Any, tuning: dict[str, Any]) -> None:
+    plain = make().eval()
+    before = {name: len(stack.blocks) for name, stack in stacks(plain).items()}
+    names = [path for path, _ in own_modules(plain)]
+    assert names == [path for path, _ in plain.named_modules()]
+    tuned = peft.get_peft_model(plain, peft.LoraConfig(r=2, **tuning)).eval()
+    after = stacks(tuned)
+    assert {name: len(stack.blocks) for name, stack in after.items()} == before
+    assert [path for path, _ in own_modules(tuned)] == names
+    ran = list[int]()
+    for stack in after.values():
+        for block in stack.blocks:
+            block.register_forward_hook(lambda *_: ran.append(1))
+    tuned(input_ids=torch.tensor([[5, 6, 7]]))
+    assert len(ran) == sum(before.values()), "the blocks that run, not those whose place they take"

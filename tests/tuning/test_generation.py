@@ -147,6 +147,37 @@ def test_self_critical_training_raises_what_is_rewarded(
     assert sampled(tmp_path / "o") > sampled(base("blip2-opt")) + 0.3
 
 
+@pytest.mark.parametrize("name", ["blip2-opt", "llava"])
+def test_a_placeholder_is_never_drawn(
+    base: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    model, drawn = load_model(base(name)), list[torch.Tensor]()
+    reading, head, last = reader(model, base(name)), model.get_output_embeddings(), list[torch.Tensor]()
+    prompt = prompt_inputs(model, prompt_reader(model, reading), examples(name, 1), room=1)
+    catch = head.register_forward_pre_hook(lambda _, inputs: last.append(inputs[0][0, -1]))
+    with torch.no_grad():  # a model that says it first
+        model(**prompt)
+        head.weight[reading.inputs.image_token] = 10 * last[0]
+    catch.remove()
+    model.save_pretrained(tmp_path / "m")
+    reading.inputs.processor.save_pretrained(tmp_path / "m")
+    ended = ScstTrainer._ended
+    monkeypatch.setattr(
+        ScstTrainer, "_ended", lambda self, captions: (drawn.append(captions), ended(self, captions))[1]
+    )
+    told = {**SMALL, "scst_samples": 4, "scst_max_new_tokens": 6, "steps": [1, 2]}
+    train(tmp_path / "m", stages="lora,scst", data=examples(name, 4), out=tmp_path / "o", **told)
+    assert sum(captions.numel() for captions in drawn) >= 2 * 16
+    assert all((captions != reading.inputs.image_token).all() for captions in drawn)
+    # The rest share its probability: together they have all of it.
+    count = model.get_output_embeddings().weight.shape[0]
+    words = torch.tensor([[t] for t in range(count) if t not in reading.inputs.placeholders])
+    every = {k: v.repeat_interleave(len(words), 0) for k, v in prompt.items()}
+    with torch.no_grad():
+        found = caption_log_probability(model, reading, every, words, unsaid=reading.inputs.placeholders)
+    assert float(found.exp().sum()) == pytest.approx(1, abs=1e-3)
+
+
 def test_captions_are_not_drawn_from_what_is_no_number(base: Callable[[str], Path], tmp_path: Path) -> None:
     class Diverge(TrainerCallback):
         def on_step_end(self, args: Any, state: Any, control: Any, *, model: Any, **_: Any) -> None:

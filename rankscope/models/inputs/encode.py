@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from rankscope.models.family import Family
     from rankscope.models.stacks import Stack
 
+_PLACEHOLDER = re.compile(r"(image|video|audio|vision|boi|eoi|boa|eoa)\w*_token_(id|index)")
+"""What configurations call the tokens of what is no text."""
 ABSENT = 255
 """The role of a column that the model computes and that never counts."""
 TOKENS = frozenset({"input_ids", "decoder_input_ids", "qformer_input_ids"})
@@ -135,6 +138,13 @@ class Inputs:
         """The two tokens that stand around an image's placeholder in a text; none if there are none, or the processor adds them."""
         pairs: list[list[Any]] = [[getattr(self.config, name, None) for name in names] for names in _FRAME]
         return tuple(next((pair for pair in pairs if None not in pair), ()))
+
+    @property
+    def placeholders(self) -> tuple[int, ...]:
+        """Tokens that stand for parts of images, videos or sounds, or around them, and are no text."""
+        named = {name: token for name, token in self.config.to_dict().items() if _PLACEHOLDER.fullmatch(name)}
+        words = {self.pad, getattr(self.tokenizer, "eos_token_id", None)}
+        return tuple(sorted({token for token in named.values() if isinstance(token, int) and token >= 0} - words))
 
     def _with(self, columns: str) -> list[Stack]:
         return [stack for stack in self.stacks.values() if stack.columns == columns]

@@ -290,7 +290,7 @@ def _limits(value: Tensor, se: Tensor, critical: float, up: float, step: float, 
     """The mean over runs with its interval; ``up`` is the mean of what rounding to the step added to the runs."""
     shown = number(value + up)
     if shown is None:
-        return Limits(Estimate())
+        return Limits(Estimate(), (f"{'infinite' if value.isinf() else 'not defined'} on the features of a run",))
     low, high, reason = bounds.bounded(float(value), float(se), critical, step=step, reached=False)
     if low is None or high is None:
         return Limits(Estimate(shown), (reason,))

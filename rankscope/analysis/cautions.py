@@ -5,6 +5,7 @@ from __future__ import annotations
 from rankscope.analysis.guards import GuardedView
 from rankscope.analysis.view import Replicates
 from rankscope.definition import Comparison, Definition, in_full, rows_enough
+from rankscope.inference.jackknife import degrees_of_freedom
 from rankscope.results.record import Shape
 from rankscope.store import Run
 
@@ -32,11 +33,22 @@ def cautions(what: Definition | Comparison, view: GuardedView, found: Replicates
     said = [_few_rows(what, view), _unresolved(what, view), *view.remarks]
     if found is not None and not len(found.left_out):
         said.insert(0, "too few rows or groups of samples to leave any out, so without an interval")
+    if found is not None and few_samples_decide(found):
+        said.insert(0, "few samples make most of its error, so the interval may hold the truth less often than it says")
     if found is not None and found.value.isnan():
         said.insert(0, "not defined on these features")
     if found is not None and found.value.isinf():
         said.insert(0, "infinite on these features")
     return tuple(filter(None, said))
+
+
+def few_samples_decide(found: Replicates) -> bool:
+    """Whether the groups of samples move a number so unequally that its error has lost half of its degrees of freedom.
+
+    What few samples have, most draws would not show: the interval may then be too narrow.
+    """
+    groups = len(found.left_out)
+    return groups > 4 and bool(degrees_of_freedom(found.left_out) < (groups - 1) / 2)
 
 
 def _few_rows(what: Definition | Comparison, view: GuardedView) -> str:

@@ -15,7 +15,7 @@ from rankscope.analysis.view import Replicates, View
 from rankscope.definition import Comparison, Definition, Extent, Range
 from rankscope.errors import DataError, NotComparable
 from rankscope.inference.bands import max_t
-from rankscope.inference.jackknife import centred_pseudo, critical_t, standard_error
+from rankscope.inference.jackknife import centred_pseudo, critical_t, degrees_of_freedom, standard_error
 from rankscope.inference.ranges import Bounded, Scale, interval_inside, on_grid
 from rankscope.results.record import Estimate, Span, number
 from rankscope.results.runs import PairRecord
@@ -91,7 +91,7 @@ def limits_of(found: Replicates | None, bounds: Bounds, level: float) -> Limits:
     # Equal replicates leave the rounding of their mean, which is no uncertainty
     constant = bool((found.left_out == found.centre).all())
     se = 0.0 if constant else float(standard_error(found.left_out))
-    critical = float(critical_t(groups - 1, level))
+    critical = float(critical_t(degrees_of_freedom(found.left_out), level))
     limits = bounds.bounded(float(found.centre), se, critical, step=found.step)
     if limits.low is None or limits.high is None:
         return Limits(Estimate(value), (limits.reason,))

@@ -17,7 +17,7 @@ from scipy import stats
 from torch import Tensor
 
 from rankscope.errors import NotComparable, UsageError
-from rankscope.inference.jackknife import critical_t
+from rankscope.inference.jackknife import critical_t, degrees_of_freedom
 
 
 class Components(NamedTuple):
@@ -64,13 +64,14 @@ def components(pseudo: Tensor) -> Components:
     by_samples = per_group.var(0) / groups
     if runs == 1:
         nothing = torch.full_like(by_samples, torch.nan)
-        degrees = torch.full_like(by_samples, groups - 1)
+        degrees = degrees_of_freedom(per_group)
         return Components(per_group.mean(0), nothing, by_samples.sqrt(), nothing, by_samples.sqrt(), degrees, 1, groups)
     within = _residual(pseudo)
     by_seeds = per_run.var(0) / runs
     total = _joined(by_samples, by_seeds, within / (runs * groups))
     # Satterthwaite: the degrees of freedom at which a χ² has the mean and variance of the estimate
-    degrees = total.square() / (by_samples.square() / (groups - 1) + by_seeds.square() / (runs - 1))
+    of_samples = by_samples.square() / degrees_of_freedom(per_group)
+    degrees = total.square() / (of_samples + by_seeds.square() / (runs - 1))
     # Run means vary by σ_s² + σ_e²/G: take the second part away
     spread = (per_run.var(0) - within / groups).clamp(min=0).sqrt()
     degrees = degrees.nan_to_num(nan=float(groups - 1))
@@ -145,7 +146,7 @@ def arm_difference(a: Tensor, b: Tensor, *, level: float = 0.95) -> ArmDifferenc
     paired = b.mean(0) - a.mean(0)
     by_samples = paired.var(0) / groups
     seeds = twice = torch.zeros_like(by_samples)
-    denominator = by_samples.square() / (groups - 1)
+    denominator = by_samples.square() / degrees_of_freedom(paired)
     # The arms have independent trainings, so their variances add; Satterthwaite sums their squares over their degrees
     for x, runs in ((a, runs_a), (b, runs_b)):
         if runs > 1:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -205,6 +206,20 @@ def test_two_seeds_have_no_bands_and_no_interval_that_leaves_its_range(
         if r.low is None:
             assert any("so there is none" in note for note in r.notes)
     assert swept == 4 * 2 * 2
+    assert result.plot().axes, "arms without bands are drawn with intervals, or points alone"
+
+
+def test_a_number_that_a_run_does_not_have_is_none_with_a_reason(tmp_path: Path) -> None:
+    """A spectrum with variance at a rank at which the base has none is infinitely far from it."""
+    flat = base_rows() * (torch.arange(D) < KEPT)
+    trained = read(flat, tmp_path / "flat.pt")
+    runs = [read(base_rows() + 0.01 * normal(N, D, seed=s), tmp_path / f"{s}.pt") for s in (1, 2)]
+    found = rankscope.compare_arms({"arm": runs}, base=trained, sites="all", measures=["drift-20", "drift"], groups=6)
+    (record,) = found.of("drift-20")
+    assert record.value is None
+    assert record.notes[0].endswith("on the features of a run")
+    assert found.of("drift")[0].value > 0
+    json.dumps(found.to_records(), allow_nan=False)
 
 
 def test_a_mean_shift_is_not_called_preserved(make: Callable[..., list[rankscope.Run]], base: rankscope.Run) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
+from rankscope.analysis.cautions import cautions
+from rankscope.analysis.guards import GuardedView
 from rankscope.analysis.intervals import Limits, bounds_of, limits_of
 from rankscope.analysis.view import View
 from rankscope.features import TEXT, Rows
@@ -46,6 +48,20 @@ def test_a_number_on_its_first_step_has_an_interval() -> None:
     """One direction holds nine tenths; the continuous number that energy-90 rounds up lies below 1, where no rank does."""
     view, what = two_draws(0, 3.0), definition("energy-90")
     assert parts(limits_of(view.evaluate(what, 0), bounds_of(what, view), 0.95))[0] == (1.0, 1.0, 1.0)
+
+
+def test_a_number_that_few_samples_decide_says_so_beside_it() -> None:
+    """One channel is a hundred times the rest in one row of sixty: most draws would not have it."""
+    draw = torch.Generator().manual_seed(0)
+    x = torch.randn(60, 8, generator=draw, dtype=torch.float64)
+    spiked = x.clone()
+    spiked[7, 2] += 30.0
+    sample = torch.arange(60)
+    rows = Rows(sample, torch.zeros_like(sample), torch.full_like(sample, TEXT), tuple(map(str, range(60))))
+    view, what = GuardedView([x, spiked], rows, groups=20), definition("participation-ratio")
+    said = [cautions(what, view, view.evaluate(what, run)) for run in (0, 1)]
+    words = "few samples make most of its error, so the interval may hold the truth less often than it says"
+    assert [words in notes for notes in said] == [False, True]
 
 
 def parts(limits: Limits) -> tuple[tuple[float, float, float], tuple[str, ...]]:

@@ -12,7 +12,7 @@ from torch.testing import assert_close
 
 from rankscope.definition import Range
 from rankscope.errors import NotComparable, UsageError
-from rankscope.inference.jackknife import critical_t, pseudo_values, standard_error
+from rankscope.inference.jackknife import critical_t, degrees_of_freedom, pseudo_values, standard_error
 from rankscope.inference.ranges import Bounded, Scale, interval_inside
 from rankscope.linalg.moments import Moments
 from rankscope.measures.participation_ratio import unbiased_participation_ratio
@@ -66,6 +66,21 @@ def test_pairing_takes_the_common_noise_out() -> None:
     assert standard_error(b_left - a_left) < standard_error(b_left) / 10
     paired = jackknifed(b - a, b_left - a_left)
     assert paired.low < 0.1 < paired.high
+
+
+def test_equal_groups_have_all_degrees_of_freedom_and_one_that_decides_has_one() -> None:
+    """G - 1 of normal parts on average, fewer where few groups make the spread: Satterthwaite from the kurtosis."""
+    normal = degrees_of_freedom(draw(20, 4000))
+    assert 15 < normal.mean() < 19
+    assert (normal == 19).double().mean() > 0.4
+    alone = torch.zeros(20, dtype=torch.float64)
+    alone[3] = 1.0
+    assert degrees_of_freedom(alone) < 2
+    assert degrees_of_freedom(torch.ones(20)) == 19
+    assert degrees_of_freedom(draw(3)) == 2
+    parts = draw(20) ** 3
+    expected = 2 * 20 / (stats.kurtosis(parts.numpy(), bias=False) + 2)
+    assert float(degrees_of_freedom(parts)) == pytest.approx(expected)
 
 
 def test_refusals() -> None:

@@ -1,0 +1,161 @@
+r"""Populations on which intervals are hard, and how often the interval of every default measure holds there.
+
+Each is two runs on the same rows: the base, with variances 1/i along its directions, and a tuned run that rescales them and
+adds noise. What sampling leaves open is asked, not what few rows bias: the truth of a number is its mean over the draws (its
+median where it moves in steps), as the same measure of the same number of rows would give on average.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from statistics import fmean, median
+
+import torch
+from torch import Tensor
+
+from rankscope.analysis.cautions import few_samples_decide
+from rankscope.analysis.intervals import Bounds, bounds_of, limits_of
+from rankscope.analysis.view import Replicates, View
+from rankscope.definition import Definition
+from rankscope.features import TEXT, Rows
+from rankscope.registry import DEFAULT_COMPARED, known
+from rankscope.results.record import Estimate
+
+WIDTH, GROUPS, LEVEL = 16, 20, 0.95
+LEAST = 0.92
+"""The coverage that every default measure must have, or say beside the number that it may not."""
+OUTLIERS = "one sparse outlier channel"
+"""Where no interval holds, since most draws do not have what makes the spread."""
+
+Draw = torch.Generator
+Population = Callable[[Draw], tuple[Tensor, Tensor, Rows]]
+
+
+def normal(draw: Draw, *shape: int) -> Tensor:
+    return torch.randn(*shape, generator=draw, dtype=torch.float64)
+
+
+def rows_of(lengths: Tensor) -> Rows:
+    """The rows of samples of these lengths, sample after sample."""
+    sample = torch.arange(len(lengths)).repeat_interleave(lengths)
+    position = torch.cat([torch.arange(n) for n in lengths.tolist()])
+    return Rows(sample, position, torch.full_like(sample, TEXT), tuple(map(str, range(len(lengths)))))
+
+
+def clustered(draw: Draw, rows: Rows, width: int, scales: Tensor | None = None) -> Tensor:
+    """``(n, d)`` rows, half of the variance common to the rows of a sample where samples have several."""
+    common, own = normal(draw, len(rows.ids), width)[rows.sample], normal(draw, len(rows), width)
+    x = (common + own) / math.sqrt(2) * torch.arange(1, width + 1, dtype=torch.float64).rsqrt()
+    return x if scales is None else x * scales[rows.sample, None]
+
+
+def pair(draw: Draw, rows: Rows, width: int = WIDTH, scales: Tensor | None = None) -> tuple[Tensor, Tensor, Rows]:
+    """The base and a tuned run that rescales its directions and adds a quarter of its variance as noise."""
+    x, noise = (clustered(draw, rows, width, scales) for _ in range(2))
+    return x, x * torch.arange(1, width + 1, dtype=torch.float64) ** -0.25 + noise / 2, rows
+
+
+def equal(samples: int, tokens: int = 1) -> Rows:
+    return rows_of(torch.full((samples,), tokens))
+
+
+def ragged(draw: Draw) -> tuple[Tensor, Tensor, Rows]:
+    """60 samples of 1 to 60 rows, of scales that differ by a factor of three either way."""
+    scales = (normal(draw, 60) / 2).exp()
+    return pair(draw, rows_of(torch.randint(1, 61, (60,), generator=draw)), scales=scales)
+
+
+def heavy_tailed(draw: Draw) -> tuple[Tensor, Tensor, Rows]:
+    """Student's t with three degrees of freedom: a row in a hundred is six times as long as most."""
+    x, y, rows = pair(draw, equal(200))
+    length = (3 / normal(draw, len(x), 3).square().sum(1)).sqrt()[:, None]
+    return x * length, y * length, rows
+
+
+def far_mean(draw: Draw) -> tuple[Tensor, Tensor, Rows]:
+    """A mean of three times the norm of a row."""
+    x, y, rows = pair(draw, equal(120))
+    mean = 3 * x.square().sum(1).mean().sqrt() * torch.ones(WIDTH, dtype=torch.float64) / math.sqrt(WIDTH)
+    return x + mean, y + mean, rows
+
+
+def outlier_channel(draw: Draw) -> tuple[Tensor, Tensor, Rows]:
+    """One channel that is a hundred times the rest in one row of a hundred, and nothing elsewhere."""
+    x, y, rows = pair(draw, equal(120))
+    spikes = 100 * normal(draw, len(x)) * (torch.rand(len(x), generator=draw) < 0.01)
+    for z in (x, y):
+        z[:, 3] += spikes
+    return x, y, rows
+
+
+POPULATIONS: dict[str, Population] = {
+    "clusters of six": lambda draw: pair(draw, equal(120, 6)),
+    "ragged clusters, 1 to 60 rows of unequal scales": ragged,
+    "t with three degrees of freedom": heavy_tailed,
+    "n close to d, 40 rows of 32 features": lambda draw: pair(draw, equal(40), width=32),
+    "12 samples": lambda draw: pair(draw, equal(12, 6)),
+    "25 samples": lambda draw: pair(draw, equal(25, 6)),
+    "a mean of three norms": far_mean,
+    OUTLIERS: outlier_channel,
+}
+
+
+@dataclass
+class Found:
+    """One number over the draws."""
+
+    step: float = 0.0
+    estimates: list[Estimate] = field(default_factory=list)
+    told: int = 0
+    """In how many draws the number says that its interval may be too narrow."""
+
+
+def numbers(view: View) -> Iterator[tuple[str, Replicates, Bounds]]:
+    """Every default measure of the first run, its difference between the runs, and every default comparison."""
+    for name in DEFAULT_COMPARED:
+        what = known(name)
+        bounds = bounds_of(what, view)
+        if not isinstance(what, Definition):
+            yield name, view.evaluate(what, 0, 1), bounds
+        elif not (what.needs_tokens and view.n == view.rows.samples):
+            a, b = view.evaluate(what, 0), view.evaluate(what, 1)
+            yield name, a, bounds
+            yield f"{name}, difference", b - a, bounds.difference
+
+
+def held(population: Population, repetitions: int, seed: int) -> dict[str, dict[str, float]]:
+    """Measure → how often its interval held the truth, how often there was one, and how often it said that it may not hold."""
+    draw, found = torch.Generator().manual_seed(seed), dict[str, Found]()
+    for _ in range(repetitions):
+        x, y, rows = population(draw)
+        for name, value, bounds in numbers(View([x, y], rows, groups=GROUPS)):
+            one = found.setdefault(name, Found(value.step))
+            one.estimates.append(limits_of(value, bounds, LEVEL).estimate)
+            one.told += bool(few_samples_decide(value))
+    return {name: summary(one) for name, one in found.items()}
+
+
+def shortfalls(found: dict[str, dict[str, float]]) -> list[str]:
+    """The numbers that cover less than :data:`LEAST`, beyond Monte-Carlo error, and do not say so in most draws."""
+    return [
+        f"{name} covers {one['share']}, below {LEAST}, and says so in {one['says so']:.0%} of the draws"
+        for name, one in found.items()
+        if one["share"] + 2 * one["error"] < LEAST and one["says so"] <= 0.5
+    ]
+
+
+def summary(one: Found) -> dict[str, float]:
+    values = [e.value for e in one.estimates if e.value is not None]
+    truth = median(values) if one.step else fmean(values)
+    ends = [(e.low, e.high) for e in one.estimates if e.low is not None and e.high is not None]
+    share = sum(low <= truth <= high for low, high in ends) / max(len(ends), 1)
+    error = math.sqrt(share * (1 - share) / max(len(ends), 1))
+    return {
+        "share": round(share, 4),
+        "error": round(error, 4),
+        "with an interval": round(len(ends) / len(one.estimates), 4),
+        "says so": round(one.told / len(one.estimates), 4),
+        "truth": round(truth, 5),
+    }

@@ -290,7 +290,7 @@ def _lists(model: nn.Module) -> dict[str, nn.ModuleList]:
 
 def _deep(blocks: nn.ModuleList) -> bool:
     """Whether the children are blocks, with parts of their own, and neither plain layers nor the filters before a tower."""
-    inside = [module for child in blocks for module in own_modules(child)]
+    inside = [module for child in blocks for _, module in own_modules(child)]
     filters = any(isinstance(m, nn.Conv1d) for m in inside) and not any(isinstance(m, nn.Linear) for m in inside)
     return not filters and all(sum(1 for _ in own_modules(child)) > 3 for child in blocks)
 

@@ -74,7 +74,7 @@ _OWN: dict[str, dict[str, Any]] = {
     "bailing_hybrid": {"layer_group_size": 2}, "bamba": {"attn_layer_indices": [1]}, "falcon_h1": {"mamba_d_ssm": 64},
     "granitemoehybrid": {"layer_types": ["mamba", "attention", "mamba", "attention"]},
     "jamba": {"attn_layer_period": 2, "attn_layer_offset": 1}, "neomme": {"head_dim": 16}, "marian": {"decoder_vocab_size": 320},
-    "led": {"attention_window": 8}, "pegasus_x": {"block_size": 8},
+    "led": {"attention_window": 8}, "longformer": {"attention_window": 8}, "pegasus_x": {"block_size": 8},
     **_each(("swin", "swinv2"), {"image_size": 64, "patch_size": 4, "embed_dim": 8, "depths": [1, 1, 2], "num_heads": [1, 2, 4],
                                "window_size": 4}),
     **_each(("convnext", "convnextv2", "dinov3_convnext"), {"hidden_sizes": [8, 16, 24, 32], "depths": [1, 1, 1, 1]}),

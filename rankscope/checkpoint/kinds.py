@@ -14,6 +14,8 @@ _STAGE = re.compile(r"(\d+)-.+")
 TRAINER = re.compile(r"checkpoint-(\d+)")
 """The names that a Trainer gives the folders of its checkpoints."""
 _REPOSITORY = re.compile(r"[\w.-]+(/[\w.-]+)?")
+_PIPELINE = "modules.json"
+"""The file in which sentence-transformers lists the modules of a pipeline."""
 _BARE = {
     ".safetensors": "a bare weights file",
     ".bin": "a bare weights file",
@@ -104,8 +106,15 @@ def _refuse_foreign(folder: Path) -> None:
     """Refuse the layouts of other projects, which keep the weights under other names.
 
     Raises:
-        CheckpointError: if the folder is with parts of the original LLaVA, or of accelerate's ``save_state``.
+        CheckpointError: if the folder is with parts of the original LLaVA, of accelerate's ``save_state``, or of
+            sentence-transformers with the network in a folder of its own.
     """
+    inside = [path.parent for path in sorted(folder.glob(f"*/{MODEL_CONFIG}")) if has_weights(path.parent)]
+    if (folder / _PIPELINE).exists() and inside and not has_weights(folder):
+        raise CheckpointError(
+            f"{folder} is a pipeline of sentence-transformers, whose network lies in a folder of its own; give "
+            f"{' or '.join(map(str, inside))}"
+        )
     for name in ("mm_projector.bin", "non_lora_trainables.bin"):
         if (folder / name).exists():
             raise CheckpointError(

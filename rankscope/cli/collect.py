@@ -45,6 +45,7 @@ class LoadingOptions:
     load_in_4bit: Annotated[bool, Option("--load-in-4bit", help="Quantise the base to 4 bits (a GPU).")] = False
     padding_side: Annotated[options.Side, Option(help="Where short samples are padded.")] = "right"
     chat: Annotated[bool, Option("--chat", help="Put the texts through the chat template.")] = False
+    max_length: Annotated[int | None, Option(min=1, help="Cut texts to so many tokens. Default: none is cut.")] = None
     trust_remote_code: options.TrustRemoteCode = False
 
 

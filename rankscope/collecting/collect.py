@@ -45,6 +45,7 @@ def collect(
     processor: str | Path | None = None,
     padding_side: Literal["right", "left"] = "right",
     chat: bool = False,
+    max_length: int | None = None,
     preview: Callable[[Job], object] | None = None,
     progress: Progress = silent,
 ) -> Run:
@@ -81,6 +82,8 @@ def collect(
         processor: the folder of the tokenizer or processor; by default the checkpoint's own.
         padding_side: the side on which short samples are padded, ``right`` or ``left``.
         chat: whether texts go through the chat template.
+        max_length: the tokens, special ones included, to which longer texts are cut; by default none is cut, and one that
+            the model has no positions for is refused.
         preview: called with the planned :class:`~rankscope.collecting.job.Job` before the first batch is read, to show
             ``job.in_words()``; what it raises stops the collect before anything is written.
         progress: called with (batches done, batches in all, text).

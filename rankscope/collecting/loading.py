@@ -37,10 +37,14 @@ class Loading:
     """The side on which short samples are padded."""
     chat: bool = False
     """Whether texts go through the chat template."""
+    max_length: int | None = None
+    """Tokens to which longer texts are cut; None where none is cut."""
 
     def __post_init__(self) -> None:
         if self.padding_side not in ("left", "right"):
             raise UsageError(f"padding is on the left or right; got {self.padding_side!r}")
+        if self.max_length is not None and self.max_length < 1:
+            raise UsageError(f"a text is cut to at least one token; got max_length = {self.max_length}")
 
     def refuse(self, why: str, *, only: tuple[str, ...] | None = None) -> None:
         """Refuse options that were set although they have no effect.

@@ -16,7 +16,7 @@ from rankscope.errors import NotComparable, RankscopeError, UsageError, public
 from rankscope.progress import Progress, silent
 from rankscope.store import Run, open_run
 
-_HOW = ("padding_side", "tokens_per_batch", "chat")
+_HOW = ("padding_side", "tokens_per_batch", "chat", "max_length")
 """What a manifest says of the reading that a collect can be asked for."""
 
 

@@ -66,6 +66,7 @@ def from_examples(model: Any, data: Any, n: int | None, loading: Loading) -> Sou
         home,
         padding_side=loading.padding_side,
         chat=loading.chat,
+        max_length=loading.max_length,
         trust_remote_code=loading.trust_remote_code,
     )
     if given is None:
@@ -99,8 +100,9 @@ def from_examples(model: Any, data: Any, n: int | None, loading: Loading) -> Sou
             "precision": str(weights_dtype(loaded)).removeprefix("torch."),
             "device": device.type,
         }
-        | ({"chat": True} if loading.chat else {}),
-        notes=(*probe_set.notices, *examples.notes, *notes_of(loaded)),
+        | ({"chat": True} if loading.chat else {})
+        | ({"max_length": loading.max_length} if loading.max_length else {}),
+        notes=(*probe_set.notices, *examples.notes, *examples.inputs.cuts(tokens), *notes_of(loaded)),
         apart=_apart(examples, probe_set),
         alone=True,
         told=lambda inputs: not_told(loaded, lambda: forward_pass(loaded, inputs)),

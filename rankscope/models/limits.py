@@ -80,7 +80,7 @@ def check_length(sample: str, stack: Stack, columns: int, added: int) -> None:
         room = f" ({added} of them for the prefix or prompt)" if added else ""
         raise DataError(
             f"sample {sample!r} takes {columns + added} positions in {stack.name}{room}, and the model has {most}; shorten it "
-            "or leave it out"
+            "or leave it out, or cut all texts to a length (--max-length, max_length=…)"
         )
 
 

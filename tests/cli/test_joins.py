@@ -155,6 +155,7 @@ COMMANDS = {
             "load_in_4bit": switch("--load-in-4bit"),
             "padding_side": case("--padding-side", "left", value="left"),
             "chat": switch("--chat"),
+            "max_length": case("--max-length", "7", value=7),
             "trust_remote_code": TRUST,
             "dry_run": switch("--dry-run", keyword="quiet", target=PROGRESS),
             **QUIET,

@@ -117,3 +117,13 @@ def test_the_processor_is_the_tuned_ones_or_the_bases_or_a_folders_own(folder: F
     own = shutil.copytree(lora, tmp_path / "own")
     shutil.copy(folder("gpt2") / "tokenizer.json", own)
     assert processor_folder(own) == processor_folder([folder("gpt2"), own]) == own
+
+
+def test_a_pipeline_of_sentences_says_where_its_network_is(folder: Callable[..., Path], tmp_path: Path) -> None:
+    shutil.copytree(folder("bert"), tmp_path / "0_Transformer")
+    (tmp_path / "modules.json").write_text("[]")
+    for name, content in (("config.json", "{}"), ("config_sentence_transformers.json", "{}")):
+        (tmp_path / name).write_text(content)
+        with pytest.raises(CheckpointError, match=r"pipeline of sentence-transformers, .* give \S+/0_Transformer$"):
+            Checkpoint.read(tmp_path)
+        (tmp_path / name).unlink()

@@ -15,6 +15,7 @@ import transformers as tf
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers.models.mbart.modeling_mbart import shift_tokens_right
 
+import rankscope
 from rankscope.data.probes import Example
 from rankscope.errors import CheckpointError, DataError
 from rankscope.features import ROLES
@@ -105,3 +106,39 @@ def test_outputs_have_names_whatever_the_configuration_says(folder: Callable[...
     (unnamed / "config.json").write_text(json.dumps(told))
     config = read_config(unnamed)
     assert (config.return_dict, config.text_config.return_dict) == (True, True)
+
+
+def test_texts_are_cut_where_asked_for_and_the_manifest_says_so(folder: Callable[..., Path], tmp_path: Path) -> None:
+    base, data = folder("bert"), tmp_path / "d.jsonl"
+    texts = ["five " * 3, "five " * 90, "five " * 200]
+    data.write_text("".join(json.dumps({"id": str(i), "text": t}) + "\n" for i, t in enumerate(texts)))
+    with pytest.raises(DataError, match=r"takes \d+ positions .* or cut all texts to a length \(--max-length"):
+        rankscope.collect(base, data, out=tmp_path / "r.pt")
+    run = rankscope.collect(base, data, rows="tokens", keep_special=True, max_length=20, out=tmp_path / "r.pt")
+    tok = tf.AutoTokenizer.from_pretrained(base)
+    want = [tok(text, truncation=True, max_length=20)["input_ids"] for text in texts]
+    assert [sum(s == str(i) for s in run.rows.sample_ids) for i in range(3)] == [len(ids) for ids in want]
+    model = tf.AutoModel.from_pretrained(base).eval()
+    with torch.no_grad():
+        states = [model(input_ids=torch.tensor([ids]), output_hidden_states=True).hidden_states[1][0] for ids in want]
+    torch.testing.assert_close(run.features("encoder.0"), torch.cat(states), rtol=1e-5, atol=2e-5)
+    assert run.manifest.reading["max_length"] == 20
+    assert "2 of 3 texts are cut to 20 tokens (max_length)" in run.manifest.notes
+
+
+def test_an_answer_that_is_cut_keeps_the_rows_that_are_left(folder: Callable[..., Path], tmp_path: Path) -> None:
+    base, data = folder("llama"), tmp_path / "d.jsonl"
+    data.write_text(
+        '{"id": "a", "text": "five", "target": "'
+        + "digits " * 20
+        + '"}\n{"id": "b", "text": "five", "target": "two"}\n'
+    )
+    whole = rankscope.collect(base, data, rows="answer", sites="decoder.0", out=tmp_path / "w.pt")
+    cut = rankscope.collect(base, data, rows="answer", sites="decoder.0", max_length=12, out=tmp_path / "c.pt")
+    text = rankscope.collect(base, data, rows="text", sites="decoder.0", max_length=12, out=tmp_path / "t.pt")
+    assert {*text.rows.sample_ids} == {"a", "b"}
+    assert sum(s == "a" for s in text.rows.sample_ids) == 11  # <s> is special
+    kept = [s == "a" for s in whole.rows.sample_ids]
+    n = sum(s == "a" for s in cut.rows.sample_ids)
+    assert 0 < n < sum(kept)
+    torch.testing.assert_close(cut.features("decoder.0")[:n], whole.features("decoder.0")[:n])

@@ -190,6 +190,9 @@ def test_each_site_is_what_transformers_returns_for_one_sample(model_type: str, 
         assert min(found, default=0 if not each[0] else 9) < 2e-5, (site, found, run.manifest.notes)
         compared += bool(each[0])
     assert compared >= max(1, len(run.sites) - 3)
+    bare = rankscope.collect(folder, out=tmp_path / "bare.pt")  # as 'rankscope collect m --layers all' does
+    assert {*bare.sites} == {*run.sites}
+    assert len(bare.manifest.ids) >= 200, bare.manifest.notes
 
 
 def test_the_sweep_is_as_large_as_it_says() -> None:

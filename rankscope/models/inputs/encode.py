@@ -77,6 +77,8 @@ class Inputs:
     """Whether the text is put through the chat template."""
     generates: bool = False
     """Whether the model has a ``generate``."""
+    max_length: int | None = None
+    """Tokens to which longer texts are cut, special ones included; None where none is cut."""
 
     def complete(self, base: nn.Module) -> None:
         """Take from the model what the files of an older checkpoint leave out; here nothing.
@@ -93,7 +95,12 @@ class Inputs:
     @property
     def sees(self) -> bool:
         """Whether images are read, as pixels or as regions."""
-        return self.family.reads_images or self.reads_regions or bool(self._with("patches"))
+        return self.family.reads_images or self.reads_regions or bool(self._with("patches")) or self._sees_only
+
+    @property
+    def _sees_only(self) -> bool:
+        """Whether images are all that is read; the columns of their stacks may have no names."""
+        return self.tokenizer is None and not self._with("audio")
 
     @property
     def reads_regions(self) -> bool:
@@ -104,7 +111,7 @@ class Inputs:
         """What an example lacks of its image for this model: ``an image``, ``regions``, or nothing."""
         if self.reads_regions:
             return "" if example.regions is not None else "regions"
-        needed = self._with("patches") or self._with("projected")
+        needed = self._with("patches") or self._with("projected") or self._sees_only
         return "an image" if needed and example.image is None else ""
 
     @property
@@ -179,6 +186,7 @@ class Inputs:
             (target,) if target else (),
             regions=example.regions if self.reads_regions else None,
             turns=turns,
+            audio=example.audio if self._with("audio") else None,
         )
 
     def encode(self, example: Example) -> Encoding:
@@ -191,6 +199,8 @@ class Inputs:
         if self._with("text"):
             text, answer = self._text(example)
             inputs |= self._processed(example, text)
+            if cut := self._cut(example.id, text, inputs):
+                answer = tuple((max(a - cut, 0), max(b - cut, 0)) for a, b in answer)
         elif self._with("audio"):
             inputs |= heard(self._extractor, example)
         elif not self._with("target"):
@@ -271,11 +281,44 @@ class Inputs:
         """The tokens of a text without special ones."""
         return self.tokenizer(text, add_special_tokens=False)["input_ids"]
 
+    @property
+    def _cutting(self) -> dict[str, Any]:
+        return {} if self.max_length is None else {"truncation": True, "max_length": self.max_length}
+
+    @property
+    def _framing(self) -> dict[str, Any]:
+        return {"add_special_tokens": False} if self.chat else {}
+
+    def cuts(self, lengths: Sequence[int]) -> tuple[str, ...]:
+        """A note on the texts that are cut, of those with so many tokens, special ones not counted; none if none is."""
+        if self.max_length is None:
+            return ()
+        added = 0 if self.chat else self.tokenizer.num_special_tokens_to_add()
+        longer = sum(length + added > self.max_length for length in lengths)
+        return (f"{longer} of {len(lengths)} texts are cut to {self.max_length} tokens (max_length)",) if longer else ()
+
+    def _cut(self, sample: str, text: str, inputs: Mapping[str, Tensor]) -> int:
+        """How many tokens of a text were cut off.
+
+        Raises:
+            DataError: if the text stands with an image, whose placeholders cannot be cut.
+        """
+        if self.max_length is None or "input_ids" not in inputs:
+            return 0
+        if len(inputs["input_ids"]) > self.max_length:
+            raise DataError(
+                f"sample {sample!r} has {len(inputs['input_ids'])} tokens with its image; max_length = {self.max_length} cuts texts alone"
+            )
+        whole = (
+            self.tokenizer(text, **self._framing)["input_ids"] if len(inputs["input_ids"]) == self.max_length else ()
+        )
+        return max(0, len(whole) - self.max_length)
+
     def _processed(self, example: Example, text: str) -> dict[str, Tensor]:
         """The tensors of the text and, where the model has them, of the image."""
-        options: dict[str, Any] = {"add_special_tokens": False} if self.chat else {}
+        options = self._framing
         if not (self._with("patches") or self._with("projected") or self.family.reads_images):
-            return self._arrays(self.tokenizer(text, return_tensors="pt", **options))
+            return self._arrays(self.tokenizer(text, return_tensors="pt", **options, **self._cutting))
         shown, placed = example.open_image(), self._placed(text or self.family.caption_prompt)
         try:
             return self._arrays(self.processor(images=shown, text=placed, return_tensors="pt", **options))
@@ -310,7 +353,7 @@ class Inputs:
 
     def _target(self, example: Example) -> dict[str, Tensor]:
         """The decoder's own input: the target, or the text if there is none, shifted as the model shifts its labels."""
-        labels = self.tokenizer(text_target=example.target or example.text)["input_ids"]
+        labels = self.tokenizer(text_target=example.target or example.text, **self._cutting)["input_ids"]
         if self.family.starts_with_last and labels:
             # The last token is the language, and takes the place of a start token.
             ids = torch.tensor([labels[-1], *labels[:-1]], dtype=torch.int64)

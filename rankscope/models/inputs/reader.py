@@ -281,6 +281,7 @@ def reader(
     padding_side: Literal["right", "left"] = "right",
     answers: bool = True,
     chat: bool = False,
+    max_length: int | None = None,
     trust_remote_code: bool = False,
 ) -> Reader:
     """The reader of a model, with the tokenizer or processor in its checkpoint.
@@ -292,6 +293,7 @@ def reader(
         padding_side: the side on which short samples are padded.
         answers: whether a decoder-only model reads the target too.
         chat: whether the chat template is applied.
+        max_length: tokens to which longer texts are cut; none is cut unless given.
         trust_remote_code: run the Python files that the checkpoint brings along.
 
     Raises:
@@ -322,7 +324,8 @@ def reader(
     templates = (getattr(p, "chat_template", None) for p in (processor, getattr(processor, "tokenizer", None)))
     if chat and not any(templates):
         raise CheckpointError(f"{folder} has no chat template; read the texts as they are, or save one there")
-    return Reader(model, inputs_of(model, processor, answers=answers, chat=chat), padding_side=padding_side)
+    made = inputs_of(model, processor, answers=answers, chat=chat, max_length=max_length)
+    return Reader(model, made, padding_side=padding_side)
 
 
 def readable(model: nn.Module) -> dict[str, Stack]:
@@ -330,7 +333,9 @@ def readable(model: nn.Module) -> dict[str, Stack]:
     return {name: stack for name, stack in stacks(model).items() if stack.columns != "any"}
 
 
-def inputs_of(model: nn.Module, processor: Any, *, answers: bool = True, chat: bool = False) -> Inputs:
+def inputs_of(
+    model: nn.Module, processor: Any, *, answers: bool = True, chat: bool = False, max_length: int | None = None
+) -> Inputs:
     """How a model's examples become tensors, with a processor that is open already.
 
     Args:
@@ -338,12 +343,14 @@ def inputs_of(model: nn.Module, processor: Any, *, answers: bool = True, chat: b
         processor: its tokenizer, image processor or processor.
         answers: whether a decoder-only model reads the target too.
         chat: whether the chat template is applied.
+        max_length: tokens to which longer texts are cut; none is cut unless given.
 
     Raises:
         CheckpointError: if the processor belongs to another model.
     """
     base: Any = unwrapped(model)
     family = family_of(base)
-    made = family.inputs(processor, base.config, readable(model), family, answers, chat, hasattr(base, "generate"))
+    generates = hasattr(base, "generate")
+    made = family.inputs(processor, base.config, readable(model), family, answers, chat, generates, max_length)
     made.complete(base)
     return made

@@ -240,6 +240,13 @@ def test_a_type_that_transformers_knows_is_no_other_projects_layout(tmp_path: Pa
     assert len(known) >= 3
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_a_sample_without_an_image_is_named(base: Callable, name: str) -> None:
+    folder, _ = base(name)
+    with pytest.raises(DataError, match="example 'a' has no image, and the model reads one"):
+        reader(load_model(folder), folder).encode(Example("a", "a photo"))
+
+
 def test_a_chat_template_puts_the_image_where_it_says(base: Callable, tmp_path: Path) -> None:
     folder, _ = base("qwen3-vl")
     model = load_model(folder)

@@ -39,7 +39,7 @@ from position_shift import BOUND, untrained
 
 import rankscope
 from rankscope.measures.pt_peft import curves_of_samples
-from rankscope.plots.along import Line, along
+from rankscope.plots.along import Line, along, plain
 from rankscope.plots.style import look, new_figure, panel_title, save, styled
 from rankscope.tuning import held_out_loss
 from rankscope.tuning.recipes import recipe
@@ -104,9 +104,11 @@ def tuned(method: str, seed: int, size: Mapping[str, Any], folder: Path) -> tupl
 
 
 # %% What the runs say together.
-def finding(change: Mapping[str, float], margin: float) -> str:
+def finding(change: Mapping[str, float | None], margin: float) -> str:
     """falls, rises, kept or inconclusive, by the rule at the top."""
     value, low, high = (change[k] for k in ("value", "low", "high"))
+    if value is None or low is None or high is None:
+        return "inconclusive"
     if high < 0 and value < -margin:
         return "falls"
     if low > 0 and value > margin:
@@ -190,7 +192,9 @@ def figure_four(curves: Mapping[str, Sequence[float]], names: Sequence[str], ax:
 def panel(records: Sequence[Mapping[str, Any]], names: Sequence[str], measure: str, ax: Axes) -> None:
     mine = [r for r in records if r["measure"] == measure and r["site"].startswith("decoder.")]
     by_arm = {name: [r for r in mine if r["arm"] == name] for name in names}
-    lines = [Line(name, *([r[k] for r in found] for k in ("value", "low", "high"))) for name, found in by_arm.items()]
+    lines = [
+        Line(name, *(plain(r[k] for r in found) for k in ("value", "low", "high"))) for name, found in by_arm.items()
+    ]
     sites = [rankscope.Site.parse(r["site"]) for r in by_arm[names[0]]]
     changes = measure in RANKS
     title = f"{measure}, {'change ' if changes else ''}against pre-trained"

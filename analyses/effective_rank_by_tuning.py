@@ -104,9 +104,11 @@ def tuned(method: str, seed: int, size: Mapping[str, Any], folder: Path) -> tupl
 
 
 # %% What the runs say together.
-def finding(change: Mapping[str, float], margin: float) -> str:
+def finding(change: Mapping[str, float | None], margin: float) -> str:
     """falls, rises, kept or inconclusive, by the rule at the top."""
     value, low, high = (change[k] for k in ("value", "low", "high"))
+    if value is None or low is None or high is None:
+        return "inconclusive"
     if high < 0 and value < -margin:
         return "falls"
     if low > 0 and value > margin:

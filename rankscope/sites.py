@@ -16,7 +16,7 @@ from rankscope.errors import UnknownName, UsageError
 
 _NAME = re.compile(r"[a-z0-9_][a-z0-9._-]*")
 _RANGE = re.compile(r"(?:(?P<stack>[^:]+)\.)?(?P<first>\d+)-(?P<last>\d+)")
-_SLICE = re.compile(r"(?:(?P<stack>[^:]+)\.)?(?P<start>-?\d*):(?P<stop>-?\d*)(?::(?P<step>-?\d*))?")
+_SLICE = re.compile(r"(?:(?P<stack>[^:]+)\.)?(?P<start>(?:-?\d+)?):(?P<stop>(?:-?\d+)?)(?::(?P<step>(?:-?\d+)?))?")
 _INDEX = re.compile(r"-?\d+")
 
 

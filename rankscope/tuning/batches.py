@@ -24,7 +24,7 @@ from torch.utils.data import Dataset
 from rankscope.data.probes import Example, ProbeSet
 from rankscope.errors import DataError, UnknownName, UsageError
 from rankscope.features import ANSWER, IMAGE
-from rankscope.models.inputs.encode import SEEN, Encoding
+from rankscope.models.inputs.encoding import SEEN, Encoding
 from rankscope.models.inputs.reader import Reader, padded
 from rankscope.models.limits import check_length
 from rankscope.tuning.answers import Answers

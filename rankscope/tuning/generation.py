@@ -16,7 +16,7 @@ from rankscope.data.open import open_data
 from rankscope.data.probes import Example, ProbeSet
 from rankscope.devices import where
 from rankscope.errors import DataError, OutputExists, UsageError, public
-from rankscope.models.inputs.encode import ALONG_TOKENS
+from rankscope.models.inputs.encoding import ALONG_TOKENS
 from rankscope.models.inputs.reader import Reader, reader as open_reader
 from rankscope.models.load import load_model
 from rankscope.models.stacks import unwrapped

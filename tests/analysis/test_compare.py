@@ -280,7 +280,7 @@ def test_a_checkpoint_is_collected_as_the_run_beside_it_and_found_the_next_time(
     again = rankscope.compare("run.pt", folder("gpt2", "lora"), measures=["cka"], groups=4, base="run.pt")
     assert made.stat().st_mtime_ns == written
     assert again.records[0].b == first.records[0].estimate
-    arms = {"lora": [folder("gpt2", "lora"), made], "base": ["run.pt"]}
+    arms = {"lora": [folder("gpt2", "lora")], "base": ["run.pt"]}
     found = rankscope.compare_arms(arms, base=run, measures=["entropy-rank"], groups=4)
     assert found.records[0].shape.n == run.n(run.sites[0])
 

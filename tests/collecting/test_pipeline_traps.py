@@ -145,7 +145,8 @@ def test_a_repeated_text_is_not_a_new_sample(tokens: Make) -> None:
     # In another run the samples differ, so that they are not the same inputs: the copies of one run are refused.
     with pytest.raises(NotComparable, match=r"80 of the 160 rows of twice at decoder.1 \(50.0%\)"):
         rankscope.compare(twice, other, measures=["cka"])
-    arms = rankscope.compare_arms({"a": [twice] * 3}, base=twice, measures=["entropy-rank"], groups=4)
+    several = [twice, tokens(2 * x, "two"), tokens(3 * x, "three")]
+    arms = rankscope.compare_arms({"a": several}, base=twice, measures=["entropy-rank"], groups=4)
     assert (arms.records[0].shape.n, arms.notes[1:2]) == (80, measured.notes)
     assert rankscope.curve(twice, ["roy-vetterli"], parts=(1, 2)).notes == measured.notes
     x[:] = x[0]

@@ -113,7 +113,7 @@ def test_a_site_that_is_not_what_the_model_returns_is_refused_by_name(tmp_path: 
         assert not_told(model, lambda: model(input_ids=ids)).keys() == {
             Site(names.name, p) for p in ("embed", "0", "1")
         }
-        job = {"model": model, "data": {"input_ids": ids.repeat(4, 1)}, "loading": Loading()}
+        job = {"model": model, "data": {"input_ids": torch.randint(len(tok), (4, 6))}, "loading": Loading()}
         with pytest.raises(
             CheckpointError, match=rf"{names.name}.0 cannot be read: it is not the hidden state that GPT2Model"
         ):

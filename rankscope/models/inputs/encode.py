@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -14,6 +14,7 @@ from transformers import ProcessorMixin
 from rankscope.data.probes import ASSISTANT, Example, Turn
 from rankscope.errors import CheckpointError, DataError
 from rankscope.features import ANSWER, IMAGE, QUERY, SPECIAL, TEXT
+from rankscope.models.inputs.encoding import ALONG_TOKENS, Encoding, Spans
 from rankscope.models.inputs.patches import patch_roles, patch_size
 from rankscope.models.inputs.sound import heard, sound_roles
 
@@ -23,40 +24,9 @@ if TYPE_CHECKING:
 
 _PLACEHOLDER = re.compile(r"(image|video|audio|vision|boi|eoi|boa|eoa)\w*_token_(id|index)")
 """What configurations call the tokens of what is no text."""
-ABSENT = 255
-"""The role of a column that the model computes and that never counts."""
-TOKENS = frozenset({"input_ids", "decoder_input_ids", "qformer_input_ids"})
-"""Inputs that are padded with the padding token."""
-MASKS = frozenset({"attention_mask", "decoder_attention_mask", "qformer_attention_mask"})
-SEGMENTS = frozenset({"token_type_ids", "mm_token_type_ids", "segment_ids"})
-SEEN = frozenset({"image_embeds_position_mask", "cross_attention_mask"})
-"""Inputs that say for each token which image it is, or sees."""
-ALONG_TOKENS = TOKENS | MASKS | SEGMENTS | SEEN | {"img_feats"}
-"""Inputs with a row for each token of a sample; all but the tokens themselves are padded with 0."""
+
 _FRAME = (("vision_start_token_id", "vision_end_token_id"), ("image_start_token_id", "image_end_token_id"))
 """What configurations call the tokens that stand around an image's placeholder in the text."""
-Spans = tuple[tuple[int, int], ...]
-"""Where answers begin and end among a text's tokens, counted backwards from its last token that is not special: placeholders and
-special tokens that a processor puts in stand before them or after all of them."""
-
-
-@dataclass(frozen=True)
-class Encoding:
-    """One example as tensors, without padding."""
-
-    id: str
-    """The example's id."""
-    inputs: Mapping[str, Tensor]
-    """What the model takes: ``(t, *)`` along the tokens, and ``(k, *)`` of its image, which may have several tiles or patches."""
-    roles: Mapping[str, Tensor]
-    """For each stack ``(t,)`` uint8, the role of each of its columns; without the rows that a prompt adds."""
-    parts: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
-    """For a stack or an input whose columns are several sequences, each padded separately: their lengths."""
-
-    @property
-    def length(self) -> int:
-        """The number of columns of its longest stack."""
-        return max((len(role) for role in self.roles.values()), default=1)
 
 
 @dataclass(frozen=True)

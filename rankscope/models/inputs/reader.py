@@ -29,7 +29,8 @@ from rankscope.data.probes import Example
 from rankscope.errors import CheckpointError, DataError, UsageError
 from rankscope.features import IMAGE, TEXT, Grid
 from rankscope.models.families import family_of
-from rankscope.models.inputs.encode import ABSENT, ALONG_TOKENS, MASKS, SEEN, SEGMENTS, TOKENS, Encoding, Inputs
+from rankscope.models.inputs.encode import Inputs
+from rankscope.models.inputs.encoding import ABSENT, ALONG_TOKENS, MASKS, SEEN, SEGMENTS, TOKENS, Encoding
 from rankscope.models.inputs.processors import open_processor
 from rankscope.models.limits import check_length, prefix_rows, prompt_rows, takes_positions
 from rankscope.models.register import register

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from rankscope.data.probes import Example
 from rankscope.errors import CheckpointError, DataError
 from rankscope.features import ANSWER, IMAGE, TEXT
-from rankscope.models.inputs.encode import ABSENT, Encoding, Inputs, Spans
+from rankscope.models.inputs.encode import Inputs
+from rankscope.models.inputs.encoding import ABSENT, Encoding, Spans
 from rankscope.models.inputs.patches import patch_roles
 
 if TYPE_CHECKING:

@@ -9,7 +9,8 @@ import torch
 from rankscope.data.probes import Example
 from rankscope.errors import DataError
 from rankscope.features import ANSWER, IMAGE, TEXT
-from rankscope.models.inputs.encode import Encoding, Inputs
+from rankscope.models.inputs.encode import Inputs
+from rankscope.models.inputs.encoding import Encoding
 from rankscope.models.ported.ofa.prompts import CAPTION_PROMPT, vqa_prompt
 from rankscope.models.ported.ofa.resnet import PIXELS
 

@@ -8,7 +8,8 @@ from torch import Tensor
 from rankscope.data.probes import Example
 from rankscope.errors import DataError
 from rankscope.features import ANSWER, IMAGE, SPECIAL, TEXT
-from rankscope.models.inputs.encode import ABSENT, Encoding, Inputs
+from rankscope.models.inputs.encode import Inputs
+from rankscope.models.inputs.encoding import ABSENT, Encoding
 from rankscope.models.ported.vinvl.encoding import encode_caption_inputs, encode_vqa_inputs
 
 

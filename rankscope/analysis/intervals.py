@@ -127,6 +127,9 @@ def banded(
             tested = isinstance(what, Definition) or records[i].a.value is not None
             p = number((bands.p[k] * shares[name]).clamp(max=1)) if tested else None
             step = between.step if between is not None else 0.0
-            low, high, _ = bounds.bounded(float(bands.mean[k]), float(bands.se[k]), bands.critical, step=step)
+            # No band is narrower than the interval of its site alone
+            alone = float(critical_t(degrees_of_freedom(family[i]), level_of_family))
+            critical = max(bands.critical, alone)
+            low, high, _ = bounds.bounded(float(bands.mean[k]), float(bands.se[k]), critical, step=step)
             records[i] = replace(records[i], band=Span(low, high), p=p)
     return tuple(records)

@@ -59,7 +59,9 @@ def degrees_of_freedom(parts: Tensor) -> Tensor:
     if groups < 4:
         return torch.full_like(total, max(groups - 1, 1))
     plain = groups * squares.square().sum(0) / total.square().where(total > 0, 1) - 3
-    excess = (groups - 1) / ((groups - 2) * (groups - 3)) * ((groups + 1) * plain + 6)
+    # With fewer groups than ten the correction is larger than what it corrects, and the plain estimate stands
+    unbiased = (groups - 1) / ((groups - 2) * (groups - 3)) * ((groups + 1) * plain + 6)
+    excess = plain if groups < 10 else unbiased
     degrees = 2 * groups / (excess + 2).clamp(min=torch.finfo(torch.float64).tiny)
     return degrees.where(total > 0, groups - 1).clamp(min=1, max=groups - 1)
 

@@ -13,13 +13,15 @@ import pytest
 import torch
 from torch.testing import assert_close
 
+from rankscope.registry import DEFAULT_COMPARED
+
 SCRIPT = Path(__file__).resolve().parents[2] / "benchmarks" / "coverage.py"
 NEEDED = ("participation-ratio", "participation-ratio-clustered", "roy-vetterli, difference", "cka")
 
 
 @pytest.fixture(scope="module")
 def benchmark() -> Iterator[ModuleType]:
-    sys.path.insert(0, str(SCRIPT.parent))  # as when the script runs, which imports what lies beside it
+    sys.path.insert(0, str(SCRIPT.parent))  # as a script has its own folder
     spec = importlib.util.spec_from_file_location("coverage_benchmark", SCRIPT)
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module
@@ -38,6 +40,16 @@ def test_the_recorded_intervals_cover(benchmark: ModuleType) -> None:
     assert covered["participation-ratio, tokens as the unit"].share < 0.92, "tokens as the unit do not cover"
     assert all(family[name].error < 0.01 for name in ("max-T", "max-T bands"))
     assert family["uncorrected"].share > 0.2, "sites looked at one by one do not keep the family error"
+
+
+def test_every_default_measure_covers_or_says_so_on_every_population(benchmark: ModuleType) -> None:
+    record = json.loads(SCRIPT.with_suffix(".json").read_text())["default measures by population"]
+    assert {*record} == {"design", *benchmark.POPULATIONS}
+    for name in benchmark.POPULATIONS:
+        assert benchmark.shortfalls(record[name]) == [], name
+        assert {*DEFAULT_COMPARED} <= {*record[name], "pt-peft"}
+    silent = {"cka": {"share": 0.8, "error": 0.02, "says so": 0.1}}
+    assert benchmark.shortfalls(silent) == ["cka covers 0.8, below 0.92, and says so in 10% of the draws"]
 
 
 def test_faults_are_named(benchmark: ModuleType) -> None:
@@ -65,7 +77,9 @@ def test_the_script_writes_its_record(
 ) -> None:
     out = tmp_path / "coverage.json"
     monkeypatch.setattr(
-        sys, "argv", ["coverage.py", "--repetitions", "2", "--family-repetitions", "1", "--out", str(out)]
+        sys,
+        "argv",
+        f"coverage.py --repetitions 2 --family-repetitions 1 --population-repetitions 2 --out {out}".split(),
     )
     assert benchmark.main() == 0
     assert json.loads(out.read_text())["design"]["repetitions"] == 2

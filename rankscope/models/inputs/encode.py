@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 from transformers import ProcessorMixin
 
-from rankscope.data.probes import ASSISTANT, Example, Turn
+from rankscope.data.probes import Example, Turn
 from rankscope.errors import CheckpointError, DataError
 from rankscope.features import ANSWER, IMAGE, QUERY, SPECIAL, TEXT
-from rankscope.models.inputs.encoding import ALONG_TOKENS, Encoding, Spans
+from rankscope.models.inputs.encoding import Encoding, Spans, arrays, said
 from rankscope.models.inputs.patches import patch_roles, patch_size
 from rankscope.models.inputs.sound import heard, sound_roles
 
@@ -174,7 +174,7 @@ class Inputs:
         elif self._with("audio"):
             inputs |= heard(self._extractor, example)
         elif not self._with("target"):
-            inputs |= self._arrays(self.processor(images=example.open_image(), return_tensors="pt"))
+            inputs |= arrays(self.processor(images=example.open_image(), return_tensors="pt"))
         if self._with("target"):
             inputs |= self._target(example)
         if (
@@ -214,12 +214,12 @@ class Inputs:
             return prompt or ("" if self.answers_follow else example.target), ()
         gap = " " if example.target and prompt and not prompt[-1].isspace() else ""
         joined = f"{prompt}{gap}{example.target}"
-        said = [*_said(example, prompt), *([(len(prompt), len(joined))] if example.target else [])]
+        places = [*said(example, prompt), *([(len(prompt), len(joined))] if example.target else [])]
         tokens = self._tokens(joined)
         special = set(self._special(torch.tensor(tokens)).tolist())
         end = max((i for i, token in enumerate(tokens, 1) if token not in special), default=0)
         return joined, tuple(
-            (end - self._token_at(joined, a, tokens), end - self._token_at(joined, b, tokens)) for a, b in said
+            (end - self._token_at(joined, a, tokens), end - self._token_at(joined, b, tokens)) for a, b in places
         )
 
     def _token_at(self, text: str, place: int, tokens: Sequence[int]) -> int:
@@ -288,10 +288,10 @@ class Inputs:
         """The tensors of the text and, where the model has them, of the image."""
         options = self._framing
         if not (self._with("patches") or self._with("projected") or self.family.reads_images):
-            return self._arrays(self.tokenizer(text, return_tensors="pt", **options, **self._cutting))
+            return arrays(self.tokenizer(text, return_tensors="pt", **options, **self._cutting))
         shown, placed = example.open_image(), self._placed(text or self.family.caption_prompt)
         try:
-            return self._arrays(self.processor(images=shown, text=placed, return_tensors="pt", **options))
+            return arrays(self.processor(images=shown, text=placed, return_tensors="pt", **options))
         except (ValueError, IndexError, KeyError, TypeError) as error:  # as for a text with two placeholders
             reason = " ".join(str(error).split())[:300]
             raise DataError(
@@ -306,20 +306,6 @@ class Inputs:
             return text
         before, after = self.tokenizer.convert_ids_to_tokens(list(self._frame)) or ("", "")
         return f"{before}{token}{after}{self.family.after_image}{text}"
-
-    def _arrays(self, produced: Any) -> dict[str, Tensor]:
-        """The tensors of one sample; segment numbers are left out if there is only one segment."""
-        tensors = {
-            name: value[0] if name in ALONG_TOKENS else value
-            for name, value in produced.items()
-            if isinstance(value, Tensor)
-        }
-        if "token_type_ids" in tensors and not tensors["token_type_ids"].any():
-            del tensors["token_type_ids"]
-        for name in ("input_ids", "attention_mask"):
-            if name in tensors:
-                tensors[name] = tensors[name].long()
-        return tensors
 
     def _target(self, example: Example) -> dict[str, Tensor]:
         """The decoder's own input: the target, or the text if there is none, shifted as the model shifts its labels."""
@@ -410,17 +396,3 @@ class Inputs:
         if (places := (seen or {}).get("image_embeds_position_mask")) is not None:
             roles[places == 1] = IMAGE
         return roles
-
-
-def _said(example: Example, prompt: str) -> list[tuple[int, int]]:
-    """Where in a prompt the assistant's earlier turns are; one that the chat template leaves out is nowhere."""
-    found, start = [], 0
-    for turn in example.turns:
-        said = turn.text.strip()
-        place = prompt.find(said, start) if said else -1
-        if place < 0:
-            continue
-        start = place + len(said)
-        if turn.role == ASSISTANT:
-            found.append((place, start))
-    return found

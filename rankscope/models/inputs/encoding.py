@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from torch import Tensor
+
+from rankscope.data.probes import ASSISTANT, Example
 
 ABSENT = 255
 """The role of a column that the model computes and that never counts."""
@@ -39,3 +42,32 @@ class Encoding:
     def length(self) -> int:
         """The number of columns of its longest stack."""
         return max((len(role) for role in self.roles.values()), default=1)
+
+
+def arrays(produced: Any) -> dict[str, Tensor]:
+    """The tensors of one sample; segment numbers are left out if there is only one segment."""
+    tensors = {
+        name: value[0] if name in ALONG_TOKENS else value
+        for name, value in produced.items()
+        if isinstance(value, Tensor)
+    }
+    if "token_type_ids" in tensors and not tensors["token_type_ids"].any():
+        del tensors["token_type_ids"]
+    for name in ("input_ids", "attention_mask"):
+        if name in tensors:
+            tensors[name] = tensors[name].long()
+    return tensors
+
+
+def said(example: Example, prompt: str) -> list[tuple[int, int]]:
+    """Where in a prompt the assistant's earlier turns are; one that the chat template leaves out is nowhere."""
+    found, start = [], 0
+    for turn in example.turns:
+        words = turn.text.strip()
+        place = prompt.find(words, start) if words else -1
+        if place < 0:
+            continue
+        start = place + len(words)
+        if turn.role == ASSISTANT:
+            found.append((place, start))
+    return found

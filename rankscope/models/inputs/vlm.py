@@ -12,7 +12,7 @@ from rankscope.data.probes import Example
 from rankscope.errors import CheckpointError, DataError
 from rankscope.features import ANSWER, IMAGE, TEXT
 from rankscope.models.inputs.encode import Inputs
-from rankscope.models.inputs.encoding import ABSENT, Encoding, Spans
+from rankscope.models.inputs.encoding import ABSENT, Encoding, Spans, arrays
 from rankscope.models.inputs.patches import patch_roles
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ class BlipInputs(Inputs):
     def _processed(self, example: Example, text: str) -> dict[str, Tensor]:
         made = super()._processed(example, text)
         if "qformer_input_ids" in made:
-            asked = self._arrays(self.processor.qformer_tokenizer(example.text, return_tensors="pt"))
+            asked = arrays(self.processor.qformer_tokenizer(example.text, return_tensors="pt"))
             made |= {f"qformer_{name}": asked[name] for name in ("input_ids", "attention_mask")}
         return made
 
@@ -72,7 +72,7 @@ class PaliGemmaInputs(Inputs):
         marked = f"{self.processor.image_token}{example.text}"
         made = self.processor(images=example.open_image(), text=marked, suffix=suffix, return_tensors="pt")
         kinds = made["token_type_ids"][0].long()
-        return {**self._arrays(made), "token_type_ids": kinds}
+        return {**arrays(made), "token_type_ids": kinds}
 
     def encode(self, example: Example) -> Encoding:
         """An example as the model takes it; the roles of its tokens follow the processor's own division."""
@@ -119,7 +119,7 @@ class LxmertInputs(Inputs):
                 f"the regions of example {example.id!r} have {found.shape[-1]} features, and the model reads {width} and {places} places"
             )
         seen = {"visual_feats": found[..., :width], "visual_pos": found[..., width : width + places]}
-        words = self._arrays(self.tokenizer(text, return_tensors="pt"))
+        words = arrays(self.tokenizer(text, return_tensors="pt"))
         return {**words, **seen, "visual_attention_mask": torch.ones(found.shape[:2], dtype=torch.long)}
 
     def _roles(self, stack: Stack, inputs: dict[str, Tensor], example: Example, answer: Spans) -> Tensor:

@@ -10,7 +10,7 @@ from rankscope.data.probes import Example
 from rankscope.errors import DataError
 from rankscope.features import ANSWER, IMAGE, TEXT
 from rankscope.models.inputs.encode import Inputs
-from rankscope.models.inputs.encoding import Encoding
+from rankscope.models.inputs.encoding import Encoding, arrays
 from rankscope.models.ported.ofa.prompts import CAPTION_PROMPT, vqa_prompt
 from rankscope.models.ported.ofa.resnet import PIXELS
 
@@ -36,7 +36,7 @@ class OFAInputs(Inputs):
             raise DataError(f"example {example.id!r} has neither an image nor a text for OFA to read; name the images")
         image = None if example.image is None else example.open_image()
         text = _asked(example)
-        inputs = self._arrays(self.processor(images=image, text=text, return_tensors="pt"))
+        inputs = arrays(self.processor(images=image, text=text, return_tensors="pt"))
         targets = (f" {example.target.strip()}",) if example.target else ()
         inputs |= self._target(replace(example, targets=targets))
         words = self._token_roles(inputs["input_ids"], TEXT)

@@ -9,6 +9,7 @@ from typing import Any
 
 import peft
 import pytest
+import small
 import tiny
 import torch
 import transformers as tf
@@ -16,7 +17,7 @@ from torch import Tensor, nn
 from torch.testing import assert_close
 
 from rankscope.models.load import load_model
-from rankscope.models.tunings.prefix_live import attach_prefix, new_prefix, prefix_of
+from rankscope.models.tunings.prefix_live import attach_prefix, detach_prefix, new_prefix, prefix_of
 
 IDS = torch.randint(10, 60, (2, 7), generator=torch.Generator().manual_seed(3))
 SIZE: dict[str, Any] = {
@@ -97,3 +98,24 @@ def test_padding_does_not_see_a_prefix_that_is_handed_on() -> None:
     mask[0, 4:] = 0
     padded, alone = says(model, attention_mask=mask), says(model, input_ids=IDS[:1, :4])
     assert_close(padded[:1, :4], alone, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("model_type", ["qwen3_next", "jamba", "bamba", "recurrent_gemma"])
+def test_a_prefix_joins_the_blocks_that_attend_and_no_others(model_type: str) -> None:
+    """Beside linear attention, Mamba and convolutions the prefix is in the attentions alone, and generating is forward."""
+    torch.manual_seed(0)
+    config = small.small_config(model_type, vocab_size=64, pad_token_id=0, bos_token_id=1, eos_token_id=2)
+    model = small.jittered(small.small_model(config, tf.AutoModelForCausalLM))
+    plain = says(model)
+    prefix = attach_prefix(model, new_prefix(model, rows=4))
+    model.eval()  # without the dropout of the rows
+    (shape,) = prefix.shapes.values()
+    assert 0 < shape.layers < config.num_hidden_layers
+    live = says(model)
+    assert not torch.allclose(live, plain, rtol=1e-2, atol=1e-2)
+    # A row sees the prefix and what is before it: the first rows do not depend on those that follow.
+    assert_close(says(model, input_ids=IDS[:, :4]), live[:, :4], rtol=1e-4, atol=1e-4)
+    said = model.generate(IDS, max_new_tokens=3, do_sample=False, eos_token_id=-1)
+    assert torch.equal(says(model, input_ids=said[:, :-1])[:, -1].argmax(-1), said[:, -1])
+    detach_prefix(model)
+    assert_close(says(model), plain)

@@ -124,6 +124,16 @@ def attentions(block: nn.Module) -> tuple[Attention, ...]:
     return tuple(found)
 
 
+def attending(blocks: Sequence[nn.Module]) -> list[Attention]:
+    """The self-attentions of the blocks that have one, in their order; other blocks mix tokens in another way, or not at all.
+
+    Raises:
+        UsageError: if a block has more than one, or no block has any.
+    """
+    found = [self_attention(block) for block in blocks if any(not a.cross for a in attentions(block))]
+    return found or [self_attention(blocks[0])]
+
+
 def self_attention(block: nn.Module) -> Attention:
     """The one attention of a block whose keys come from the block's own stack.
 

@@ -18,7 +18,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from rankscope.errors import UsageError
 from rankscope.models.stacks import Stack
-from rankscope.models.tunings.attention import self_attention
+from rankscope.models.tunings.attention import attending
 from rankscope.models.tunings.prefix import Prefix
 
 NAME = "rankscope_prefix"
@@ -83,7 +83,7 @@ class Joined(NamedTuple):
 
 
 def join(stack: Stack, prefix: Prefix) -> None:
-    """Make the prefix live in every block of a stack.
+    """Make the prefix live in every block of a stack that has a self-attention.
 
     Raises:
         UsageError: if the architecture does not ask transformers for its attention function.
@@ -91,8 +91,8 @@ def join(stack: Stack, prefix: Prefix) -> None:
     AttentionInterface.register(NAME, attention_with_prefix)
     rows = Folded(prefix, stack.name)
     stack.blocks[0].register_forward_pre_hook(rows)
-    for layer, block in enumerate(stack.blocks):
-        module = self_attention(block).module
+    for layer, attention in enumerate(attending(stack.blocks)):
+        module = attention.module
         dispatches = hasattr(sys.modules[type(module).__module__], "ALL_ATTENTION_FUNCTIONS")
         if not hasattr(module, "config") or not dispatches:
             raise UsageError(

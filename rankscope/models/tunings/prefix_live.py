@@ -23,7 +23,7 @@ from transformers.cache_utils import DynamicLayer
 from rankscope.errors import CheckpointError, UnknownName, UsageError
 from rankscope.models.families import family_of
 from rankscope.models.stacks import Stack, stacks, unwrapped
-from rankscope.models.tunings.attention import attentions, self_attention
+from rankscope.models.tunings.attention import attending, attentions
 from rankscope.models.tunings.prefix import Prefix, PrefixEncoder, PrefixShape
 from rankscope.models.tunings.prefix_join import HELD, NAME, Folded, compute_dtype, join, many, widened
 
@@ -32,14 +32,14 @@ CACHES = ("cache", "past_key_values")
 
 
 def shape_of(stack: Stack) -> PrefixShape:
-    """What the self-attention of every block of a stack takes.
+    """What the self-attention of a stack's blocks takes, of all that have one.
 
     Raises:
-        UsageError: if there are no blocks, they differ, or their attention is not known.
+        UsageError: if there are no blocks, their attentions differ, or are not known.
     """
     if not stack.blocks:
         raise UsageError(f"{stack.name} has no blocks of attention; a prefix does not fit in it")
-    found = [self_attention(block) for block in stack.blocks]
+    found = attending(stack.blocks)
     shapes = {(a.heads, a.head_width) for a in found}
     if len(shapes) != 1:
         raise UsageError(
@@ -148,7 +148,12 @@ def _swap_head(model: nn.Module, prefix: Prefix) -> None:
 
 def cached_owner(model: nn.Module, there: Mapping[str, Stack], name: str) -> nn.Module | None:
     """The module around a stack, and no other, that takes its cache, makes its masks and counts its positions."""
-    if family_of(unwrapped(model)).masks_outside:
+    if not there[name].blocks:
+        return None
+    # Beside its attentions, a stack may have blocks that keep a state of their own (Mamba, linear attention): the one mask of
+    # the cache is theirs too, and they have no rows for a prefix.
+    uneven = len(attending(there[name].blocks)) < len(there[name].blocks)
+    if family_of(unwrapped(model)).masks_outside or uneven:
         return None
     first = there[name].blocks[0]
     others = {id(stack.blocks[0]) for other, stack in there.items() if other != name and stack.blocks}

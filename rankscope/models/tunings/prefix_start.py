@@ -16,7 +16,7 @@ from transformers import DynamicCache, EncoderDecoderCache
 
 from rankscope.errors import UsageError
 from rankscope.models.stacks import Stack, stacks
-from rankscope.models.tunings.attention import self_attention
+from rankscope.models.tunings.attention import attending
 from rankscope.models.tunings.prefix import Prefix
 from rankscope.models.tunings.prefix_live import CACHES, cached_owner, parameters_of
 
@@ -115,7 +115,7 @@ def _hook_cache(owner: nn.Module, layers: int, captured: dict[str, Tensor], name
 
 def _hook_maps(stack: Stack, captured: dict[str, Tensor], name: str) -> list[Any]:
     """Hooks that read what the key and value maps of every block return."""
-    attentions = [self_attention(block) for block in stack.blocks]
+    attentions = attending(stack.blocks)
     outputs: dict[tuple[int, int], Tensor] = {}
     """``(t, heads · width)`` by layer, and by 0 for keys or 1 for values."""
 

@@ -152,7 +152,14 @@ def test_the_door_hands_every_option_on(monkeypatch: pytest.MonkeyPatch) -> None
     assert held == {name: offered[name] for name in held}
     assert offered.keys() - held == {"model", "data", "preview", "progress"}
     given: dict[str, Any] = {name: f"a {name}" for name in held} | {"model": object(), "data": object()}
-    given |= {"rows": "mean", "tokens_per_batch": 7, "nonfinite": "keep", "padding_side": "left", "shard": "1/2"}
+    given |= {
+        "rows": "mean",
+        "tokens_per_batch": 7,
+        "max_length": 9,
+        "nonfinite": "keep",
+        "padding_side": "left",
+        "shard": "1/2",
+    }
     seen: list[Any] = []
     monkeypatch.setattr(collecting, "prepare", lambda *told: seen.append(told) or "job")
     monkeypatch.setattr(collecting, "run_job", lambda job, progress: (job, progress))

@@ -120,16 +120,22 @@ def banded(
     shares = Counter(name for name, _ in families)
     for (name, groups), family in families.items():
         level_of_family, generator = 1 - (1 - level) / shares[name], torch.Generator().manual_seed(groups)
-        bands = max_t(torch.stack([*family.values()], 1), level=level_of_family, generator=generator)
+        pseudo = torch.stack([*family.values()], 1)
+        bands = max_t(pseudo, level=level_of_family, generator=generator)
+        steps = torch.tensor([between.step if (between := found[i][2]) is not None else 0.0 for i in family]).to(pseudo)
+        p_values = bands.p
+        if steps.any():
+            # Continuous numbers less than a step apart may round up to the same number: no difference is any within a step.
+            nearest = bands.mean.clamp(-steps, steps)
+            p_values = max_t(pseudo - nearest, level=level_of_family, generator=generator.manual_seed(groups)).p
         for k, i in enumerate(family):
-            what, _, between, bounds = found[i]
+            what, _, _, bounds = found[i]
             # 0 is no hypothesis for a relation of two runs; it is one for the difference of two relations.
             tested = isinstance(what, Definition) or records[i].a.value is not None
-            p = number((bands.p[k] * shares[name]).clamp(max=1)) if tested else None
-            step = between.step if between is not None else 0.0
+            p = number((p_values[k] * shares[name]).clamp(max=1)) if tested else None
             # No band is narrower than the interval of its site alone
             alone = float(critical_t(degrees_of_freedom(family[i]), level_of_family))
             critical = max(bands.critical, alone)
-            low, high, _ = bounds.bounded(float(bands.mean[k]), float(bands.se[k]), critical, step=step)
+            low, high, _ = bounds.bounded(float(bands.mean[k]), float(bands.se[k]), critical, step=float(steps[k]))
             records[i] = replace(records[i], band=Span(low, high), p=p)
     return tuple(records)

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import numpy as np
 import pytest
 import torch
 
+import rankscope
 from rankscope.analysis.cautions import cautions
 from rankscope.analysis.guards import GuardedView
 from rankscope.analysis.intervals import Limits, bounds_of, limits_of
 from rankscope.analysis.view import View
 from rankscope.features import TEXT, Rows
 from rankscope.registry import definition
+from rankscope.store import import_features
 
 
 def two_draws(seed: int, decay: float) -> View:
@@ -42,6 +47,25 @@ def test_two_draws_of_one_population_differ_by_no_step(name: str) -> None:
         assert all(end == pytest.approx(round(end / a.step) * a.step) for end in (low, high))
     assert apart >= 2, "the steps are what this is about"
     assert missed <= 3
+
+
+@pytest.mark.parametrize("name", ["pt-peft-pooled", "energy-90"])
+def test_runs_that_show_the_same_number_have_no_small_p(tmp_path: Path, name: str) -> None:
+    """The continuous number moves surely, by less than a step: what is shown is 0, and its p says the same."""
+    shown, small = 0, 0
+    for seed in range(12):
+        draw = torch.Generator().manual_seed(seed)
+        x = torch.randn(240, 16, generator=draw, dtype=torch.float64) * torch.arange(1, 17) ** -1.0
+        for run, features in (("x", x), ("y", x * torch.linspace(1, 1.03, 16))):
+            np.save(tmp_path / f"{run}{seed}.npy", features.numpy())
+        places = ((tmp_path / f"{run}{seed}.npy", tmp_path / f"{run}{seed}.pt") for run in "xy")
+        x_y = (import_features(read, out, sites={read.stem: "decoder.0"}) for read, out in places)
+        (record,) = rankscope.compare(*x_y, measures=[name], groups=12).records
+        shown += record.value == 0
+        small += record.p < 0.05
+        assert (record.band.low <= 0 <= record.band.high) == (record.p >= 0.05)
+    assert shown >= 6
+    assert small <= 12 - shown
 
 
 def test_a_number_on_its_first_step_has_an_interval() -> None:

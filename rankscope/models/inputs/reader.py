@@ -26,7 +26,7 @@ from torch import Tensor, nn
 
 from rankscope.checkpoint import processor_folder
 from rankscope.data.probes import Example
-from rankscope.errors import CheckpointError, DataError, UsageError
+from rankscope.errors import CheckpointError, DataError, RankscopeError, UsageError
 from rankscope.features import IMAGE, TEXT, Grid
 from rankscope.models.families import family_of
 from rankscope.models.inputs.encode import Inputs
@@ -99,7 +99,7 @@ class Reader:
         Raises:
             DataError: if it lacks what the model reads, or does not fit its positions (prefix and prompt count).
         """
-        made = self._masked(self.inputs.encode(example))
+        made = self._masked(self._encoded(example))
         self._check_words(made)
         missing = [name for name, stack in self.stacks.items() if name not in made.roles and stack.columns != "patches"]
         assert not missing, f"no columns for {missing}"
@@ -107,6 +107,24 @@ class Reader:
             added = (self.virtual if stack.columns == "text" else 0) + self.prefix.get(name, 0)
             check_length(example.id, stack, _tokens(stack, made), added)
         return made
+
+    def _encoded(self, example: Example) -> Encoding:
+        """What the checkpoint's processor makes of an example.
+
+        Raises:
+            CheckpointError: if the processor's own code fails, or does not give what the model reads.
+        """
+        try:
+            return self.inputs.encode(example)
+        except RankscopeError:
+            raise
+        except Exception as error:
+            processor = self.inputs.processor
+            raise CheckpointError(
+                f"{type(processor).__name__} does not make sample {example.id!r} into what the model reads "
+                f"({type(error).__name__}: {' '.join(str(error).split())[:200]}); its files are another model's, or a part is missing: "
+                "name the folder of the model's own (--processor, processor=…)"
+            ) from error
 
     def look(self, model: nn.Module, example: Example) -> None:
         """See on one image how many columns each stack of a model of images has, and name only those that were expected.

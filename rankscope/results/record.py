@@ -125,7 +125,10 @@ class Table(Generic[R]):
         """A DataFrame with one row per record; None becomes NaN."""
         import pandas as pd
 
-        return pd.DataFrame(self.to_records())
+        frame = pd.DataFrame(self.to_records())
+        # pandas sees numbers where one is there; a column without any would keep None, with which nobody can calculate
+        nothing = frame.columns[frame.isna().all()]
+        return frame.astype(dict.fromkeys(nothing, float))
 
     def to_records(self) -> list[dict[str, Any]]:
         """The records as flat dictionaries, ready for JSON or CSV."""

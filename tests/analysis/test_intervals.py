@@ -15,6 +15,8 @@ from rankscope.analysis.intervals import Limits, bounds_of, limits_of
 from rankscope.analysis.view import View
 from rankscope.features import TEXT, Rows
 from rankscope.registry import definition
+from rankscope.results.record import Estimate, Shape, Table
+from rankscope.results.runs import RunRecord
 from rankscope.store import import_features
 
 
@@ -91,3 +93,10 @@ def test_a_number_that_few_samples_decide_says_so_beside_it() -> None:
 def parts(limits: Limits) -> tuple[tuple[float, float, float], tuple[str, ...]]:
     estimate, notes = limits
     return (estimate.value, estimate.low, estimate.high), notes
+
+
+def test_a_frame_of_numbers_without_intervals_can_be_calculated_with() -> None:
+    record = RunRecord("decoder.0", "stable-rank", Estimate(1.5), None, Shape(3, 3, 2, "float32"), "", "dimensions")
+    frame = Table((record, record)).to_frame()
+    assert [str(frame[name].dtype) for name in ("value", "low", "high", "noise")] == ["float64"] * 4
+    assert frame.low.round(2).isna().all()

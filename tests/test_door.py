@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import importlib
 import inspect
+import pkgutil
 import subprocess
 import sys
 from pathlib import Path
@@ -83,6 +84,26 @@ def test_no_public_function_or_class_hides_its_options(package: ModuleType) -> N
         and any(p.kind is p.VAR_KEYWORD for p in inspect.signature(one).parameters.values())
     }
     assert hiding == set()
+
+
+def test_no_function_that_others_call_hides_its_options() -> None:
+    """Of every module, not only of what the package offers by name."""
+    seen, hiding = 0, set()
+    for info in pkgutil.walk_packages(rankscope.__path__, "rankscope."):
+        if info.name.endswith("__main__"):
+            continue
+        for name, one in vars(importlib.import_module(info.name)).items():
+            if inspect.isfunction(one) and one.__module__ == info.name and not name.startswith("_"):
+                seen += 1
+                if any(p.kind is p.VAR_KEYWORD for p in inspect.signature(one).parameters.values()):
+                    hiding.add(f"{info.name}.{name}")
+    # transformers calls the first two, with the arguments of whatever attention they stand for; the third is those arguments
+    assert hiding == {
+        "rankscope.models.tunings.prefix_join.attention_with_prefix",
+        "rankscope.models.ported.ofa.attention.eager_attention_forward",
+        "rankscope.models.ported.port.arguments",
+    }
+    assert seen > 800
 
 
 def test_the_docstring_of_a_public_function_explains_every_option() -> None:

@@ -150,15 +150,15 @@ class _Estimates(NamedTuple):
     bands: ArmBands
 
 
-def _estimates(sides: Sequence[Tensor], level: float) -> _Estimates:
-    """One arm along the sites, or the second less the first, from ``(R, G, s)`` pseudo-values of each."""
+def _estimates(sides: Sequence[Tensor], level: float, steps: Tensor | float = 0.0) -> _Estimates:
+    """One arm along the sites, or the second less the first, from ``(R, G, s)`` pseudo-values of each; ``steps`` is ``(s,)``."""
     if len(sides) == 1:
         c = components(sides[0])
-        bands = arm_bands(c.mean, c.se, c.df, sides, level=level)
+        bands = arm_bands(c.mean, c.se, c.df, sides, within=steps, level=level)
         return _Estimates(c.mean, c.se, c.df, c.seed_sd, c.seed_se, c.sample_se, bands)
     a, b = sides
     d = arm_difference(a, b, level=level)
-    bands = arm_bands(d.value, d.se, d.df, [-a, b], level=level)
+    bands = arm_bands(d.value, d.se, d.df, [-a, b], within=steps, level=level)
     return _Estimates(d.value, d.se, d.df, torch.full_like(d.value, torch.nan), d.seed_se, d.sample_se, bands)
 
 
@@ -252,11 +252,12 @@ def _along(
             rows[at.site] = numbers
     if not rows:
         return {}
+    steps = torch.tensor([max(one.step for one in row) for row in rows.values()], dtype=torch.float64)
     e = change = _estimates(
-        [torch.stack([row[k].pseudo for row in rows.values()], -1) for k in range(len(arms))], level
+        [torch.stack([row[k].pseudo for row in rows.values()], -1) for k in range(len(arms))], level, steps
     )
     if len(arms) == 1:
-        change = _estimates([torch.stack([row[0].change for row in rows.values()], -1)], level)
+        change = _estimates([torch.stack([row[0].change for row in rows.values()], -1)], level, steps)
     bounds = {at.site: at.bounds[what.name] for at in found}
     if len(arms) == 2:
         bounds = {site: one.difference for site, one in bounds.items()}

@@ -121,18 +121,13 @@ def banded(
     for (name, groups), family in families.items():
         level_of_family, generator = 1 - (1 - level) / shares[name], torch.Generator().manual_seed(groups)
         pseudo = torch.stack([*family.values()], 1)
-        bands = max_t(pseudo, level=level_of_family, generator=generator)
         steps = torch.tensor([between.step if (between := found[i][2]) is not None else 0.0 for i in family]).to(pseudo)
-        p_values = bands.p
-        if steps.any():
-            # Continuous numbers less than a step apart may round up to the same number: no difference is any within a step.
-            nearest = bands.mean.clamp(-steps, steps)
-            p_values = max_t(pseudo - nearest, level=level_of_family, generator=generator.manual_seed(groups)).p
+        bands = max_t(pseudo, within=steps, level=level_of_family, generator=generator)
         for k, i in enumerate(family):
             what, _, _, bounds = found[i]
             # 0 is no hypothesis for a relation of two runs; it is one for the difference of two relations.
             tested = isinstance(what, Definition) or records[i].a.value is not None
-            p = number((p_values[k] * shares[name]).clamp(max=1)) if tested else None
+            p = number((bands.p[k] * shares[name]).clamp(max=1)) if tested else None
             # No band is narrower than the interval of its site alone
             alone = float(critical_t(degrees_of_freedom(family[i]), level_of_family))
             critical = max(bands.critical, alone)

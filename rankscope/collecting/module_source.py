@@ -67,7 +67,6 @@ def from_tensors(model: nn.Module, data: Any, n: int | None) -> Source:
         data_name=TENSORS,
         fingerprint=fingerprint(items),
         reading={"device": device_of(model).type},
-        alone=known,
         told=(lambda inputs: _not_told(caller, inputs)) if known else None,
         notes=notes,
     )

@@ -26,7 +26,9 @@ def checked_sites(source: Source, sample: int) -> Source:
     if source.told is None:
         return source
     parts, batch = source.parts, source.collate([sample])
-    faults = misfits(source.model, parts.taps, batch, parts.widths) | source.told(batch.inputs)
+    with misfits(parts.taps, batch, parts.widths) as unfit:
+        faults = source.told(batch.inputs)
+    faults = unfit | faults
     right = {site: tap for site, tap in parts.taps.items() if site not in faults}
     return replace(source, parts=replace(parts, taps=right, unreadable={**parts.unreadable, **faults}))
 
@@ -42,7 +44,7 @@ def why_one_by_one(source: Source, taps: Mapping[Site, Tap], batches: Batches) -
     """
     if source.apart:
         return f"samples are read one by one: {source.apart}"
-    if not source.alone:
+    if source.told is None:
         return ""
     members = _members(batches, source.lengths)
     alone = [_read(source, taps, [i]) for i in members]

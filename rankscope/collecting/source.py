@@ -52,11 +52,9 @@ class Source:
     """Remarks of the data's reader."""
     apart: str = ""
     """Why samples cannot be put into one batch, in words; empty if they can."""
-    alone: bool = False
-    """Whether any sample can be read by itself, so that what it gives alone and among others can be compared."""
     told: Callable[[Mapping[str, Any]], dict[Site, str]] | None = None
     """From the inputs of one sample to the sites that are not what the model itself returns, each with the reason; None if
-    the model cannot be asked."""
+    the model cannot be asked, and may need several samples in a batch."""
 
     def stored_dtype(self, kind: str) -> str:
         """The dtype in which rows of a kind are stored: the features' own, or float32 for means over half precision."""

@@ -19,6 +19,7 @@ from rankscope.errors import CheckpointError, DataError, UsageError
 from rankscope.features import AUDIO, TEXT, Grid
 from rankscope.models.dtypes import features_dtype, weights_dtype
 from rankscope.models.embedded import embedded_data
+from rankscope.models.inputs.encoding import Encoding
 from rankscope.models.inputs.reader import Reader, reader
 from rankscope.models.limits import prompt_rows, takes_positions
 from rankscope.models.notes import notes_of
@@ -82,7 +83,8 @@ def from_examples(model: Any, data: Any, n: int | None, loading: Loading) -> Sou
     # Batches are planned by length, and an image adds columns to the tokens of its text. How many is measured on the first
     # sample and assumed for all: opening every image only to plan the batches would read the data twice.
     tokens = [examples.length(example) for example in probe_set]
-    image_columns = max(0, examples.encode(probe_set[0]).length - tokens[0])
+    few = [examples.encode(probe_set[i]) for i in range(min(TRIED, len(probe_set)))]
+    image_columns = max(0, few[0].length - tokens[0])
     return Source(
         model=loaded,
         name=name,
@@ -103,8 +105,7 @@ def from_examples(model: Any, data: Any, n: int | None, loading: Loading) -> Sou
         | ({"chat": True} if loading.chat else {})
         | ({"max_length": loading.max_length} if loading.max_length else {}),
         notes=(*probe_set.notices, *examples.notes, *examples.inputs.cuts(tokens), *notes_of(loaded)),
-        apart=_apart(examples, probe_set),
-        alone=True,
+        apart=_apart(examples, few),
         told=lambda inputs: not_told(loaded, lambda: forward_pass(loaded, inputs)),
     )
 
@@ -174,9 +175,8 @@ def _parts(model: nn.Module) -> Parts:
     return Parts(taps(model), widths, dtype=features_dtype(model))
 
 
-def _apart(examples: Reader, probe_set: ProbeSet) -> str:
-    """Why the first samples cannot be put into one batch, in words; empty if they can."""
-    few = [examples.encode(probe_set[i]) for i in range(min(TRIED, len(probe_set)))]
+def _apart(examples: Reader, few: Sequence[Encoding]) -> str:
+    """Why samples cannot be put into one batch, in words; empty if they can."""
     try:
         examples.collate(few)
     except DataError as error:

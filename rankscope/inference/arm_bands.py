@@ -37,6 +37,7 @@ def arm_bands(
     df: Tensor,
     parts: Sequence[Tensor],
     *,
+    within: Tensor | float = 0.0,
     level: float = 0.95,
     draws: int = 4999,
     generator: torch.Generator | None = None,
@@ -48,6 +49,8 @@ def arm_bands(
         se: ``(s,)`` its standard error, due to samples and trainings together.
         df: ``(s,)`` degrees of freedom of the standard error.
         parts: ``(R, G, s)`` pseudo-values of each arm in the estimate, with the sign of the arm in it.
+        within: ``(s,)`` how far from 0 an estimate may lie and count as 0; only p asks for it. See
+            :func:`rankscope.inference.bands.max_t`.
         level: simultaneous confidence.
         draws: number of draws of the largest |t|.
         generator: source of randomness; by default a generator with a fixed seed.
@@ -68,7 +71,8 @@ def arm_bands(
     critical[known] = critical_t(df[known], alone)
     reach = critical[known] * se[known]
     low[known], high[known] = value[known] - reach, value[known] + reach
-    p[known] = _adjusted(value[known], se[known], df[known], largest)
+    beyond = (value.abs() - within).clamp(min=0)
+    p[known] = _adjusted(beyond[known], se[known], df[known], largest)
     return ArmBands(low, high, p, critical)
 
 
@@ -88,8 +92,8 @@ def _largest(parts: Sequence[Tensor], draws: int, generator: torch.Generator) ->
 
 
 def _adjusted(value: Tensor, se: Tensor, df: Tensor, largest: Tensor) -> Tensor:
-    """``(s,)`` p-values adjusted for all sites: the share of draws that reach a site's |t|, mapped to |z|."""
-    t = (value.abs() / se.where(se > 0, 1)).where(se > 0, torch.where(value == 0, 0.0, torch.inf))
+    """``(s,)`` p-values of magnitudes, adjusted for all sites: the share of draws that reach a site's |t|, mapped to |z|."""
+    t = (value / se.where(se > 0, 1)).where(se > 0, torch.where(value == 0, 0.0, torch.inf))
     alone = torch.as_tensor(2 * stats.t.sf(t.numpy(), df.numpy()), dtype=torch.float64)
     z = torch.as_tensor(stats.norm.isf(alone.numpy() / 2), dtype=torch.float64)
     reached = (largest[:, None] >= z * (1 - 1e-12)).double().mean(0)

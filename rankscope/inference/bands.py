@@ -38,7 +38,14 @@ class Bands(NamedTuple):
     """Simultaneous confidence."""
 
 
-def max_t(pseudo: Tensor, *, level: float = 0.95, flips: int = 4999, generator: torch.Generator | None = None) -> Bands:
+def max_t(
+    pseudo: Tensor,
+    *,
+    within: Tensor | None = None,
+    level: float = 0.95,
+    flips: int = 4999,
+    generator: torch.Generator | None = None,
+) -> Bands:
     """Sign-flip max-T test and simultaneous bands over sites.
 
     Westfall & Young, "Resampling-based multiple testing", 1993; Nichols & Holmes, Hum. Brain Mapp. 15, 2002.
@@ -46,6 +53,8 @@ def max_t(pseudo: Tensor, *, level: float = 0.95, flips: int = 4999, generator: 
     Args:
         pseudo: ``(G, s)`` pseudo-values of a difference, one row per group of samples and one column per site; see
             :func:`rankscope.inference.jackknife.pseudo_values`.
+        within: ``(s,)`` how far from 0 a difference may lie and count as none, as two numbers less than a step apart may round to
+            the same one; only p asks for it. None for 0.
         level: simultaneous confidence.
         flips: number of random sign flips; if no more exist, all of them are used.
         generator: source of randomness.
@@ -66,9 +75,12 @@ def max_t(pseudo: Tensor, *, level: float = 0.95, flips: int = 4999, generator: 
     mean = pseudo.mean(0)
     t, se = _student(mean, pseudo.square().sum(0), groups)
     signs = _signs(groups, flips, generator).to(pseudo)
-    largest = _largest(signs, pseudo)
+    # Of all differences that count as none, the one nearest to what was found is the hardest to reject
+    null = pseudo - (0 if within is None else mean.clamp(-within, within))
+    beyond, _ = _student(null.mean(0), null.square().sum(0), groups)
+    largest = _largest(signs, null)
     # Ties count as reached; the factor absorbs the rounding of equal sums in another order
-    reached = (largest[:, None] >= t.abs() * (1 - 1e-12)).sum(0).double()
+    reached = (largest[:, None] >= beyond.abs() * (1 - 1e-12)).sum(0).double()
     p = (reached / len(largest)).where(~t.isnan(), torch.nan)
     critical = float(torch.quantile(_largest(signs, pseudo - mean), level, interpolation="higher"))
     return Bands(mean, se, t, p, mean - critical * se, mean + critical * se, critical, level)

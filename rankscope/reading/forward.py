@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from rankscope.errors import CheckpointError, DataError, RankscopeError
+from rankscope.errors import CheckpointError, DataError, RankscopeError, UsageError
 from rankscope.features import TEXT, Grid
 from rankscope.reading.hooks import Tap, reading
 from rankscope.reading.pooling import pool
@@ -52,18 +53,34 @@ def forward_pass(model: nn.Module, inputs: Mapping[str, Any]) -> object:
     """What a model returns for a batch.
 
     Raises:
-        CheckpointError: if its own code fails, with its reason.
+        UsageError: if the memory does not hold the batch.
+        CheckpointError: if the model's own code fails, with its reason.
     """
     try:
         return model(**inputs)
     except RankscopeError:
         raise
-    except Exception as error:
-        shapes = ", ".join(f"{name} {tuple(x.shape)}" for name, x in inputs.items() if isinstance(x, Tensor))
-        raise CheckpointError(
-            f"the forward pass of {type(model).__name__} fails ({type(error).__name__}: {' '.join(str(error).split())[:300]}); "
-            f"it was called with {shapes or 'a batch of samples'}"
+    except (MemoryError, torch.OutOfMemoryError) as error:
+        raise UsageError(
+            f"{_called(inputs)} does not fit into memory ({_line(error)}); read fewer tokens at once (--tokens-per-batch), fewer "
+            "sites, or on another device"
         ) from error
+    except Exception as error:  # a model's code raises what it likes, and its traceback stays below this error
+        raise CheckpointError(
+            f"the forward pass of {type(getattr(model, 'module', model)).__name__} fails ({type(error).__name__}: {_line(error)}); it was called with "
+            f"{_called(inputs)}"
+        ) from error
+
+
+def _called(inputs: Mapping[str, Any]) -> str:
+    """What a model was called with: the shapes of the tensors, by name."""
+    shapes = (f"{name} {tuple(x.shape)}" for name, x in inputs.items() if isinstance(x, Tensor))
+    return ", ".join(shapes) or "a batch of samples"
+
+
+def _line(error: BaseException) -> str:
+    """The start of an error's message in one line."""
+    return " ".join(str(error).split())[:300]
 
 
 def read(
@@ -102,12 +119,16 @@ def read(
     return Read(features, {s: (p.sample, p.position, p.role) for s, p in poolings.items()})
 
 
-def misfits(
-    model: nn.Module, taps: Mapping[Site, Tap], batch: ModelBatch, widths: Mapping[str, int | None]
-) -> dict[Site, str]:
-    """The sites whose hidden states do not have the columns or the width that a batch must have there, each with the reason.
+@contextmanager
+def misfits(taps: Mapping[Site, Tap], batch: ModelBatch, widths: Mapping[str, int | None]) -> Iterator[dict[Site, str]]:
+    """Fill a dictionary with the sites that, in the forward pass inside the block, lack the columns or width of a batch.
 
-    Some models add columns of their own, keep several streams of each token, or pad inside.
+    Some models add columns of their own, keep several streams of each token, or pad inside. Each site comes with the reason.
+
+    Args:
+        taps: where each site is read.
+        batch: what the model is called with.
+        widths: the width of each stack; None where it is not known.
     """
     reasons: dict[Site, str] = {}
 
@@ -122,9 +143,8 @@ def misfits(
             reasons.setdefault(site, f"the hidden states at {site} are {hidden.shape[-1]} wide; {width} were expected")
         return hidden.new_empty(0)
 
-    with torch.inference_mode(), reading(taps, keep, again=set()):
-        forward_pass(model, batch.inputs)
-    return reasons
+    with reading(taps, keep, again=set()):
+        yield reasons
 
 
 def _unnamed(hidden: Tensor, batch: ModelBatch) -> Grid:

@@ -89,8 +89,10 @@ def generate(
         pairs = choose_answers(model, reader, probes, _names(opened, reader, probes), batch_size=batch_size)
         one_by_one: Iterator[Prediction] = (Prediction(name, text) for name, text in pairs)
     else:
-        how = {"max_new_tokens": max_new_tokens, "num_beams": num_beams}
-        one_by_one = predict(model, prompt_reader(model, reader), probes, batch_size=batch_size, **how)
+        one_by_one = predict(
+            model, prompt_reader(model, reader), probes,
+            batch_size=batch_size, max_new_tokens=max_new_tokens, num_beams=num_beams,
+        )  # fmt: skip
     predictions: list[Prediction] = []
     for prediction in one_by_one:
         predictions.append(prediction)
@@ -149,7 +151,13 @@ def _goes_on(reader: Reader) -> bool:
 
 
 def predict(
-    model: nn.Module, reader: Reader, examples: Sequence[Example], *, batch_size: int = 16, **how: Any
+    model: nn.Module,
+    reader: Reader,
+    examples: Sequence[Example],
+    *,
+    batch_size: int = 16,
+    max_new_tokens: int = 48,
+    num_beams: int = 1,
 ) -> Iterator[Prediction]:
     """Predictions for examples, a batch at a time.
 
@@ -158,13 +166,15 @@ def predict(
         reader: made by :func:`prompt_reader`.
         examples: what it is asked.
         batch_size: examples in a batch.
-        how: ``max_new_tokens``, ``num_beams``, and whatever else transformers' ``generate`` takes.
+        max_new_tokens: tokens of the longest prediction.
+        num_beams: beams of the search; 1 for greedy search.
     """
+    how = {"max_new_tokens": max_new_tokens, "num_beams": num_beams}
     batch_size = 1 if reader.padding_side == "right" and _goes_on(reader) else batch_size
     for start in range(0, len(examples), batch_size):
         part = [examples[i] for i in range(start, min(start + batch_size, len(examples)))]
-        inputs = prompt_inputs(model, reader, part, room=int(how["max_new_tokens"]))
-        tokens = continuations(model, reader, inputs, **how)
+        inputs = prompt_inputs(model, reader, part, room=max_new_tokens)
+        tokens = continuations(model, reader, inputs, how)
         texts = reader.inputs.tokenizer.batch_decode(tokens, skip_special_tokens=True)
         yield from (Prediction(example.id, text.strip()) for example, text in zip(part, texts, strict=True))
 
@@ -202,14 +212,14 @@ def _unended(prompts: dict[str, Tensor], end: int | None) -> dict[str, Tensor]:
 
 
 @torch.no_grad()
-def continuations(model: nn.Module, reader: Reader, inputs: Mapping[str, Tensor], **how: Any) -> Tensor:
+def continuations(model: nn.Module, reader: Reader, inputs: Mapping[str, Tensor], how: Mapping[str, Any]) -> Tensor:
     """``(b · returned, t)`` tokens that the model says after its prompts, without the prompts.
 
     Args:
         model: the model.
         reader: its reader.
         inputs: made by :func:`prompt_inputs`.
-        how: passed to transformers' ``generate``; decoding is greedy by default.
+        how: the options of transformers' ``generate``; decoding is greedy unless they say otherwise.
     """
     if _goes_on(reader) and reader.padding_side == "right" and not inputs["attention_mask"].all():
         raise UsageError(

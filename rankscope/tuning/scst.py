@@ -67,12 +67,12 @@ class ScstTrainer(StageTrainer):
             plain["suppress_tokens"] = list(unsaid)
         if self.sharded:
             plain["synced_gpus"] = True  # every process calls each block as often, or one would wait for the others
-        greedy = continuations(inner, self.reader, prompt, **plain)
+        greedy = continuations(inner, self.reader, prompt, plain)
         repeated = {name: tensor.repeat_interleave(samples, 0) for name, tensor in prompt.items()}
         drawn: dict[str, Any] = {"do_sample": True, "temperature": self.options.temperature}
         drawn |= {} if fills_masks(self.reader) else {"logits_processor": [RefuseNaN()]}  # VinVL's own generate checks
         try:
-            sampled = continuations(inner, self.reader, repeated, **drawn, **plain)
+            sampled = continuations(inner, self.reader, repeated, {**drawn, **plain})
         except NonFinite:  # a NaN loss is refused in training_step, where all processes agree to stop
             return torch.stack([p.sum() for p in self.trained.values()]).sum() * float("nan")
         inner.train()

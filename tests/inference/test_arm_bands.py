@@ -74,3 +74,15 @@ def _t(degrees: float) -> float:
 def test_a_level_outside_its_range_is_refused() -> None:
     with pytest.raises(UsageError, match=r"as in 0\.95; got 1"):
         found(null(3, 0), level=1.0)
+
+
+def test_what_lies_within_a_step_is_no_difference() -> None:
+    """An estimate far from 0 for its error, and within a step of it, has p = 1; its band is as without the step."""
+    value, se, df = torch.tensor([0.8, 2.0]), torch.tensor([0.05, 0.05]), torch.tensor([19.0, 19.0])
+    parts = [torch.randn(1, 20, 2, generator=torch.Generator().manual_seed(0)).double()]
+    plain, stepped = (
+        arm_bands(value.double(), se.double(), df.double(), parts, within=within) for within in (0.0, 1.0)
+    )
+    assert plain.p[0] < 0.01
+    assert (float(stepped.p[0]), bool(stepped.p[1] < 0.01)) == (1.0, True)
+    assert torch.equal(plain.low, stepped.low)

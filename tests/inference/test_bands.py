@@ -98,3 +98,11 @@ def test_refusals() -> None:
         max_t(draw(9))
     with pytest.raises(UsageError, match=r"a level in 0..1; got"):
         max_t(draw(9, 2), level=95)
+
+
+def test_what_lies_within_a_step_is_no_difference() -> None:
+    pseudo = draw(20, 2) * 0.1 + torch.tensor([0.8, 2.0])
+    plain, stepped = (max_t(pseudo, within=w, generator=seeded()) for w in (None, torch.ones(2)))
+    assert plain.p.max() < 0.01
+    assert (float(stepped.p[0]), bool(stepped.p[1] < 0.01)) == (1.0, True)
+    assert torch.equal(plain.low, stepped.low)

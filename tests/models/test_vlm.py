@@ -143,12 +143,12 @@ def test_a_prefix_is_live_in_forward_and_generate(base: Callable, name: str) -> 
     model, read, _ = prefixed(base(name))
     reading = prompt_reader(model, read)
     shown = [Example(e.id, e.text, e.image) for e in examples()]
-    together = continuations(model, reading, prompt_inputs(model, reading, shown, room=6), max_new_tokens=6)
+    together = continuations(model, reading, prompt_inputs(model, reading, shown, room=6), {"max_new_tokens": 6})
     for i, example in enumerate(shown):
         inputs = prompt_inputs(model, reading, [example], room=6)
-        said = continuations(model, reading, inputs, max_new_tokens=6)
+        said = continuations(model, reading, inputs, {"max_new_tokens": 6})
         assert said[0].tolist() == stepwise(model, reading, inputs, len(said[0]))
         assert said[0].tolist() == together[i, : said.shape[1]].tolist()
     detach_prefix(model)
-    without = continuations(model, reading, prompt_inputs(model, reading, shown, room=6), max_new_tokens=6)
+    without = continuations(model, reading, prompt_inputs(model, reading, shown, room=6), {"max_new_tokens": 6})
     assert without.tolist() != together.tolist()

@@ -113,7 +113,7 @@ def test_a_captions_probability_is_that_of_its_steps(system: Callable[[str], Sys
     model = load_model(chosen.base)
     reading = prompt_reader(model, reader(model, chosen.base, answers=False))
     prompt = prompt_inputs(model, reading, data_of(chosen)[:3], room=7)
-    said = continuations(model, reading, prompt, max_new_tokens=7)
+    said = continuations(model, reading, prompt, {"max_new_tokens": 7})
     mask = reading.inputs.tokenizer.mask_token_id
     scores = masked_log_probabilities(model, prompt, said, mask)
     ended = (said == model.config.eos_token_id).cumsum(1)

@@ -83,7 +83,7 @@ def test_the_probability_of_a_caption_is_that_of_its_tokens(base: Callable[[str]
     attach_prefix(model, new_prefix(model, rows=3)).eval()
     reading = prompt_reader(model, reader(model, base(name), answers=False))
     prompt = prompt_inputs(model, reading, data, room=5)
-    said = continuations(model, reading, prompt, max_new_tokens=5, min_new_tokens=5)
+    said = continuations(model, reading, prompt, {"max_new_tokens": 5, "min_new_tokens": 5})
     together = caption_log_probability(model, reading, prompt, said)
     twofold = name == "blip2-t5"
     for i, example in enumerate(data):
@@ -106,7 +106,7 @@ def test_captions_are_drawn_from_the_models_own_distribution(base: Callable[[str
         for name, value in asked.items():
             setattr(model.language_model.generation_config, name, value)
         torch.manual_seed(0)
-        drawn.append(continuations(model, reading, prompt, max_new_tokens=6, do_sample=True, **PLAIN))
+        drawn.append(continuations(model, reading, prompt, {"max_new_tokens": 6, "do_sample": True, **PLAIN}))
     assert torch.equal(*drawn)
     token = drawn[0][:, :1]
     logits = model(**prompt).logits[:, -1].detach() / 0.5
@@ -141,7 +141,7 @@ def test_self_critical_training_raises_what_is_rewarded(
         reading = prompt_reader(model, reader(model, folder, answers=False))
         prompt = prompt_inputs(model, reading, [*data] * 8, room=6)
         torch.manual_seed(0)
-        said = continuations(model, reading, prompt, max_new_tokens=6, do_sample=True, top_k=0)
+        said = continuations(model, reading, prompt, {"max_new_tokens": 6, "do_sample": True, "top_k": 0})
         return float(torch.tensor(Various()([], reading.inputs.tokenizer.batch_decode(said))).mean())
 
     assert sampled(tmp_path / "o") > sampled(base("blip2-opt")) + 0.3

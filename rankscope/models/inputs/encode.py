@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -177,11 +178,7 @@ class Inputs:
             inputs |= arrays(self.processor(images=example.open_image(), return_tensors="pt"))
         if self._with("target"):
             inputs |= self._target(example)
-        if (
-            answer
-            and "input_ids" in inputs
-            and torch.isin(inputs["input_ids"], self._special(inputs["input_ids"])).all()
-        ):
+        if answer and self.special.issuperset(inputs["input_ids"].tolist()):
             raise DataError(
                 f"sample {example.id!r} has nothing but special tokens: the tokenizer knows none of its words ({text[:60]!r}); take "
                 "the tokenizer that belongs to the model (--processor, processor=…), or leave the sample out"
@@ -216,8 +213,7 @@ class Inputs:
         joined = f"{prompt}{gap}{example.target}"
         places = [*said(example, prompt), *([(len(prompt), len(joined))] if example.target else [])]
         tokens = self._tokens(joined)
-        special = set(self._special(torch.tensor(tokens)).tolist())
-        end = max((i for i, token in enumerate(tokens, 1) if token not in special), default=0)
+        end = max((i for i, token in enumerate(tokens, 1) if token not in self.special), default=0)
         return joined, tuple(
             (end - self._token_at(joined, a, tokens), end - self._token_at(joined, b, tokens)) for a, b in places
         )
@@ -290,13 +286,7 @@ class Inputs:
         if not (self._with("patches") or self._with("projected") or self.family.reads_images):
             return arrays(self.tokenizer(text, return_tensors="pt", **options, **self._cutting))
         shown, placed = example.open_image(), self._placed(text or self.family.caption_prompt)
-        try:
-            return arrays(self.processor(images=shown, text=placed, return_tensors="pt", **options))
-        except (ValueError, IndexError, KeyError, TypeError) as error:  # as for a text with two placeholders
-            reason = " ".join(str(error).split())[:300]
-            raise DataError(
-                f"{type(self.processor).__name__} cannot read the image and the text of sample {example.id!r}: {reason}"
-            ) from error
+        return arrays(self.processor(images=shown, text=placed, return_tensors="pt", **options))
 
     def _placed(self, text: str) -> str:
         """A text with the image's placeholder, put before it where it has none, for a processor that makes rows of it."""
@@ -356,8 +346,9 @@ class Inputs:
             f"what the columns of {stack.name} are is not known for this model; read it from tensors of your own"
         )
 
-    def _special(self, like: Tensor) -> Tensor:
-        """The special tokens, in the dtype of others: those that frame a text, not the one that a word unknown becomes.
+    @cached_property
+    def special(self) -> frozenset[int]:
+        """The special tokens: those that frame a text, not the one that a word unknown becomes.
 
         That one is a token of the text, unless the tokenizer has given it another task too (as in GPT-2).
         """
@@ -368,8 +359,7 @@ class Inputs:
         around -= {None, self.image_token}
         tasks = [getattr(tokenizer, f"{task}_token_id", None) for task in ("bos", "eos", "sep", "pad", "cls", "mask")]
         unknown = {getattr(tokenizer, "unk_token_id", None)} - set(tasks)
-        found = [i for i in (*tokenizer.all_special_ids, *around) if i not in unknown]
-        return torch.tensor(found, dtype=like.dtype)
+        return frozenset({*tokenizer.all_special_ids, *around} - unknown)
 
     def _token_roles(
         self, ids: Tensor, plain: int, answers: Spans = (), *, seen: Mapping[str, Tensor] | None = None
@@ -382,7 +372,7 @@ class Inputs:
             answers: which belong to answers.
             seen: all inputs of the sample, of which some may say which tokens are an image.
         """
-        special = torch.isin(ids, self._special(ids))
+        special = torch.isin(ids, torch.tensor(sorted(self.special), dtype=ids.dtype))
         roles = torch.full(ids.shape, plain, dtype=torch.uint8)
         if answers:
             end = int((~special).nonzero()[-1]) + 1

@@ -112,18 +112,17 @@ class Reader:
         """What the checkpoint's processor makes of an example.
 
         Raises:
-            CheckpointError: if the processor's own code fails, or does not give what the model reads.
+            DataError: if the processor's own code fails, or does not give what the model reads.
         """
         try:
             return self.inputs.encode(example)
         except RankscopeError:
             raise
-        except Exception as error:
-            processor = self.inputs.processor
-            raise CheckpointError(
-                f"{type(processor).__name__} does not make sample {example.id!r} into what the model reads "
-                f"({type(error).__name__}: {' '.join(str(error).split())[:200]}); its files are another model's, or a part is missing: "
-                "name the folder of the model's own (--processor, processor=…)"
+        except Exception as error:  # a processor's code raises what it likes
+            raise DataError(
+                f"{type(self.inputs.processor).__name__} does not make sample {example.id!r} into what the model reads "
+                f"({type(error).__name__}: {' '.join(str(error).split())[:200]}): the sample is not what it takes, as a text with more "
+                "placeholders than images, or its files are another model's (--processor, processor=… names the folder of the right ones)"
             ) from error
 
     def look(self, model: nn.Module, example: Example) -> None:
@@ -168,7 +167,7 @@ class Reader:
         tokens = made.inputs.get("input_ids")
         if tokens is None or self.words is None:
             return
-        beyond = [i for i in tokens.tolist() if i >= self.words and i != self.inputs.image_token]
+        beyond = tokens[(tokens >= self.words) & (tokens != (self.inputs.image_token or 0))].tolist()
         if beyond:
             named = self.inputs.tokenizer.convert_ids_to_tokens(beyond[0])
             raise CheckpointError(

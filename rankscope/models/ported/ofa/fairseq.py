@@ -42,13 +42,15 @@ def renamed(key: str) -> str:
     return key
 
 
-def load_fairseq(file: str | Path, *, dtype: torch.dtype | None = None, **changes: Any) -> OFAModel:
+def load_fairseq(
+    file: str | Path, *, dtype: torch.dtype | None = None, changes: Mapping[str, Any] | None = None
+) -> OFAModel:
     """The model of a fairseq ``.pt``, in evaluation mode.
 
     Args:
         file: the checkpoint.
         dtype: the dtype of the weights; the file's unless given.
-        changes: fields of the configuration that sizes do not show (``dropout``, ``scale_embedding``, …).
+        changes: fields of the configuration that sizes do not show (``dropout``, ``scale_embedding``, …), by name.
 
     Raises:
         CheckpointError: if the file is not OFA's, or a key does not land.
@@ -65,7 +67,7 @@ def load_fairseq(file: str | Path, *, dtype: torch.dtype | None = None, **change
     }
     if not weights:
         raise CheckpointError(f"{file} holds no dictionary of tensors")
-    model = OFAModel(config_of(weights, file, **changes))
+    model = OFAModel(config_of(weights, file, changes or {}))
     there = {key: tuple(value.shape) for key, value in model.state_dict().items()}
     faults = {
         "missing": sorted(there.keys() - weights.keys()),
@@ -78,7 +80,7 @@ def load_fairseq(file: str | Path, *, dtype: torch.dtype | None = None, **change
     return model.to(dtype or next(value.dtype for value in weights.values() if value.is_floating_point())).eval()
 
 
-def config_of(weights: Mapping[str, Tensor], source: Path | str, **changes: Any) -> OFAConfig:
+def config_of(weights: Mapping[str, Tensor], source: Path | str, changes: Mapping[str, Any]) -> OFAConfig:
     """The configuration that weights under the folders' names have.
 
     Args:

@@ -305,6 +305,24 @@ def tune(model: Any, name: str, tuning: str, *, seed: int = 1) -> Any:
     return tuned.eval()
 
 
+def tuned_by_peft(model: Any, config: peft.PeftConfig, base: Path, out: Path, *, seed: int = 1) -> Any:
+    """The model with an adapter by plain PEFT, every trainable number of it moved; saved over ``base`` in ``out``."""
+    torch.manual_seed(seed)
+    tuned = peft.get_peft_model(model, config)
+    move(tuned)
+    tuned.peft_config["default"].base_model_name_or_path = str(base)
+    tuned.save_pretrained(out)
+    return tuned.eval()
+
+
+@torch.no_grad()
+def move(model: nn.Module) -> None:
+    """What training would do: every trainable number moves."""
+    for p in model.parameters():
+        if p.requires_grad:
+            p.add_(0.2 * torch.randn_like(p))
+
+
 def save_tuned(name: str, tuning: str, base: Path, folder: Path, *, seed: int = 1) -> Path:
     """An adapter folder over the checkpoint in ``base``, written by plain PEFT; ``base`` itself where there is no tuning."""
     if tuning == "none":

@@ -53,10 +53,10 @@ def need_checkpoint(
 
 def need_data(spec: str | None) -> None:
     """See that there are such data, as :func:`rankscope.open_data` takes them. Raises :class:`DataError` if there are not."""
-    if spec is None or spec == "scenes" or spec.startswith(("scenes:", "scenes?")):
-        return
-    from rankscope.data.open import path_and_split, recognise
+    from rankscope.data.open import is_carried, path_and_split, recognise
 
+    if spec is None or is_carried(spec):
+        return
     if not (path := path_and_split(spec)[0]).exists():
         recognise(path)  # refuses it
 

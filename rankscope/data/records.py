@@ -12,11 +12,12 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
+from rankscope.data.arrow import parquet_table
 from rankscope.data.chat import CHATS, unfolded
 from rankscope.data.files import HALF, HalfCharacter, Json, contents, id_text, parse, read_json
 from rankscope.data.intake import Images, Intake
 from rankscope.data.probes import Example, HeldPicture, Picture, Turn
-from rankscope.errors import DataError, MissingTool
+from rankscope.errors import DataError
 
 COLUMNS = {
     "id": ("id", "question_id", "sample_id", "uid"),
@@ -211,20 +212,8 @@ def csv_rows(path: Path, intake: Intake, delimiter: str = ",") -> Iterator[tuple
 
 
 def parquet_rows(path: Path, intake: Intake) -> Iterator[tuple[int, dict[str, Json]]]:
-    """Number (from 1) and cells of each row of a Parquet file.
-
-    Raises:
-        MissingTool: if the ``pyarrow`` package is not installed.
-        DataError: if it is not a Parquet file.
-    """
-    try:
-        from pyarrow import ArrowException, parquet
-    except ImportError:
-        raise MissingTool(f"reading {path} needs the package pyarrow: pip install 'rankscope[data]'") from None
-    try:
-        yield from enumerate(parquet.read_table(path).to_pylist(), 1)
-    except (ArrowException, OSError) as error:
-        raise DataError(f"{path} is not a Parquet file: {error}") from error
+    """Number (from 1) and cells of each row of a Parquet file."""
+    yield from enumerate(parquet_table(path).to_pylist(), 1)
 
 
 def read_jsonl(path: Path, intake: Intake) -> list[Example]:

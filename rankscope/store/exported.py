@@ -10,13 +10,14 @@ from typing import Any
 
 import torch
 
+from rankscope.data.arrow import parquet_table
 from rankscope.errors import DataError
 from rankscope.features import ROLES
 from rankscope.store import files
 from rankscope.store.matrices import Foreign, Matrix
 from rankscope.store.numpy_files import as_tensor, numpy_arrays
 from rankscope.store.plain import LIMIT, Json, member, named_file
-from rankscope.store.tables import arrow_table, column, parquet_table
+from rankscope.store.tables import arrow_table, column
 
 EXPORTED = "run.json"
 """The file by which such a folder is recognised: the manifest of the run."""

@@ -11,13 +11,14 @@ from typing import TypeGuard
 import torch
 from torch import Tensor
 
+from rankscope.data.arrow import parquet_table
 from rankscope.errors import DataError, StoreCorrupt
 from rankscope.store import files, ptfile
 from rankscope.store.exported import description, holds_rows, read_export, read_site
 from rankscope.store.matrices import IDS, Foreign, from_arrays, id_texts
 from rankscope.store.numpy_files import as_tensor, numpy_arrays
 from rankscope.store.plain import LIMIT, member, named_file, parse
-from rankscope.store.tables import arrow_table, from_columns, parquet_table
+from rankscope.store.tables import arrow_table, from_columns
 from rankscope.store.tensors import read_header, read_tensor
 
 _ACTIVATIONS = ("activation", "out")

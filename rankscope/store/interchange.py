@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from rankscope.data.arrow import pyarrow
 from rankscope.errors import DataError, MissingTool, OutputExists, UsageError
 from rankscope.features import ROLES
 from rankscope.sites import Site
@@ -24,7 +25,6 @@ from rankscope.store.opening import open_run
 from rankscope.store.pack import SUFFIXES, pack
 from rankscope.store.plain import Json
 from rankscope.store.run import STRETCH, Places, Run
-from rankscope.store.tables import pyarrow
 from rankscope.store.writer import Writer
 
 _BY_POSITION = (

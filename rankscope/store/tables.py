@@ -2,44 +2,18 @@
 
 from __future__ import annotations
 
-import importlib
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 import torch
 
-from rankscope.errors import DataError, MissingTool
+from rankscope.data.arrow import pyarrow
+from rankscope.errors import DataError
 from rankscope.store import files
 from rankscope.store.matrices import IDS, Foreign, Matrix, id_texts
-
-
-def pyarrow(module: str) -> ModuleType:
-    """A module of pyarrow.
-
-    Raises:
-        MissingTool: if it is not installed.
-    """
-    try:
-        return importlib.import_module(module)
-    except ImportError as error:
-        raise MissingTool("Arrow and Parquet need pyarrow: pip install 'rankscope[data]'") from error
-
-
-def parquet_table(path: Path) -> Any:
-    """The table in a Parquet file.
-
-    Raises:
-        DataError: if it is none.
-    """
-    parquet, arrow = pyarrow("pyarrow.parquet"), pyarrow("pyarrow")
-    try:
-        return parquet.read_table(path)
-    except (arrow.ArrowException, OSError) as error:
-        raise DataError(f"{path} cannot be read as Parquet: {error}") from error
 
 
 def arrow_table(paths: Sequence[Path]) -> Any:

@@ -14,7 +14,7 @@ from unittest.mock import Mock
 import pytest
 
 from rankscope.analysis.options import VARIANTS
-from rankscope.cli import WITH_RUNS, WITHOUT, options
+from rankscope.cli import WITH_RUNS, WITHOUT, early, options
 from rankscope.cli.early import need_free_for_run
 from rankscope.collecting.loading import Loading
 from rankscope.errors import OutputExists, UsageError
@@ -229,3 +229,8 @@ def test_a_finished_collect_run_again_says_so_and_ends_well(
     (tmp_path / "run" / "lock").write_text("process 1 on elsewhere\n") if name == "run" else None
     assert rankscope_(*command).code == 0
     assert not (tmp_path / "run" / "lock").exists()
+
+
+@pytest.mark.parametrize("spec", [None, "scenes", "scenes:questions/test?n=4", "sentences", "sentences?n=4"])
+def test_data_that_the_package_carries_are_no_missing_file(spec: str | None) -> None:
+    early.need_data(spec)

@@ -145,7 +145,7 @@ def test_metadata_in_parquet_is_that_in_json(tmp_path: Path) -> None:
         (folder / split / "metadata.jsonl").unlink()
     assert open_data(folder, split="train").fingerprint == before.fingerprint
     (folder / "train" / "metadata.parquet").write_bytes(b"PAR1 nothing")
-    with pytest.raises(DataError, match=r"metadata.parquet is not a Parquet file: "):
+    with pytest.raises(DataError, match=r"metadata.parquet cannot be read as Parquet: "):
         open_data(folder, split="train")
 
 

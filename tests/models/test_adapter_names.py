@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,23 +22,10 @@ from rankscope.errors import CheckpointError
 from rankscope.models.load import load_model
 from rankscope.models.notes import notes_of
 
+pytestmark = pytest.mark.filterwarnings("ignore")  # of PEFT and transformers, about each other
+
 IDS = torch.randint(10, 60, (2, 7), generator=torch.Generator().manual_seed(3))
 Folder = Callable[..., Path]
-
-
-@pytest.fixture(autouse=True)
-def _quiet() -> Iterator[None]:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
-
-
-def moved(model: nn.Module, seed: int = 1) -> None:
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for p in model.parameters():
-            if p.requires_grad:
-                p.add_(0.2 * torch.randn(p.shape, generator=generator))
 
 
 def tuned(base: Path, out: Path, *, rows: int | None = None, **options: Any) -> Any:
@@ -47,11 +33,9 @@ def tuned(base: Path, out: Path, *, rows: int | None = None, **options: Any) -> 
     plain = tiny.open_base(base)
     if rows is not None:
         plain.resize_token_embeddings(rows)
-    model = peft.get_peft_model(plain, peft.LoraConfig(r=2, **{"target_modules": ["q_proj", "v_proj"], **options}))
-    moved(model)
-    model.peft_config["default"].base_model_name_or_path = str(base)
-    model.save_pretrained(out)
-    return model.eval()
+    return tiny.tuned_by_peft(
+        plain, peft.LoraConfig(r=2, **{"target_modules": ["q_proj", "v_proj"], **options}), base, out
+    )
 
 
 @torch.inference_mode()
@@ -92,7 +76,7 @@ def test_the_name_of_another_kind_of_adapter_is_taken_off_too(folder: Folder, tm
     model = peft.get_peft_model(
         tiny.open_base(folder("llama")), peft.IA3Config(target_modules=["k_proj"], feedforward_modules=[])
     )
-    moved(model)
+    tiny.move(model)
     model.peft_config["default"].base_model_name_or_path = str(folder("llama"))
     model.save_pretrained(tmp_path / "a")
     renamed(tmp_path / "a/adapter_model.safetensors", lambda k: f"{k}.default")
@@ -204,7 +188,7 @@ def test_old_names_of_a_vision_language_model_are_read(tmp_path: Path, family: s
         model = peft.get_peft_model(
             tf.AutoModelForImageTextToText.from_pretrained(base), peft.LoraConfig(r=2, target_modules=targets)
         )
-        moved(model)
+        tiny.move(model)
         model.peft_config["default"].base_model_name_or_path = str(base)
         model.save_pretrained(out)
         renamed(out / "adapter_model.safetensors", old)

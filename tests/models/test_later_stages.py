@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import peft
@@ -19,6 +18,8 @@ from rankscope.errors import CheckpointError
 from rankscope.models.load import load_model
 from rankscope.models.notes import notes_of
 from rankscope.models.tunings.bottleneck import BottleneckConfig
+
+pytestmark = pytest.mark.filterwarnings("ignore")  # of PEFT and transformers, about each other
 
 IDS = torch.randint(10, 60, (2, 7), generator=torch.Generator().manual_seed(3))
 Q = ["q_proj", "v_proj"]
@@ -38,28 +39,9 @@ LATER: dict[str, tuple[peft.PeftConfig, bool]] = {
 """Kinds of a second stage, and whether it is another model beside the first stage than on the model merged from it."""
 
 
-@pytest.fixture(autouse=True)
-def _quiet() -> Iterator[None]:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
-
-
-def moved(model: nn.Module, seed: int) -> None:
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for p in model.parameters():
-            if p.requires_grad:
-                p.add_(0.2 * torch.randn(p.shape, generator=generator))
-
-
 def stage(model: nn.Module, config: peft.PeftConfig, out: Path, base: Path, *, seed: int) -> nn.Module:
-    """A stage on a model, written by plain PEFT with every trainable number moved; it records the first base, as is usual."""
-    tuned = peft.get_peft_model(model, config)
-    moved(tuned, seed)
-    tuned.peft_config["default"].base_model_name_or_path = str(base)
-    tuned.save_pretrained(out)
-    return tuned.eval()
+    """A stage on a model, by plain PEFT; it records the first base, as is usual."""
+    return tiny.tuned_by_peft(model, config, base, out, seed=seed)
 
 
 def merged(base: Path, first: Path) -> nn.Module:

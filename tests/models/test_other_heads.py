@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,8 @@ from rankscope.models.load import load_model
 from rankscope.models.notes import notes_of
 from rankscope.models.stacks import stacks
 
+pytestmark = pytest.mark.filterwarnings("ignore")  # of PEFT and transformers, about each other
+
 IDS = torch.randint(10, 60, (2, 7), generator=torch.Generator().manual_seed(3))
 Folder = Callable[..., Path]
 HEADS: dict[str, tuple[Any, dict[str, Any], str]] = {
@@ -39,13 +40,6 @@ HEADS: dict[str, tuple[Any, dict[str, Any], str]] = {
 TARGETS: dict[str, Any] = {"llama": ["q_proj", "v_proj"], "bert": ["query", "dense"]}
 
 
-@pytest.fixture(autouse=True)
-def _quiet() -> Iterator[None]:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
-
-
 def bases(folder: Folder, root: Path, family: str) -> dict[str, Path]:
     """A model with the head of a language model, and its body saved without one."""
     auto = tf.AutoModelForMaskedLM if family == "bert" else tf.AutoModelForCausalLM
@@ -58,16 +52,9 @@ def bases(folder: Folder, root: Path, family: str) -> dict[str, Path]:
 
 
 def tuned(auto: Any, base: Path, out: Path, targets: Any, *, seed: int = 1, **options: Any) -> nn.Module:
-    """An adapter written by plain PEFT, every trainable number of it moved."""
-    torch.manual_seed(seed)
-    model = peft.get_peft_model(auto.from_pretrained(base), peft.LoraConfig(r=2, target_modules=targets, **options))
-    with torch.no_grad():
-        for p in model.parameters():
-            if p.requires_grad:
-                p.add_(0.2 * torch.randn_like(p))
-    model.peft_config["default"].base_model_name_or_path = str(base)
-    model.save_pretrained(out)
-    return model.eval()
+    """A LoRA by plain PEFT, made with a class of the base."""
+    config = peft.LoraConfig(r=2, target_modules=targets, **options)
+    return tiny.tuned_by_peft(auto.from_pretrained(base), config, base, out, seed=seed)
 
 
 @torch.inference_mode()

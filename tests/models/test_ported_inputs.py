@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +21,7 @@ from rankscope.models.inputs.reader import reader
 from rankscope.models.load import load_model
 from rankscope.models.stacks import taps
 
-
-@pytest.fixture(autouse=True)
-def _quiet() -> Iterator[None]:
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", module=r"peft|transformers")
-        yield
+pytestmark = pytest.mark.filterwarnings("ignore")  # of PEFT and transformers, about each other
 
 
 class Seen:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,8 @@ from torch.testing import assert_close
 
 from rankscope.models.load import load_model
 from rankscope.models.tunings.prefix_live import attach_prefix, detach_prefix, new_prefix, prefix_of
+
+pytestmark = pytest.mark.filterwarnings("ignore")  # of PEFT and transformers, about each other
 
 IDS = torch.randint(10, 60, (2, 7), generator=torch.Generator().manual_seed(3))
 SIZE: dict[str, Any] = {
@@ -54,13 +55,6 @@ MADE: dict[str, tuple[Callable[[], nn.Module], tuple[int, int]]] = {
     ),
 }
 """Models, and the heads and width of what their attention keeps."""
-
-
-@pytest.fixture(autouse=True)
-def _quiet() -> Iterator[None]:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
 
 
 @torch.inference_mode()

@@ -7,8 +7,7 @@ sample. SmolVLM and Mistral-3 are tried only where the packages are that their p
 from __future__ import annotations
 
 import json
-import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
@@ -36,6 +35,8 @@ from rankscope.models.tunings.prefix_live import detach_prefix
 from rankscope.sites import Site
 from rankscope.tuning.generation import continuations, predict, prompt_inputs, prompt_reader
 
+pytestmark = pytest.mark.filterwarnings("ignore")  # of PEFT and transformers, about each other
+
 NAMES = tuple(tiny_seeing.FAMILIES)
 NEEDS = {"smolvlm": "num2words", "mistral3": "torchvision"}
 """The packages of which a processor needs one."""
@@ -57,13 +58,6 @@ def lacks(name: str) -> bool:
         return name in NEEDS and import_module(NEEDS[name]) is None
     except (ImportError, RuntimeError):
         return True
-
-
-@pytest.fixture(autouse=True)
-def _quiet() -> Iterator[None]:
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", module=r"peft|transformers")
-        yield
 
 
 @pytest.fixture(scope="module")

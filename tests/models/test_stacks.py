@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,8 @@ from rankscope.models.inputs.patches import patch_roles
 from rankscope.models.load import load_model
 from rankscope.models.stacks import own_modules, search, stacks, taps, unwrapped
 from rankscope.sites import Site, describe
+
+pytestmark = pytest.mark.filterwarnings("ignore")  # of PEFT and transformers, about each other
 
 SMALL = {"vocab_size": 60, "hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 3, "num_attention_heads": 2}
 KV = {**SMALL, "num_key_value_heads": 2, "head_dim": 8, "pad_token_id": 0}
@@ -59,13 +60,6 @@ MORE: dict[str, tuple[str, str, dict[str, Any]]] = {
     "deit": ("DeiTConfig", "DeiTModel", {k: v for k, v in IMAGES.items() if k != "vocab_size"}),
 }  # fmt: skip
 """Further models, some of them not in the table, so that they are found by their structure."""
-
-
-@pytest.fixture(autouse=True)
-def _quiet() -> Iterator[None]:
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", module=r"peft|transformers")
-        yield
 
 
 def built(name: str) -> Any:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,16 +23,11 @@ from rankscope.models.tunings.prefix_live import detach_prefix
 from rankscope.sites import Site
 from rankscope.tuning.generation import continuations, prompt_inputs, prompt_reader
 
+pytestmark = pytest.mark.filterwarnings("ignore")  # of PEFT and transformers, about each other
+
 NAMES = tuple(tiny_vlm.FAMILIES)
 TEXTS = ("how many digits are there?", "a photo", "three is left of seven, and")
 TARGETS = ("five", "nothing of digits", "two")
-
-
-@pytest.fixture(autouse=True)
-def _quiet() -> Iterator[None]:
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", module=r"peft|transformers")
-        yield
 
 
 @pytest.fixture(scope="module")

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import tiny
 import torch
 from safetensors.torch import load_file
+from torch import nn
 
 from rankscope.data import Example
 from rankscope.tuning.config import Recipe
@@ -33,10 +35,27 @@ def examples(name: str, n: int = 8) -> list[Example]:
     return [Example(str(i), text=text) for i, text in enumerate(sentences)]
 
 
+def step(model: nn.Module, trained: Mapping[str, nn.Parameter], inputs: Mapping[str, Any]) -> None:
+    """One step of training, after which the model stands in evaluation mode and says something else."""
+    optimizer = torch.optim.SGD(trained.values(), lr=1e-2)
+    first = model.train()(**inputs).loss
+    first.backward()
+    optimizer.step()
+    with torch.no_grad():
+        assert torch.isfinite(first)
+        assert model.eval()(**inputs).loss != first
+
+
 def weights(folder: Path) -> dict[str, torch.Tensor]:
     """Every tensor of a checkpoint, by its file and name."""
     files = [f for f in sorted(folder.rglob("*.safetensors")) if ".training" not in f.parts]
     return {f"{f.relative_to(folder)}:{k}": v for f in files for k, v in load_file(f).items()}
+
+
+def same(a: Path, b: Path) -> bool:
+    """Whether two checkpoints hold the same numbers."""
+    one, other = weights(a), weights(b)
+    return one.keys() == other.keys() and all(torch.equal(one[k], other[k]) for k in one)
 
 
 def made_recipe(method: str | None = None, *, stages: Any = None, **options: Any) -> Recipe:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,24 +19,17 @@ import rankscope
 from rankscope.errors import CheckpointError, NotComparable
 from rankscope.results.weights import WeightReport
 
+pytestmark = pytest.mark.filterwarnings("ignore")  # of PEFT and transformers, about each other
+
 Folder = Callable[..., Path]
-
-
-@pytest.fixture(autouse=True)
-def _quiet() -> Iterator[None]:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
 
 
 def tuned(base: Path, out: Path, config: peft.PeftConfig, *, embeddings: bool = False) -> Any:
     """An adapter written by plain PEFT, every trainable number moved; ``embeddings``: those of the base too, and saved beside."""
     torch.manual_seed(0)
     model = peft.get_peft_model(tf.AutoModelForCausalLM.from_pretrained(base), config)
+    tiny.move(model)
     with torch.no_grad():
-        for p in model.parameters():
-            if p.requires_grad:
-                p.add_(0.2 * torch.randn_like(p))
         if embeddings:
             weight = model.get_input_embeddings().weight
             weight.add_(0.3 * torch.randn_like(weight))

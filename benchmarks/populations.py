@@ -17,7 +17,8 @@ from torch import Tensor
 
 from rankscope.analysis.cautions import few_samples_decide
 from rankscope.analysis.intervals import Bounds, bounds_of, limits_of
-from rankscope.analysis.view import Replicates, View
+from rankscope.analysis.replicates import Method, Replicates
+from rankscope.analysis.view import View
 from rankscope.definition import Definition
 from rankscope.features import TEXT, Rows
 from rankscope.registry import DEFAULT_COMPARED, known
@@ -125,12 +126,14 @@ def numbers(view: View) -> Iterator[tuple[str, Replicates, Bounds]]:
             yield f"{name}, difference", b - a, bounds.difference
 
 
-def held(population: Population, repetitions: int, seed: int) -> dict[str, dict[str, float]]:
+def held(
+    population: Population, repetitions: int, seed: int, interval: Method = "influence"
+) -> dict[str, dict[str, float]]:
     """Measure → how often its interval held the truth, how often there was one, and how often it said that it may not hold."""
     draw, found = torch.Generator().manual_seed(seed), dict[str, Found]()
     for _ in range(repetitions):
         x, y, rows = population(draw)
-        for name, value, bounds in numbers(View([x, y], rows, groups=GROUPS)):
+        for name, value, bounds in numbers(View([x, y], rows, groups=GROUPS, interval=interval)):
             one = found.setdefault(name, Found(value.step))
             one.estimates.append(limits_of(value, bounds, LEVEL).estimate)
             one.told += bool(few_samples_decide(value))
@@ -157,5 +160,6 @@ def summary(one: Found) -> dict[str, float]:
         "error": round(error, 4),
         "with an interval": round(len(ends) / len(one.estimates), 4),
         "says so": round(one.told / len(one.estimates), 4),
+        "width": float(f"{fmean(high - low for low, high in ends):.4g}") if ends else 0.0,
         "truth": round(truth, 5),
     }

@@ -75,6 +75,8 @@ class Described:
     no interval."""
     step: float | Callable[..., float] = 0.0
     """The step in which the number moves, or a function of what ``function`` reads that gives it; 0 if it moves continuously."""
+    linear: bool | Callable[[Extent], bool] = True
+    """Whether samples move it to first order as its derivative says, where it has one; if not, groups are left out again."""
     of_nothing: float | None = None
     """The value outside the range of features that do not vary, as the rank 0 of equal rows; None if there is none."""
 

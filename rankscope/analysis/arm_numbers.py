@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import combinations
 from math import isnan
 from typing import NamedTuple
@@ -13,7 +13,8 @@ from torch import Tensor
 from rankscope.analysis.cautions import cautions, shape, why_not
 from rankscope.analysis.guards import GuardedView
 from rankscope.analysis.intervals import Bounds, bounds_of
-from rankscope.analysis.view import Replicates
+from rankscope.analysis.replicates import Replicates
+from rankscope.analysis.second_pass import Asked, prepare
 from rankscope.definition import Comparison, Definition
 from rankscope.errors import NotComparable
 from rankscope.inference.equivalence import retraining_floor
@@ -22,6 +23,10 @@ from rankscope.registry import known
 from rankscope.results.record import Shape
 from rankscope.results.verdict import LEAST_RUNS, LOST
 from rankscope.sites import Site
+
+_RANKS = ("participation-ratio", "participation-ratio-clustered", "entropy-rank")
+_RELATIONS = ("variance-captured", "recoverability", "drift")
+"""What a verdict rests on: of the first two ranks the one that suits the rows."""
 
 
 class ArmNumber(NamedTuple):
@@ -65,6 +70,7 @@ def site_of_arms(
     base: int | None,
 ) -> SiteOfArms:
     numbers: dict[tuple[str, str], ArmNumber | str] = {}
+    prepare(view, list(_all_numbers(view, asked, places, base)))
     grounds: dict[str, tuple[ArmNumber, ...]] = {}
     for arm, mine in places.items():
         for what in asked:
@@ -82,6 +88,19 @@ def site_of_arms(
     if base is not None:
         bounds |= {what.name: bounds[what.name].difference for what in asked if isinstance(what, Definition)}
     return SiteOfArms(site, shape(view), view.variant, notes, numbers, bounds, grounds)
+
+
+def _all_numbers(
+    view: GuardedView, asked: Sequence[Definition | Comparison], places: Mapping[str, Sequence[int]], base: int | None
+) -> Iterator[Asked]:
+    """All that the numbers and verdicts of the arms are made from."""
+    runs = [i for mine in places.values() for i in mine]
+    grounds = [known(name) for name in (*_RANKS, *_RELATIONS, "cka")] if base is not None else []
+    for what in dict.fromkeys((*asked, *grounds)):
+        if why_not(what, view) or (base is None and isinstance(what, Comparison)):
+            continue
+        for i in runs if base is None else (base, *runs):
+            yield what, (i,) if isinstance(what, Definition) or base is None else (base, i)
 
 
 def _number(what: Definition | Comparison, view: GuardedView, places: Sequence[int], base: int | None) -> ArmNumber:
@@ -113,15 +132,11 @@ def _grounds(view: GuardedView, places: Sequence[int], base: int) -> tuple[ArmNu
         NotComparable: if one has no meaning here.
     """
     found = []
-    for name in (
-        "participation-ratio" if view.n == view.rows.samples else "participation-ratio-clustered",
-        "entropy-rank",
-    ):
+    independent, clustered, entropy = _RANKS
+    for name in (independent if view.n == view.rows.samples else clustered, entropy):
         before, *after = (_log(view.evaluate(known(name), i)) for i in (base, *places))
         found.append(_changes([one - before for one in after], view))
-    basis, information, drift = (
-        _number(known(name), view, places, base) for name in ("variance-captured", "recoverability", "drift")
-    )
+    basis, information, drift = (_number(known(name), view, places, base) for name in _RELATIONS)
     # Unrelated rows of one covariance vary in the base's basis as much as its own: that is not the basis kept.
     aligned = torch.stack([view.evaluate(known("cka"), base, i).value.cpu() for i in places]).mean()
     floor = None if information.floor is None else min(information.floor, LOST)

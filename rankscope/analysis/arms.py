@@ -21,11 +21,12 @@ from rankscope.analysis.cautions import convention
 from rankscope.analysis.guards import guarded_views
 from rankscope.analysis.intervals import Bounds, Limits
 from rankscope.analysis.options import GROUPS, LEVEL, Analysis, chosen
+from rankscope.analysis.replicates import Method
 from rankscope.definition import Comparison, Definition
 from rankscope.errors import NotComparable, UsageError, public
 from rankscope.inference.arm_bands import ArmBands, arm_bands
 from rankscope.inference.equivalence import arm_difference, components, equivalence
-from rankscope.inference.jackknife import critical_t
+from rankscope.inference.jackknife import critical_t, in_groups
 from rankscope.progress import Progress, silent
 from rankscope.registry import Measure, known
 from rankscope.results.arms import ArmContrast, ArmRecord, Equivalent, Errors
@@ -55,6 +56,7 @@ def compare_arms(
     measures: Sequence[Measure] = DEFAULT_ARM_MEASURES,
     sites: str | Sequence[str | Site] = "all",
     groups: int = GROUPS,
+    interval: Method = "influence",
     level: float = LEVEL,
     variant: str = "raw",
     allow_duplicates: bool = False,
@@ -73,6 +75,8 @@ def compare_arms(
             to ``(*,)``; by default :data:`DEFAULT_ARM_MEASURES`.
         sites: the sites, as ``"decoder.0-3"`` or a list; by default all that the runs share.
         groups: number of groups of samples that the jackknife leaves out in turn; 20 by default.
+        interval: where intervals come from: ``influence``, what every sample does to a number to first order, where that is
+            valid; or ``jackknife``, which computes everything again without each group of samples. Records say which was used.
         level: confidence of the intervals, and of the bands over all sites together; 0.95 by default.
         variant: what to do to the rows first, one of :data:`~rankscope.analysis.options.VARIANTS`; by default nothing.
         allow_duplicates: compare rows even if half a per cent or more are copies of others that the data do not explain.
@@ -86,7 +90,7 @@ def compare_arms(
         NotComparable: if the runs share no site, their rows differ, there are too few, or too many are copies.
         UnknownName: if there is no such site, measure or variant.
     """
-    options = Analysis(sites, groups, level, variant, allow_duplicates, base_model, device, progress)
+    options = Analysis(sites, groups, level, variant, allow_duplicates, base_model, device, progress, interval)
     if not isinstance(arms, Mapping) or not arms or any(isinstance(x, str | Path) or not x for x in arms.values()):
         raise UsageError("arms are named, and each has at least one run: {'lora': ['lora-s0.pt', 'lora-s1.pt']}")
     asked = chosen(measures, known)
@@ -177,7 +181,7 @@ def _verdicts(
 
 def _evidence(numbers: Sequence[ArmNumber], level: float) -> list[Evidence]:
     """One question of the verdict along the sites."""
-    e = _estimates([torch.stack([one.change for one in numbers], -1)], level)
+    e = _estimates([_stacked([one.change for one in numbers])], level)
     return [
         Evidence(
             float(e.bands.low[i]),
@@ -187,6 +191,12 @@ def _evidence(numbers: Sequence[ArmNumber], level: float) -> list[Evidence]:
         )
         for i, one in enumerate(numbers)
     ]
+
+
+def _stacked(pseudo: Sequence[Tensor]) -> Tensor:
+    """``(R, G, s)`` the pseudo-values at several sites, in as many groups as there are where there are fewest."""
+    fewest = min(one.shape[-1] for one in pseudo)
+    return torch.stack([in_groups(one, fewest) for one in pseudo], -1)
 
 
 def _same(change: _Estimates, i: int, floor: float | None) -> Equivalent:
@@ -253,11 +263,14 @@ def _along(
     if not rows:
         return {}
     steps = torch.tensor([max(one.step for one in row) for row in rows.values()], dtype=torch.float64)
+    fewest = min(one.pseudo.shape[-1] for row in rows.values() for one in row)
     e = change = _estimates(
-        [torch.stack([row[k].pseudo for row in rows.values()], -1) for k in range(len(arms))], level, steps
+        [torch.stack([in_groups(row[k].pseudo, fewest) for row in rows.values()], -1) for k in range(len(arms))],
+        level,
+        steps,
     )
     if len(arms) == 1:
-        change = _estimates([torch.stack([row[0].change for row in rows.values()], -1)], level, steps)
+        change = _estimates([_stacked([row[0].change for row in rows.values()])], level, steps)
     bounds = {at.site: at.bounds[what.name] for at in found}
     if len(arms) == 2:
         bounds = {site: one.difference for site, one in bounds.items()}

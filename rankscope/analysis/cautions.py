@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from rankscope.analysis.guards import GuardedView
-from rankscope.analysis.view import Replicates
+from rankscope.analysis.replicates import Replicates
 from rankscope.definition import Comparison, Definition, in_full, rows_enough
 from rankscope.inference.jackknife import degrees_of_freedom
 from rankscope.results.record import Shape
 from rankscope.store import Run
+
+FEW = 10
+"""Degrees of freedom below which an error is known too badly for its interval to be trusted as it stands."""
 
 
 def why_not(what: Definition | Comparison, view: GuardedView) -> str:
@@ -43,12 +46,13 @@ def cautions(what: Definition | Comparison, view: GuardedView, found: Replicates
 
 
 def few_samples_decide(found: Replicates) -> bool:
-    """Whether the groups of samples move a number so unequally that its error has lost half of its degrees of freedom.
+    """Whether the groups of samples move a number so unequally that its error has lost half of its degrees of freedom,
+    and fewer than ten are left.
 
     What few samples have, most draws would not show: the interval may then be too narrow.
     """
     groups = len(found.left_out)
-    return groups > 4 and bool(degrees_of_freedom(found.left_out) < (groups - 1) / 2)
+    return groups > 4 and bool(degrees_of_freedom(found.left_out) < min((groups - 1) / 2, FEW))
 
 
 def _few_rows(what: Definition | Comparison, view: GuardedView) -> str:

@@ -17,7 +17,9 @@ from rankscope.analysis.intervals import NO_VALUE, Bounds, banded, bounds_of, li
 from rankscope.analysis.measure import spectra_of
 from rankscope.analysis.options import GROUPS, LEVEL, Analysis, chosen
 from rankscope.analysis.references import Unrelated, against_itself, noise_value, unrelated
-from rankscope.analysis.view import FEWEST, Replicates
+from rankscope.analysis.replicates import Method, Replicates
+from rankscope.analysis.second_pass import Asked, prepare
+from rankscope.analysis.view import FEWEST
 from rankscope.comparisons.cka_map import cka_map
 from rankscope.definition import Comparison, Definition
 from rankscope.errors import NotComparable, public
@@ -43,6 +45,7 @@ def compare(
     measures: Sequence[Measure] = DEFAULT_COMPARED,
     sites: str | Sequence[str | Site] = "all",
     groups: int = GROUPS,
+    interval: Method = "influence",
     level: float = LEVEL,
     permutations: int = 0,
     common_rows: bool = False,
@@ -65,6 +68,8 @@ def compare(
             to ``(*,)``; by default :data:`~rankscope.registry.DEFAULT_COMPARED`.
         sites: the sites, as ``"decoder.0-3"`` or a list; by default all that the runs share.
         groups: number of groups of samples that the jackknife leaves out in turn; 20 by default.
+        interval: where intervals come from: ``influence``, what every sample does to a number to first order, where that is
+            valid; or ``jackknife``, which computes everything again without each group of samples. Records say which was used.
         level: confidence of the intervals, and of the bands over all sites together; 0.95 by default.
         permutations: number of shuffles of the samples for the p-value of each relation; none by default.
         common_rows: where the rows differ, use those that all runs have, instead of refusing.
@@ -80,18 +85,17 @@ def compare(
         NonFinite: if a feature is NaN or infinite.
         UsageError: if an argument has the wrong type, as an array in the place of a run.
     """
-    options = Analysis(sites, groups, level, variant, allow_duplicates, base_model, device, progress)
+    options = Analysis(sites, groups, level, variant, allow_duplicates, base_model, device, progress, interval)
     asked = chosen(measures, known)
     runs = tuple(options.open_together([run for run in (a, b, base, again) if run is not None]))
     aligned = Aligned(runs, shared_sites(runs, sites), common_rows, allow_duplicates)
     notes = _notes(runs, aligned, variant)
     names = distinct_names(runs)[: 2 + (base is not None)]
     roles = _Roles(2 if base is not None else None, len(runs) - 1 if again is not None else None, permutations)
-    found = [
-        (what, *_record(runs[0], Pair(*names), site, what, view, roles, level))
-        for site, view in guarded_views(aligned, options, then="spectra and similarity")
-        for what in asked
-    ]
+    found = []
+    for site, view in guarded_views(aligned, options, then="spectra and similarity"):
+        prepare(view, [one for what in asked if not why_not(what, view) for one in _numbers(what, roles.base)])
+        found += [(what, *_record(runs[0], Pair(*names), site, what, view, roles, level)) for what in asked]
     records = banded(found, level)
     if all(r.value is None for r in records):
         raise NotComparable(f"nothing that was asked for compares these runs: {' · '.join(records[0].notes)}")
@@ -184,6 +188,7 @@ def _record(
         mean_share_b=view.mean_share(1),
         without_sinks=without_sinks,
         below_floor=below_floor(what, view),
+        interval_by=None if between.estimate.low is None or found.between is None else found.between.method,
         p_unrelated=found.null.p,
         runs=names,
     )
@@ -212,6 +217,13 @@ def _sides(
     reference = () if isinstance(what, Definition) else (base,)
     a, b = evaluate(*reference, 0), evaluate(*reference, 1)
     return a, b, b - a
+
+
+def _numbers(what: Definition | Comparison, base: int | None) -> list[Asked]:
+    """All that a record of a measure is made from: it in the two runs and the base, or between the runs and the base."""
+    if isinstance(what, Definition):
+        return [(what, (run,)) for run in (0, 1, base) if run is not None]
+    return [(what, (0, 1))] if base is None else [(what, (base, 0)), (what, (base, 1))]
 
 
 def _similarity(aligned: Aligned, reference: int) -> Tensor | None:

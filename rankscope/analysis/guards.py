@@ -16,7 +16,8 @@ from torch import Tensor
 from rankscope.analysis.align import Aligned, distinct_names
 from rankscope.analysis.options import Analysis
 from rankscope.analysis.repeats import CHUNK, row_classes
-from rankscope.analysis.view import FEWEST, View, computed_once
+from rankscope.analysis.replicates import computed_once
+from rankscope.analysis.view import FEWEST, View
 from rankscope.devices import where
 from rankscope.errors import NonFinite
 from rankscope.features import Rows
@@ -82,7 +83,14 @@ def _guarded(
     refused, remarks = _judged(found, names, site, options)
     features, exponent = at_unit_scale(features)
     features, rows, left_out = _varied(features, rows, [one.copied for one in found], options.variant)
-    view = GuardedView(features, rows, groups=options.groups, device=where(options.device), exponent=exponent)
+    view = GuardedView(
+        features,
+        rows,
+        groups=options.groups,
+        device=where(options.device),
+        exponent=exponent,
+        interval=options.interval,
+    )
     sinks = [sink_rows(x) for x in features]
     massive = torch.stack(sinks).any(0)
     view.variant, view.refused = options.variant, refused

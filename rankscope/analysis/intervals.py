@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from rankscope.analysis.guards import GuardedView
-from rankscope.analysis.view import Replicates, View
+from rankscope.analysis.replicates import Replicates
+from rankscope.analysis.view import View
 from rankscope.definition import Comparison, Definition, Extent, Range
 from rankscope.errors import DataError, NotComparable
 from rankscope.inference.bands import max_t

@@ -13,6 +13,8 @@ from rankscope.analysis.guards import GuardedView, check_finite, guarded_views
 from rankscope.analysis.intervals import NO_VALUE, bounds_of, limits_of, replicates
 from rankscope.analysis.options import GROUPS, LEVEL, Analysis, chosen
 from rankscope.analysis.references import noise_value
+from rankscope.analysis.replicates import Method
+from rankscope.analysis.second_pass import prepare
 from rankscope.definition import Definition
 from rankscope.devices import where
 from rankscope.errors import NotComparable, public
@@ -82,6 +84,7 @@ def measure(
     *,
     sites: str | Sequence[str | Site] = "all",
     groups: int = GROUPS,
+    interval: Method = "influence",
     level: float = LEVEL,
     variant: str = "raw",
     allow_duplicates: bool = False,
@@ -97,6 +100,8 @@ def measure(
             :data:`~rankscope.registry.DEFAULT_DEFINITIONS`.
         sites: the sites, as ``"decoder.0-3"`` or a list; by default all.
         groups: number of groups of samples that the jackknife leaves out in turn; 20 by default.
+        interval: where intervals come from: ``influence``, what every sample does to a number to first order, where that is
+            valid; or ``jackknife``, which computes everything again without each group of samples. Records say which was used.
         level: confidence of the intervals; 0.95 by default.
         variant: what to do to the rows first, one of :data:`~rankscope.analysis.options.VARIANTS`; by default nothing.
         allow_duplicates: measure rows even if half a per cent or more are copies of others that the data do not explain.
@@ -110,16 +115,17 @@ def measure(
         NonFinite: if a feature is NaN or infinite.
         UsageError: if an argument has the wrong type, as an array in the place of the run.
     """
-    options = Analysis(sites, groups, level, variant, allow_duplicates, base_model, device, progress)
+    options = Analysis(sites, groups, level, variant, allow_duplicates, base_model, device, progress, interval)
     definitions = chosen(measures, definition)
     run = options.open(run)
     aligned = Aligned((run,), select(sites, run.sites), all_samples=allow_duplicates)
-    records = tuple(
-        _record(run, site, what, view, level) for site, view in guarded_views(aligned, options) for what in definitions
-    )
+    records = []
+    for site, view in guarded_views(aligned, options):
+        prepare(view, [(what, (0,)) for what in definitions if not why_not(what, view)])
+        records += [_record(run, site, what, view, level) for what in definitions]
     if all(r.value is None for r in records) and records[0].notes:
         raise NotComparable(" · ".join(records[0].notes))
-    return Measurement(records, run.name, tuple(aligned.notes()))
+    return Measurement(tuple(records), run.name, tuple(aligned.notes()))
 
 
 @public
@@ -129,6 +135,7 @@ def profile(
     *,
     sites: str | Sequence[str | Site] = "all",
     groups: int = GROUPS,
+    interval: Method = "influence",
     level: float = LEVEL,
     variant: str = "raw",
     allow_duplicates: bool = False,
@@ -143,6 +150,8 @@ def profile(
         what: a name, a definition, or a function from ``(*, r)`` singular values to ``(*,)``.
         sites: the sites, as ``"decoder.0-3"`` or a list; by default all.
         groups: number of groups of samples that the jackknife leaves out in turn; 20 by default.
+        interval: where intervals come from: ``influence``, what every sample does to a number to first order, where that is
+            valid; or ``jackknife``, which computes everything again without each group of samples. Records say which was used.
         level: confidence of the intervals; 0.95 by default.
         variant: what to do to the rows first, one of :data:`~rankscope.analysis.options.VARIANTS`; by default nothing.
         allow_duplicates: measure rows even if half a per cent or more are copies of others that the data do not explain.
@@ -156,7 +165,7 @@ def profile(
         NonFinite: if a feature is NaN or infinite.
         UsageError: if an argument has the wrong type, as an array in the place of the run.
     """
-    options = Analysis(sites, groups, level, variant, allow_duplicates, base_model, device, progress)
+    options = Analysis(sites, groups, level, variant, allow_duplicates, base_model, device, progress, interval)
     return measure(run, [what], **vars(options))
 
 
@@ -185,5 +194,6 @@ def _record(run: Run, site: Site, what: Definition, view: GuardedView, level: fl
         mean_share=view.mean_share(0),
         without_sinks=without_sinks,
         below_floor=below_floor(what, view),
+        interval_by=None if estimate.low is None or found is None else found.method,
         run=run.name,
     )

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
+from rankscope.analysis.replicates import Method
 from rankscope.collecting.resolve import as_run, is_checkpoint
 from rankscope.errors import UnknownName, UsageError
 from rankscope.progress import Progress, silent
@@ -53,12 +54,14 @@ class Analysis:
     """The torch device; by default the GPU where there is one."""
     progress: Progress = silent
     """Called with the sites done, their number and the site at hand."""
+    interval: Method = "influence"
+    """Where intervals come from, if both ways are valid."""
 
     def __post_init__(self) -> None:
         """Refuse what no option can be.
 
         Raises:
-            UnknownName: for an unknown variant; the message lists those there are.
+            UnknownName: for an unknown variant or kind of interval; the message lists those there are.
             UsageError: for a value of the wrong type.
         """
         for name, (types, words) in _KINDS.items():
@@ -67,6 +70,8 @@ class Analysis:
                 raise UsageError(f"{name} is {words}; got {value!r}")
         if self.variant not in VARIANTS:
             raise UnknownName(f"there is no variant {self.variant!r} of the rows; there are {', '.join(VARIANTS)}")
+        if self.interval not in get_args(Method):
+            raise UnknownName(f"there is no interval by {self.interval!r}; there are {', '.join(get_args(Method))}")
 
     def open(self, what: Run | str | Path, *, like: Run | None = None) -> Run:
         """A run, given itself, by its path, or as a checkpoint folder, which is collected first as the run ``like`` was.

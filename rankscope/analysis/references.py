@@ -8,7 +8,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from rankscope.analysis.view import View, computed_once
+from rankscope.analysis.replicates import computed_once
+from rankscope.analysis.view import View
 from rankscope.definition import Comparison, Definition
 from rankscope.errors import DataError, NotComparable, UsageError
 from rankscope.inference.nulls import exchanged, is_ragged, shuffles
@@ -161,7 +162,7 @@ def against_itself(view: View, what: Definition | Comparison, run: int, again: i
 def _of_halves(view: View, comparison: Comparison, run: int) -> Tensor:
     """On the two halves of the groups where the rows need not be the same, else on the very same rows."""
     f = view.function_of(comparison, run, run)
-    first, second = (view.moments(run).weighted(half.double()) for half in (view.even, ~view.even))
+    first, second = (view.part(run, half) for half in (0, 1))
     if comparison.reads == "spectra":
         spectra = [singular_values_of(half, centre=bool(comparison.centred)).values for half in (first, second)]
         r = min(s.shape[-1] for s in spectra)

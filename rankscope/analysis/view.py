@@ -1,72 +1,40 @@
-"""One site seen in one or several runs on the same rows: every number there, and its values with groups of samples left out.
+"""One site seen in one or several runs on the same rows: every number there, and its values with samples left out.
 
-All second-order numbers come from one pass of sums over groups of samples. Where there are fewer rows than features, the
-runs are first expressed, together and without loss, in coordinates of the space that their rows span.
+All second-order numbers come from one pass of sums over the two halves of the samples, and one eigendecomposition of each
+run. What each sample does to them takes a second pass (:mod:`rankscope.analysis.second_pass`); measures for which that is
+not valid are computed again without each of a few groups of samples. Where there are fewer rows than features, the runs are
+first expressed, together and without loss, in coordinates of the space that their rows span.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import partial, wraps
-from typing import Any, Concatenate, NamedTuple, ParamSpec, TypeVar
+from dataclasses import replace
+from functools import partial
+from typing import Any, Literal, TypeVar
 
 import torch
 from torch import Tensor
 
+from rankscope.analysis.division import Division
+from rankscope.analysis.replicates import Method, Replicates, computed_once
+from rankscope.analysis.second_pass import first_order
 from rankscope.comparisons.subspace import subspace_size
 from rankscope.definition import Comparison, Definition
 from rankscope.errors import NotComparable
-from rankscope.features import Rows, samples_in_groups
+from rankscope.features import Rows
 from rankscope.linalg.clusters import ClusterMoments
-from rankscope.linalg.moments import Moments, PairMoments, Sums
+from rankscope.linalg.moments import Moments, PairMoments
 from rankscope.linalg.rows import at_unit_scale
+from rankscope.linalg.sums import Sums
 from rankscope.linalg.svd import singular_values_of
 from rankscope.measures.dtype_floor import values_below_floor
 from rankscope.spectrum import rounding_floor
 
-P = ParamSpec("P")
-T = TypeVar("T")
 S = TypeVar("S", bound=Sums)
 
 FEWEST = 4
 """The least number of rows for which the unbiased estimates exist."""
-
-
-class Replicates(NamedTuple):
-    """A number on all rows, and with each group of samples left out."""
-
-    value: Tensor
-    """``()`` the number on all rows, float64."""
-    left_out: Tensor
-    """``(G,)`` the number without each group in turn, or the continuous number that it rounds up; empty where no group is
-    left out."""
-    step: float = 0.0
-    """The step in which the number moves; 0 if it moves continuously."""
-    smooth: Tensor | None = None
-    """``()`` the continuous number on all rows that the number rounds up to the next step; None where it is itself."""
-
-    @property
-    def centre(self) -> Tensor:
-        """``()`` that of which the replicates are the replicates."""
-        return self.value if self.smooth is None else self.smooth
-
-    def __sub__(self, other: Replicates) -> Replicates:
-        """The difference, paired: the same samples are left out of both."""
-        value, left_out = self.value - other.value, self.left_out - other.left_out
-        return Replicates(value, left_out, max(self.step, other.step), self.centre - other.centre)
-
-
-def computed_once(function: Callable[Concatenate[Any, P], T]) -> Callable[Concatenate[Any, P], T]:
-    """A method or function of a view that is computed once for each set of arguments; the view keeps what it returned."""
-
-    @wraps(function)
-    def lookup(view: Any, *args: P.args, **keywords: P.kwargs) -> T:
-        key = (function.__name__, *args, *keywords.items())
-        if key not in view.results:
-            view.results[key] = function(view, *args, **keywords)
-        return view.results[key]
-
-    return lookup
 
 
 class View:
@@ -81,16 +49,19 @@ class View:
         device: torch.device | str = "cpu",
         replicated: bool = True,
         exponent: int = 0,
+        interval: Method = "influence",
     ) -> None:
         """Take the runs' features together.
 
         Args:
             features: for each run ``(n, d)``, of any floating dtype; the widths may differ.
             rows: where the n rows came from; the same for all.
-            groups: how many groups of samples to leave out in turn; fewer samples make fewer groups.
+            groups: how many groups of samples the jackknife leaves out in turn; fewer samples make fewer groups. Every
+                other one belongs to the second half of the samples, with which what the first half fits is evaluated.
             device: where to compute.
             replicated: whether groups are left out at all.
             exponent: the power of two in which the features are given, if not in their own unit.
+            interval: how samples are left out, where both ways are valid.
 
         Raises:
             NotComparable: for fewer than four rows or two samples, or features of which no unit suits all.
@@ -104,23 +75,22 @@ class View:
         self.exponent = exponent + further
         self.widths = tuple(x.shape[1] for x in features)
         self.device = torch.device(device)
-        self.group = samples_in_groups(rows, groups)
-        self.groups = int(self.group.max()) + 1
-        self._others = 1 - torch.eye(self.groups, dtype=torch.float64, device=self.device)
+        self.division = Division(rows, groups, self.device)
         self._replicated = replicated
-        self._spanned = in_span_of_rows(self.features)
+        self.by_influence = replicated and interval == "influence"
+        self.spanned = in_span_of_rows(self.features)
         self.results: dict[tuple[object, ...], Any] = {}
 
     def derived(self, features: Sequence[Tensor], keep: Tensor | None = None, *, groups: int | None = None) -> View:
         """Other features in the place of these, on all rows or on some (a mask or indices), with nothing left out."""
         rows = self.rows if keep is None else self.rows[keep]
         made = partial(View, features, rows, device=self.device, exponent=self.exponent, replicated=False)
-        return made(groups=groups or self.groups)
+        return made(groups=groups or self.division.groups)
 
     @computed_once
     def half(self, first: bool) -> View:
         """The rows of every other group of samples alone."""
-        keep = self.even.cpu()[self.group] == first
+        keep = self.even.cpu()[self.division.group] == first
         return self.derived([x[keep] for x in self.features], keep)
 
     @computed_once
@@ -131,28 +101,57 @@ class View:
     @property
     def even(self) -> Tensor:
         """``(G,)`` bool: every other group, which together make one half of the rows."""
-        return torch.arange(self.groups, device=self.device) % 2 == 0
+        return torch.arange(self.division.groups, device=self.device) % 2 == 0
 
     @computed_once
     def moments(self, run: int) -> Moments:
-        """The sums over each group of samples, leading dimension G."""
-        return Moments.of(self._spanned[run], shift=self._shift(run), group=self.group, groups=self.groups)
+        """The sums over each group of samples, leading dimension G, for the jackknife."""
+        return Moments.of(
+            self.spanned[run], shift=self.shift(run), group=self.division.group, groups=self.division.groups
+        )
 
     @computed_once
     def pair(self, a: int, b: int) -> PairMoments:
         """The paired sums over each group of samples, leading dimension G; ``a`` is the reference."""
-        x, y, shifts = self._spanned[a], self._spanned[b], {"shift_a": self._shift(a), "shift_b": self._shift(b)}
-        return PairMoments.of(x, y, **shifts, group=self.group, groups=self.groups)
+        sides = self.moments(a), self.moments(b)
+        return PairMoments.between(*sides, self.spanned[a], self.spanned[b], group=self.division.group)
+
+    @computed_once
+    def _halves(self, run: int) -> Moments:
+        """The sums over the first and the second half of the groups, leading dimension 2."""
+        return Moments.of(self.spanned[run], shift=self.shift(run), group=self.division.fold, groups=2)
+
+    @computed_once
+    def part(self, run: int, half: int | None = None) -> Moments:
+        """The sums over one half of the groups, or over all rows; one object for all who ask, so that it is solved once."""
+        return self._halves(run).sum() if half is None else self._halves(run)[half]
+
+    @computed_once
+    def _pair_halves(self, a: int, b: int) -> PairMoments:
+        return PairMoments.between(
+            self._halves(a), self._halves(b), self.spanned[a], self.spanned[b], group=self.division.fold
+        )
+
+    @computed_once
+    def part_of_pair(self, a: int, b: int, half: int | None = None) -> PairMoments:
+        """The paired sums over one half of the groups, or over all rows."""
+        found = self._pair_halves(a, b).sum() if half is None else self._pair_halves(a, b)[half]
+        return replace(found, a=self.part(a, half), b=self.part(b, half))
 
     @computed_once
     def spectrum(self, run: int, *, centred: bool, left_out: bool = False) -> Tensor:
         """Singular values of all rows ``(r,)``, or without each group ``(G, r)``; r is at most min(n, d)."""
-        return singular_values_of(self._summed(self.moments(run), left_out), centre=centred).values
+        if left_out:
+            return singular_values_of(self._without_each(self.moments(run)), centre=centred).values
+        whole = self.part(run)
+        if self._replicated:  # what each sample does to the values takes the vectors, which come with them
+            _ = whole.principal if centred else whole.principal_about_origin
+        return singular_values_of(whole, centre=centred).values
 
     @computed_once
     def floor(self, run: int) -> float:
         """The largest singular value that rounding makes out of nothing: of the features to their dtype, or of the sums."""
-        norm = float(self.moments(run).sum().gram.diagonal().sum().sqrt())  # |X|_F, since tr XᵀX = |X|_F²
+        norm = float(self.part(run).gram.diagonal().sum().sqrt())  # |X|_F, since tr XᵀX = |X|_F²
         dtype = self.features[run].dtype
         # Sums of products in float64 leave float64 features the upper half of their digits: λ ± ε|X|², so σ ± √ε|X|
         of_sums = torch.finfo(dtype).eps ** 0.5 * norm if dtype == torch.float64 else 0.0
@@ -163,15 +162,34 @@ class View:
         s = self.spectrum(run, centred=centred)
         return int(values_below_floor(s, floor=self.floor(run), rows=self.n + (not centred)))
 
+    @computed_once
     def evaluate(self, what: Definition | Comparison, *runs: int) -> Replicates:
         """A definition in one run, or a comparison of the second of two runs with the first, the reference.
+
+        Several asked for together (:func:`~rankscope.analysis.second_pass.prepare`) share one pass over the rows.
 
         Raises:
             NotComparable: if the comparison needs a shared basis and the widths differ.
         """
+        if self.by_influence:
+            found = first_order(self, [(what, runs)])
+            if (what, runs) in found:
+                return found[what, runs]
+        return self._jackknife(what, *runs)
+
+    def suits(self, what: Definition | Comparison, *runs: int) -> None:
+        """Refuse a comparison that needs a shared basis of runs of different width.
+
+        Raises:
+            NotComparable: naming the widths.
+        """
         widths = [self.widths[run] for run in runs]
         if isinstance(what, Comparison) and what.same_width and len(set(widths)) > 1:
             raise NotComparable(f"{what.name} needs a shared basis; the widths are {widths[0]} and {widths[1]}")
+
+    def _jackknife(self, what: Definition | Comparison, *runs: int) -> Replicates:
+        """A number, and everything computed again without each group."""
+        self.suits(what, *runs)
         if isinstance(what, Comparison) and what.across is not None and self.n > self.rows.samples:
             across, (a, b) = what.across, runs
             return self._replicates(lambda left_out: self._across(across, a, b, left_out))
@@ -180,35 +198,40 @@ class View:
             features, sample = [self.features[run] for run in runs], self.rows.sample
             found = self._over_rows(lambda keep: f(*(x[keep].to(self.device) for x in features), sample[keep]))
         elif what.reads == "folds":
-            found = self._replicates(lambda left_out: self._cross_fitted(f, what, self.pair(*runs), left_out))
+            found = self._replicates(lambda left_out: self._cross_fitted(f, what, runs, left_out))
         else:
-            found = self._replicates(lambda left_out: f(*self._read(what, runs, left_out)))
-        if isinstance(what, Comparison) and what.degree and self.exponent:
-            found = Replicates(self._in_unit(found.value, what.degree), self._in_unit(found.left_out, what.degree))
-        step = what.step(*self._read(what, runs, False)) if callable(what.step) else what.step
+            found = self._replicates(lambda left_out: f(*self.read(what, runs, left_out)))
+        if isinstance(what, Comparison) and what.degree:
+            value, left_out = (self.in_unit(x, what.degree) for x in (found.value, found.left_out))
+            found = Replicates(value, left_out)
+        step = what.step(*self.read(what, runs)) if callable(what.step) else what.step
         if not isinstance(what, Definition) or what.smooth is None or not self._replicated:
             return found._replace(step=step)
         # A jackknife would miss the steps: its replicates are those of the continuous number that the value rounds up.
-        smooth, left_out = (what.smooth(*self._read(what, runs, left_out)) for left_out in (False, True))
+        smooth, left_out = (what.smooth(*self.read(what, runs, left_out)) for left_out in (False, True))
         return Replicates(found.value, left_out, step, smooth)
 
-    def _in_unit(self, x: Tensor, degree: int) -> Tensor:
+    def in_unit(self, x: Tensor, degree: int) -> Tensor:
         """Values of a power of the unit of the features, as of the features as given."""
-        for _ in range(degree):  # one at a time: the square of a unit may be beyond float64 where the value is not
+        for _ in range(
+            degree if self.exponent else 0
+        ):  # one at a time: the square of a unit may be beyond float64 where the value is not
             x = x * 2.0**self.exponent
         return x
 
     def function_of(self, what: Definition | Comparison, *runs: int) -> Callable[..., Tensor]:
         """The function of a measure with its keywords filled in."""
         # k belongs to the features' own width, not to that of the space which a few rows span.
-        k = min(self._spanned[runs[0]].shape[1], subspace_size(self.widths[runs[0]]))
+        k = min(self.spanned[runs[0]].shape[1], subspace_size(self.widths[runs[0]]))
         coarser = max((self.features[run].dtype for run in runs), key=lambda dtype: torch.finfo(dtype).eps)
         keywords = {"k": k, "dtype": coarser, "width": self.widths[runs[-1]], "rows": self.n}
         if "floor" in what.takes:
             keywords["floor"] = self.floor(*runs)
         return partial(what.function, **{name: keywords[name] for name in what.takes})
 
-    def _read(self, what: Definition | Comparison, runs: Sequence[int], left_out: bool) -> tuple[Tensor | Sums, ...]:
+    def read(
+        self, what: Definition | Comparison, runs: Sequence[int], left_out: bool = False
+    ) -> tuple[Tensor | Sums, ...]:
         """What the function reads: of all rows, or without each group."""
         if what.reads in ("spectrum", "spectra"):
             found = [self.spectrum(run, centred=bool(what.centred), left_out=left_out) for run in runs]
@@ -216,16 +239,28 @@ class View:
                 found = [s.where(s >= self.floor(run), 0) for s, run in zip(found, runs, strict=True)]
             return tuple(found)
         if isinstance(what, Definition) and what.reads == "samples":
-            return (self._sample_mean(what, *runs, left_out=left_out),)
+            return (self.sample_mean(what, *runs, left_out="group" if left_out else None),)
         if what.reads == "clusters":
-            return (self._summed(self._clusters(*runs), left_out),)
-        return (self._summed(self.moments(*runs) if len(runs) == 1 else self.pair(*runs), left_out),)
+            return (self._without_each(self._clusters(*runs)) if left_out else self._whole_clusters(*runs)[0],)
+        if len(runs) == 1:
+            return (self._without_each(self.moments(*runs)) if left_out else self.part(*runs),)
+        return (self._without_each(self.pair(*runs)) if left_out else self.part_of_pair(*runs),)
 
     @computed_once
     def _clusters(self, run: int) -> ClusterMoments:
         """The sums over each group, with what rows of one sample share."""
-        x, shift, sample = self._spanned[run], self._shift(run), self.rows.sample
-        return ClusterMoments.of(x, sample, shift=shift, group=self.group, groups=self.groups)
+        x, shift, sample = self.spanned[run], self.shift(run), self.rows.sample
+        return ClusterMoments.of(x, sample, shift=shift, group=self.division.group, groups=self.division.groups)
+
+    @computed_once
+    def _whole_clusters(self, run: int) -> tuple[ClusterMoments, Tensor, Tensor]:
+        """The sums over all rows, and the squared traces and norms of each sample."""
+        return ClusterMoments.about_mean(self.part(run), self.spanned[run], self.rows.sample)
+
+    def squares_of_samples(self, run: int) -> dict[str, Tensor]:
+        """``(S,)`` what each sample adds to the sums over products of its own rows, by the name of the sum."""
+        _, traces, norms = self._whole_clusters(run)
+        return {"traces_squared": traces, "norms_squared": norms}
 
     @computed_once
     def _prepared(self, definition: Definition, run: int) -> Tensor:
@@ -233,41 +268,51 @@ class View:
         assert definition.prepare is not None, f"{definition.name} reads samples and prepares none"
         return definition.prepare(self.features[run].to(self.device, torch.float64), self.rows.sample)
 
-    def _sample_mean(self, definition: Definition, run: int, *, left_out: bool) -> Tensor:
-        """The mean over samples: ``(m,)``, or ``(G, m)`` without each group."""
+    @computed_once
+    def sample_mean(
+        self, definition: Definition, run: int, *, left_out: Literal["group", "unit"] | None = None
+    ) -> Tensor:
+        """The mean over samples: ``(m,)``, or ``(G, m)`` without each group, or unit, of them."""
         each = self._prepared(definition, run)
-        if not left_out:
+        if left_out is None:
             return each.mean(0)
-        present, place = torch.unique(self.rows.sample, return_inverse=True)
-        group = torch.empty(len(present), dtype=torch.int64)
-        group[place] = self.group  # (S,): all rows of one sample lie in one group
-        weights = self._others[:, group.to(each.device)].to(each)  # (G, S): 0 where the sample is left out
-        return weights @ each / weights.sum(1, keepdim=True)
+        group, groups = (
+            (self.division.group, self.division.groups)
+            if left_out == "group"
+            else (self.division.unit, self.division.units)
+        )
+        lies_in = self.division.of_samples(group)
+        total = each.new_zeros(groups, each.shape[1]).index_add_(0, lies_in, each)
+        return (each.sum(0) - total) / (len(each) - torch.bincount(lies_in, minlength=groups)[:, None])
 
     def _across(self, function: Callable[..., Tensor], a: int, b: int, left_out: bool) -> Tensor:
         """A relation of rows of different samples, of all or without each group."""
-        present, place = torch.unique(self.rows.sample, return_inverse=True)
-        kept = torch.ones(len(present), dtype=torch.bool)
-        if left_out:
-            group = torch.empty(len(present), dtype=torch.int64)
-            group[place] = self.group
-            kept = group != torch.arange(self.groups)[:, None]  # (G, S)
-        pair = self._summed(self.pair(a, b), left_out)
-        return function(pair, self._spanned[a], self._spanned[b], self.rows.sample, kept.to(self.device))
+        x, y, sample = self.spanned[a], self.spanned[b], self.rows.sample
+        if not left_out:
+            everything = torch.ones(self.rows.samples, dtype=torch.bool, device=self.device)
+            return function(self.part_of_pair(a, b), x, y, sample, everything)
+        kept = (
+            self.division.of_samples(self.division.group)
+            != torch.arange(self.division.groups, device=self.device)[:, None]
+        )  # (G, S)
+        return function(self._without_each(self.pair(a, b)), x, y, sample, kept)
 
     def _cross_fitted(
         self,
         function: Callable[[PairMoments, PairMoments], Tensor],
         what: Definition | Comparison,
-        sums: PairMoments,
+        runs: Sequence[int],
         left_out: bool,
     ) -> Tensor:
         """Fit on one half of the groups and evaluate on the other, both ways, and average."""
-        summary = what.summary if isinstance(what, Comparison) else None
-        even = self.even.double()
-        weights = self._others if left_out else torch.ones_like(even)
-        x, y = sums.weighted(weights * even), sums.weighted(weights * (1 - even))
+        a, b = runs
+        if left_out:
+            even, others = self.even.double(), self._others()
+            x, y = (self.pair(a, b).weighted(others * half) for half in (even, 1 - even))
+        else:
+            x, y = (self.part_of_pair(a, b, half) for half in (0, 1))
         mean = (function(x, y) + function(y, x)) / 2
+        summary = what.summary if isinstance(what, Comparison) else None
         return mean if summary is None else summary(mean)
 
     def _replicates(self, number: Callable[[bool], Tensor]) -> Replicates:
@@ -279,18 +324,24 @@ class View:
         everything = torch.ones(self.n, dtype=torch.bool)
         return self._replicates(
             lambda left: (
-                torch.stack([function(self.group != g) for g in range(self.groups)]) if left else function(everything)
+                torch.stack([function(self.division.group != g) for g in range(self.division.groups)])
+                if left
+                else function(everything)
             )
         )
 
-    def _summed(self, sums: S, left_out: bool) -> S:
-        """The sums over all groups, or over all but each: row g of 1 - I weighs group g by 0 and all others by 1."""
-        return sums.weighted(self._others) if left_out else sums.sum()
+    def _others(self) -> Tensor:
+        """``(G, G)`` weights of the groups: row g of 1 - I weighs group g by 0 and all others by 1."""
+        return 1 - torch.eye(self.division.groups, dtype=torch.float64, device=self.device)
+
+    def _without_each(self, sums: S) -> S:
+        """The sums over all groups but each."""
+        return sums.weighted(self._others())
 
     @computed_once
-    def _shift(self, run: int) -> Tensor:
+    def shift(self, run: int) -> Tensor:
         """The mean over rows, about which sums are taken so that they do not cancel."""
-        return self._spanned[run].to(self.device, torch.float64).mean(0)
+        return self.spanned[run].to(self.device, torch.float64).mean(0)
 
 
 def in_span_of_rows(features: Sequence[Tensor]) -> tuple[Tensor, ...]:

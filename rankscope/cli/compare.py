@@ -32,6 +32,7 @@ def compare(
     ] = None,
     permutations: Annotated[int, Option(min=0, help="Shuffles of the samples, for p-values against no relation.")] = 0,
     groups: options.Groups = 20,
+    interval: options.Interval = "influence",
     common_rows: Annotated[bool, Option("--common-rows", help="If the rows differ, use those that both have.")] = False,
     plot: Annotated[bool, Option("--plot", help="Draw the figure: SVG, PDF and PNG.")] = False,
     out: Annotated[Path | None, Option(help="The figure's path, without suffix. Default: A-B.")] = None,
@@ -64,7 +65,7 @@ def compare(
     early.need_runs(*pair, base, again, *chain(*several.values()), base_model=base_model)
     import rankscope
 
-    how: dict[str, Any] = {"base": base, "groups": groups, **analysed.keywords()}
+    how: dict[str, Any] = {"base": base, "groups": groups, "interval": interval, **analysed.keywords()}
     with printing.progress("comparing") as progress:
         result: Contrast | ArmContrast
         if arm:

@@ -15,6 +15,7 @@ def measure(
     analysed: options.Analysed,
     printing: options.Printing,
     groups: options.Groups = 20,
+    interval: options.Interval = "influence",
     plot: options.Figure = None,
     base_model: options.BaseModel = None,
 ) -> None:
@@ -26,7 +27,9 @@ def measure(
     import rankscope
 
     with printing.progress("measuring") as progress:
-        result = rankscope.measure(run, groups=groups, base_model=base_model, **analysed.keywords(), progress=progress)
+        result = rankscope.measure(
+            run, groups=groups, interval=interval, base_model=base_model, **analysed.keywords(), progress=progress
+        )
     printing.notes(result.notes)
     printing.records(result.to_records(), lambda: _table(result))
     show.figure(result, plot)

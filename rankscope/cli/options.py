@@ -31,6 +31,10 @@ Sites = Annotated[
 ]
 Measures = Annotated[str | None, Option("--measures", "-m", help="Names, or file.py:function, by comma.")]
 Groups = Annotated[int, Option(min=2, help="Number of groups of samples that the jackknife leaves out in turn.")]
+Interval = Annotated[
+    Literal["influence", "jackknife"],
+    Option(help="Intervals from the influence of every sample, or from groups of samples left out in turn."),
+]
 Figure = Annotated[Path | None, Option(help="Write the figure here, without suffix: SVG, PDF and PNG.")]
 Overwrite = Annotated[bool, Option("--overwrite", help="Replace an output that exists.")]
 Quiet = Annotated[bool, Option("--quiet", "-q", help="No progress and no notes.")]

@@ -71,7 +71,8 @@ def cross_sample_cka(pair: PairMoments, x: Tensor, y: Tensor, sample: Tensor, ke
         x: ``(n, d_a)`` features of the reference.
         y: ``(n, d_b)`` features of the tuned run, the same rows.
         sample: ``(n,)`` int64 sample of each row.
-        kept: ``(*, S)`` bool: the samples, in ascending order, whose rows are in ``pair``.
+        kept: ``(*, S)`` bool, or weights: the samples, in ascending order, whose rows are in ``pair``. By a weight the
+            value can be differentiated, with the sums of ``pair`` weighted likewise.
 
     Returns:
         ``(*,)`` values without unit, float64.
@@ -79,18 +80,20 @@ def cross_sample_cka(pair: PairMoments, x: Tensor, y: Tensor, sample: Tensor, ke
     Raises:
         NotComparable: with fewer than 4 samples.
     """
-    require_rows(kept.sum(-1), SAMPLES, "CKA across samples (counted in samples)")
+    require_rows((kept > 0).sum(-1), SAMPLES, "CKA across samples (counted in samples)")
     a, b = _centred_blocks(pair.a, x), _centred_blocks(pair.b, y)
     found = _block_sums(a, b, sample, kept.reshape(-1, kept.shape[-1]))
-    sizes = found.pop("sizes").reshape(kept.shape)
+    sizes = found.pop("sizes").reshape(kept.shape) * kept
     sums = {name: value.reshape(kept.shape) for name, value in found.items()}
     totals = {"ab": pair.cross_scatter, "aa": pair.a.scatter, "bb": pair.b.scatter}
+    # Every row of a sample has its weight: two in a product of its rows, three in that of two sums of a row's products
+    twice = kept * kept
     h = {
         sides: cross_sample_inner(
-            squared_norm(totals[sides]) - (sums[f"inner {sides}"] * kept).sum(-1),
-            sums[f"rows {sides}"],
-            -sums[f"total {sides[0]}"],
-            -sums[f"total {sides[1]}"],
+            squared_norm(totals[sides]) - (sums[f"inner {sides}"] * twice).sum(-1),
+            sums[f"rows {sides}"] * kept * twice,
+            -sums[f"total {sides[0]}"] * twice,
+            -sums[f"total {sides[1]}"] * twice,
             sizes,
         )
         for sides in totals
@@ -113,19 +116,29 @@ def _block_sums(a: tuple[Tensor, Tensor], b: tuple[Tensor, Tensor], sample: Tens
     About its mean a run's rows sum to zero, so that the sum of row i over other samples is minus that over its own: all
     that the criterion needs besides the scatter lies in the blocks of the samples.
     """
-    names = [f"{what} {sides}" for what in ("inner", "rows") for sides in ("ab", "aa", "bb")] + ["total a", "total b"]
-    sums = {name: torch.zeros(kept.shape, dtype=torch.float64, device=a[0].device) for name in (*names, "sizes")}
+    found: dict[str, list[Tensor]] = {}
+    order, sizes = [], a[0].new_zeros(kept.shape[-1])
     for members, index in samples_by_size(sample):
         length = index.shape[1]
-        sums["sizes"][:, members] = length * kept[:, members].to(sums["sizes"])
+        sizes[members.to(sizes.device)] = length
         step = max(1, BLOCK // max(length * length, length * max(a[0].shape[1], b[0].shape[1])))
         for some, rows in zip(members.split(step), index.split(step), strict=True):
+            order.append(some)
             blocks = [_of_entries(z[rows.to(z.device)], means) for z, means in (a, b)]
-            for entry, (k, m) in enumerate(zip(*blocks, strict=True)):
-                for sides, (left, right) in {"ab": (k, m), "aa": (k, k), "bb": (m, m)}.items():
-                    sums[f"inner {sides}"][entry, some] = (left * right).sum((-2, -1))
-                    sums[f"rows {sides}"][entry, some] = dot(left.sum(-1), right.sum(-1))
-                sums["total a"][entry, some], sums["total b"][entry, some] = k.sum((-2, -1)), m.sum((-2, -1))
+            entries = [_of_blocks(k, m) for k, m in zip(*blocks, strict=True)]
+            for name in entries[0]:
+                found.setdefault(name, []).append(torch.stack([entry[name] for entry in entries]))
+    back = torch.argsort(torch.cat(order)).to(sizes.device)  # from the order of their sizes
+    sums = {name: torch.cat(values, -1)[..., back] for name, values in found.items()}
+    return sums | {"sizes": sizes.expand(kept.shape)}
+
+
+def _of_blocks(k: Tensor, m: Tensor) -> dict[str, Tensor]:
+    """``(m,)`` sums over the ``(m, L, L)`` Gram blocks of samples in both runs."""
+    sums = {f"total {side}": block.sum((-2, -1)) for side, block in (("a", k), ("b", m))}
+    for sides, (left, right) in {"ab": (k, m), "aa": (k, k), "bb": (m, m)}.items():
+        sums[f"inner {sides}"] = (left * right).sum((-2, -1))
+        sums[f"rows {sides}"] = dot(left.sum(-1), right.sum(-1))
     return sums
 
 

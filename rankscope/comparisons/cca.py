@@ -256,6 +256,7 @@ COMPARISONS = (
     ),
     _canonical(
         name="svcca",
+        linear=False,
         function=svcca,
         formula="mean canonical correlation of the components that hold 99 % of the variance of each side",
         citation="Raghu et al., NeurIPS 2017, section 2.1",

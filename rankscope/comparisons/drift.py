@@ -154,6 +154,7 @@ _in_shared_basis = partial(Comparison, same_width=True)
 def of_direction(direction: int) -> Comparison:
     """The drift along one principal direction of the base as a named number of two runs: ``drift-1``."""
     return _in_shared_basis(
+        linear=False,
         name=f"drift-{direction}",
         centred=None,
         function=at_direction(drift_per_component, direction),

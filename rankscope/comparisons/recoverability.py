@@ -191,6 +191,7 @@ _from_folds = partial(Comparison, reads="folds", takes=("dtype", "width"), citat
 def of_direction(direction: int) -> Comparison:
     """The recoverability of one principal score as a named number of two runs: ``recoverability-1``."""
     return _from_folds(
+        linear=False,
         name=f"recoverability-{direction}",
         function=at_direction(recovered, direction),
         formula=f"held-out ridge R2 of the base's principal score {direction}",

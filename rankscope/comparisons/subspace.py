@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from rankscope.comparisons.requirements import require_pairs, require_same_width, require_subspace
-from rankscope.definition import Comparison
+from rankscope.definition import Comparison, Extent
 from rankscope.linalg.angles import principal_angles
 from rankscope.linalg.forms import squared_norm, trace
 from rankscope.linalg.moments import Moments, PairMoments
@@ -142,6 +142,14 @@ def variance_captured(fit: PairMoments, evaluate: PairMoments, *, k: int | None 
     return inside.where(fit.a.variation > 0, torch.nan)
 
 
+def _many_directions(size: Extent) -> bool:
+    """Whether the leading subspace has so many directions that a near-tie at its edge is a small part of it.
+
+    Of few, one that swaps places with the next is much, and no derivative tells how much.
+    """
+    return subspace_size(size.width) == LARGEST_SUBSPACE
+
+
 _of_subspaces = partial(Comparison, takes=("k",), same_width=True)
 
 COMPARISONS = (
@@ -149,6 +157,7 @@ COMPARISONS = (
         name="overlap",
         function=overlap,
         aligned=False,
+        linear=_many_directions,
         formula="|Uk' Vk|_F^2 / k, Uk and Vk the k leading principal directions, k = min(32, d/8)",
         citation="Björck & Golub, Math. Comp. 27, 1973; LoRA's phi, Hu et al., arXiv 2106.09685, section 7.2",
         high="1",
@@ -160,6 +169,7 @@ COMPARISONS = (
         name="subspace-distance",
         function=subspace_distance,
         aligned=False,
+        linear=_many_directions,
         formula="sqrt(sum_i t_i^2), t_i the principal angles between the k leading directions, k = min(32, d/8)",
         citation="Edelman, Arias & Smith, SIMAX 20, 1998, table 4.2",
         high="(pi/2) sqrt(k)",

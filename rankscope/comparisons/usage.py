@@ -88,6 +88,7 @@ def of_direction(direction: int, *, relative: bool = False) -> Comparison:
     """The usage of one direction as a named number of two runs: ``usage-1``, ``relative-usage-12``."""
     share = f"v' S1 v / tr S1, v the base's principal direction {direction} on other samples"
     return Comparison(
+        linear=False,
         name=f"{'relative-' * relative}usage-{direction}",
         function=at_direction(relative_usage if relative else usage_shares, direction),
         reads="folds",

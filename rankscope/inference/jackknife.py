@@ -30,8 +30,14 @@ def standard_error(left_out: Tensor) -> Tensor:
     groups = len(left_out)
     if groups < 2:
         raise NotComparable(f"an interval needs at least 2 groups of samples; there are {groups}: collect more samples")
-    spread = (left_out - left_out.mean(0)).square().sum(0)
-    return ((groups - 1) / groups * spread).sqrt()
+    apart, size = _scaled(left_out - left_out.mean(0))
+    return ((groups - 1) / groups * apart.square().sum(0)).sqrt() * size
+
+
+def _scaled(apart: Tensor) -> tuple[Tensor, Tensor]:
+    """``(G, *)`` deviations in units of the largest, and that unit ``(*,)``, as squares of what is small may be 0."""
+    size = apart.abs().amax(0)
+    return apart / size.where(size > 0, 1), size
 
 
 def degrees_of_freedom(parts: Tensor) -> Tensor:
@@ -54,7 +60,7 @@ def degrees_of_freedom(parts: Tensor) -> Tensor:
         ``(*,)`` degrees of freedom, at least 1.
     """
     groups = len(parts)
-    squares = (parts - parts.mean(0)).double().square()
+    squares = _scaled((parts - parts.mean(0)).double())[0].square()
     total = squares.sum(0)
     if groups < 4:
         return torch.full_like(total, max(groups - 1, 1))
@@ -93,6 +99,26 @@ def centred_pseudo(value: Tensor, left_out: Tensor) -> Tensor:
     value, left_out = value.double().cpu(), left_out.double().cpu()
     pseudo = pseudo_values(value, left_out)
     return pseudo - pseudo.mean() + value
+
+
+def in_groups(pseudo: Tensor, groups: int) -> Tensor:
+    """Pseudo-values of fewer, larger groups, from those of units in order: the mean of those that lie in each.
+
+    Args:
+        pseudo: ``(*, U)`` pseudo-values about one mean; unit u lies in group ``u G // U``.
+        groups: G, at most U.
+
+    Returns:
+        ``(*, G)`` pseudo-values with the same mean.
+    """
+    units = pseudo.shape[-1]
+    if units == groups:
+        return pseudo
+    mean = pseudo.mean(-1, keepdim=True)
+    total = (pseudo.new_zeros(*pseudo.shape[:-1], groups)).index_add_(
+        -1, torch.arange(units, device=pseudo.device) * groups // units, pseudo - mean
+    )
+    return mean + total * (groups / units)
 
 
 def critical_t(degrees: float | Tensor, level: float) -> Tensor:

@@ -74,6 +74,25 @@ class ClusterMoments(Sums):
             raise UsageError("a sample lies in two groups; the rows of a sample must stay together")
         return cls(moments, *(torch.stack(values) for values in zip(*parts, strict=True)))
 
+    @classmethod
+    def about_mean(cls, moments: Moments, x: Tensor, sample: Tensor) -> tuple[ClusterMoments, Tensor, Tensor]:
+        """The sums over all samples about the mean, where those that are only ever multiplied by its square need no product.
+
+        Args:
+            moments: the sums over all rows, without leading dimensions, about the mean of the rows as their shift.
+            x: ``(n, d)`` features.
+            sample: ``(n,)`` int64 sample of each row.
+
+        Returns:
+            The sums, with zeros for :attr:`outer` and :attr:`sized_seconds`; and the ``(S,)`` squared traces and squared norms
+            of each sample, in ascending order.
+        """
+        z, place, sizes, first, traces = _of_samples(x, sample.cpu(), moments.shift)
+        norms = _squared_norms(z, place)
+        nothing = torch.zeros_like(moments.second)
+        sums = (*_scalars_and_vectors(z, place, sizes, first, traces, norms.sum()), nothing, nothing)
+        return cls(moments, *sums), traces.square(), norms
+
     @property
     def central_traces_squared(self) -> Tensor:
         """``(*,)`` Σ (tr G_c)², about the mean."""
@@ -103,31 +122,43 @@ class ClusterMoments(Sums):
 
 def _sums(x: Tensor, sample: Tensor, chosen: Tensor, shift: Tensor) -> tuple[Tensor, ...]:
     """The fields of :class:`ClusterMoments` after the first, over the chosen rows."""
-    names, place, counts = torch.unique(sample[chosen], return_inverse=True, return_counts=True)
-    z = x[chosen.to(x.device)].detach().to(shift.device, torch.float64) - shift
-    place, sizes = place.to(z.device), counts.to(z)
+    z, place, sizes, first, traces = _of_samples(x[chosen.to(x.device)], sample[chosen], shift)
+    sums = _scalars_and_vectors(z, place, sizes, first, traces, _squared_norms(z, place).sum())
+    return *sums, first.mT @ first, (z * sizes[place, None]).mT @ z
+
+
+def _of_samples(x: Tensor, sample: Tensor, shift: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """The rows z about the shift with the place of each one's sample, and n_c, s_c and t_c of each sample."""
+    names, place, counts = torch.unique(sample, return_inverse=True, return_counts=True)
+    z = x.detach().to(shift.device, torch.float64) - shift
+    place = place.to(z.device)
     first = z.new_zeros(len(names), z.shape[1]).index_add_(0, place, z)
     traces = z.new_zeros(len(names)).index_add_(0, place, z.square().sum(1))
+    return z, place, counts.to(z), first, traces
+
+
+def _scalars_and_vectors(
+    z: Tensor, place: Tensor, sizes: Tensor, first: Tensor, traces: Tensor, norms: Tensor
+) -> tuple[Tensor, ...]:
+    """The fields from :attr:`ClusterMoments.samples` to :attr:`ClusterMoments.turned_firsts`."""
     return (
-        sizes.new_tensor(len(names)),
+        sizes.new_tensor(len(sizes)),
         sizes @ sizes,
         traces @ traces,
-        _squared_norms(z, place),
+        norms,
         sizes @ traces,
         sizes @ first,
         traces @ first,
         (z * first[place]).sum(1) @ z,  # Σ_c M_c s_c = Σ_i z_i (z_i · s_c(i)), without forming any M_c
-        first.mT @ first,
-        (z * sizes[place, None]).mT @ z,
     )
 
 
 def _squared_norms(z: Tensor, place: Tensor) -> Tensor:
-    """Σ ‖M_c‖_F², samples of equal size together."""
-    total = z.new_zeros(())
-    for _, index in samples_by_size(place):
+    """``(S,)`` ‖M_c‖_F² of each sample, those of equal size together."""
+    found = z.new_zeros(int(place.max()) + 1 if len(place) else 0)
+    for members, index in samples_by_size(place):
         rows = z[index.to(z.device)]
         # ZᵀZ and ZZᵀ have the same norm; the smaller one costs less
         gram = rows @ rows.mT if index.shape[1] < z.shape[1] else rows.mT @ rows
-        total = total + squared_norm(gram).sum()
-    return total
+        found[members.to(z.device)] = squared_norm(gram)
+    return found

@@ -9,12 +9,14 @@ whatever the dtype of the features, and its size does not grow with the number o
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
 from rankscope.errors import UsageError
 from rankscope.linalg.forms import dot, quadratic, trace
+from rankscope.linalg.principal import Principal, principal
 from rankscope.linalg.sums import Sums, refuse_non_finite, row_blocks, shifted
 
 
@@ -125,6 +127,19 @@ class Moments(Sums):
         """``(*, d, d)`` Σ x xᵀ about the origin: the scatter plus n x̄ x̄ᵀ."""
         mean = self.mean
         return self.scatter + self.rows[..., None, None] * mean[..., :, None] * mean[..., None, :]
+
+    @cached_property
+    def principal(self) -> Principal:
+        """The eigendecomposition of the scatter, solved once and shared by all who ask."""
+        return self._solved("principal", self.scatter)
+
+    @cached_property
+    def principal_about_origin(self) -> Principal:
+        """The eigendecomposition of :attr:`gram`."""
+        return self._solved("principal_about_origin", self.gram)
+
+    def _solved(self, name: str, matrix: Tensor) -> Principal:
+        return principal(matrix, None if self.origin is None else getattr(self.origin, name))
 
     @property
     def fourth_central(self) -> Tensor:
@@ -241,18 +256,29 @@ class PairMoments(Sums):
             raise UsageError(
                 f"paired rows must correspond one to one; one matrix has {len(x_a)} rows, the other {len(x_b)}"
             )
-        a, b = Moments.zeros(shift_a, groups), Moments.zeros(shift_b, groups)
-        of, d_a, d_b = a.first.new_zeros, a.width, b.width
-        total = cls(a, b, of(groups, d_a, d_b), of(groups, d_a), of(groups, d_b), of(groups))
+        a, b = (Moments.of(x, shift=shift, group=group, groups=groups) for x, shift in ((x_a, shift_a), (x_b, shift_b)))
+        return cls.between(a, b, x_a, x_b, group=group)
+
+    @classmethod
+    def between(cls, a: Moments, b: Moments, x_a: Tensor, x_b: Tensor, *, group: Tensor | None = None) -> PairMoments:
+        """The sums over pairs of rows, beside those over the rows of each side, which are there already.
+
+        Args:
+            a: the sums over the rows of the reference, one batch entry per group.
+            b: those of the tuned run.
+            x_a: ``(n, d_a)`` features of the reference.
+            x_b: ``(n, d_b)`` features of the tuned run.
+            group: ``(n,)`` int64 group of each row, as in the sums of the sides.
+        """
+        of, groups = a.first.new_zeros, len(a.rows)
+        total = cls(a, b, of(groups, a.width, b.width), of(groups, a.width), of(groups, b.width), of(groups))
         for g, index in row_blocks(x_a, group, groups):
             total._take(g, shifted(x_a, index, a.shift), shifted(x_b, index, b.shift))
-        refuse_non_finite(a.fourth, x_a)
-        refuse_non_finite(b.fourth, x_b)
         return total
 
     def _take(self, g: int, z_a: Tensor, z_b: Tensor) -> None:
-        """Add ``(n, d_a)`` and ``(n, d_b)`` shifted rows to group g, in place."""
-        squares_a, squares_b = self.a._take(g, z_a), self.b._take(g, z_b)
+        """Add ``(n, d_a)`` and ``(n, d_b)`` shifted rows to the sums over pairs of group g, in place."""
+        squares_a, squares_b = z_a.square().sum(-1), z_b.square().sum(-1)
         self.cross[g].addmm_(z_a.mT, z_b)
         self.a_weighted[g] += squares_b @ z_a
         self.b_weighted[g] += squares_a @ z_b

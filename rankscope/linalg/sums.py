@@ -19,6 +19,11 @@ BLOCK = 1 << 24
 class Sums:
     """Sums that add and subtract field by field, and whose leading dimensions can be summed, weighted or indexed."""
 
+    @property
+    def origin(self) -> Self | None:
+        """The sums of which these are a copy in a graph of derivatives, so that what was solved of them need not be again."""
+        return self.__dict__.get("origin")
+
     def __add__(self, other: Self) -> Self:
         return self._joined(other, torch.add)
 

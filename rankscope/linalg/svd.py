@@ -114,7 +114,8 @@ def singular_values_of(moments: Moments, *, centre: bool = True, dtype: torch.dt
     batch, d = gram.shape[:-2], moments.width
     counts = moments.rows.reshape(-1)
     n = int(counts.max()) if len(counts) else 0
-    values, beyond = _roots(gram.reshape(-1, d, d))
+    solved = moments.__dict__.get("principal" if centre else "principal_about_origin")
+    values, beyond = _roots(gram.reshape(-1, d, d), None if solved is None else solved.values.flip(-1).reshape(-1, d))
     # Rounding errors of n products add up like a random walk, to about √n u of the largest eigenvalue
     if (beyond > 20 * UNIT * math.sqrt(max(n, d, 1))).any():
         warnings.warn(
@@ -143,7 +144,7 @@ def leading_axes_of(moments: Moments, k: int) -> Tensor:
     """
     if not 1 <= k <= moments.width:
         raise UsageError(f"there are {moments.width} directions; asked for the leading {k}")
-    vectors = torch.linalg.eigh(moments.scatter).eigenvectors.flip(-1)[..., :k]
+    vectors = moments.principal.vectors[..., :k]
     # An eigenvector has no sign of its own; fixing one makes results reproducible across solvers
     largest = vectors.gather(-2, vectors.abs().argmax(-2, keepdim=True))
     return torch.where(largest < 0, -vectors, vectors)
@@ -186,15 +187,20 @@ def _gram(flat: Tensor, *, centre: bool) -> Tensor:
     return gram
 
 
-def _roots(gram: Tensor) -> tuple[Tensor, Tensor]:
+def _roots(gram: Tensor, solved: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """Square roots of the eigenvalues of a batch of matrices ``(b, r, r)``, checking each solution.
+
+    Args:
+        gram: the matrices.
+        solved: ``(b, r)`` their eigenvalues, ascending, if they are known.
 
     Returns:
         The ``(b, r)`` roots, descending, 0 for a negative eigenvalue; and the ``(b,)`` most negative eigenvalue of each
         matrix as a share of its largest.
     """
     device = gram.device
-    solved = torch.linalg.eigvalsh(gram.cpu() if gram.shape[-1] <= _ON_CPU else gram).to(device)
+    if solved is None:
+        solved = torch.linalg.eigvalsh(gram.cpu() if gram.shape[-1] <= _ON_CPU else gram).to(device)
     wrong = _disagrees(solved, gram)
     if wrong.any():
         solved[wrong] = torch.linalg.eigvalsh(gram[wrong].cpu()).to(device)

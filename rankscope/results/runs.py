@@ -45,6 +45,8 @@ class RunRecord(Estimated):
     """The value without rows longer than ten medians; None where no row is."""
     below_floor: int = 0
     """Number of singular values below the rounding floor of the stored dtype; 0 for measures that read no spectrum."""
+    interval_by: str | None = None
+    """Where the interval comes from: ``influence`` or ``jackknife``; None without one."""
     run: str = ""
     """The name of the run."""
 
@@ -110,6 +112,8 @@ class PairRecord(Estimated):
     """The value without rows longer than ten medians; None where no row is."""
     below_floor: int = 0
     """Number of singular values below the rounding floor of the stored dtype, in the run that has most of them."""
+    interval_by: str | None = None
+    """Where the interval comes from: ``influence`` or ``jackknife``; None without one."""
     band: Span = NO_SPAN
     """The band of the value that holds at all sites together (max-T over sign flips of groups)."""
     p: float | None = None

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -279,7 +280,7 @@ def test_a_checkpoint_is_collected_as_the_run_beside_it_and_found_the_next_time(
     assert other.manifest.reading == run.manifest.reading
     again = rankscope.compare("run.pt", folder("gpt2", "lora"), measures=["cka"], groups=4, base="run.pt")
     assert made.stat().st_mtime_ns == written
-    assert again.records[0].b == first.records[0].estimate
+    assert asdict(again.records[0].b) == pytest.approx(asdict(first.records[0].estimate), rel=1e-12)
     arms = {"lora": [folder("gpt2", "lora")], "base": ["run.pt"]}
     found = rankscope.compare_arms(arms, base=run, measures=["entropy-rank"], groups=4)
     assert found.records[0].shape.n == run.n(run.sites[0])

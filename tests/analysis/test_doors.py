@@ -30,6 +30,7 @@ DOORS: dict[str, Callable[..., Any]] = {
 VALUES: dict[str, Any] = {
     "sites": "last",
     "groups": 7,
+    "interval": "jackknife",
     "level": 0.8,
     "variant": "distinct",
     "allow_duplicates": True,
@@ -63,7 +64,7 @@ def test_every_shared_option_arrives(name: str, monkeypatch: pytest.MonkeyPatch)
         DOORS[name]("run.pt", **given)
     assert {k: getattr(found.value.args[0], k) for k in given} == given
     assert set(VALUES) == {field.name for field in fields(Analysis)}
-    assert len(given) == {"spectra": 3, "curve": 6}.get(name, 8)
+    assert len(given) == {"spectra": 3, "curve": 6}.get(name, 9)
 
 
 @pytest.mark.parametrize("name", [*DOORS, "weigh"])
@@ -140,10 +141,10 @@ def test_arms_are_a_mapping_of_lists(path: Path) -> None:
 
 COLUMNS = {
     "measure": "site measure value low high noise n samples d dtype convention unit note variant refused mean_share "
-    "without_sinks below_floor run",
+    "without_sinks below_floor interval_by run",
     "curve": "site measure parts rows value least greatest noise limit d convention unit note variant run",
     "compare": "site measure value low high a b difference a_low a_high b_low b_high base noise itself n samples d dtype "
-    "convention unit note variant mean_share mean_share_b without_sinks below_floor band_low band_high p p_unrelated run_a "
+    "convention unit note variant mean_share mean_share_b without_sinks below_floor interval_by band_low band_high p p_unrelated run_a "
     "run_b run_base",
     "compare_arms": "site measure arm value low high band_low band_high p seed_sd seed_se sample_se floor equivalent "
     "p_equivalent runs n samples d dtype convention unit verdict note variant run_names run_base",

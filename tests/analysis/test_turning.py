@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from rankscope.analysis import view as views_of
-from rankscope.analysis.view import Replicates, View
+from rankscope.analysis.replicates import Replicates
+from rankscope.analysis.view import View
 from rankscope.errors import NotComparable
 from rankscope.features import Rows
 from rankscope.registry import COMPARISONS, DEFINITIONS

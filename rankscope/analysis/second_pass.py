@@ -1,0 +1,342 @@
+"""The second pass over the rows of a view: what each sample does to every number that was asked for, to first order.
+
+The first pass summed the moments and solved them once. From them comes the gradient of each number; here the moments of
+every unit of samples are formed once more and contracted with all gradients, block by block, so that nothing of the size of
+units times d² is kept. Spectral numbers share one product of the rows with the eigenvectors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+from torch import Tensor
+
+from rankscope.analysis.replicates import Replicates, computed_once
+from rankscope.definition import Comparison, Definition, Extent
+from rankscope.errors import DataError, NotComparable
+from rankscope.inference.influence import TWICE, Directions, gradient, left_out
+from rankscope.linalg.moments import PairMoments
+
+if TYPE_CHECKING:
+    from rankscope.analysis.view import View
+
+BLOCK = 1 << 26
+"""Numbers of units' moments that exist at a time (512 MiB)."""
+
+ROWS_A_FEATURE = 2
+"""With fewer rows a feature, in a half where one half is fitted, first order is not enough."""
+AFFORDABLE = 512
+"""Features, or rows if there are fewer, up to which groups are left out again nevertheless."""
+
+Asked = tuple[Definition | Comparison, tuple[int, ...]]
+"""A measure and the runs that it is of."""
+Slopes = dict[str, Tensor]
+
+
+class Term(NamedTuple):
+    """The derivative of a number with respect to the sums over some rows of a run, or of a pair of runs."""
+
+    runs: tuple[int, ...]
+    """The run, or the two."""
+    half: int | None
+    """The half of the samples that was summed; None for all."""
+    slopes: Slopes
+    """The derivative by the name of the sum, without that of the run."""
+
+
+class FirstOrder(NamedTuple):
+    """A number, and the derivatives from which its influences follow."""
+
+    value: Tensor
+    smooth: Tensor | None
+    step: float
+    terms: tuple[Term, ...] = ()
+    direct: Tensor | None = None
+    """``(U,)`` the part of the influence of each unit that is known already."""
+    folds: bool = False
+    """Whether a unit's weight is one among those of its half, not of all rows."""
+
+
+def prepare(view: View, asked: Sequence[Asked]) -> None:
+    """Find several numbers of a view by their influences together; the view then has them, with one pass over its rows.
+
+    What has no value here, or none by influence, is left to :meth:`~rankscope.analysis.view.View.evaluate`, which says why or
+    leaves out groups of samples.
+    """
+    if view.by_influence:
+        view.results |= {("evaluate", what, *runs): found for (what, runs), found in first_order(view, asked).items()}
+
+
+def first_order(view: View, asked: Sequence[Asked]) -> dict[Asked, Replicates]:
+    """The numbers that have influences, with each unit of samples left out to first order."""
+    found: dict[Asked, FirstOrder | Replicates | None] = {}
+    for what, runs in asked:
+        if (what, runs) not in found and ("evaluate", what, *runs) not in view.results:
+            try:
+                found[what, runs] = _differentiated(view, what, runs)
+            except (NotComparable, DataError):
+                continue
+    # Numbers of one measure are subtracted from each other, so all of them are found in one way
+    view.results |= {("solved again", what): True for (what, _), one in found.items() if one is None}
+    found = {key: one for key, one in found.items() if ("solved again", key[0]) not in view.results}
+    numbers = {key: one for key, one in found.items() if isinstance(one, FirstOrder)}
+    influences = _contracted(view, list(numbers.values()))
+    done = {key: one for key, one in found.items() if isinstance(one, Replicates)}
+    for (key, one), influence in zip(numbers.items(), influences, strict=True):
+        share = torch.stack([_share_of_units(view, run, in_half=one.folds) for run in key[1]]).amax(0)
+        centre = one.value if one.smooth is None else one.smooth
+        replicates = left_out(centre, influence, share)
+        # A regression that interpolates its rows answers to one of them as no first order says
+        if "width" in key[0].takes and one.folds and view.n < _enough(view, key[0]):
+            replicates = replicates.new_empty(0)
+        scaled = partial(view.in_unit, degree=key[0].degree if isinstance(key[0], Comparison) else 0)
+        done[key] = Replicates(scaled(one.value), scaled(replicates), one.step, one.smooth, "influence")
+    return done
+
+
+def _differentiated(view: View, what: Definition | Comparison, runs: tuple[int, ...]) -> FirstOrder | Replicates | None:
+    """A number with its derivatives; None where it has none.
+
+    Raises:
+        NotComparable: if it has no value here; or DataError.
+    """
+    smooth = what.smooth if isinstance(what, Definition) else None
+    if what.reads == "rows" or (what.step and smooth is None) or not _linear(view, what):
+        return None
+    view.suits(what, *runs)
+    if what.reads == "samples":
+        return _of_samples(view, what, *runs)
+    if isinstance(what, Comparison) and what.across is not None and view.n > view.rows.samples:
+        return _across(view, what, *runs)
+    if what.reads == "folds":
+        return _cross_fitted(view, what, *runs)
+    function, read = view.function_of(what, *runs), view.read(what, runs)
+    found = gradient(smooth or function, read)
+    if found is None:
+        return None
+    if isinstance(what, Definition) and not any(found.slopes):
+        return None  # the function of a user may move in steps without saying so
+    value = found.value if smooth is None else function(*read)
+    continuous = None if smooth is None else found.value
+    step = what.step(*read) if callable(what.step) else what.step
+    if what.reads in ("spectrum", "spectra"):
+        parts = [_nothing(view)] + [
+            _of_spectrum(view, run, bool(what.centred), s, slopes[""])
+            for run, s, slopes in zip(runs, read, found.slopes, strict=True)
+            if slopes and isinstance(s, Tensor)
+        ]
+        return FirstOrder(value, continuous, step, direct=torch.stack(parts).sum(0))
+    if what.reads == "clusters":
+        (run,) = runs
+        squares = view.squares_of_samples(run)
+        slopes = {name: found.slopes[0].get(name, torch.zeros(())) for name in squares}
+        parts = [2 * slopes[name].item() * view.division.of_units(one) for name, one in squares.items()]
+        inner = {name.removeprefix("moments."): s for name, s in found.slopes[0].items() if name.startswith("moments.")}
+        return FirstOrder(value, continuous, step, (Term(runs, None, inner),), torch.stack(parts).sum(0))
+    return FirstOrder(value, continuous, step, tuple(_terms(runs, None, found.slopes[0])))
+
+
+def _linear(view: View, what: Definition | Comparison) -> bool:
+    """Whether samples move a number to first order as its derivative says, or solving it again is too expensive.
+
+    With few samples the groups that are left out are the samples, and with few rows for each feature the smallest singular
+    values, and what is fitted, answer to a single row. Both are found by simulation (``benchmarks/coverage.py``).
+    """
+    size = Extent(view.n, max(view.widths))
+    linear = what.linear(size) if callable(what.linear) else what.linear
+    if not linear or view.rows.samples <= view.division.groups:
+        return False
+    return view.n >= _enough(view, what) or min(view.n, max(view.widths)) > AFFORDABLE
+
+
+def _enough(view: View, what: Definition | Comparison) -> int:
+    """The rows from which first order is enough."""
+    return max(view.widths) * ROWS_A_FEATURE * (2 if what.reads == "folds" else 1)
+
+
+@computed_once
+def _share_of_units(view: View, run: int, *, in_half: bool) -> Tensor:
+    """``(U,)`` each unit's share of the rows or of the variation of a run, whichever is more: of all, or of its half.
+
+    Most numbers are relative to the variation, and what a unit takes away from it makes the others weigh more.
+    """
+    z, shift, division = view.spanned[run], view.shift(run), view.division
+    step = max(1, BLOCK // z.shape[1])
+    squares = torch.cat([(part.to(shift) - shift).square().sum(1) for part in z.split(step)])
+    shares = []
+    for weight in (torch.ones_like(squares), squares):
+        of_unit = weight.new_zeros(division.units).index_add_(0, division.unit.to(weight.device), weight)
+        of_half = weight.new_zeros(2).index_add_(0, division.unit_half, of_unit)
+        shares.append(of_unit / (of_half[division.unit_half] if in_half else of_half.sum()))
+    return torch.stack(shares).nan_to_num().amax(0)
+
+
+def _terms(runs: tuple[int, ...], half: int | None, slopes: Slopes) -> Iterator[Term]:
+    """The derivatives by the sums over each side of a pair, and by those over the pair."""
+    if len(runs) == 1:
+        yield Term(runs, half, slopes)
+        return
+    for side, run in zip("ab", runs, strict=True):
+        own = {name[2:]: slope for name, slope in slopes.items() if name.startswith(f"{side}.")}
+        if own:
+            yield Term((run,), half, own)
+    both = {name: slope for name, slope in slopes.items() if "." not in name}
+    if both:
+        yield Term(runs, half, both)
+
+
+def _of_samples(view: View, what: Definition | Comparison, run: int) -> Replicates:
+    """A function of a mean over samples without each unit, which costs nothing and so need not be approximated."""
+    assert isinstance(what, Definition), "only numbers of one run read samples"
+    whole, without = view.sample_mean(what, run), view.sample_mean(what, run, left_out="unit")
+    step = what.step(whole) if callable(what.step) else what.step
+    smooth = what.smooth or what.function
+    continuous = None if what.smooth is None else smooth(whole)
+    return Replicates(what.function(whole), smooth(without), step, continuous, "influence")
+
+
+def _of_spectrum(view: View, run: int, centred: bool, s: Tensor, slope: Tensor) -> Tensor:
+    """``(U,)`` the influence of each unit through the singular values of a run."""
+    # λ = σ², so ∂f/∂λ = ∂f/∂σ / 2σ. Where σ is 0 no row reaches that direction, and none changes it
+    by_eigenvalue = (slope / (2 * s.where(s > 0, 1))).where(s > 0, 0)
+    return _along_axes(view, run, centred)[:, : len(s)] @ by_eigenvalue
+
+
+@computed_once
+def _along_axes(view: View, run: int, centred: bool) -> Tensor:
+    """``(U, d)`` Σ (vᵀx)² over the rows of each unit, along each principal direction of a run: one product for all numbers."""
+    whole = view.part(run)
+    axes = (whole.principal if centred else whole.principal_about_origin).vectors
+    found = axes.new_zeros(view.division.units, axes.shape[-1])
+    origin = whole.mean if centred else torch.zeros_like(whole.mean)
+    for units, rows in _blocks(view, view.n * axes.shape[-1] // BLOCK + 1):
+        along = (view.spanned[run][rows].to(axes.device, torch.float64) - origin) @ axes
+        found.index_add_(0, view.division.unit[rows].to(axes.device), along.square_())
+        del units
+    return found
+
+
+def _cross_fitted(view: View, what: Definition | Comparison, a: int, b: int) -> FirstOrder | None:
+    """A number fitted on each half of the samples and evaluated on the other."""
+    function = view.function_of(what, a, b)
+    summary = what.summary if isinstance(what, Comparison) else None
+
+    def both_ways(x: PairMoments, y: PairMoments) -> Tensor:
+        mean = (function(x, y) + function(y, x)) / 2
+        return mean if summary is None else summary(mean)
+
+    halves = [view.part_of_pair(a, b, half) for half in (0, 1)]
+    found = gradient(both_ways, halves)
+    if found is None:
+        return None
+    terms = [term for half, slopes in enumerate(found.slopes) for term in _terms((a, b), half, slopes)]
+    return FirstOrder(found.value, None, 0.0, tuple(terms), folds=True)
+
+
+def _across(view: View, what: Comparison, a: int, b: int) -> FirstOrder | None:
+    """A relation of rows of different samples: by the weights of the samples, and by the sums that these weigh."""
+    assert what.across is not None, "only for relations that leave out pairs of one sample"
+    x, y, sample, across = view.spanned[a], view.spanned[b], view.rows.sample, what.across
+    weights = torch.ones(view.rows.samples, dtype=torch.float64, device=view.device)
+    found = gradient(lambda pair, kept: across(pair, x, y, sample, kept), (view.part_of_pair(a, b), weights))
+    if found is None:
+        return None
+    of_pair, of_weights = found.slopes
+    direct = view.division.of_units(of_weights[""]) if of_weights else None
+    return FirstOrder(found.value, None, 0.0, tuple(_terms((a, b), None, of_pair)), direct)
+
+
+def _blocks(view: View, count: int) -> Iterator[tuple[slice, Tensor]]:
+    """The units in ``count`` blocks or more, and the ``(m,)`` indices of the rows of each."""
+    step = max(1, view.division.units // count)
+    ends = view.division.unit_rows.cumsum(0).long().tolist()
+    for first in range(0, view.division.units, step):
+        last = min(first + step, view.division.units)
+        yield slice(first, last), view.division.by_unit[(ends[first - 1] if first else 0) : ends[last - 1]]
+
+
+def _nothing(view: View) -> Tensor:
+    """``(U,)`` no influence."""
+    return torch.zeros(view.division.units, dtype=torch.float64, device=view.device)
+
+
+def _contracted(view: View, numbers: Sequence[FirstOrder]) -> list[Tensor]:
+    """``(U,)`` influences of each number."""
+    influences = [_nothing(view) if one.direct is None else one.direct.clone() for one in numbers]
+    gathered: dict[tuple[int, ...], list[tuple[int, Term]]] = {}
+    for place, one in enumerate(numbers):
+        for term in one.terms:
+            gathered.setdefault(term.runs, []).append((place, term))
+    for runs, several in gathered.items():
+        _Contraction(view, runs, several).add_to(influences)
+    return influences
+
+
+class _Contraction:
+    """The sums of every unit of a run, or of a pair of runs, contracted with the derivatives of all numbers by them."""
+
+    MATRIX = ("second", "cross")
+
+    def __init__(self, view: View, runs: tuple[int, ...], terms: Sequence[tuple[int, Term]]) -> None:
+        self.view, self.runs, self.terms = view, runs, terms
+        self.directions = Directions()
+        self.places = [
+            self.directions.place(slope) if (slope := self._matrix(term)) is not None else None for _, term in terms
+        ]
+
+    def _matrix(self, term: Term) -> Tensor | None:
+        return next((term.slopes.pop(name) for name in self.MATRIX if name in term.slopes), None)
+
+    def add_to(self, influences: list[Tensor]) -> None:
+        view, widths = self.view, [self.view.spanned[run].shape[1] for run in self.runs]
+        size = widths[0] * widths[-1] if self.directions.matrices else max(widths)
+        matrix = torch.stack([m.flatten() for m in self.directions.matrices]) if self.directions.matrices else None
+        for units, rows in _blocks(view, view.division.units * size // BLOCK + 1):
+            sums = self._sums(units, rows)
+            along = sums["matrix"] @ matrix.mT if matrix is not None else None  # (u, K) ⟨D_k, M_u⟩
+            for (place, term), where in zip(self.terms, self.places, strict=True):
+                found = sums["rows"].new_zeros(len(sums["rows"]))
+                for name, slope in term.slopes.items():
+                    times = 2 if name in TWICE else 1
+                    found += times * (sums[name] @ slope if sums[name].ndim > 1 else sums[name] * slope)
+                if where is not None:
+                    trace, direction, share = where
+                    if trace:
+                        found += trace * sums["trace"]
+                    if direction is not None:
+                        assert along is not None, "a direction is one of the matrices"
+                        found += share * along[:, direction]
+                here = view.division.unit_half[units] == term.half if term.half is not None else 1
+                influences[place][units] += found * here
+
+    def _sums(self, units: slice, rows: Tensor) -> dict[str, Tensor]:
+        """The sums of each unit of a block, by name; products as ``matrix``, flattened, and their ``trace``."""
+        view = self.view
+        z = [view.spanned[run][rows].to(view.device, torch.float64) - view.shift(run) for run in self.runs]
+        place = (view.division.unit[rows] - units.start).to(view.device)
+        squares = [one.square().sum(1) for one in z]
+        count = view.division.unit_rows[units]
+
+        def summed(values: Tensor) -> Tensor:
+            return values.new_zeros(len(count), *values.shape[1:]).index_add_(0, place, values)
+
+        first, last = z[0], z[-1]
+        sums = {"rows": count}
+        if len(z) == 1:
+            (square,) = squares
+            sums |= {"first": summed(first), "third": summed(first * square[:, None]), "fourth": summed(square**2)}
+        else:
+            sums |= {
+                "a_weighted": summed(first * squares[1][:, None]),
+                "b_weighted": summed(last * squares[0][:, None]),
+                "norms": summed(squares[0] * squares[1]),
+            }
+        if first.shape[1] == last.shape[1]:
+            sums["trace"] = summed((first * last).sum(1))
+        if self.directions.matrices:
+            parts = zip(*(one.split(count.long().tolist()) for one in (first, last)), strict=True)
+            sums["matrix"] = torch.stack([x.mT @ y for x, y in parts]).flatten(1)
+        return sums

@@ -10,11 +10,14 @@ import peft
 import pytest
 import small
 import tiny
+import tiny_seeing
+import tiny_vlm
 import torch
 import transformers as tf
 from torch import Tensor, nn
 from torch.testing import assert_close
 
+from rankscope.errors import CheckpointError, UsageError
 from rankscope.models.load import load_model
 from rankscope.models.tunings.prefix_live import attach_prefix, detach_prefix, new_prefix, prefix_of
 
@@ -113,3 +116,53 @@ def test_a_prefix_joins_the_blocks_that_attend_and_no_others(model_type: str) ->
     assert torch.equal(says(model, input_ids=said[:, :-1])[:, -1].argmax(-1), said[:, -1])
     detach_prefix(model)
     assert_close(says(model), plain)
+
+
+def test_git_sees_the_rows_before_image_and_text(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every attention by hand: the rows, the image and the text, of which the first are seen by all."""
+    torch.manual_seed(0)
+    model = tiny.spread(tiny_seeing.git().model, 0).eval()
+    mask = torch.ones_like(IDS)
+    mask[0, :3] = 0
+    shown = {"pixel_values": torch.randn(2, 3, 32, 32), "attention_mask": mask}
+    plain = says(model, **shown)
+    prefix = attach_prefix(model, new_prefix(model, rows=3)).eval()
+    live, tables = says(model, **shown), prefix.tables()["decoder"].view(3, 3, 2, 4, 8)
+    detach_prefix(model)
+    assert torch.equal(says(model, **shown), plain)
+
+    def by_hand(module: Any, hidden: Tensor, attention_mask: Tensor, *_: Any, **__: Any) -> tuple[Tensor, None]:
+        query, key, value = (
+            getattr(module, name)(hidden).view(2, -1, 4, 8).transpose(1, 2) for name in ("query", "key", "value")
+        )
+        # (n, heads, width) rows of this layer; they are the same for both samples.
+        keys, values = (tables[:, module.layer_idx, i].transpose(0, 1).expand(2, -1, -1, -1) for i in (0, 1))
+        scores = torch.cat([query @ keys.mT, query @ key.mT + 8**0.5 * attention_mask], -1) / 8**0.5
+        return (scores.softmax(-1) @ torch.cat([values, value], 2)).transpose(1, 2).flatten(2), None
+
+    monkeypatch.setattr(type(model.git.encoder.layer[0].attention.self), "forward", by_hand)
+    assert_close(says(model, **shown), live, rtol=1e-5, atol=1e-5)
+    assert (live - plain).norm() > 0.05 * plain.norm()
+
+
+@pytest.mark.parametrize("name", ["git", "gemma3", "paligemma"])
+def test_a_prefix_of_plain_peft_is_refused_where_masks_are_made_outside(tmp_path: Path, name: str) -> None:
+    """There plain PEFT moves the mask of the image along with the text, which a prefix that is joined does not."""
+    (tiny_vlm if name in tiny_vlm.FAMILIES else tiny_seeing).save_base(name, tmp_path / "base")
+    model = load_model(tmp_path / "base")
+    (shape,) = new_prefix(model, rows=3).shapes.values()
+    config = peft.PrefixTuningConfig(
+        task_type="CAUSAL_LM", num_virtual_tokens=3, num_layers=shape.layers, num_attention_heads=shape.heads,
+        token_dim=shape.heads * shape.width, base_model_name_or_path=str(tmp_path / "base"),
+    )  # fmt: skip
+    peft.get_peft_model(model, config).save_pretrained(tmp_path / "a")
+    with pytest.raises(CheckpointError, match="has none in which it would be what PEFT makes of it"):
+        load_model(tmp_path / "a")
+
+
+def test_an_attention_that_computes_by_itself_and_takes_no_cache_is_refused() -> None:
+    model = small.small_model(small.small_config("deberta", vocab_size=64))
+    names = list(model.state_dict())
+    with pytest.raises(UsageError, match="computes its attention by itself, so that a prefix cannot join it"):
+        attach_prefix(model, new_prefix(model, rows=3))
+    assert list(model.state_dict()) == names

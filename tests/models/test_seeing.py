@@ -40,10 +40,6 @@ pytestmark = pytest.mark.filterwarnings("ignore")  # of PEFT and transformers, a
 NAMES = tuple(tiny_seeing.FAMILIES)
 NEEDS = {"smolvlm": "num2words", "mistral3": "torchvision"}
 """The packages of which a processor needs one."""
-UNEVEN = {
-    "git": "GitSelfAttention computes its attention by itself",
-}
-"""Those with blocks that a prefix does not fit, and why."""
 APART = ("mllama", "blip")
 """Those whose words see the image in attentions of their own: no row of theirs is the image's."""
 PLAIN: dict[str, set[str]] = {"llava-onevision": {"special"}}
@@ -193,13 +189,7 @@ def said_stepwise(model: Any, reading: Reader) -> list[list[int]]:
     return alone
 
 
-@pytest.mark.parametrize("name", UNEVEN)
-def test_without_a_prefix_generate_is_forward_too(base: Callable, name: str) -> None:
-    model = load_model(base(name)[0])
-    assert len(said_stepwise(model, prompt_reader(model, reader(model, base(name)[0])))) == 3
-
-
-@pytest.mark.parametrize("name", [name for name in NAMES if name not in UNEVEN])
+@pytest.mark.parametrize("name", NAMES)
 def test_a_prefix_is_live_in_forward_and_generate(base: Callable, name: str) -> None:
     model, read, _ = prefixed(base(name)[0])
     reading = prompt_reader(model, read)
@@ -209,12 +199,6 @@ def test_a_prefix_is_live_in_forward_and_generate(base: Callable, name: str) -> 
         live = model(**inputs).logits
         detach_prefix(model)
         assert not torch.allclose(live, model(**inputs).logits, rtol=0.01, atol=0.01)
-
-
-@pytest.mark.parametrize("name", UNEVEN)
-def test_a_prefix_is_refused_where_it_does_not_fit(base: Callable, name: str) -> None:
-    with pytest.raises(UsageError, match=UNEVEN[name]):
-        prefixed(base(name)[0])
 
 
 @pytest.mark.parametrize("name", NEEDS)

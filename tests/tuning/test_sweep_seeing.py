@@ -20,8 +20,6 @@ from rankscope.tuning.stages import attach_kinds, save_kinds, set_trainable
 
 TRAINED = tuple(name for name in tiny_seeing.FAMILIES if name not in ("smolvlm", "mistral3"))
 """All whose processors need no other package."""
-UNEVEN = ("git",)
-"""Those with blocks that a prefix does not fit."""
 
 
 def examples() -> list[Example]:
@@ -35,7 +33,7 @@ def test_a_family_takes_a_step_and_is_loaded_as_it_was_saved(name: str, tmp_path
     tiny_seeing.save_base(name, tmp_path / "base")
     data = ProbeSet(name, examples())
     targets: dict[str, Any] = {"lora_targets": "q_proj,v_proj"} if name in ("qwen3.5", "mllama") else {}
-    for method in ("lora",) if name in UNEVEN else ("lora", "pt-lora"):
+    for method in ("lora", "pt-lora"):
         model, made = load_model(tmp_path / "base"), made_recipe(method, lora_rank=2, **targets)
         kinds: list[str] = []
         for stage in made.stages:

@@ -5,6 +5,7 @@ It is found by the names of its maps, so one table serves every architecture: pr
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -27,6 +28,8 @@ _HEADS = ("num_attention_heads", "num_heads", "n_heads", "n_head")
 _KV_HEADS = ("num_key_value_heads", "num_kv_heads", "kv_heads", "n_kv_heads")
 _HEAD_WIDTH = ("head_dim", "attention_head_size", "key_value_proj_dim")
 _CROSS = ("cross", "encoder_attn", "encdec")
+CACHES = ("cache", "past_key_values")
+"""What a module may call the cache that it takes: transformers renamed the second the first in 5.24."""
 
 
 @dataclass(frozen=True)
@@ -85,6 +88,17 @@ class Attention:
                 f"{type(self.module).__name__} does not say how many heads it has, so that a prefix cannot be shaped for it"
             )
         return named
+
+
+def parameters_of(module: nn.Module) -> list[str]:
+    """The names of what a module's ``forward`` takes, in order."""
+    parameters = inspect.signature(module.forward).parameters.values()
+    return [p.name for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD]
+
+
+def cache_of(module: nn.Module) -> str | None:
+    """What a module's ``forward`` calls the cache that it takes; None if it takes none."""
+    return next((name for name in CACHES if name in parameters_of(module)), None)
 
 
 def _first(thing: object, names: Sequence[str]) -> int | None:

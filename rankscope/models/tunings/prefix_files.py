@@ -27,7 +27,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from rankscope.errors import CheckpointError
-from rankscope.models.stacks import stacks
+from rankscope.models.stacks import stacks, unwrapped
 from rankscope.models.tensor_files import read_tensors
 from rankscope.models.tunings.adapters import read_weights
 from rankscope.models.tunings.prefix import Prefix, PrefixEncoder, PrefixShape
@@ -116,7 +116,10 @@ def _folded(about: Mapping[str, Any] | None, tensors: Mapping[str, Tensor], fold
     elif seen is not None:
         shapes = {seen: shape_of(stacks(model)[seen])}
     else:
-        raise CheckpointError(f"{folder} holds PEFT's prefix, and the model has no stack that takes one")
+        raise CheckpointError(
+            f"{folder} holds PEFT's prefix, which goes into the cache of a decoder; this {type(unwrapped(model)).__name__} has none in "
+            "which it would be what PEFT makes of it. Train one here (--method prefix), which is joined inside each attention"
+        )
     if seen is not None:
         tables[seen] = of_peft(json.loads((folder / CONFIG).read_text()), tensors, shapes[seen], folder)
     if tables.keys() != shapes.keys():

@@ -23,12 +23,9 @@ from transformers.cache_utils import DynamicLayer
 from rankscope.errors import CheckpointError, UnknownName, UsageError
 from rankscope.models.families import family_of
 from rankscope.models.stacks import Stack, stacks, unwrapped
-from rankscope.models.tunings.attention import attending, attentions
+from rankscope.models.tunings.attention import CACHES, attending, attentions, cache_of, parameters_of
 from rankscope.models.tunings.prefix import Prefix, PrefixEncoder, PrefixShape
-from rankscope.models.tunings.prefix_join import HELD, NAME, Folded, compute_dtype, join, many, widened
-
-CACHES = ("cache", "past_key_values")
-"""What a module may call the cache that it takes: transformers renamed the second the first in 5.24."""
+from rankscope.models.tunings.prefix_join import HELD, NAME, Folded, compute_dtype, join, many, unjoin, widened
 
 
 def shape_of(stack: Stack) -> PrefixShape:
@@ -105,7 +102,9 @@ def attach_prefix(model: nn.Module, prefix: Prefix) -> Prefix:
     for name in prefix.shapes:
         owner = cached_owner(model, there, name)
         if owner is None:
-            join(there[name], prefix)
+            rows = Folded(prefix, name)
+            there[name].blocks[0].register_forward_pre_hook(rows)
+            join(there[name], rows)
         else:
             owner.register_forward_pre_hook(InCache(prefix, name, owner, there[name].blocks[0]), with_kwargs=True)
     _swap_head(model, prefix)
@@ -121,8 +120,7 @@ def detach_prefix(model: nn.Module) -> Prefix | None:
             if isinstance(hook, InCache | Folded):
                 module._forward_pre_hooks.pop(key)
                 module._forward_pre_hooks_with_kwargs.pop(key, None)
-        if held := module.__dict__.pop(HELD, None):
-            module.config = held.config
+    unjoin(model)
     found = None
     for module in list(model.modules()):
         if isinstance(child := module._modules.get(NAME), Prefix):
@@ -164,7 +162,7 @@ def cached_owner(model: nn.Module, there: Mapping[str, Stack], name: str) -> nn.
         if any(id(inner) in others for inner in module.modules()):
             return None
         takes = inspect.signature(module.forward).parameters
-        if any(name in takes for name in CACHES) and ("inputs_embeds" in takes or "input_ids" in takes):
+        if cache_of(module) and ("inputs_embeds" in takes or "input_ids" in takes):
             return None if getattr(module, "is_decoder", None) is False and _fills_two_caches(module) else module
     return None
 
@@ -174,21 +172,17 @@ def passes_cache_on(stack: Stack) -> bool:
 
     There PEFT's prefix is before the keys and values, and positions stay as they are, as in a prefix that is joined.
     """
-    if (
-        not stack.blocks
-        or stack.owner is None
-        or not any(p.kind is p.VAR_KEYWORD for p in inspect.signature(stack.owner.forward).parameters.values())
-    ):
+    if not stack.blocks or stack.owner is None or cache_of(stack.owner):
         return False
-    inside = [a for a in attentions(stack.blocks[0]) if not a.cross]
-    return any(name in parameters_of(a.module) for a in inside for name in CACHES)
+    hands_on = any(p.kind is p.VAR_KEYWORD for p in inspect.signature(stack.owner.forward).parameters.values())
+    return hands_on and any(cache_of(a.module) for a in attentions(stack.blocks[0]) if not a.cross)
 
 
 def _fills_two_caches(module: nn.Module) -> bool:
     """Whether the module belongs to a model whose decoder also caches what it reads of an encoder."""
     # T5Gemma's decoder has a configuration of its own, which does not say so; its blocks show it.
     told = bool(getattr(getattr(module, "config", None), "is_encoder_decoder", False))
-    return told or any("past_key_values" in parameters_of(a.module) for a in attentions(module) if a.cross)
+    return told or any(cache_of(a.module) for a in attentions(module) if a.cross)
 
 
 def no_checkpointing(stack: str) -> UsageError:
@@ -199,19 +193,13 @@ def no_checkpointing(stack: str) -> UsageError:
     )
 
 
-def parameters_of(module: nn.Module) -> list[str]:
-    """The names of what a module's ``forward`` takes, in order."""
-    parameters = inspect.signature(module.forward).parameters.values()
-    return [p.name for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD]
-
-
 class InCache:
     """A hook before a stack: puts the prefix into an empty cache, and makes room for it in the caller's mask and positions."""
 
     def __init__(self, prefix: Prefix, stack: str, owner: nn.Module, block: nn.Module) -> None:
         self.prefix, self.stack, self.block = prefix, stack, block
         self.names = parameters_of(owner)
-        self.cache = next(name for name in CACHES if name in self.names)
+        self.cache = str(cache_of(owner))
 
     def __call__(
         self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]

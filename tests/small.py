@@ -62,6 +62,7 @@ def _each(names: tuple[str, ...], options: dict[str, Any]) -> dict[str, dict[str
 
 
 _OWN: dict[str, dict[str, Any]] = {
+    "deepseek_v2": {"n_group": 1, "topk_group": 1, "num_experts_per_tok": 2},
     "esmc": {"num_key_value_heads": HEADS},
     "gpt_neo": {"attention_types": [[["global", "local"], LAYERS // 2]]},
     "reformer": {"axial_pos_embds_dim": [16, 16], "axial_pos_shape": [8, 16], "num_hidden_layers": 2, "attn_layers": ["local", "local"],

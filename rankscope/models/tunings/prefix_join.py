@@ -80,22 +80,19 @@ class Folded:
 
     def __init__(self, prefix: Prefix, stack: str) -> None:
         self.prefix, self.stack = prefix, stack
-        self.now: Tensor | None = None
+        self.now: list[tuple[Tensor, Tensor]] = []
 
     def __call__(self, module: nn.Module, args: tuple[Any, ...]) -> None:
-        rows = self.prefix(self.stack).to(compute_dtype(module))
-        # No rows at all is what hiding them means here: a joined prefix takes no position.
-        self.now = rows[..., :0, :] if self.prefix.hidden else rows
+        self.now = self.prefix(self.stack)
 
     @property
     def count(self) -> int:
-        """How many rows there are now."""
+        """How many rows there are: none where they are hidden, as a joined prefix takes no position."""
         return 0 if self.prefix.hidden else self.prefix.rows
 
     def before(self, layer: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
         """The keys and values of one attention, with the prefix's before them."""
-        assert self.now is not None
-        keys, values = (many(rows, key.shape[0]).to(key.dtype) for rows in self.now[layer])
+        keys, values = (many(rows[:, : self.count], key.shape[0]).to(key.dtype) for rows in self.now[layer])
         return torch.cat([keys, key], dim=2), torch.cat([values, value], dim=2)
 
 

@@ -37,13 +37,14 @@ def shape_of(stack: Stack) -> PrefixShape:
     if not stack.blocks:
         raise UsageError(f"{stack.name} has no blocks of attention; a prefix does not fit in it")
     found = attending(stack.blocks)
-    shapes = {(a.heads, a.head_width) for a in found}
+    shapes = {(a.heads, a.head_width, a.value_width) for a in found}
     if len(shapes) != 1:
         raise UsageError(
-            f"the blocks of {stack.name} differ in their attention {sorted(shapes)}; a prefix needs them equal"
+            f"the blocks of {stack.name} differ in their attention: {sorted(shapes)} heads, width of keys and of values; a prefix needs "
+            "them equal"
         )
-    heads, width = shapes.pop()
-    return PrefixShape(len(found), heads, width)
+    heads, width, values = shapes.pop()
+    return PrefixShape(len(found), heads, width, values if values != width else None)
 
 
 def language_stacks(model: nn.Module) -> tuple[str, ...]:
@@ -150,8 +151,9 @@ def cached_owner(model: nn.Module, there: Mapping[str, Stack], name: str) -> nn.
         return None
     # Beside its attentions, a stack may have blocks that keep a state of their own (Mamba, linear attention): the one mask of
     # the cache is theirs too, and they have no rows for a prefix.
-    uneven = len(attending(there[name].blocks)) < len(there[name].blocks)
-    if family_of(unwrapped(model)).masks_outside or uneven:
+    found = attending(there[name].blocks)
+    uneven = len(found) < len(there[name].blocks)
+    if family_of(unwrapped(model)).masks_outside or uneven or any(a.latent for a in found):
         return None
     first = there[name].blocks[0]
     others = {id(stack.blocks[0]) for other, stack in there.items() if other != name and stack.blocks}
@@ -235,12 +237,12 @@ class InCache:
             raise UsageError(f"a prefix needs a cache that grows (DynamicCache); got {type(own).__name__}")
         if own.get_seq_length():
             raise UsageError("the cache was filled without the prefix; start with an empty one")
-        blocks = self.prefix(self.stack).to(compute_dtype(module)).unbind(0)
+        dtype, blocks = compute_dtype(module), self.prefix(self.stack)
         # T5 sizes the cache by its encoder, which may have fewer blocks than the decoder that fills it.
         for part in {id(own): own, id(cache): getattr(cache, "cross_attention_cache", own)}.values():
             part.layers.extend(DynamicLayer() for _ in range(len(blocks) - len(part.layers)) if part.layers)
         for layer, (keys, values) in enumerate(blocks):
-            own.update(many(keys, inputs.shape[0]), many(values, inputs.shape[0]), layer)
+            own.update(*(many(rows.to(dtype), inputs.shape[0]) for rows in (keys, values)), layer)
         setattr(own, HELD, True)
         return cache
 

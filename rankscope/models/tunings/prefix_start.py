@@ -43,7 +43,7 @@ def token_rows(model: nn.Module, prefix: Prefix, samples: Iterable[Tokens]) -> d
         samples: samples in the order in which they are taken.
 
     Returns:
-        ``(n, layers · 2 · heads · width)`` rows of each stack.
+        ``(n, numbers)`` rows of each stack.
 
     Raises:
         UsageError: if no sample has a token for a stack.
@@ -76,7 +76,7 @@ def _repeated(rows: Tensor, count: int, stack: str) -> Tensor:
 
 @contextmanager
 def _captured(model: nn.Module, there: Mapping[str, Stack]) -> Iterator[dict[str, Tensor]]:
-    """Inside the block each pass of the model leaves ``(t, layers · 2 · heads · width)`` keys and values of each stack."""
+    """Inside the block each pass of the model leaves ``(t, numbers)`` keys and values of each stack."""
     captured: dict[str, Tensor] = {}
     hooks: list[Any] = []
     joined: list[Stack] = []

@@ -8,14 +8,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import peft
 import pytest
-import tiny
 import tiny_seeing
 import torch
 import transformers as tf
@@ -255,20 +253,6 @@ def test_prompts_that_cannot_be_padded_on_the_left_are_asked_one_by_one(base: Ca
     with pytest.raises(UsageError, match="cannot be padded on the left"):
         continuations(model, reading, prompt_inputs(model, reading, examples(), room=4), {"max_new_tokens": 4})
     assert [p.id for p in predict(model, reading, examples(), max_new_tokens=4)] == ["0", "1", "2"]
-
-
-def test_the_question_answerer_of_blip_is_read_and_asked_and_not_trained(tmp_path: Path) -> None:
-    made = tiny_seeing.blip()
-    config = made.model.config
-    config.vision_config.hidden_size = config.text_config.encoder_hidden_size = 32  # the answer reads the question
-    tiny.spread(tf.BlipForQuestionAnswering(config), 0).save_pretrained(tmp_path / "m")
-    made.parts[0].save_pretrained(tmp_path / "m")
-    run = rankscope.collect(tmp_path / "m", examples(), rows="tokens", out=tmp_path / "r.pt", device="cpu")
-    assert {site.stack for site in run.sites} == {"vision", "encoder", "decoder"}
-    assert len(rankscope.generate(tmp_path / "m", examples(), max_new_tokens=3, device="cpu")) == 3
-    data = [replace(e, targets=("five",)) for e in examples()]
-    with pytest.raises(UsageError, match="takes its labels for its decoder's input as they are"):
-        rankscope.train(tmp_path / "m", data=data, out=tmp_path / "t", method="lora", steps=1, device="cpu")
 
 
 def test_the_table_is_swept_whole() -> None:

@@ -52,7 +52,7 @@ class Inputs:
     """Tokens to which longer texts are cut, special ones included; None where none is cut."""
 
     def complete(self, base: nn.Module) -> None:
-        """Take from the model what the files of an older checkpoint leave out; here nothing.
+        """Take from the model what the files of an older checkpoint leave out, or mend what its code does; here nothing.
 
         Args:
             base: the base model.
@@ -126,6 +126,11 @@ class Inputs:
 
     def _with(self, columns: str) -> list[Stack]:
         return [stack for stack in self.stacks.values() if stack.columns == columns]
+
+    @property
+    def takes_labels_as_read(self) -> bool:
+        """Whether its labels are what its decoder reads, begun by the start token and ended, and not shifted by it (BLIP)."""
+        return self.family.frames_prompts and bool(self._with("target"))
 
     @property
     def answers_follow(self) -> bool:
@@ -304,6 +309,8 @@ class Inputs:
             # The last token is the language, and takes the place of a start token.
             ids = torch.tensor([labels[-1], *labels[:-1]], dtype=torch.int64)
             return {"decoder_input_ids": ids, "decoder_attention_mask": torch.ones_like(ids)}
+        if self.family.frames_prompts:  # its start token stands for the one with which the tokenizer begins a text
+            labels = self._tokens(example.target or example.text)[: self.max_length]
         if labels and labels[-1] == self.tokenizer.eos_token_id:
             labels = labels[:-1]
         start = self._start()

@@ -14,6 +14,7 @@ from typing import Any
 
 import peft
 import pytest
+import tiny
 import tiny_seeing
 import torch
 import transformers as tf
@@ -24,7 +25,7 @@ from torch import Tensor
 import rankscope
 from rankscope.checkpoint.kinds import kind
 from rankscope.data.probes import Example
-from rankscope.errors import DataError, MissingTool, UsageError
+from rankscope.errors import CheckpointError, DataError, MissingTool, UsageError
 from rankscope.features import ROLES
 from rankscope.models.inputs.processors import open_processor
 from rankscope.models.inputs.reader import Reader, inputs_of, reader
@@ -253,6 +254,35 @@ def test_prompts_that_cannot_be_padded_on_the_left_are_asked_one_by_one(base: Ca
     with pytest.raises(UsageError, match="cannot be padded on the left"):
         continuations(model, reading, prompt_inputs(model, reading, examples(), room=4), {"max_new_tokens": 4})
     assert [p.id for p in predict(model, reading, examples(), max_new_tokens=4)] == ["0", "1", "2"]
+
+
+@pytest.mark.parametrize("name", ["qwen3-vl", "qwen3.5", "internvl", "llava-onevision", "git"])
+def test_a_tuned_folder_may_hold_the_processor_or_a_part_of_it(base: Callable, tmp_path: Path, name: str) -> None:
+    """Beside an adapter: nothing, the processor without its part for videos, with it, or the tokenizer alone."""
+    folder, made = base(name)
+    model = tuned(folder, type(made.model).from_pretrained(folder), tmp_path / "nothing")
+    processor, found = open_processor(folder, text=True, image=True), {}
+    for holds in ("nothing", "no videos", "videos", "tokenizer"):
+        into = tmp_path / holds
+        model.save_pretrained(into)
+        if holds in ("no videos", "videos"):
+            processor.save_pretrained(into)
+        if holds == "videos":  # as it is saved where torchvision is
+            settings = json.loads((into / "processor_config.json").read_text())
+            kind = type(processor).__name__.replace("Processor", "VideoProcessor")
+            settings["video_processor"] = {"video_processor_type": kind}
+            (into / "processor_config.json").write_text(json.dumps(settings))
+        if holds == "tokenizer":
+            processor.tokenizer.save_pretrained(into)
+        found[holds] = rankscope.collect(into, examples(), out=tmp_path / f"{holds}.pt", device="cpu").features(
+            "decoder.1"
+        )
+    assert all(torch.equal(x, found["nothing"]) for x in found.values())
+    assert len(found) == 4
+    words = tiny.tokenizer("$A", extra=("<another>",), **tiny.GPT2)
+    words.save_pretrained(tmp_path / "tokenizer")
+    with pytest.raises(CheckpointError, match="has other tokens than that of the processor in"):
+        rankscope.collect(tmp_path / "tokenizer", examples(), out=tmp_path / "r.pt", device="cpu")
 
 
 def test_the_table_is_swept_whole() -> None:

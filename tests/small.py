@@ -12,6 +12,8 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 WIDTH, HEADS, LAYERS, PLACES = 32, 4, 4, 128
 PIXELS, PATCH = 64, 8
+_FILTERS = ("conv_dim", "tdnn_dim")
+"""What configurations call the widths of filters, one after another."""
 LARGEST = 4_000_000
 """Parameters of the largest model that is built."""
 
@@ -62,6 +64,7 @@ def _each(names: tuple[str, ...], options: dict[str, Any]) -> dict[str, dict[str
 
 
 _OWN: dict[str, dict[str, Any]] = {
+    "deepseek_v2": {"n_group": 1, "topk_group": 1, "num_experts_per_tok": 2},
     "esmc": {"num_key_value_heads": HEADS},
     "gpt_neo": {"attention_types": [[["global", "local"], LAYERS // 2]]},
     "reformer": {"axial_pos_embds_dim": [16, 16], "axial_pos_shape": [8, 16], "num_hidden_layers": 2, "attn_layers": ["local", "local"],
@@ -111,6 +114,12 @@ def shrunk(config: PreTrainedConfig, **more: Any) -> dict[str, Any]:
     for name, value in plain.items():
         if name in _SMALL and isinstance(value, int) and not isinstance(value, bool):
             options[name] = min(_SMALL[name], value) if value > 0 else value
+        if name in _FILTERS and isinstance(value, list | tuple):
+            options[name] = [min(WIDTH, width) for width in value]
+        if name == "rope_parameters" and isinstance(value, dict) and "mrope_section" in value:
+            # The parts of a head that are rotated by each coordinate of a position are half of what is rotated.
+            half = round(8 * value.get("partial_rotary_factor", 1.0)) // 2
+            options[name] = {**value, "mrope_section": [half - 2 * (half // 3), half // 3, half // 3]}
     for name, small in _SMALL.items():
         standard = config.attribute_map.get(name)
         if (

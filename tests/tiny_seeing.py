@@ -281,6 +281,16 @@ def blip() -> Made:
     return Made(tf.BlipForConditionalGeneration(config), (processor,), "", "", "vision_model.encoder.layers")
 
 
+def save_blip_answerer(folder: Path) -> None:
+    """A question answerer of BLIP, which has an encoder for the question and a decoder for the answer."""
+    torch.manual_seed(0)
+    made = blip()
+    config = made.model.config
+    config.vision_config.hidden_size = config.text_config.encoder_hidden_size = 32  # the answer reads the question
+    tiny.spread(tf.BlipForQuestionAnswering(config), 0).save_pretrained(folder)
+    made.parts[0].save_pretrained(folder)
+
+
 FAMILIES: dict[str, Callable[[], Made]] = {
     "qwen3-vl": qwen3_vl,
     "qwen3.5": qwen3_5,

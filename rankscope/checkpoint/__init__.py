@@ -131,10 +131,15 @@ class Checkpoint:
         return read_json(self.weights / MODEL_CONFIG)
 
     @property
+    def processors(self) -> tuple[Path, ...]:
+        """The folders with a tokenizer or a processor, or a part of one: the tuned model's, then the base's."""
+        folders = [self.path, *(t.path for t in reversed(self.tunings)), self.weights, self.base]
+        return tuple(dict.fromkeys(filter(_has_processor, folders))) or (self.base,)
+
+    @property
     def processor(self) -> Path:
         """The folder of the tokenizer or processor: the tuned model's if it has one, the base's otherwise."""
-        folders = [self.path, *(t.path for t in reversed(self.tunings)), self.weights, self.base]
-        return next(filter(_has_processor, folders), self.base)
+        return self.processors[0]
 
     @property
     def digest(self) -> str:

@@ -5,7 +5,15 @@ from __future__ import annotations
 from torch import nn
 
 from rankscope.models.family import Family, InnerModel, StackSpec, decoder, encoder, pair
-from rankscope.models.inputs.vlm import BlipInputs, LlavaInputs, LxmertInputs, MllamaInputs, PaliGemmaInputs, ViltInputs
+from rankscope.models.inputs.vlm import (
+    BlipInputs,
+    BlipOneInputs,
+    LlavaInputs,
+    LxmertInputs,
+    MllamaInputs,
+    PaliGemmaInputs,
+    ViltInputs,
+)
 from rankscope.models.ported.ofa.family import FAMILY as OFA
 from rankscope.models.ported.vinvl.family import FAMILY as VINVL
 
@@ -141,7 +149,7 @@ FAMILIES: dict[str, Family] = {
         inputs=LxmertInputs,
         reads_regions=True,
     ),
-    "blip": Family(frames_prompts=True),
+    "blip": Family(inputs=BlipOneInputs, frames_prompts=True),
     "ofa": OFA,
     "vinvl": VINVL,
 }

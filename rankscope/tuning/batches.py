@@ -90,10 +90,6 @@ def check_task(task: str, model: nn.Module, data: ProbeSet, reader: Reader) -> N
         raise UsageError(
             f"{name} says no text, so {task} is not for it; with a head it can be tuned for classification"
         )
-    if reader.inputs.family.frames_prompts and any(stack.columns == "target" for stack in reader.stacks.values()):
-        raise UsageError(
-            f"{name} takes its labels for its decoder's input as they are, without a start or an end; it is read and asked, not trained"
-        )
     if fills_masks(reader) and task != "captioning":
         raise UsageError(f"{name} says captions and nothing else; {task} needs VinVLForSequenceClassification")
     if task in ("captioning", "vqa") and not reader.inputs.sees:
@@ -191,8 +187,17 @@ class PairEncoder:
         return end
 
     def _decoded(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Inputs of an encoder–decoder, which shifts the labels itself to make the decoder's input."""
-        target = inputs["decoder_input_ids"][1:]
+        """Inputs of an encoder–decoder, which shifts the labels itself to make the decoder's input, or reads them as they are."""
+        start, target = inputs["decoder_input_ids"].split([1, len(inputs["decoder_input_ids"]) - 1])
+        if self.reader.inputs.takes_labels_as_read:
+            said = torch.cat([target, target.new_tensor([self._end])])
+            ids, labels = torch.cat([start, said]), torch.cat([torch.full_like(start, IGNORED), said])
+            return {
+                **inputs,
+                "decoder_input_ids": ids,
+                "decoder_attention_mask": torch.ones_like(ids),
+                "labels": labels,
+            }
         kept = {name: tensor for name, tensor in inputs.items() if not name.startswith("decoder_")}
         return {**kept, "labels": torch.cat([target, target.new_tensor([self._end])])}
 
@@ -251,8 +256,10 @@ class TrainingData(Dataset[Encoding]):
 
 def predicts_next(reader: Reader, task: str) -> bool:
     """Whether a model says at each token the next one, so that a label is one place further on than its logits."""
-    encoder_decoder = any(stack.columns == "target" for stack in reader.stacks.values())
-    return task != "classification" and not encoder_decoder and not fills_masks(reader)
+    shifts = (
+        any(stack.columns == "target" for stack in reader.stacks.values()) and not reader.inputs.takes_labels_as_read
+    )
+    return task != "classification" and not shifts and not fills_masks(reader)
 
 
 def label_counter(reader: Reader, task: str) -> Callable[[Tensor], int] | None:

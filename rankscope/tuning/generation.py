@@ -150,6 +150,14 @@ def _goes_on(reader: Reader) -> bool:
     return not fills_masks(reader) and reader.stacks["decoder"].columns == "text"
 
 
+def _sees_padding(reader: Reader) -> bool:
+    """Whether prompts of different lengths cannot be asked together.
+
+    What is said goes on after padding, or the model's own ``generate`` drops the mask of a question (BLIP's question answerer).
+    """
+    return reader.padding_side == "right" and (_goes_on(reader) or reader.inputs.takes_labels_as_read)
+
+
 def predict(
     model: nn.Module,
     reader: Reader,
@@ -170,7 +178,7 @@ def predict(
         num_beams: beams of the search; 1 for greedy search.
     """
     how = {"max_new_tokens": max_new_tokens, "num_beams": num_beams}
-    batch_size = 1 if reader.padding_side == "right" and _goes_on(reader) else batch_size
+    batch_size = 1 if _sees_padding(reader) else batch_size
     for start in range(0, len(examples), batch_size):
         part = [examples[i] for i in range(start, min(start + batch_size, len(examples)))]
         inputs = prompt_inputs(model, reader, part, room=max_new_tokens)
@@ -221,10 +229,10 @@ def continuations(model: nn.Module, reader: Reader, inputs: Mapping[str, Tensor]
         inputs: made by :func:`prompt_inputs`.
         how: the options of transformers' ``generate``; decoding is greedy unless they say otherwise.
     """
-    if _goes_on(reader) and reader.padding_side == "right" and not inputs["attention_mask"].all():
+    if _sees_padding(reader) and not inputs["attention_mask"].all():
         raise UsageError(
-            f"a {type(unwrapped(model)).__name__} cannot be padded on the left, so prompts of different lengths are not read together; "
-            "ask one at a time (batch_size=1)"
+            f"a {type(unwrapped(model)).__name__} sees the padding of prompts of different lengths when it generates (it cannot be padded "
+            "on the left, or drops their mask); ask one at a time (batch_size=1)"
         )
     framed = reader.inputs.family.frames_prompts
     ends = {} if framed else {"eos_token_id": end_of(reader), "pad_token_id": reader.inputs.pad}

@@ -98,7 +98,11 @@ def summed_loss(model: nn.Module, inputs: Mapping[str, Tensor], *, next_token: b
         inputs: the batch, with ``labels``.
         next_token: whether logits say the token after each (:func:`~rankscope.tuning.batches.predicts_next`).
     """
-    logits, labels = model(**inputs).logits.double(), inputs["labels"]
+    out, labels = model(**inputs), inputs["labels"]
+    if (logits := getattr(out, "logits", None)) is None:  # BLIP's question answerer returns its mean loss alone
+        count = int((labels[:, int(next_token) :] != IGNORED).sum())
+        return float(out.loss.double()) * count, count
+    logits = logits.double()
     if labels.is_floating_point():  # scores of answers
         loss = nn.functional.binary_cross_entropy_with_logits(logits, labels.double(), reduction="sum")
         return float(loss), len(labels)

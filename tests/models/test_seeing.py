@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -26,7 +25,7 @@ from torch import Tensor
 import rankscope
 from rankscope.checkpoint.kinds import kind
 from rankscope.data.probes import Example
-from rankscope.errors import DataError, MissingTool, UsageError
+from rankscope.errors import CheckpointError, DataError, MissingTool, UsageError
 from rankscope.features import ROLES
 from rankscope.models.inputs.processors import open_processor
 from rankscope.models.inputs.reader import Reader, inputs_of, reader
@@ -40,10 +39,6 @@ pytestmark = pytest.mark.filterwarnings("ignore")  # of PEFT and transformers, a
 NAMES = tuple(tiny_seeing.FAMILIES)
 NEEDS = {"smolvlm": "num2words", "mistral3": "torchvision"}
 """The packages of which a processor needs one."""
-UNEVEN = {
-    "git": "GitSelfAttention computes its attention by itself",
-}
-"""Those with blocks that a prefix does not fit, and why."""
 APART = ("mllama", "blip")
 """Those whose words see the image in attentions of their own: no row of theirs is the image's."""
 PLAIN: dict[str, set[str]] = {"llava-onevision": {"special"}}
@@ -193,13 +188,7 @@ def said_stepwise(model: Any, reading: Reader) -> list[list[int]]:
     return alone
 
 
-@pytest.mark.parametrize("name", UNEVEN)
-def test_without_a_prefix_generate_is_forward_too(base: Callable, name: str) -> None:
-    model = load_model(base(name)[0])
-    assert len(said_stepwise(model, prompt_reader(model, reader(model, base(name)[0])))) == 3
-
-
-@pytest.mark.parametrize("name", [name for name in NAMES if name not in UNEVEN])
+@pytest.mark.parametrize("name", NAMES)
 def test_a_prefix_is_live_in_forward_and_generate(base: Callable, name: str) -> None:
     model, read, _ = prefixed(base(name)[0])
     reading = prompt_reader(model, read)
@@ -209,12 +198,6 @@ def test_a_prefix_is_live_in_forward_and_generate(base: Callable, name: str) -> 
         live = model(**inputs).logits
         detach_prefix(model)
         assert not torch.allclose(live, model(**inputs).logits, rtol=0.01, atol=0.01)
-
-
-@pytest.mark.parametrize("name", UNEVEN)
-def test_a_prefix_is_refused_where_it_does_not_fit(base: Callable, name: str) -> None:
-    with pytest.raises(UsageError, match=UNEVEN[name]):
-        prefixed(base(name)[0])
 
 
 @pytest.mark.parametrize("name", NEEDS)
@@ -273,18 +256,33 @@ def test_prompts_that_cannot_be_padded_on_the_left_are_asked_one_by_one(base: Ca
     assert [p.id for p in predict(model, reading, examples(), max_new_tokens=4)] == ["0", "1", "2"]
 
 
-def test_the_question_answerer_of_blip_is_read_and_asked_and_not_trained(tmp_path: Path) -> None:
-    made = tiny_seeing.blip()
-    config = made.model.config
-    config.vision_config.hidden_size = config.text_config.encoder_hidden_size = 32  # the answer reads the question
-    tiny.spread(tf.BlipForQuestionAnswering(config), 0).save_pretrained(tmp_path / "m")
-    made.parts[0].save_pretrained(tmp_path / "m")
-    run = rankscope.collect(tmp_path / "m", examples(), rows="tokens", out=tmp_path / "r.pt", device="cpu")
-    assert {site.stack for site in run.sites} == {"vision", "encoder", "decoder"}
-    assert len(rankscope.generate(tmp_path / "m", examples(), max_new_tokens=3, device="cpu")) == 3
-    data = [replace(e, targets=("five",)) for e in examples()]
-    with pytest.raises(UsageError, match="takes its labels for its decoder's input as they are"):
-        rankscope.train(tmp_path / "m", data=data, out=tmp_path / "t", method="lora", steps=1, device="cpu")
+@pytest.mark.parametrize("name", ["qwen3-vl", "qwen3.5", "internvl", "llava-onevision", "git"])
+def test_a_tuned_folder_may_hold_the_processor_or_a_part_of_it(base: Callable, tmp_path: Path, name: str) -> None:
+    """Beside an adapter: nothing, the processor without its part for videos, with it, or the tokenizer alone."""
+    folder, made = base(name)
+    model = tuned(folder, type(made.model).from_pretrained(folder), tmp_path / "nothing")
+    processor, found = open_processor(folder, text=True, image=True), {}
+    for holds in ("nothing", "no videos", "videos", "tokenizer"):
+        into = tmp_path / holds
+        model.save_pretrained(into)
+        if holds in ("no videos", "videos"):
+            processor.save_pretrained(into)
+        if holds == "videos":  # as it is saved where torchvision is
+            settings = json.loads((into / "processor_config.json").read_text())
+            kind = type(processor).__name__.replace("Processor", "VideoProcessor")
+            settings["video_processor"] = {"video_processor_type": kind}
+            (into / "processor_config.json").write_text(json.dumps(settings))
+        if holds == "tokenizer":
+            processor.tokenizer.save_pretrained(into)
+        found[holds] = rankscope.collect(into, examples(), out=tmp_path / f"{holds}.pt", device="cpu").features(
+            "decoder.1"
+        )
+    assert all(torch.equal(x, found["nothing"]) for x in found.values())
+    assert len(found) == 4
+    words = tiny.tokenizer("$A", extra=("<another>",), **tiny.GPT2)
+    words.save_pretrained(tmp_path / "tokenizer")
+    with pytest.raises(CheckpointError, match="has other tokens than that of the processor in"):
+        rankscope.collect(tmp_path / "tokenizer", examples(), out=tmp_path / "r.pt", device="cpu")
 
 
 def test_the_table_is_swept_whole() -> None:

@@ -49,7 +49,7 @@ NOT_SMALL = {
         "needs timm or natten",
     ),
     **dict.fromkeys(
-        ("cohere_compass_text", "dbrx", "deepseek_v2", "dots1", "dots3_note", "efficientnet", "emu3", "funnel", "gemma3n_text",
+        ("cohere_compass_text", "dbrx", "dots1", "dots3_note", "efficientnet", "emu3", "funnel", "gemma3n_text",
          "gemma4_assistant", "granite_speech", "granite_speech_plus", "hunyuan_v1_moe", "longcat_flash", "musicgen", "musicgen_melody",
          "nemo_speechlm", "qwen4_exp", "qwen4_exp_text", "swin2sr", "xlstm", "zamba", "zamba2"),
         "its sizes depend on each other, and the small ones do not fit together",

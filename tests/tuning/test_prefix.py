@@ -215,7 +215,7 @@ def test_dropout_pulls_equal_rows_apart() -> None:
         embedding = prefix.stacks["decoder"].embedding
         with torch.no_grad():
             embedding.copy_(embedding[:1].expand(8, -1))
-        prefix("decoder").square().sum().backward()
+        prefix.stacks["decoder"]().square().sum().backward()
         return float((embedding.grad - embedding.grad[:1]).abs().max())
 
     assert spread(0.0) < 1e-5 < spread(0.1)

@@ -12,6 +12,7 @@ from typing import Any
 
 import peft
 import pytest
+import small
 import tiny
 import tiny_ofa
 import torch
@@ -74,6 +75,27 @@ NAMES = {
 }
 """What a method trains in a GPT-2, by the names in the model."""
 NAMES["prefix"] = {f"rankscope_prefix.stacks.decoder.{name}" for name in NAMES["prefix"]}
+
+
+def test_pt_lora_trains_where_keys_and_values_are_made_of_one_latent(tmp_path: Path) -> None:
+    tok = tiny.tokenizer("<s> $A </s>", **tiny.LLAMA)
+    ends = {f"{end}_token_id": getattr(tok, f"{end}_token_id") for end in ("pad", "bos", "eos")}
+    config = small.small_config("deepseek_v3", vocab_size=len(tok), **ends)
+    small.jittered(small.small_model(config, tf.AutoModelForCausalLM)).save_pretrained(tmp_path / "base")
+    tok.save_pretrained(tmp_path / "base")
+    watch, own = Watch(), {**SMALL, "lora_targets": "kv_b_proj,o_proj"}
+    train(
+        tmp_path / "base",
+        method="pt-lora",
+        data=examples("gpt2", 4),
+        out=tmp_path / "o",
+        steps=2,
+        callbacks=[watch],
+        **own,
+    )
+    assert [len(moved) > 0 for moved in watch.moved] == [True, True]
+    assert_close(watch.said(load_model(tmp_path / "o")), watch.ended[-1], rtol=1e-5, atol=1e-5)
+    assert not torch.allclose(watch.ended[0], watch.ended[-1])
 
 
 @pytest.mark.parametrize("method", METHODS)

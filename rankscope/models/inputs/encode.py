@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
-from transformers import ProcessorMixin
 
 from rankscope.data.probes import Example, Turn
 from rankscope.errors import CheckpointError, DataError
 from rankscope.features import ANSWER, IMAGE, QUERY, SPECIAL, TEXT
 from rankscope.models.inputs.encoding import Encoding, Spans, arrays, said
 from rankscope.models.inputs.patches import patch_roles, patch_size
+from rankscope.models.inputs.placing import placings
 from rankscope.models.inputs.sound import heard, sound_roles
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ class Inputs:
     """Tokens to which longer texts are cut, special ones included; None where none is cut."""
 
     def complete(self, base: nn.Module) -> None:
-        """Take from the model what the files of an older checkpoint leave out; here nothing.
+        """Take from the model what the files of an older checkpoint leave out, or mend what its code does; here nothing.
 
         Args:
             base: the base model.
@@ -126,6 +126,11 @@ class Inputs:
 
     def _with(self, columns: str) -> list[Stack]:
         return [stack for stack in self.stacks.values() if stack.columns == columns]
+
+    @property
+    def takes_labels_as_read(self) -> bool:
+        """Whether its labels are what its decoder reads, begun by the start token and ended, and not shifted by it (BLIP)."""
+        return self.family.frames_prompts and bool(self._with("target"))
 
     @property
     def answers_follow(self) -> bool:
@@ -285,17 +290,15 @@ class Inputs:
         options = self._framing
         if not (self._with("patches") or self._with("projected") or self.family.reads_images):
             return arrays(self.tokenizer(text, return_tensors="pt", **options, **self._cutting))
-        shown, placed = example.open_image(), self._placed(text or self.family.caption_prompt)
-        return arrays(self.processor(images=shown, text=placed, return_tensors="pt", **options))
-
-    def _placed(self, text: str) -> str:
-        """A text with the image's placeholder, put before it where it has none, for a processor that makes rows of it."""
-        token, expand = (getattr(self.processor, name, None) for name in ("image_token", "replace_image_token"))
-        makes = getattr(expand, "__func__", None) not in (None, ProcessorMixin.replace_image_token)
-        if not makes or self.family.places_images or str(token) in text:
-            return text
-        before, after = self.tokenizer.convert_ids_to_tokens(list(self._frame)) or ("", "")
-        return f"{before}{token}{after}{self.family.after_image}{text}"
+        shown, first, frame = example.open_image(), None, self.tokenizer.convert_ids_to_tokens(list(self._frame))
+        asked, after, places = text or self.family.caption_prompt, self.family.after_image, self.family.places_images
+        for placed in placings(self.processor, asked, frame=frame, after=after, places=places):
+            try:
+                return arrays(self.processor(images=shown, text=placed, return_tensors="pt", **options))
+            except ValueError as error:
+                first = first or error
+        assert first is not None
+        raise first
 
     def _target(self, example: Example) -> dict[str, Tensor]:
         """The decoder's own input: the target, or the text if there is none, shifted as the model shifts its labels."""
@@ -304,6 +307,8 @@ class Inputs:
             # The last token is the language, and takes the place of a start token.
             ids = torch.tensor([labels[-1], *labels[:-1]], dtype=torch.int64)
             return {"decoder_input_ids": ids, "decoder_attention_mask": torch.ones_like(ids)}
+        if self.family.frames_prompts:  # its start token stands for the one with which the tokenizer begins a text
+            labels = self._tokens(example.target or example.text)[: self.max_length]
         if labels and labels[-1] == self.tokenizer.eos_token_id:
             labels = labels[:-1]
         start = self._start()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,13 @@ _VOCABULARIES = ("tokenizer.json", "vocab.json", "vocab.txt", "merges.txt", "*.m
 
 
 def open_processor(
-    folder: Path, *, text: bool, image: bool = False, audio: bool = False, trust_remote_code: bool = False
+    folder: Path,
+    *,
+    text: bool,
+    image: bool = False,
+    audio: bool = False,
+    trust_remote_code: bool = False,
+    others: Sequence[Path] = (),
 ) -> Any:
     """The tokenizer, image processor, feature extractor or processor of a checkpoint, whichever its model needs.
 
@@ -29,9 +36,10 @@ def open_processor(
         image: whether images are.
         audio: whether sounds are.
         trust_remote_code: run the Python files that it brings along.
+        others: where the rest of a processor is if the folder has the tokenizer alone, as beside an adapter: its base's folder.
 
     Raises:
-        CheckpointError: if it is not in the folder, or cannot be read.
+        CheckpointError: if it is not in the folder, or cannot be read, or its tokens are not those of the rest.
         MissingTool: if it needs a package that is not there.
     """
     what, auto = "tokenizer", AutoTokenizer
@@ -39,6 +47,11 @@ def open_processor(
         what, auto = ("processor", AutoProcessor) if text else ("image processor", AutoImageProcessor)
     if audio:
         what, auto = ("processor", AutoProcessor) if text else ("feature extractor", AutoFeatureExtractor)
+    if others and (image or audio) and not any((folder / name).is_file() for name in _NAMING[:2]):
+        rest = open_processor(
+            others[0], text=text, image=image, audio=audio, trust_remote_code=trust_remote_code, others=others[1:]
+        )
+        return _with_tokenizer(rest, folder, others[0], trust_remote_code) if text else rest
     if text and not any(True for pattern in _VOCABULARIES for _ in folder.glob(pattern)):
         raise CheckpointError(
             f"{folder} has no tokenizer: none of {', '.join(_VOCABULARIES)}; save it there with tokenizer.save_pretrained, or "
@@ -62,6 +75,18 @@ def open_processor(
         raise CheckpointError(
             f"{folder} has no {what} that can be read ({reason}); save it there with processor.save_pretrained"
         ) from error
+
+
+def _with_tokenizer(processor: Any, folder: Path, home: Path, trust_remote_code: bool) -> Any:
+    """A processor with the tokenizer of another folder, which may know more words."""
+    own = open_processor(folder, text=True, trust_remote_code=trust_remote_code)
+    if not processor.tokenizer.get_vocab().items() <= own.get_vocab().items():
+        raise CheckpointError(
+            f"the tokenizer in {folder} has other tokens than that of the processor in {home}; save the whole processor beside it "
+            "(processor.save_pretrained), or name its folder (--processor, processor=…)"
+        )
+    processor.tokenizer = own
+    return processor
 
 
 def without_videos(folder: Path) -> Any:

@@ -24,7 +24,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from rankscope.checkpoint import processor_folder
+from rankscope.checkpoint import Checkpoint, processor_folder
 from rankscope.data.probes import Example
 from rankscope.errors import CheckpointError, DataError, RankscopeError, UsageError
 from rankscope.features import IMAGE, TEXT, Grid
@@ -338,6 +338,7 @@ def reader(
         image="patches" in columns or pictures or family.reads_images,
         audio="audio" in columns,
         trust_remote_code=trust_remote_code,
+        others=checkpoint.processors[1:] if isinstance(checkpoint, Checkpoint) else (),
     )
     templates = (getattr(p, "chat_template", None) for p in (processor, getattr(processor, "tokenizer", None)))
     if chat and not any(templates):

@@ -52,6 +52,24 @@ class BlipInputs(Inputs):
         return made
 
 
+class BlipOneInputs(Inputs):
+    """BLIP's own first kind, whose answers look at a question; transformers drops the question's mask there, so padding would count."""
+
+    def complete(self, base: nn.Module) -> None:
+        """Give each cross-attention the mask of what it looks at under the name by which it asks for it."""
+        hooked = (m for m in base.modules() if type(m).__name__ == "BlipTextSelfAttention")
+        for module in (m for m in hooked if _mask_across not in m._forward_pre_hooks.values()):
+            module.register_forward_pre_hook(_mask_across, with_kwargs=True)
+
+
+def _mask_across(
+    module: nn.Module, args: tuple[Any, ...], given: dict[str, Any]
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """A hook before an attention of BLIP."""
+    across = given.get("encoder_hidden_states") is not None and given.get("encoder_attention_mask") is None
+    return args, {**given, "encoder_attention_mask": given.get("attention_mask")} if across else given
+
+
 class LlavaInputs(Inputs):
     """As many placeholders as the tower makes patches, also for a folder older than the processors that count them."""
 

@@ -5,6 +5,7 @@ It is found by the names of its maps, so one table serves every architecture: pr
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -23,10 +24,14 @@ QKV = (
 """What architectures call the three maps, which are direct children of the attention module."""
 FUSED = ("c_attn", "qkv", "query_key_value", "qkv_proj", "Wqkv", "in_proj")
 """What they call one map that makes all three."""
+_LATENT = ("kv_a_proj_with_mqa", "kv_b_proj")
+"""What they call the maps to a latent, and from there to keys and values, in multi-head latent attention (MLA)."""
 _HEADS = ("num_attention_heads", "num_heads", "n_heads", "n_head")
 _KV_HEADS = ("num_key_value_heads", "num_kv_heads", "kv_heads", "n_kv_heads")
 _HEAD_WIDTH = ("head_dim", "attention_head_size", "key_value_proj_dim")
 _CROSS = ("cross", "encoder_attn", "encdec")
+CACHES = ("cache", "past_key_values")
+"""What a module may call the cache that it takes: transformers renamed the second the first in 5.24."""
 
 
 @dataclass(frozen=True)
@@ -38,13 +43,32 @@ class Attention:
     module: nn.Module
     """The module whose direct children the maps are."""
     maps: tuple[str, ...]
-    """The names of the maps: query, key and value, or the fused one."""
+    """The names of the maps: query, key and value, or the fused one; none if keys and values are made of one latent."""
     cross: bool
     """Whether its keys and values come from another stack."""
 
     @property
+    def latent(self) -> bool:
+        """Whether it caches one latent instead of the keys and values that it makes of it (MLA)."""
+        return not self.maps
+
+    @property
+    def recurrent(self) -> bool:
+        """Whether it carries a state along instead of looking back at keys (linear attention), after a convolution over time."""
+        return any(isinstance(m, nn.Conv1d) for name, m in self.module.named_children() if name not in self.maps)
+
+    @property
+    def value_width(self) -> int:
+        """The width of a head's values."""
+        if self.latent:
+            return int(self.module.v_head_dim)  # type: ignore[arg-type]
+        return width_out(getattr(self.module, self.maps[2])) // self.heads if len(self.maps) == 3 else self.head_width
+
+    @property
     def head_width(self) -> int:
-        """The width of a head."""
+        """The width of a head, of its keys."""
+        if self.latent:
+            return int(self.module.qk_head_dim)  # type: ignore[arg-type]
         named = _first(self.module, _HEAD_WIDTH)
         if named is not None:
             return named
@@ -59,6 +83,8 @@ class Attention:
         Raises:
             UsageError: if the width of a fused map is not that of its queries, keys and values.
         """
+        if self.latent:  # every head of queries has keys and values of its own
+            return self._query_heads
         if len(self.maps) == 3:
             return width_out(getattr(self.module, self.maps[1])) // self.head_width
         fused, keys = width_out(getattr(self.module, self.maps[0])), self._fused_heads
@@ -85,6 +111,17 @@ class Attention:
                 f"{type(self.module).__name__} does not say how many heads it has, so that a prefix cannot be shaped for it"
             )
         return named
+
+
+def parameters_of(module: nn.Module) -> list[str]:
+    """The names of what a module's ``forward`` takes, in order."""
+    parameters = inspect.signature(module.forward).parameters.values()
+    return [p.name for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD]
+
+
+def cache_of(module: nn.Module) -> str | None:
+    """What a module's ``forward`` calls the cache that it takes; None if it takes none."""
+    return next((name for name in CACHES if name in parameters_of(module)), None)
 
 
 def _first(thing: object, names: Sequence[str]) -> int | None:
@@ -118,7 +155,9 @@ def attentions(block: nn.Module) -> tuple[Attention, ...]:
         maps: tuple[str, ...] | None = next((three for three in QKV if names.issuperset(three)), None)
         if "atten" in type(module).__name__.lower():  # a Mamba or a gated convolution has an in_proj too
             maps = maps or next(((one,) for one in FUSED if one in names), None)
-        if maps:
+        if maps is None and names.issuperset(_LATENT):
+            maps = ()
+        if maps is not None:
             cross = bool(getattr(module, "is_cross_attention", False)) or any(word in path.lower() for word in _CROSS)
             found.append(Attention(path, module, maps, cross))
     return tuple(found)
@@ -130,7 +169,7 @@ def attending(blocks: Sequence[nn.Module]) -> list[Attention]:
     Raises:
         UsageError: if a block has more than one, or no block has any.
     """
-    found = [self_attention(block) for block in blocks if any(not a.cross for a in attentions(block))]
+    found = [self_attention(block) for block in blocks if any(not (a.cross or a.recurrent) for a in attentions(block))]
     return found or [self_attention(blocks[0])]
 
 

@@ -223,9 +223,9 @@ def _adapted(
         yield Unweighed(inside[-1].path.name, "what it learnt is no change of a weight")
     if (prefix := prefix_of(model)) is not None:
         for stack in prefix.shapes:
-            for i, block in enumerate(prefix(stack).detach()):
+            for i, block in enumerate(prefix(stack)):
                 for which, rows in zip(("keys", "values"), block, strict=True):
-                    yield Learnt(f"{stack}.{i}.{which}", "prefix_tuning", rows.transpose(0, 1).flatten(1))
+                    yield Learnt(f"{stack}.{i}.{which}", "prefix_tuning", rows.detach().transpose(0, 1).flatten(1))
     for tuning in (t for t in checkpoint.adapters if t.kind in PROMPTS):
         yield Learnt("prompt", tuning.kind, read_weights(tuning.path)[PEFT_ROWS])
 

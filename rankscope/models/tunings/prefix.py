@@ -33,11 +33,22 @@ class PrefixShape:
     """Heads of keys and values in each."""
     width: int
     """Width of a head."""
+    value_width: int | None = None
+    """Width of a head's values where it is not that of its keys (MLA); None where it is."""
 
     @property
     def numbers(self) -> int:
         """Numbers that one row of the prefix holds: a key and a value in every head of every block."""
-        return self.layers * 2 * self.heads * self.width
+        return self.layers * self.heads * sum(self.widths)
+
+    @property
+    def widths(self) -> tuple[int, int]:
+        """Widths of a head's keys and of its values."""
+        return self.width, self.value_width or self.width
+
+    def about(self) -> dict[str, int]:
+        """The shape as plain data, without what is None."""
+        return {name: number for name, number in asdict(self).items() if number is not None}
 
 
 @dataclass(frozen=True)
@@ -92,7 +103,7 @@ class PrefixRows(nn.Module):
             nn.init.zeros_(layers[-1].get_parameter("bias"))
 
     def forward(self) -> Tensor:
-        """``(n, layers · 2 · heads · width)`` rows: for each block its key, then its value, head by head."""
+        """``(n, numbers)`` rows: for each block its key, then its value, head by head."""
         made: Tensor = self.network(self.embedding) if self.encoder.projection else self.table
         return made + self.get_buffer("start") if self.encoder.projection and self.encoder.given_start else made
 
@@ -120,21 +131,27 @@ class Prefix(nn.Module):
         """The shape of each stack's attention."""
         return {name: rows.shape for name, rows in self.stacks.items() if isinstance(rows, PrefixRows)}
 
-    def forward(self, stack: str) -> Tensor:
+    def forward(self, stack: str) -> list[tuple[Tensor, Tensor]]:
         """Keys and values for every block of a stack.
 
         Returns:
-            ``(layers, 2, heads, n, width)``: keys at 0, values at 1.
+            For each block ``(heads, n, width)`` keys, and values alike.
         """
-        shape, rows = self.shapes[stack], self.stacks[stack]()
-        return rows.view(self.rows, shape.layers, 2, shape.heads, shape.width).permute(1, 2, 3, 0, 4)
+        shape = self.shapes[stack]
+        blocks = self.stacks[stack]().view(self.rows, shape.layers, -1).unbind(1)
+        return [(keys, values) for keys, values in (self._parts(block, shape) for block in blocks)]
+
+    def _parts(self, block: Tensor, shape: PrefixShape) -> list[Tensor]:
+        """``(n, heads · width)`` keys and values side by side, apart and by head."""
+        parts = block.split([shape.heads * width for width in shape.widths], dim=1)
+        return [part.view(self.rows, shape.heads, -1).transpose(0, 1) for part in parts]
 
     @torch.no_grad()
     def start_at(self, tables: Mapping[str, Tensor]) -> None:
         """Let the rows start where they are told, exactly.
 
         Args:
-            tables: ``(n, layers · 2 · heads · width)`` rows of each stack.
+            tables: ``(n, numbers)`` rows of each stack.
         """
         for name, table in tables.items():
             rows = self.stacks[name]
@@ -144,7 +161,7 @@ class Prefix(nn.Module):
 
     @torch.no_grad()
     def tables(self) -> dict[str, Tensor]:
-        """``(n, layers · 2 · heads · width)`` rows of each stack as they act in inference: no dropout, folded."""
+        """``(n, numbers)`` rows of each stack as they act in inference: no dropout, folded."""
         was = self.training
         tables = {name: rows().detach().clone() for name, rows in self.eval().stacks.items()}
         self.train(was)
@@ -152,7 +169,7 @@ class Prefix(nn.Module):
 
     def about(self) -> dict[str, object]:
         """What it takes to build this prefix anew, as plain data."""
-        shapes = {name: asdict(shape) for name, shape in self.shapes.items()}
+        shapes = {name: shape.about() for name, shape in self.shapes.items()}
         return {"rows": self.rows, "stacks": shapes, "encoder": asdict(self.encoder)}
 
     @classmethod
@@ -160,7 +177,7 @@ class Prefix(nn.Module):
         """The prefix whose rows are given; they are its parameters, without a network.
 
         Args:
-            tables: ``(n, layers · 2 · heads · width)`` rows of each stack.
+            tables: ``(n, numbers)`` rows of each stack.
             shapes: the shape of each stack.
         """
         rows = next(iter(tables.values())).shape[0]

@@ -27,9 +27,10 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from rankscope.errors import CheckpointError
-from rankscope.models.stacks import stacks
+from rankscope.models.stacks import stacks, unwrapped
 from rankscope.models.tensor_files import read_tensors
 from rankscope.models.tunings.adapters import read_weights
+from rankscope.models.tunings.attention import attending
 from rankscope.models.tunings.prefix import Prefix, PrefixEncoder, PrefixShape
 from rankscope.models.tunings.prefix_live import cached_owner, passes_cache_on, shape_of
 
@@ -47,10 +48,15 @@ PEFT_ROWS, OTHER_ROWS, HEAD = "prompt_embeddings", "rankscope_prefix.", "base_mo
 
 
 def cached_stack(model: nn.Module) -> str | None:
-    """The stack in which PEFT puts a prefix: the last that takes a cache, or whose attentions do; None if there is none."""
+    """The stack in which PEFT puts a prefix: the last that takes a cache, or whose attentions do; None if there is none.
+
+    PEFT's keys are as wide as its values.
+    """
     there = stacks(model)
-    taking = (name for name in reversed(there) if cached_owner(model, there, name) is not None)
-    return next(taking, None) or next((name for name in reversed(there) if passes_cache_on(there[name])), None)
+    taking = [name for name in reversed(there) if cached_owner(model, there, name) is not None]
+    taking = taking or [name for name in reversed(there) if passes_cache_on(there[name])]
+    even = taking and all(a.value_width == a.head_width for a in attending(there[taking[0]].blocks))
+    return taking[0] if even else None
 
 
 def save_prefix(
@@ -116,7 +122,10 @@ def _folded(about: Mapping[str, Any] | None, tensors: Mapping[str, Tensor], fold
     elif seen is not None:
         shapes = {seen: shape_of(stacks(model)[seen])}
     else:
-        raise CheckpointError(f"{folder} holds PEFT's prefix, and the model has no stack that takes one")
+        raise CheckpointError(
+            f"{folder} holds PEFT's prefix, which goes into the cache of a decoder; this {type(unwrapped(model)).__name__} has none in "
+            "which it would be what PEFT makes of it. Train one here (--method prefix), which is joined inside each attention"
+        )
     if seen is not None:
         tables[seen] = of_peft(json.loads((folder / CONFIG).read_text()), tensors, shapes[seen], folder)
     if tables.keys() != shapes.keys():
@@ -181,7 +190,7 @@ def to_peft(table: Tensor, shape: PrefixShape) -> Tensor:
     """PEFT's ``prompt_embeddings`` for an encoder–decoder, with zeros in the slots that it drops.
 
     Args:
-        table: ``(n, layers · 2 · heads · width)`` rows.
+        table: ``(n, numbers)`` rows.
         shape: what they are shaped for.
     """
     blocks = table.view(len(table), shape.layers, 2, -1)
@@ -189,7 +198,7 @@ def to_peft(table: Tensor, shape: PrefixShape) -> Tensor:
 
 
 def of_peft(config: Mapping[str, Any], tensors: Mapping[str, Tensor], shape: PrefixShape, folder: Path) -> Tensor:
-    """``(n, layers · 2 · heads · width)`` rows that PEFT would give the blocks of the stack.
+    """``(n, numbers)`` rows that PEFT would give the blocks of the stack.
 
     Raises:
         CheckpointError: if the tensor is missing or belongs to a base of another shape.

@@ -23,12 +23,9 @@ from transformers.cache_utils import DynamicLayer
 from rankscope.errors import CheckpointError, UnknownName, UsageError
 from rankscope.models.families import family_of
 from rankscope.models.stacks import Stack, stacks, unwrapped
-from rankscope.models.tunings.attention import attending, attentions
+from rankscope.models.tunings.attention import CACHES, attending, attentions, cache_of, parameters_of
 from rankscope.models.tunings.prefix import Prefix, PrefixEncoder, PrefixShape
-from rankscope.models.tunings.prefix_join import HELD, NAME, Folded, compute_dtype, join, many, widened
-
-CACHES = ("cache", "past_key_values")
-"""What a module may call the cache that it takes: transformers renamed the second the first in 5.24."""
+from rankscope.models.tunings.prefix_join import HELD, NAME, Folded, compute_dtype, join, many, unjoin, widened
 
 
 def shape_of(stack: Stack) -> PrefixShape:
@@ -40,13 +37,14 @@ def shape_of(stack: Stack) -> PrefixShape:
     if not stack.blocks:
         raise UsageError(f"{stack.name} has no blocks of attention; a prefix does not fit in it")
     found = attending(stack.blocks)
-    shapes = {(a.heads, a.head_width) for a in found}
+    shapes = {(a.heads, a.head_width, a.value_width) for a in found}
     if len(shapes) != 1:
         raise UsageError(
-            f"the blocks of {stack.name} differ in their attention {sorted(shapes)}; a prefix needs them equal"
+            f"the blocks of {stack.name} differ in their attention: {sorted(shapes)} heads, width of keys and of values; a prefix needs "
+            "them equal"
         )
-    heads, width = shapes.pop()
-    return PrefixShape(len(found), heads, width)
+    heads, width, values = shapes.pop()
+    return PrefixShape(len(found), heads, width, values if values != width else None)
 
 
 def language_stacks(model: nn.Module) -> tuple[str, ...]:
@@ -105,7 +103,9 @@ def attach_prefix(model: nn.Module, prefix: Prefix) -> Prefix:
     for name in prefix.shapes:
         owner = cached_owner(model, there, name)
         if owner is None:
-            join(there[name], prefix)
+            rows = Folded(prefix, name)
+            there[name].blocks[0].register_forward_pre_hook(rows)
+            join(there[name], rows)
         else:
             owner.register_forward_pre_hook(InCache(prefix, name, owner, there[name].blocks[0]), with_kwargs=True)
     _swap_head(model, prefix)
@@ -121,8 +121,7 @@ def detach_prefix(model: nn.Module) -> Prefix | None:
             if isinstance(hook, InCache | Folded):
                 module._forward_pre_hooks.pop(key)
                 module._forward_pre_hooks_with_kwargs.pop(key, None)
-        if held := module.__dict__.pop(HELD, None):
-            module.config = held.config
+    unjoin(model)
     found = None
     for module in list(model.modules()):
         if isinstance(child := module._modules.get(NAME), Prefix):
@@ -152,8 +151,9 @@ def cached_owner(model: nn.Module, there: Mapping[str, Stack], name: str) -> nn.
         return None
     # Beside its attentions, a stack may have blocks that keep a state of their own (Mamba, linear attention): the one mask of
     # the cache is theirs too, and they have no rows for a prefix.
-    uneven = len(attending(there[name].blocks)) < len(there[name].blocks)
-    if family_of(unwrapped(model)).masks_outside or uneven:
+    found = attending(there[name].blocks)
+    uneven = len(found) < len(there[name].blocks)
+    if family_of(unwrapped(model)).masks_outside or uneven or any(a.latent for a in found):
         return None
     first = there[name].blocks[0]
     others = {id(stack.blocks[0]) for other, stack in there.items() if other != name and stack.blocks}
@@ -164,7 +164,7 @@ def cached_owner(model: nn.Module, there: Mapping[str, Stack], name: str) -> nn.
         if any(id(inner) in others for inner in module.modules()):
             return None
         takes = inspect.signature(module.forward).parameters
-        if any(name in takes for name in CACHES) and ("inputs_embeds" in takes or "input_ids" in takes):
+        if cache_of(module) and ("inputs_embeds" in takes or "input_ids" in takes):
             return None if getattr(module, "is_decoder", None) is False and _fills_two_caches(module) else module
     return None
 
@@ -174,21 +174,17 @@ def passes_cache_on(stack: Stack) -> bool:
 
     There PEFT's prefix is before the keys and values, and positions stay as they are, as in a prefix that is joined.
     """
-    if (
-        not stack.blocks
-        or stack.owner is None
-        or not any(p.kind is p.VAR_KEYWORD for p in inspect.signature(stack.owner.forward).parameters.values())
-    ):
+    if not stack.blocks or stack.owner is None or cache_of(stack.owner):
         return False
-    inside = [a for a in attentions(stack.blocks[0]) if not a.cross]
-    return any(name in parameters_of(a.module) for a in inside for name in CACHES)
+    hands_on = any(p.kind is p.VAR_KEYWORD for p in inspect.signature(stack.owner.forward).parameters.values())
+    return hands_on and any(cache_of(a.module) for a in attentions(stack.blocks[0]) if not a.cross)
 
 
 def _fills_two_caches(module: nn.Module) -> bool:
     """Whether the module belongs to a model whose decoder also caches what it reads of an encoder."""
     # T5Gemma's decoder has a configuration of its own, which does not say so; its blocks show it.
     told = bool(getattr(getattr(module, "config", None), "is_encoder_decoder", False))
-    return told or any("past_key_values" in parameters_of(a.module) for a in attentions(module) if a.cross)
+    return told or any(cache_of(a.module) for a in attentions(module) if a.cross)
 
 
 def no_checkpointing(stack: str) -> UsageError:
@@ -199,19 +195,13 @@ def no_checkpointing(stack: str) -> UsageError:
     )
 
 
-def parameters_of(module: nn.Module) -> list[str]:
-    """The names of what a module's ``forward`` takes, in order."""
-    parameters = inspect.signature(module.forward).parameters.values()
-    return [p.name for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD]
-
-
 class InCache:
     """A hook before a stack: puts the prefix into an empty cache, and makes room for it in the caller's mask and positions."""
 
     def __init__(self, prefix: Prefix, stack: str, owner: nn.Module, block: nn.Module) -> None:
         self.prefix, self.stack, self.block = prefix, stack, block
         self.names = parameters_of(owner)
-        self.cache = next(name for name in CACHES if name in self.names)
+        self.cache = str(cache_of(owner))
 
     def __call__(
         self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -247,12 +237,12 @@ class InCache:
             raise UsageError(f"a prefix needs a cache that grows (DynamicCache); got {type(own).__name__}")
         if own.get_seq_length():
             raise UsageError("the cache was filled without the prefix; start with an empty one")
-        blocks = self.prefix(self.stack).to(compute_dtype(module)).unbind(0)
+        dtype, blocks = compute_dtype(module), self.prefix(self.stack)
         # T5 sizes the cache by its encoder, which may have fewer blocks than the decoder that fills it.
         for part in {id(own): own, id(cache): getattr(cache, "cross_attention_cache", own)}.values():
             part.layers.extend(DynamicLayer() for _ in range(len(blocks) - len(part.layers)) if part.layers)
         for layer, (keys, values) in enumerate(blocks):
-            own.update(many(keys, inputs.shape[0]), many(values, inputs.shape[0]), layer)
+            own.update(*(many(rows.to(dtype), inputs.shape[0]) for rows in (keys, values)), layer)
         setattr(own, HELD, True)
         return cache
 

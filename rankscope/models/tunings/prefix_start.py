@@ -16,9 +16,10 @@ from transformers import DynamicCache, EncoderDecoderCache
 
 from rankscope.errors import UsageError
 from rankscope.models.stacks import Stack, stacks
-from rankscope.models.tunings.attention import attending
+from rankscope.models.tunings.attention import CACHES, cache_of, parameters_of
 from rankscope.models.tunings.prefix import Prefix
-from rankscope.models.tunings.prefix_live import CACHES, cached_owner, parameters_of
+from rankscope.models.tunings.prefix_join import join, unjoin
+from rankscope.models.tunings.prefix_live import cached_owner
 
 
 class Tokens(NamedTuple):
@@ -34,8 +35,7 @@ class Tokens(NamedTuple):
 def token_rows(model: nn.Module, prefix: Prefix, samples: Iterable[Tokens]) -> dict[str, Tensor]:
     """Rows for a prefix that is not attached yet, from as many samples as it takes; repeated if all have too few tokens.
 
-    A stack that takes a cache gives what it writes there (keys after their rotation, if positions rotate them); one that takes
-    none gives what its key and value maps return.
+    A stack gives the keys and values that its attentions see: keys after their rotation, if positions rotate them.
 
     Args:
         model: the model, without a prefix.
@@ -43,7 +43,7 @@ def token_rows(model: nn.Module, prefix: Prefix, samples: Iterable[Tokens]) -> d
         samples: samples in the order in which they are taken.
 
     Returns:
-        ``(n, layers · 2 · heads · width)`` rows of each stack.
+        ``(n, numbers)`` rows of each stack.
 
     Raises:
         UsageError: if no sample has a token for a stack.
@@ -76,63 +76,67 @@ def _repeated(rows: Tensor, count: int, stack: str) -> Tensor:
 
 @contextmanager
 def _captured(model: nn.Module, there: Mapping[str, Stack]) -> Iterator[dict[str, Tensor]]:
-    """Inside the block each pass of the model leaves ``(t, layers · 2 · heads · width)`` keys and values of each stack."""
+    """Inside the block each pass of the model leaves ``(t, numbers)`` keys and values of each stack."""
     captured: dict[str, Tensor] = {}
     hooks: list[Any] = []
-    for name, stack in there.items():
-        owner = cached_owner(model, stacks(model), name)
-        if owner is None:
-            hooks += _hook_maps(stack, captured, name)
-        else:
-            hooks += _hook_cache(owner, len(stack.blocks), captured, name)
+    joined: list[Stack] = []
     try:
+        for name, stack in there.items():
+            owner, kept = cached_owner(model, stacks(model), name), Kept(captured, name)
+            if owner is None:
+                hooks.append(stack.blocks[0].register_forward_pre_hook(kept.forget))
+                join(stack, kept)
+                joined.append(stack)
+            else:
+                hooks += _hook_cache(owner, len(stack.blocks), kept)
         yield captured
     finally:
         for hook in hooks:
             hook.remove()
+        unjoin(*(block for stack in joined for block in stack.blocks))
 
 
-def _hook_cache(owner: nn.Module, layers: int, captured: dict[str, Tensor], name: str) -> list[Any]:
+class Kept:
+    """Rows that are none: what is before them, the attentions' own keys and values, is kept as one row for each token.
+
+    Args:
+        into: where the rows go.
+        stack: under which name.
+    """
+
+    count = 0
+
+    def __init__(self, into: dict[str, Tensor], stack: str) -> None:
+        self.into, self.stack = into, stack
+        self.parts: list[Tensor] = []
+
+    def forget(self, *_: Any) -> None:
+        """Begin anew, before a pass."""
+        self.parts = []
+
+    def before(self, layer: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+        """The keys and values of one attention, of a batch of one, as they are."""
+        # (heads, t, width) each to (t, heads · width): for each token its key, then its value, attention by attention.
+        self.parts += [part[0].transpose(0, 1).flatten(1) for part in (key, value)]
+        self.into[self.stack] = torch.cat(self.parts, dim=1)
+        return key, value
+
+
+def _hook_cache(owner: nn.Module, layers: int, kept: Kept) -> list[Any]:
     """Hooks that give the owner of a cache an empty one, and read afterwards what was written to it."""
     names, encoder_decoder = parameters_of(owner), getattr(getattr(owner, "config", None), "is_encoder_decoder", False)
-    argument = next(c for c in CACHES if c in names)
     caches: list[DynamicCache] = []
 
     def before(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[()], dict[str, Any]]:
         given = dict(zip(names, args, strict=False)) | kwargs
         caches[:] = [DynamicCache()]
         given |= {c: None for c in CACHES if c in given} | {"use_cache": True}
-        given[argument] = EncoderDecoderCache(caches[0], DynamicCache()) if encoder_decoder else caches[0]
+        given[str(cache_of(owner))] = EncoderDecoderCache(caches[0], DynamicCache()) if encoder_decoder else caches[0]
         return (), given
 
     def after(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
-        # (layers, 2, heads, t, width), from a batch of one, to one row for each token: its key, then its value, layer by layer.
-        both = torch.stack([torch.stack([layer.keys[0], layer.values[0]]) for layer in caches[0].layers[:layers]])
-        captured[name] = both.permute(3, 0, 1, 2, 4).flatten(1)
+        kept.forget()
+        for number, layer in enumerate(caches[0].layers[:layers]):
+            kept.before(number, layer.keys, layer.values)
 
     return [owner.register_forward_pre_hook(before, with_kwargs=True), owner.register_forward_hook(after)]
-
-
-def _hook_maps(stack: Stack, captured: dict[str, Tensor], name: str) -> list[Any]:
-    """Hooks that read what the key and value maps of every block return."""
-    attentions = attending(stack.blocks)
-    outputs: dict[tuple[int, int], Tensor] = {}
-    """``(t, heads · width)`` by layer, and by 0 for keys or 1 for values."""
-
-    def keep(layer: int, part: int | None) -> Any:
-        def after(module: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
-            # A fused map returns queries, keys and values side by side.
-            parts = dict(enumerate(output.chunk(3, dim=-1)[1:])) if part is None else {part: output}
-            outputs.update({(layer, i): x[0].flatten(0, -2) for i, x in parts.items()})
-            if len(outputs) == 2 * len(attentions):
-                rows = [torch.stack([outputs[i, 0], outputs[i, 1]], dim=1) for i in range(len(attentions))]
-                captured[name] = torch.stack(rows, dim=1).flatten(1)
-
-        return after
-
-    hooks: list[Any] = []
-    for layer, attention in enumerate(attentions):
-        first, *others = attention.maps  # a fused map alone, or the maps of query, key and value
-        maps: list[tuple[int | None, str]] = [*enumerate(others)] if others else [(None, first)]
-        hooks += [attention.module.get_submodule(m).register_forward_hook(keep(layer, part)) for part, m in maps]
-    return hooks

@@ -24,11 +24,13 @@ from rankscope.comparisons.cka_map import cka_map
 from rankscope.definition import Comparison, Definition
 from rankscope.errors import NotComparable, public
 from rankscope.linalg.rows import at_unit_scale, sample_means
+from rankscope.linalg.svd import singular_values_of
 from rankscope.progress import Progress, silent
 from rankscope.registry import DEFAULT_COMPARED, Measure, known
 from rankscope.results.record import number
 from rankscope.results.runs import Contrast, Pair, PairRecord
 from rankscope.sites import Site, describe
+from rankscope.spectrum import Spectrum
 from rankscope.store import Run
 
 MAP_SAMPLES = 2048
@@ -92,10 +94,11 @@ def compare(
     notes = _notes(runs, aligned, variant)
     names = distinct_names(runs)[: 2 + (base is not None)]
     roles = _Roles(2 if base is not None else None, len(runs) - 1 if again is not None else None, permutations)
-    found = []
+    found, solved = [], dict[tuple[int, Site], Spectrum]()
     for site, view in guarded_views(aligned, options, then="spectra and similarity"):
         prepare(view, [one for what in asked if not why_not(what, view) for one in _numbers(what, roles.base)])
         found += [(what, *_record(runs[0], Pair(*names), site, what, view, roles, level)) for what in asked]
+        solved |= {(i, site): one for i in range(len(names)) if (one := _solved(view, runs[i], i, site)) is not None}
     records = banded(found, level)
     if all(r.value is None for r in records):
         raise NotComparable(f"nothing that was asked for compares these runs: {' · '.join(records[0].notes)}")
@@ -104,8 +107,8 @@ def compare(
         names=names,
         rows=f"{runs[0].manifest.rows['kind']}, {runs[0].manifest.probe['name']}",
         spectra={
-            name: spectra_of(Aligned((run,), aligned.sites, all_samples=allow_duplicates), device=device)
-            for name, run in zip(names, runs, strict=False)
+            name: _spectra(runs[i], [(site, solved.get((i, site))) for site in aligned.sites], options)
+            for i, name in enumerate(names)
         },
         similarity=_similarity(aligned, roles.reference),
         similarity_sites=aligned.sites,
@@ -217,6 +220,21 @@ def _sides(
     reference = () if isinstance(what, Definition) else (base,)
     a, b = evaluate(*reference, 0), evaluate(*reference, 1)
     return a, b, b - a
+
+
+def _solved(view: GuardedView, run: Run, place: int, site: Site) -> Spectrum | None:
+    """The singular values that the measures were made from; None where those of the figure are of other rows, or finer."""
+    features = view.features[place]
+    if view.variant != "raw" or view.n != run.n(site) or view.exponent or features.dtype == torch.float64:
+        return None
+    return Spectrum.of(singular_values_of(view.part(place), dtype=features.dtype), site)
+
+
+def _spectra(run: Run, solved: Sequence[tuple[Site, Spectrum | None]], options: Analysis) -> dict[Site, Spectrum]:
+    """The spectrum of a run at each site, decomposed where it was not yet."""
+    missing = tuple(site for site, one in solved if one is None)
+    rest = spectra_of(Aligned((run,), missing, all_samples=options.allow_duplicates), device=options.device)
+    return {site: rest[site] if one is None else one for site, one in solved}
 
 
 def _numbers(what: Definition | Comparison, base: int | None) -> list[Asked]:

@@ -34,7 +34,7 @@ class Unrelated(NamedTuple):
 
 def noise_value(what: Definition, view: View) -> Tensor:
     """``()`` what isotropic Gaussian features of the shape of the first run score, from one seeded draw."""
-    return _like_noise(view, 0).evaluate(what, 0).value
+    return _like_noise(view, 0).value(what, 0)
 
 
 @computed_once
@@ -86,13 +86,13 @@ def unrelated(view: View, comparison: Comparison, a: int, b: int, *, draws: int 
 
 def _values(comparison: Comparison, pairs: Iterable[View]) -> Tensor:
     """``(B,)`` what a comparison scores in each of the pairs, float64 on the CPU."""
-    found = [pair.evaluate(comparison, 0, 1).value.double().cpu() for pair in pairs]
+    found = [pair.value(comparison, 0, 1).double().cpu() for pair in pairs]
     return torch.stack(found) if found else torch.empty(0, dtype=torch.float64)
 
 
 def _p(view: View, comparison: Comparison, a: int, b: int, found: Tensor, mean: Tensor) -> float:
     """Share of the ``(B,)`` shuffled values as like the reference as the run is, itself counted."""
-    value, best = (float(view.evaluate(comparison, a, other).value) for other in (b, a))
+    value, best = (float(view.value(comparison, a, other)) for other in (b, a))
     # A likeness is greatest, a distance least, between the reference and itself.
     like = (found >= value) if best >= mean else (found <= value)
     return float(1 + like.sum()) / (len(found) + 1)
@@ -102,7 +102,9 @@ def _scattered(view: View, a: int, b: int, draw: int = 0) -> View:
     """The reference, and the other run with its samples in a random order and its basis turned."""
     generator = torch.Generator().manual_seed(view.n + draw * 7_919)
     (order,) = shuffles(view.rows.sample, count=1, generator=generator)
-    return view.derived([view.features[a], _turned(view.features[b][order], view.widths[a], generator)])
+    made = view.derived([view.features[a], _turned(view.features[b][order], view.widths[a], generator)])
+    made.adopt(0, view, a)
+    return made
 
 
 @computed_once
@@ -134,12 +136,6 @@ def _few_exchanged(view: View, a: int, b: int) -> tuple[str, ...]:
 _first_scattered = computed_once(_scattered)
 
 
-@computed_once
-def _twice(view: View, run: int) -> View:
-    """A run paired with itself."""
-    return view.derived([view.features[run]] * 2)
-
-
 def against_itself(view: View, what: Definition | Comparison, run: int, again: int | None = None) -> float | None:
     """What a run scores against itself; None where half of the rows are too few.
 
@@ -152,9 +148,9 @@ def against_itself(view: View, what: Definition | Comparison, run: int, again: i
     """
     try:
         if isinstance(what, Comparison):
-            return number(_of_halves(view, what, run) if again is None else view.evaluate(what, run, again).value)
+            return number(_of_halves(view, what, run) if again is None else view.value(what, run, again))
         first, second = (view.half(False), view.half(True)) if again is None else (view, view)
-        return number(first.evaluate(what, run if again is None else again).value - second.evaluate(what, run).value)
+        return number(first.value(what, run if again is None else again) - second.value(what, run))
     except (NotComparable, DataError):
         return None
 
@@ -169,4 +165,4 @@ def _of_halves(view: View, comparison: Comparison, run: int) -> Tensor:
         return f(*(s[..., :r] for s in spectra))
     if not comparison.aligned:
         return f(PairMoments.unpaired(first, second))
-    return _twice(view, run).evaluate(comparison, 0, 1).value
+    return view.value(comparison, run, run)

@@ -2,13 +2,13 @@
 
 The first pass summed the moments and solved them once. From them comes the gradient of each number; here the moments of
 every unit of samples are formed once more and contracted with all gradients, block by block, so that nothing of the size of
-units times d² is kept. Spectral numbers share one product of the rows with the eigenvectors.
+units times d² is kept. Numbers whose gradients are one matrix, up to scale and the identity, share it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from functools import partial
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
@@ -23,8 +23,10 @@ from rankscope.linalg.moments import PairMoments
 if TYPE_CHECKING:
     from rankscope.analysis.view import View
 
-BLOCK = 1 << 26
-"""Numbers of units' moments that exist at a time (512 MiB)."""
+BLOCK = 1 << 24
+"""Numbers of units' moments that exist at a time (128 MiB)."""
+PRODUCT = 100
+"""The multiplications that writing one number of a product and reading it again costs, about."""
 
 ROWS_A_FEATURE = 2
 """With fewer rows a feature, in a half where one half is fitted, first order is not enough."""
@@ -123,12 +125,12 @@ def _differentiated(view: View, what: Definition | Comparison, runs: tuple[int, 
     continuous = None if smooth is None else found.value
     step = what.step(*read) if callable(what.step) else what.step
     if what.reads in ("spectrum", "spectra"):
-        parts = [_nothing(view)] + [
+        terms = [
             _of_spectrum(view, run, bool(what.centred), s, slopes[""])
             for run, s, slopes in zip(runs, read, found.slopes, strict=True)
             if slopes and isinstance(s, Tensor)
         ]
-        return FirstOrder(value, continuous, step, direct=torch.stack(parts).sum(0))
+        return FirstOrder(value, continuous, step, tuple(terms))
     if what.reads == "clusters":
         (run,) = runs
         squares = view.squares_of_samples(run)
@@ -198,25 +200,18 @@ def _of_samples(view: View, what: Definition | Comparison, run: int) -> Replicat
     return Replicates(what.function(whole), smooth(without), step, continuous, "influence")
 
 
-def _of_spectrum(view: View, run: int, centred: bool, s: Tensor, slope: Tensor) -> Tensor:
-    """``(U,)`` the influence of each unit through the singular values of a run."""
+def _of_spectrum(view: View, run: int, centred: bool, s: Tensor, slope: Tensor) -> Term:
+    """The derivative by the sums over the rows of a run, of a function of its singular values."""
+    whole = view.part(run)
+    axes = (whole.principal if centred else whole.principal_about_origin).vectors[:, : len(s)]
     # λ = σ², so ∂f/∂λ = ∂f/∂σ / 2σ. Where σ is 0 no row reaches that direction, and none changes it
     by_eigenvalue = (slope / (2 * s.where(s > 0, 1))).where(s > 0, 0)
-    return _along_axes(view, run, centred)[:, : len(s)] @ by_eigenvalue
-
-
-@computed_once
-def _along_axes(view: View, run: int, centred: bool) -> Tensor:
-    """``(U, d)`` Σ (vᵀx)² over the rows of each unit, along each principal direction of a run: one product for all numbers."""
-    whole = view.part(run)
-    axes = (whole.principal if centred else whole.principal_about_origin).vectors
-    found = axes.new_zeros(view.division.units, axes.shape[-1])
-    origin = whole.mean if centred else torch.zeros_like(whole.mean)
-    for units, rows in _blocks(view, view.n * axes.shape[-1] // BLOCK + 1):
-        along = (view.spanned[run][rows].to(axes.device, torch.float64) - origin) @ axes
-        found.index_add_(0, view.division.unit[rows].to(axes.device), along.square_())
-        del units
-    return found
+    matrix = (axes * by_eigenvalue) @ axes.mT
+    if centred:
+        return Term((run,), None, {"second": matrix})
+    # A row is z + c about the origin, c the shift: xᵀGx = zᵀGz + 2 cᵀGz + cᵀGc
+    turned = matrix @ whole.shift
+    return Term((run,), None, {"second": matrix, "first": 2 * turned, "rows": turned @ whole.shift})
 
 
 def _cross_fitted(view: View, what: Definition | Comparison, a: int, b: int) -> FirstOrder | None:
@@ -292,11 +287,8 @@ class _Contraction:
 
     def add_to(self, influences: list[Tensor]) -> None:
         view, widths = self.view, [self.view.spanned[run].shape[1] for run in self.runs]
-        size = widths[0] * widths[-1] if self.directions.matrices else max(widths)
-        matrix = torch.stack([m.flatten() for m in self.directions.matrices]) if self.directions.matrices else None
-        for units, rows in _blocks(view, view.division.units * size // BLOCK + 1):
-            sums = self._sums(units, rows)
-            along = sums["matrix"] @ matrix.mT if matrix is not None else None  # (u, K) ⟨D_k, M_u⟩
+        for units, rows in _blocks(view, view.division.units * widths[0] * widths[-1] // BLOCK + 1):
+            sums, along = self._sums(units, rows)
             for (place, term), where in zip(self.terms, self.places, strict=True):
                 found = sums["rows"].new_zeros(len(sums["rows"]))
                 for name, slope in term.slopes.items():
@@ -307,13 +299,12 @@ class _Contraction:
                     if trace:
                         found += trace * sums["trace"]
                     if direction is not None:
-                        assert along is not None, "a direction is one of the matrices"
                         found += share * along[:, direction]
                 here = view.division.unit_half[units] == term.half if term.half is not None else 1
                 influences[place][units] += found * here
 
-    def _sums(self, units: slice, rows: Tensor) -> dict[str, Tensor]:
-        """The sums of each unit of a block, by name; products as ``matrix``, flattened, and their ``trace``."""
+    def _sums(self, units: slice, rows: Tensor) -> tuple[dict[str, Tensor], Tensor]:
+        """The sums of each unit of a block by name, the ``trace`` of products for them, and ``(u, K)`` along directions."""
         view = self.view
         z = [view.spanned[run][rows].to(view.device, torch.float64) - view.shift(run) for run in self.runs]
         place = (view.division.unit[rows] - units.start).to(view.device)
@@ -336,7 +327,23 @@ class _Contraction:
             }
         if first.shape[1] == last.shape[1]:
             sums["trace"] = summed((first * last).sum(1))
-        if self.directions.matrices:
-            parts = zip(*(one.split(count.long().tolist()) for one in (first, last)), strict=True)
-            sums["matrix"] = torch.stack([x.mT @ y for x, y in parts]).flatten(1)
-        return sums
+        matrices = self.directions.matrices
+        if len(rows) * len(matrices) <= len(rows) + PRODUCT * len(count):
+            # zᵀDz row by row: with few rows a unit and few directions this is less than the products of each unit
+            along = [summed(((first @ matrix) * last).sum(1)) for matrix in matrices]
+            return sums, torch.stack(along, 1) if along else sums["rows"][:, None]
+        products = self._product[: len(count)]
+        for i, (x, y) in enumerate(zip(*(one.split(count.long().tolist()) for one in (first, last)), strict=True)):
+            torch.mm(x.mT, y, out=products[i])
+        return sums, products.flatten(1) @ self._flat.mT
+
+    @cached_property
+    def _flat(self) -> Tensor:
+        """``(K, d²)`` the directions."""
+        return torch.stack([matrix.flatten() for matrix in self.directions.matrices])
+
+    @cached_property
+    def _product(self) -> Tensor:
+        """Room for the products of the units of a block, which is used again for the next."""
+        view, (d_a, *_, d_b) = self.view, [self.view.spanned[run].shape[1] for run in (self.runs[0], self.runs[-1])]
+        return torch.empty(max(1, BLOCK // (d_a * d_b)), d_a, d_b, dtype=torch.float64, device=view.device)

@@ -87,6 +87,11 @@ class View:
         made = partial(View, features, rows, device=self.device, exponent=self.exponent, replicated=False)
         return made(groups=groups or self.division.groups)
 
+    def adopt(self, place: int, other: View, run: int) -> None:
+        """Take over what another view has solved of a run that both have, on the same rows in the same coordinates."""
+        if self.spanned[place] is other.spanned[run]:
+            self.results |= {(name, place): getattr(other, name)(run) for name in ("shift", "_halves", "_parts")}
+
     @computed_once
     def half(self, first: bool) -> View:
         """The rows of every other group of samples alone."""
@@ -121,13 +126,19 @@ class View:
         """The sums over the first and the second half of the groups, leading dimension 2."""
         return Moments.of(self.spanned[run], shift=self.shift(run), group=self.division.fold, groups=2)
 
-    @computed_once
     def part(self, run: int, half: int | None = None) -> Moments:
         """The sums over one half of the groups, or over all rows; one object for all who ask, so that it is solved once."""
-        return self._halves(run).sum() if half is None else self._halves(run)[half]
+        return self._parts(run)[2 if half is None else half]
+
+    @computed_once
+    def _parts(self, run: int) -> tuple[Moments, Moments, Moments]:
+        halves = self._halves(run)
+        return halves[0], halves[1], halves.sum()
 
     @computed_once
     def _pair_halves(self, a: int, b: int) -> PairMoments:
+        if a == b:
+            return PairMoments.itself(self._halves(a))
         return PairMoments.between(
             self._halves(a), self._halves(b), self.spanned[a], self.spanned[b], group=self.division.fold
         )
@@ -177,6 +188,11 @@ class View:
                 return found[what, runs]
         return self._jackknife(what, *runs)
 
+    @computed_once
+    def value(self, what: Definition | Comparison, *runs: int) -> Tensor:
+        """The number of :meth:`evaluate` alone, ``()`` float64, with no sample left out."""
+        return self._jackknife(what, *runs, replicated=False).value
+
     def suits(self, what: Definition | Comparison, *runs: int) -> None:
         """Refuse a comparison that needs a shared basis of runs of different width.
 
@@ -187,25 +203,26 @@ class View:
         if isinstance(what, Comparison) and what.same_width and len(set(widths)) > 1:
             raise NotComparable(f"{what.name} needs a shared basis; the widths are {widths[0]} and {widths[1]}")
 
-    def _jackknife(self, what: Definition | Comparison, *runs: int) -> Replicates:
+    def _jackknife(self, what: Definition | Comparison, *runs: int, replicated: bool = True) -> Replicates:
         """A number, and everything computed again without each group."""
+        left = replicated and self._replicated
         self.suits(what, *runs)
         if isinstance(what, Comparison) and what.across is not None and self.n > self.rows.samples:
             across, (a, b) = what.across, runs
-            return self._replicates(lambda left_out: self._across(across, a, b, left_out))
+            return self._replicates(left, lambda left_out: self._across(across, a, b, left_out))
         f = self.function_of(what, *runs)
         if what.reads == "rows":
             features, sample = [self.features[run] for run in runs], self.rows.sample
-            found = self._over_rows(lambda keep: f(*(x[keep].to(self.device) for x in features), sample[keep]))
+            found = self._over_rows(left, lambda keep: f(*(x[keep].to(self.device) for x in features), sample[keep]))
         elif what.reads == "folds":
-            found = self._replicates(lambda left_out: self._cross_fitted(f, what, runs, left_out))
+            found = self._replicates(left, lambda left_out: self._cross_fitted(f, what, runs, left_out))
         else:
-            found = self._replicates(lambda left_out: f(*self.read(what, runs, left_out)))
+            found = self._replicates(left, lambda left_out: f(*self.read(what, runs, left_out)))
         if isinstance(what, Comparison) and what.degree:
             value, left_out = (self.in_unit(x, what.degree) for x in (found.value, found.left_out))
             found = Replicates(value, left_out)
         step = what.step(*self.read(what, runs)) if callable(what.step) else what.step
-        if not isinstance(what, Definition) or what.smooth is None or not self._replicated:
+        if not isinstance(what, Definition) or what.smooth is None or not left:
             return found._replace(step=step)
         # A jackknife would miss the steps: its replicates are those of the continuous number that the value rounds up.
         smooth, left_out = (what.smooth(*self.read(what, runs, left_out)) for left_out in (False, True))
@@ -315,19 +332,21 @@ class View:
         summary = what.summary if isinstance(what, Comparison) else None
         return mean if summary is None else summary(mean)
 
-    def _replicates(self, number: Callable[[bool], Tensor]) -> Replicates:
+    def _replicates(self, left: bool, number: Callable[[bool], Tensor]) -> Replicates:
+        """A number, and where groups are left out it without each."""
         value = number(False)
-        return Replicates(value, number(True) if self._replicated else value.new_empty(0))
+        return Replicates(value, number(True) if left else value.new_empty(0))
 
-    def _over_rows(self, function: Callable[[Tensor], Tensor]) -> Replicates:
+    def _over_rows(self, left: bool, function: Callable[[Tensor], Tensor]) -> Replicates:
         """The replicates of a function of the ``(n,)`` mask of the rows that are kept."""
         everything = torch.ones(self.n, dtype=torch.bool)
         return self._replicates(
-            lambda left: (
+            left,
+            lambda out: (
                 torch.stack([function(self.division.group != g) for g in range(self.division.groups)])
-                if left
+                if out
                 else function(everything)
-            )
+            ),
         )
 
     def _others(self) -> Tensor:

@@ -23,6 +23,7 @@ plans", SIAM, 1982, chapter 6; Huber & Ronchetti, "Robust statistics", 2009, sec
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import fields
 from typing import NamedTuple
@@ -30,6 +31,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from rankscope.errors import UsageError
 from rankscope.linalg.sums import Sums
 
 TWICE = frozenset({"fourth", "norms", "traces_squared", "norms_squared"})
@@ -86,7 +88,13 @@ def gradient(function: Callable[..., Tensor], sums: Sequence[Sums | Tensor]) -> 
     """
     with torch.enable_grad():
         inputs = [leaves(s) if isinstance(s, Sums) else s.detach().clone().requires_grad_() for s in sums]
-        value = function(*inputs)
+        try:
+            with warnings.catch_warnings():
+                # What becomes a Python number has left the graph, and the derivative of the rest would not be that of the number
+                warnings.filterwarnings("error", "Converting a tensor with requires_grad")
+                value = function(*inputs)
+        except (RuntimeError, TypeError, UsageError, UserWarning):
+            return None  # NumPy's, say; what fails without a graph too says why when it is computed without
         if not isinstance(value, Tensor) or not value.requires_grad or not value.isfinite():
             return None
         parts = [named(s) if isinstance(s, Sums) else {"": s} for s in inputs]

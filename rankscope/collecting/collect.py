@@ -151,7 +151,11 @@ def _write(job: Job, writer: Writer, progress: Progress) -> None:
     for number, batch in enumerate(todo, start=len(job.plan) - len(todo)):
         progress(number, len(job.plan), f"{len(batch.samples)} samples of {batch.length} tokens")
         inputs = job.source.collate(batch.samples)
-        found = read(job.source.model, job.taps, inputs, kind=kind, keep_special=job.request.keep_special)
+        # The first batch runs whole, and so shows that each site is reached, and once; the others end at the last site.
+        found = read(
+            job.source.model, job.taps, inputs, kind=kind, keep_special=job.request.keep_special, course=job.course,
+            stop=batch is not todo[0],
+        )  # fmt: skip
         check_rows(found, batch.samples, job.manifest.ids, kind=kind, stacks=stacks)
         places = torch.tensor(batch.samples)
         # A batch counts its samples from 0; the store counts them by their places in the probe set.

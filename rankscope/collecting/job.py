@@ -20,6 +20,7 @@ from rankscope.collecting.selfcheck import checked_sites, why_one_by_one
 from rankscope.collecting.source import Source, of_transformers
 from rankscope.errors import CheckpointError, OutputExists, RankscopeError, StorageError, UsageError
 from rankscope.names import printable
+from rankscope.reading.course import Course
 from rankscope.reading.forward import batches_by_length
 from rankscope.reading.hooks import Tap
 from rankscope.reading.pooling import pool
@@ -52,6 +53,8 @@ class Job:
     """The number of this process, and how many there are."""
     rows_per_sample: Mapping[str, float]
     """The approximate number of rows of a sample at each stack."""
+    course: Course
+    """How forward passes go through the sites, as those of the few samples that were tried showed it."""
     finished: Run | None = None
     """The same run, if it was collected before and may be reused."""
 
@@ -112,14 +115,15 @@ def prepare(model: Any, data: Any, request: Request, loading: Loading) -> Job:
     taps = {site: tap for site, tap in chosen.items() if counts[site.stack]}
     if not taps:
         raise UsageError(f"no chosen site has {request.rows!r} rows for this data; choose other rows or other sites")
-    if why := why_one_by_one(source, taps, batches):
+    course = Course(source.model, taps)
+    if why := why_one_by_one(source, taps, batches, course):
         batches, notes = batches_by_length(source.lengths, 1), [*notes, why]
     plan = tuple(Batch(i, samples, length) for i, (samples, length) in enumerate(batches))
     manifest = _manifest(source, request, source.widths(taps), [*notes, *source.notes], out)
     if why:
         manifest = replace(manifest, reading={**manifest.reading, "one_by_one": True})
     finished = _finished(out, manifest.planned(plan), request)
-    job = Job(request, source, taps, manifest, plan, out, request.part(out), counts, finished)
+    job = Job(request, source, taps, manifest, plan, out, request.part(out), counts, course, finished)
     needed = job.bytes * (2 if out.suffix in SINGLE else 1)  # the folder of batches is there until the file is packed
     if finished is None and needed > job.free:
         raise StorageError(

@@ -60,8 +60,8 @@ class Contents:
 
     def nonfinite(self) -> dict[str, int]:
         """Number of values that are NaN or infinite, at the sites that have some."""
-        bad = {site: int((~torch.isfinite(self.tensors[site])).sum()) for site in self.manifest.sites}
-        return {site: count for site, count in bad.items() if count}
+        bad = (site for site in self.manifest.sites if not _finite(self.tensors[site]))
+        return {site: int((~torch.isfinite(self.tensors[site])).sum()) for site in bad}
 
     def nonfinite_error(self, bad: Mapping[str, int]) -> NonFinite:
         """The error that names the first site, sample and token with a value that is not finite."""
@@ -93,6 +93,11 @@ class Contents:
             sha.update(chunk)
         rows = {stack: len(self.tensors[f"rows/{stack}/sample"]) for stack in m.stacks}
         return Commit(self.batch.id, sum(c.nbytes for c in chunks), sha.hexdigest(), rows, bad), chunks
+
+
+def _finite(x: Tensor) -> bool:
+    """Whether all values are finite: by the least and the greatest, which NaN passes on, in a tenth of the time of each value's own test."""
+    return not x.numel() or all(bool(torch.isfinite(end)) for end in torch.aminmax(x))
 
 
 def _check_places(batch: Batch, stack: str, places: Places) -> None:

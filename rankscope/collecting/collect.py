@@ -11,9 +11,9 @@ import torch
 from torch import nn
 
 from rankscope.checkpoint import Checkpoint
-from rankscope.collecting.job import Job, Request, prepare
+from rankscope.collecting.job import Job, Request, prepare, replanned
 from rankscope.collecting.loading import Loading
-from rankscope.errors import public
+from rankscope.errors import StoreMismatch, public
 from rankscope.progress import Progress, silent
 from rankscope.reading.forward import check_rows, read
 from rankscope.sites import Site
@@ -31,7 +31,7 @@ def collect(
     out: str | Path | None = None,
     name: str | None = None,
     keep_special: bool = False,
-    tokens_per_batch: int = 8192,
+    tokens_per_batch: int | None = None,
     nonfinite: Literal["refuse", "keep"] = "refuse",
     shard: str | None = None,
     overwrite: bool = False,
@@ -67,7 +67,9 @@ def collect(
         out: a folder, or one file ending in ``.pt`` or ``.safetensors``; by default the checkpoint's name with ``.pt``.
         name: the run's name in tables and figures; by default the output's name without its ending.
         keep_special: whether special tokens count as rows.
-        tokens_per_batch: the most tokens in a batch, padding included; a longer sample is a batch of its own.
+        tokens_per_batch: the most tokens in a batch, padding included; a longer sample is a batch of its own. By default about
+            a thousand on a CPU, and on a GPU as its free memory allows; the manifest says how many, and a collect that goes
+            on keeps them.
         nonfinite: whether NaN or infinite features are refused or kept.
         shard: ``i/n`` for the i-th of n processes that fill one folder, i from 0; by default from torchrun's environment.
         overwrite: whether an output that exists is replaced.
@@ -124,18 +126,16 @@ def run_job(job: Job, *, progress: Progress = silent) -> Run:
     """
     if job.finished is not None:
         return job.finished
-    rank, world = job.shard
     overwrite = job.request.overwrite
-    with Writer.open(
-        job.folder,
-        job.manifest,
-        job.plan,
-        overwrite=overwrite,
-        rank=rank,
-        world=world,
-        nonfinite=job.request.nonfinite,
-        reuse=job.folder != job.out and not overwrite,
-    ) as writer:
+    try:
+        opened = _opened(job)
+    except StoreMismatch:
+        # Another process may just have begun with other batches, which suit its machine and which this one then takes too.
+        again = replanned(job)
+        if again.plan == job.plan:
+            raise
+        return run_job(again, progress=progress)
+    with opened as writer:
         _write(job, writer, progress)
         complete = writer.finish()
     if job.folder == job.out:
@@ -143,6 +143,20 @@ def run_job(job: Job, *, progress: Progress = silent) -> Run:
     run = pack(job.folder, job.out, overwrite=overwrite, within=job.folder)
     discard(job.folder)
     return run
+
+
+def _opened(job: Job) -> Writer:
+    rank, world = job.shard
+    return Writer.open(
+        job.folder,
+        job.manifest,
+        job.plan,
+        overwrite=job.request.overwrite,
+        rank=rank,
+        world=world,
+        nonfinite=job.request.nonfinite,
+        reuse=job.folder != job.out and not job.request.overwrite,
+    )
 
 
 def _write(job: Job, writer: Writer, progress: Progress) -> None:

@@ -13,6 +13,7 @@ from torch import nn
 from rankscope.checkpoint import Checkpoint
 from rankscope.collecting.job import Job, Request, prepare, replanned
 from rankscope.collecting.loading import Loading
+from rankscope.collecting.sinks import Behind, Sink
 from rankscope.errors import StoreMismatch, public
 from rankscope.progress import Progress, silent
 from rankscope.reading.forward import check_rows, read
@@ -135,9 +136,9 @@ def run_job(job: Job, *, progress: Progress = silent) -> Run:
         if again.plan == job.plan:
             raise
         return run_job(again, progress=progress)
-    with opened as writer:
-        _write(job, writer, progress)
-        complete = writer.finish()
+    with opened as writer, Behind(writer) as sink:
+        pour(job, sink, progress)
+        complete = sink.finish()
     if job.folder == job.out:
         return open_run(job.out, partial=not complete)
     run = pack(job.folder, job.out, overwrite=overwrite, within=job.folder)
@@ -159,8 +160,14 @@ def _opened(job: Job) -> Writer:
     )
 
 
-def _write(job: Job, writer: Writer, progress: Progress) -> None:
-    todo, kind = writer.todo, job.request.rows
+def pour(job: Job, sink: Sink, progress: Progress = silent) -> None:
+    """One pass over the data of a planned collect: each batch that a sink has yet to take up is read and handed to it.
+
+    Raises:
+        CheckpointError: if a site is not reached, or its hidden states are not what was planned.
+        DataError: if a sample has no row where each must have one.
+    """
+    todo, kind = sink.todo, job.request.rows
     stacks = {site.stack for site in job.taps}
     for number, batch in enumerate(todo, start=len(job.plan) - len(todo)):
         progress(number, len(job.plan), f"{len(batch.samples)} samples of {batch.length} tokens")
@@ -168,15 +175,15 @@ def _write(job: Job, writer: Writer, progress: Progress) -> None:
         # The first batch runs whole, and so shows that each site is reached, and once; the others end at the last site.
         found = read(
             job.source.model, job.taps, inputs, kind=kind, keep_special=job.request.keep_special, course=job.course,
-            stop=batch is not todo[0],
+            stop=number > len(job.plan) - len(todo),
         )  # fmt: skip
         check_rows(found, batch.samples, job.manifest.ids, kind=kind, stacks=stacks)
         places = torch.tensor(batch.samples)
-        # A batch counts its samples from 0; the store counts them by their places in the probe set.
-        stored = {
+        # A batch counts its samples from 0; a sink counts them by their places in the probe set.
+        rows = {
             stack: (places[sample], position, role)
             for stack, (sample, position, role) in found.rows.items()
-            if stack in writer.manifest.stacks
+            if stack in job.manifest.stacks
         }
-        writer.write(batch.id, {str(site): x for site, x in found.features.items()}, stored)
+        sink.write(batch.id, {str(site): x for site, x in found.features.items()}, rows)
     progress(len(job.plan), len(job.plan), "packing")

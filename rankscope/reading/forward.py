@@ -113,16 +113,21 @@ def read(
             "the model is in training mode, in which dropout changes every feature; call model.eval()"
         )
     grids = dict(batch.grids)
+    devices = set[torch.device]()
     poolings = {stack: pool(grid, kind, keep_special=keep_special) for stack, grid in grids.items()}
 
     def keep(site: Site, hidden: Tensor) -> Tensor:
         if site.stack not in grids:
             grids[site.stack] = _unnamed(hidden, batch)
             poolings[site.stack] = pool(grids[site.stack], kind, keep_special=keep_special)
-        return poolings[site.stack](_columns(hidden, grids[site.stack], site)).cpu()
+        devices.add(hidden.device)
+        # On a GPU the copy into pinned memory overlaps the blocks that follow.
+        return poolings[site.stack](_columns(hidden, grids[site.stack], site)).to("cpu", non_blocking=True)
 
     with torch.inference_mode(), reading(taps, keep, course=course, stop=stop) as features:
         forward_pass(model, batch.inputs)
+    for device in devices - {torch.device("cpu")}:
+        torch.accelerator.synchronize(device)
     silent = [str(site) for site in taps if site not in features]
     if silent:
         raise CheckpointError(f"the forward pass never reached {', '.join(silent)}; leave these sites out")

@@ -38,6 +38,19 @@ _SIGNED = b"process "
 _SHARD = re.compile(r"b[0-9]{6,}\.safetensors")
 
 
+def shapes(manifest: Manifest, counts: Mapping[str, int]) -> dict[str, tuple[torch.dtype, tuple[int, ...]]]:
+    """The dtype and shape of every tensor of a shard, or of a run in one file, in their order: the sites, then the rows of each stack.
+
+    Args:
+        manifest: what the run is.
+        counts: the number of rows at each stack.
+    """
+    m = manifest
+    sites = {site: (m.torch_dtype, (counts[m.stack(site)], m.width(site))) for site in m.sites}
+    places = {f"rows/{s}/{key}": (dtype, (counts[s],)) for s in m.stacks for key, dtype in PLACES.items()}
+    return {**sites, **places}
+
+
 def shard_name(batch: int) -> str:
     """The name of a batch's shard in the folder ``shards``: ``b000017.safetensors``."""
     return f"b{batch:06d}.safetensors"

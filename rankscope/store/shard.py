@@ -14,7 +14,7 @@ from torch import Tensor
 from rankscope.errors import NonFinite, UsageError
 from rankscope.store import files
 from rankscope.store.files import corrupt
-from rankscope.store.layout import PLACES, SHARD_FORMAT, VERSION, Commit
+from rankscope.store.layout import PLACES, SHARD_FORMAT, VERSION, Commit, shapes
 from rankscope.store.manifest import Batch, Manifest
 from rankscope.store.run import Places, checked_places
 from rankscope.store.tensors import Entry, header, raw, read_header, read_rows, read_tensor
@@ -162,11 +162,5 @@ class Shard:
         metadata, self._entries = read_header(fd, self.path)
         if metadata.get("plan_sha256") != self.manifest.plan_digest or metadata.get("batch") != str(self.batch.id):
             raise corrupt(f"{self.path} is a shard of another run or batch")
-        if {name: (e.dtype, e.shape) for name, e in self._entries.items()} != self._expected():
+        if {name: (e.dtype, e.shape) for name, e in self._entries.items()} != shapes(self.manifest, self.commit.rows):
             raise corrupt(f"{self.path} does not hold the tensors that its commit describes")
-
-    def _expected(self) -> dict[str, tuple[torch.dtype, tuple[int, ...]]]:
-        m, rows = self.manifest, self.commit.rows
-        tensors = {site: (m.torch_dtype, (rows[m.stack(site)], m.width(site))) for site in m.sites}
-        places = {f"rows/{s}/{name}": (dtype, (rows[s],)) for s in m.stacks for name, dtype in PLACES.items()}
-        return {**tensors, **places}

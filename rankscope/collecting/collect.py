@@ -18,7 +18,7 @@ from rankscope.errors import StoreMismatch, public
 from rankscope.progress import Progress, silent
 from rankscope.reading.forward import check_rows, read
 from rankscope.sites import Site
-from rankscope.store import Run, Writer, discard, open_run, pack
+from rankscope.store import Run, Writer, discard, move, open_run
 
 
 @public
@@ -127,7 +127,6 @@ def run_job(job: Job, *, progress: Progress = silent) -> Run:
     """
     if job.finished is not None:
         return job.finished
-    overwrite = job.request.overwrite
     try:
         opened = _opened(job)
     except StoreMismatch:
@@ -141,7 +140,7 @@ def run_job(job: Job, *, progress: Progress = silent) -> Run:
         complete = sink.finish()
     if job.folder == job.out:
         return open_run(job.out, partial=not complete)
-    run = pack(job.folder, job.out, overwrite=overwrite, within=job.folder)
+    run = move(job.folder, job.out, overwrite=job.request.overwrite)
     discard(job.folder)
     return run
 

@@ -131,7 +131,8 @@ def _planned(source: Source, request: Request, out: Path) -> Job:
         plan, planned = _batches(source, taps, course, manifest, there)
     finished = _finished(out, planned.planned(plan), request)
     job = Job(request, source, taps, planned, plan, out, request.part(out), counts, course, finished)
-    needed = job.bytes * (2 if out.suffix in SINGLE else 1)  # the folder of batches is there until the file is packed
+    # While a single file is made of the batches, one of them is there twice.
+    needed = job.bytes * (1 + 1 / len(plan) if out.suffix in SINGLE else 1)
     if finished is None and needed > job.free:
         raise StorageError(
             f"{out} needs about {size_in_words(needed)} and {size_in_words(job.free)} are free; choose fewer sites, rows or "

@@ -23,6 +23,7 @@ FORMAT = "rankscope-store"
 SHARD_FORMAT = "rankscope-shard"
 VERSION = 1
 MANIFEST, PLAN, INDEX, LOCK, SHARDS, COMMITS = "store.json", "plan.jsonl", "index.json", "lock", "shards", "commits"
+MOVED, KEPT = "moved", "places"  # what a folder holds while it is made into one file
 
 PLACES = {"sample": torch.int64, "position": torch.int64, "role": torch.uint8}
 """What is stored about each row of a stack, and its dtype: tensors named ``rows/<stack>/<key>``."""

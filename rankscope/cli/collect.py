@@ -26,7 +26,9 @@ class Reading:
     )
     out: Annotated[Path | None, Option(help="A folder, or one file .pt or .safetensors. Default: NAME.pt.")] = None
     keep_special: Annotated[bool, Option(help="Count special tokens as rows.")] = False
-    tokens_per_batch: Annotated[int, Option(help="Most tokens in a batch, padding included.")] = 8192
+    tokens_per_batch: Annotated[
+        int | None, Option(help="Most tokens in a batch, padding included. Default: what suits the machine.")
+    ] = None
     nonfinite: Annotated[str, Option(help="NaN or infinite features: refuse or keep.")] = "refuse"
     shard: Annotated[str | None, Option(help="Only part i of n, as 0/4; the parts share one folder.")] = None
     name: Annotated[str | None, Option(help="The run's name in tables. Default: the output's name.")] = None

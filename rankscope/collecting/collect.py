@@ -11,13 +11,14 @@ import torch
 from torch import nn
 
 from rankscope.checkpoint import Checkpoint
-from rankscope.collecting.job import Job, Request, prepare
+from rankscope.collecting.job import Job, Request, prepare, replanned
 from rankscope.collecting.loading import Loading
-from rankscope.errors import public
+from rankscope.collecting.sinks import Behind, Sink
+from rankscope.errors import StoreMismatch, public
 from rankscope.progress import Progress, silent
 from rankscope.reading.forward import check_rows, read
 from rankscope.sites import Site
-from rankscope.store import Run, Writer, discard, open_run, pack
+from rankscope.store import Run, Writer, discard, move, open_run
 
 
 @public
@@ -31,7 +32,7 @@ def collect(
     out: str | Path | None = None,
     name: str | None = None,
     keep_special: bool = False,
-    tokens_per_batch: int = 8192,
+    tokens_per_batch: int | None = None,
     nonfinite: Literal["refuse", "keep"] = "refuse",
     shard: str | None = None,
     overwrite: bool = False,
@@ -67,7 +68,9 @@ def collect(
         out: a folder, or one file ending in ``.pt`` or ``.safetensors``; by default the checkpoint's name with ``.pt``.
         name: the run's name in tables and figures; by default the output's name without its ending.
         keep_special: whether special tokens count as rows.
-        tokens_per_batch: the most tokens in a batch, padding included; a longer sample is a batch of its own.
+        tokens_per_batch: the most tokens in a batch, padding included; a longer sample is a batch of its own. By default about
+            a thousand on a CPU, and on a GPU as its free memory allows; the manifest says how many, and a collect that goes
+            on keeps them.
         nonfinite: whether NaN or infinite features are refused or kept.
         shard: ``i/n`` for the i-th of n processes that fill one folder, i from 0; by default from torchrun's environment.
         overwrite: whether an output that exists is replaced.
@@ -124,41 +127,62 @@ def run_job(job: Job, *, progress: Progress = silent) -> Run:
     """
     if job.finished is not None:
         return job.finished
-    rank, world = job.shard
-    overwrite = job.request.overwrite
-    with Writer.open(
-        job.folder,
-        job.manifest,
-        job.plan,
-        overwrite=overwrite,
-        rank=rank,
-        world=world,
-        nonfinite=job.request.nonfinite,
-        reuse=job.folder != job.out and not overwrite,
-    ) as writer:
-        _write(job, writer, progress)
-        complete = writer.finish()
+    try:
+        opened = _opened(job)
+    except StoreMismatch:
+        # Another process may just have begun with other batches, which suit its machine and which this one then takes too.
+        again = replanned(job)
+        if again.plan == job.plan:
+            raise
+        return run_job(again, progress=progress)
+    with opened as writer, Behind(writer) as sink:
+        pour(job, sink, progress)
+        complete = sink.finish()
     if job.folder == job.out:
         return open_run(job.out, partial=not complete)
-    run = pack(job.folder, job.out, overwrite=overwrite, within=job.folder)
+    run = move(job.folder, job.out, overwrite=job.request.overwrite)
     discard(job.folder)
     return run
 
 
-def _write(job: Job, writer: Writer, progress: Progress) -> None:
-    todo, kind = writer.todo, job.request.rows
+def _opened(job: Job) -> Writer:
+    rank, world = job.shard
+    return Writer.open(
+        job.folder,
+        job.manifest,
+        job.plan,
+        overwrite=job.request.overwrite,
+        rank=rank,
+        world=world,
+        nonfinite=job.request.nonfinite,
+        reuse=job.folder != job.out and not job.request.overwrite,
+    )
+
+
+def pour(job: Job, sink: Sink, progress: Progress = silent) -> None:
+    """One pass over the data of a planned collect: each batch that a sink has yet to take up is read and handed to it.
+
+    Raises:
+        CheckpointError: if a site is not reached, or its hidden states are not what was planned.
+        DataError: if a sample has no row where each must have one.
+    """
+    todo, kind = sink.todo, job.request.rows
     stacks = {site.stack for site in job.taps}
     for number, batch in enumerate(todo, start=len(job.plan) - len(todo)):
         progress(number, len(job.plan), f"{len(batch.samples)} samples of {batch.length} tokens")
         inputs = job.source.collate(batch.samples)
-        found = read(job.source.model, job.taps, inputs, kind=kind, keep_special=job.request.keep_special)
+        # The first batch runs whole, and so shows that each site is reached, and once; the others end at the last site.
+        found = read(
+            job.source.model, job.taps, inputs, kind=kind, keep_special=job.request.keep_special, course=job.course,
+            stop=number > len(job.plan) - len(todo),
+        )  # fmt: skip
         check_rows(found, batch.samples, job.manifest.ids, kind=kind, stacks=stacks)
         places = torch.tensor(batch.samples)
-        # A batch counts its samples from 0; the store counts them by their places in the probe set.
-        stored = {
+        # A batch counts its samples from 0; a sink counts them by their places in the probe set.
+        rows = {
             stack: (places[sample], position, role)
             for stack, (sample, position, role) in found.rows.items()
-            if stack in writer.manifest.stacks
+            if stack in job.manifest.stacks
         }
-        writer.write(batch.id, {str(site): x for site, x in found.features.items()}, stored)
+        sink.write(batch.id, {str(site): x for site, x in found.features.items()}, rows)
     progress(len(job.plan), len(job.plan), "packing")

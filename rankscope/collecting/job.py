@@ -13,13 +13,15 @@ from typing import Any
 
 from torch import nn
 
+from rankscope.collecting.budget import tokens_that_fit, tokens_there
 from rankscope.collecting.loading import Loading
 from rankscope.collecting.module_source import from_tensors, is_samples
-from rankscope.collecting.request import SINGLE, Request
+from rankscope.collecting.request import PARTIAL, SINGLE, Request
 from rankscope.collecting.selfcheck import checked_sites, why_one_by_one
 from rankscope.collecting.source import Source, of_transformers
 from rankscope.errors import CheckpointError, OutputExists, RankscopeError, StorageError, UsageError
 from rankscope.names import printable
+from rankscope.reading.course import Course
 from rankscope.reading.forward import batches_by_length
 from rankscope.reading.hooks import Tap
 from rankscope.reading.pooling import pool
@@ -28,8 +30,6 @@ from rankscope.store import Batch, Manifest, Run, discard, open_run, tidy_finish
 
 PROBED = 8
 """Samples whose columns are looked at to find which stacks have rows of the kind asked for, and how many."""
-PARTIAL = "partial"
-"""The ending of the folder in which the batches of a single file gather."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +52,8 @@ class Job:
     """The number of this process, and how many there are."""
     rows_per_sample: Mapping[str, float]
     """The approximate number of rows of a sample at each stack."""
+    course: Course
+    """How forward passes go through the sites, as those of the few samples that were tried showed it."""
     finished: Run | None = None
     """The same run, if it was collected before and may be reused."""
 
@@ -83,7 +85,8 @@ class Job:
             f"checkpoint  {': '.join(str(m.checkpoint[k]) for k in ('path', 'summary') if k in m.checkpoint)}",
             f"sites       {len(self.taps)}: {describe(tuple(self.taps))}",
             f"rows        {self.request.rows}{special}; a sample: {stacks} ({m.dtype})",
-            f"probe set   {m.probe['name']}: {len(m.ids)} samples in {len(self.plan)} batches",
+            f"probe set   {m.probe['name']}: {len(m.ids)} samples in {len(self.plan)} batches of "
+            f"up to {m.reading['tokens_per_batch']} tokens",
             f"output      {self.out}: about {size_in_words(self.bytes)}; {size_in_words(self.free)} free",
         ]
         return "\n".join([*lines, *(f"note        {text}" for text in m.notes)])
@@ -104,29 +107,51 @@ def prepare(model: Any, data: Any, request: Request, loading: Loading) -> Job:
     """
     source = open_source(model, data, request.n, loading)
     out = Path(request.out) if request.out is not None else Path(f"{source.name}.pt")
-    batches = batches_by_length(source.lengths, 1 if source.apart else request.tokens_per_batch)
-    source = checked_sites(source, batches[0][0][0])
+    return _planned(checked_sites(source, source.longest), request, out)
+
+
+def replanned(job: Job) -> Job:
+    """A job planned once more, after what there is at its output by now."""
+    return _planned(job.source, job.request, job.out)
+
+
+def _planned(source: Source, request: Request, out: Path) -> Job:
     chosen, notes = _chosen(source, request.sites)
     counts = _rows_per_sample(source, request, chosen)
     notes += [f"{stack} has no {request.rows!r} rows for this data; left out" for stack in counts if not counts[stack]]
     taps = {site: tap for site, tap in chosen.items() if counts[site.stack]}
     if not taps:
         raise UsageError(f"no chosen site has {request.rows!r} rows for this data; choose other rows or other sites")
-    if why := why_one_by_one(source, taps, batches):
-        batches, notes = batches_by_length(source.lengths, 1), [*notes, why]
-    plan = tuple(Batch(i, samples, length) for i, (samples, length) in enumerate(batches))
+    course = Course(source.model, taps)
     manifest = _manifest(source, request, source.widths(taps), [*notes, *source.notes], out)
-    if why:
-        manifest = replace(manifest, reading={**manifest.reading, "one_by_one": True})
-    finished = _finished(out, manifest.planned(plan), request)
-    job = Job(request, source, taps, manifest, plan, out, request.part(out), counts, finished)
-    needed = job.bytes * (2 if out.suffix in SINGLE else 1)  # the folder of batches is there until the file is packed
+    tokens = request.tokens_per_batch or tokens_that_fit(source)
+    plan, planned = _batches(source, taps, course, manifest, tokens)
+    there = None if request.tokens_per_batch else tokens_there(out, planned, overwrite=request.overwrite)
+    if there not in (None, tokens):
+        plan, planned = _batches(source, taps, course, manifest, there)
+    finished = _finished(out, planned.planned(plan), request)
+    job = Job(request, source, taps, planned, plan, out, request.part(out), counts, course, finished)
+    # While a single file is made of the batches, one of them is there twice.
+    needed = job.bytes * (1 + 1 / len(plan) if out.suffix in SINGLE else 1)
     if finished is None and needed > job.free:
         raise StorageError(
             f"{out} needs about {size_in_words(needed)} and {size_in_words(job.free)} are free; choose fewer sites, rows or "
             "samples"
         )
     return job
+
+
+def _batches(
+    source: Source, taps: Mapping[Site, Tap], course: Course, manifest: Manifest, tokens: int
+) -> tuple[tuple[Batch, ...], Manifest]:
+    """The batches of at most so many tokens, or of one sample each where they cannot be put together, and the manifest that says it."""
+    batches = batches_by_length(source.lengths, 1 if source.apart else tokens)
+    reading: dict[str, Any] = {**manifest.reading, "tokens_per_batch": tokens}
+    notes = manifest.notes
+    if why := why_one_by_one(source, taps, batches, course):
+        batches, reading, notes = batches_by_length(source.lengths, 1), {**reading, "one_by_one": True}, [*notes, why]
+    plan = tuple(Batch(i, samples, length) for i, (samples, length) in enumerate(batches))
+    return plan, replace(manifest, reading=reading, notes=notes)
 
 
 def open_source(model: Any, data: Any, n: int | None, loading: Loading) -> Source:
@@ -192,7 +217,7 @@ def _manifest(
         rows={"kind": request.rows, "keep_special": request.keep_special},
         dtype=source.stored_dtype(request.rows),
         sites={str(site): {"width": width, "stack": site.stack} for site, width in widths.items()},
-        reading={**source.reading, "tokens_per_batch": request.tokens_per_batch},
+        reading=dict(source.reading),
         versions={package: version(package) for package in packages},
         notes=list(notes),
     )

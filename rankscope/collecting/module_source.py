@@ -31,7 +31,7 @@ from rankscope.sites import Site
 MASK = "attention_mask"
 """In samples that are dictionaries, the input that says which columns are real."""
 PATCH = 256
-"""Pixels (or other places of a grid) that count as one token when batches are planned: those of a patch of 16 × 16."""
+"""Pixels (or other places of a grid, or numbers of a vector) that count as one token when batches are planned: those of a patch of 16 × 16."""
 
 
 def from_tensors(model: nn.Module, data: Any, n: int | None) -> Source:
@@ -169,9 +169,14 @@ def _counted(items: Any) -> Any:
 
 
 def length_of(item: Any) -> int:
-    """About how many tokens a sample has: the rows of its first tensor, or the patches of 16 × 16 of an image."""
+    """About how many tokens a sample has: the rows of its first tensor, the patches of 16 × 16 of an image, or as many numbers
+    of a vector or a sound.
+    """
     x = next(iter(_tensors(item)), torch.empty(0))
-    return max(1, x.shape[1:].numel() // PATCH if x.ndim > 2 else len(x) if x.ndim else 1)
+    numbers = x.ndim == 1 and x.is_floating_point()
+    return max(
+        1, len(x) // PATCH if numbers else x.shape[1:].numel() // PATCH if x.ndim > 2 else len(x) if x.ndim else 1
+    )
 
 
 def fingerprint(items: Iterable[Any]) -> str:

@@ -14,6 +14,8 @@ from rankscope.sites import Site
 
 SINGLE = (".pt", ".safetensors")
 """Endings of a run in one file; anything else is a folder."""
+PARTIAL = "partial"
+"""The ending of the folder in which the batches of a single file gather."""
 OF_A_STORE = ("store.json", "plan.jsonl", "lock")
 """Files by which a folder is known as a run, finished or not."""
 FOREIGN = {
@@ -42,8 +44,8 @@ class Request:
     """The run's name in tables and figures; None for the output's name."""
     keep_special: bool = False
     """Whether special tokens count as rows."""
-    tokens_per_batch: int = 8192
-    """Tokens in a batch, padding included."""
+    tokens_per_batch: int | None = None
+    """Tokens in a batch, padding included; None for as many as suit the machine."""
     nonfinite: Literal["refuse", "keep"] = "refuse"
     """Whether NaN or infinite features are refused or kept."""
     shard: str | None = None
@@ -57,7 +59,7 @@ class Request:
         check_kind(self.rows)
         if self.nonfinite not in ("refuse", "keep"):
             raise UsageError(f"nonfinite is refuse or keep; got {self.nonfinite!r}")
-        if self.tokens_per_batch < 1:
+        if self.tokens_per_batch is not None and self.tokens_per_batch < 1:
             raise UsageError(f"a batch holds at least one token; got {self.tokens_per_batch} tokens per batch")
         if self.out is not None:
             self.part(Path(self.out))

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from rankscope.collecting.source import Source
 from rankscope.errors import CheckpointError
+from rankscope.reading.course import Course
 from rankscope.reading.forward import Read, misfits, read
 from rankscope.reading.hooks import Tap
 from rankscope.reading.rounding import apart, rounding
@@ -33,11 +34,17 @@ def checked_sites(source: Source, sample: int) -> Source:
     return replace(source, parts=replace(parts, taps=right, unreadable={**parts.unreadable, **faults}))
 
 
-def why_one_by_one(source: Source, taps: Mapping[Site, Tap], batches: Batches) -> str:
+def why_one_by_one(source: Source, taps: Mapping[Site, Tap], batches: Batches, course: Course) -> str:
     """Why samples must be read one at a time, in words; empty if they may be read in batches.
 
     A few samples of the batch with the most padding are read together and then each alone. A model that mixes in padding
     despite its mask, or a router that averages over the batch, gives other features then.
+
+    Args:
+        source: the model and its samples.
+        taps: where each site is read.
+        batches: the batches as far as they are planned.
+        course: takes up how these passes go through the sites: batches of one and of several, long and short.
 
     Raises:
         CheckpointError: if one sample read twice gives two results: no reading of it is the right one.
@@ -47,8 +54,8 @@ def why_one_by_one(source: Source, taps: Mapping[Site, Tap], batches: Batches) -
     if source.told is None:
         return ""
     members = _members(batches, source.lengths)
-    alone = [_read(source, taps, [i]) for i in members]
-    distance, site = _farthest(_read(source, taps, members[:1]), alone[:1])
+    alone = [_read(source, taps, [i], course) for i in members]
+    distance, site = _farthest(_read(source, taps, members[:1], course), alone[:1])
     if site is not None:
         raise CheckpointError(
             f"{source.name} draws at random: sample {source.ids[members[0]]!r} read twice gives features at {site} that are "
@@ -56,7 +63,7 @@ def why_one_by_one(source: Source, taps: Mapping[Site, Tap], batches: Batches) -
         )
     if len(members) == 1:
         return ""
-    distance, site = _farthest(_read(source, taps, members), alone)
+    distance, site = _farthest(_read(source, taps, members, course), alone)
     if site is None:
         return ""
     return (
@@ -76,9 +83,9 @@ def _members(batches: Batches, lengths: Sequence[int]) -> list[int]:
     return [chosen[round(k * (len(chosen) - 1) / max(count - 1, 1))] for k in range(count)]
 
 
-def _read(source: Source, taps: Mapping[Site, Tap], samples: Sequence[int]) -> Read:
+def _read(source: Source, taps: Mapping[Site, Tap], samples: Sequence[int], course: Course) -> Read:
     """All real rows of some samples in one batch."""
-    return read(source.model, taps, source.collate(samples), kind="tokens", keep_special=True)
+    return read(source.model, taps, source.collate(samples), kind="tokens", keep_special=True, course=course)
 
 
 def _farthest(together: Read, alone: Sequence[Read]) -> tuple[float, Site | None]:

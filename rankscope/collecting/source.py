@@ -56,6 +56,11 @@ class Source:
     """From the inputs of one sample to the sites that are not what the model itself returns, each with the reason; None if
     the model cannot be asked, and may need several samples in a batch."""
 
+    @property
+    def longest(self) -> int:
+        """The place of the longest sample."""
+        return max(range(len(self.lengths)), key=self.lengths.__getitem__)
+
     def stored_dtype(self, kind: str) -> str:
         """The dtype in which rows of a kind are stored: the features' own, or float32 for means over half precision."""
         lifted = torch.promote_types(self.parts.dtype, torch.float32) if kind == "mean" else self.parts.dtype

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from rankscope.errors import CheckpointError, DataError, RankscopeError, UsageError
 from rankscope.features import TEXT, Grid
+from rankscope.reading.course import Course
 from rankscope.reading.hooks import Tap, reading
 from rankscope.reading.pooling import pool
 from rankscope.sites import Site
@@ -84,7 +85,14 @@ def _line(error: BaseException) -> str:
 
 
 def read(
-    model: nn.Module, taps: Mapping[Site, Tap], batch: ModelBatch, *, kind: str = "last", keep_special: bool = False
+    model: nn.Module,
+    taps: Mapping[Site, Tap],
+    batch: ModelBatch,
+    *,
+    kind: str = "last",
+    keep_special: bool = False,
+    course: Course | None = None,
+    stop: bool = False,
 ) -> Read:
     """One forward pass, and the chosen rows of every site.
 
@@ -94,6 +102,8 @@ def read(
         batch: what it is called with.
         kind: which rows; one of :data:`rankscope.reading.kinds.KINDS`.
         keep_special: whether special tokens count.
+        course: takes up the order in which the pass reaches the sites.
+        stop: whether the pass ends at the last site, where the course knows it and nothing forbids it.
 
     Raises:
         CheckpointError: if a site did not run, or its hidden states do not have the columns that were expected.
@@ -103,16 +113,21 @@ def read(
             "the model is in training mode, in which dropout changes every feature; call model.eval()"
         )
     grids = dict(batch.grids)
+    devices = set[torch.device]()
     poolings = {stack: pool(grid, kind, keep_special=keep_special) for stack, grid in grids.items()}
 
     def keep(site: Site, hidden: Tensor) -> Tensor:
         if site.stack not in grids:
             grids[site.stack] = _unnamed(hidden, batch)
             poolings[site.stack] = pool(grids[site.stack], kind, keep_special=keep_special)
-        return poolings[site.stack](_columns(hidden, grids[site.stack], site)).cpu()
+        devices.add(hidden.device)
+        # On a GPU the copy into pinned memory overlaps the blocks that follow.
+        return poolings[site.stack](_columns(hidden, grids[site.stack], site)).to("cpu", non_blocking=True)
 
-    with torch.inference_mode(), reading(taps, keep) as features:
+    with torch.inference_mode(), reading(taps, keep, course=course, stop=stop) as features:
         forward_pass(model, batch.inputs)
+    for device in devices - {torch.device("cpu")}:
+        torch.accelerator.synchronize(device)
     silent = [str(site) for site in taps if site not in features]
     if silent:
         raise CheckpointError(f"the forward pass never reached {', '.join(silent)}; leave these sites out")

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 from torch import Tensor, nn
 
 from rankscope.errors import CheckpointError
+from rankscope.reading.course import Course, Ended
 from rankscope.sites import Site
 
 LAST = -1
@@ -62,7 +63,12 @@ def hidden_states(value: object) -> Tensor:
 
 @contextmanager
 def reading(
-    taps: Mapping[Site, Tap], keep: Callable[[Site, Tensor], Tensor], *, again: set[Site] | None = None
+    taps: Mapping[Site, Tap],
+    keep: Callable[[Site, Tensor], Tensor],
+    *,
+    again: set[Site] | None = None,
+    course: Course | None = None,
+    stop: bool = False,
 ) -> Iterator[dict[Site, Tensor]]:
     """Fill a dictionary with what each site gives during the forward passes inside the block.
 
@@ -70,13 +76,22 @@ def reading(
         taps: where each site is read.
         keep: the site and its hidden states → the rows to keep. Called inside the hook, so that what is not kept is freed.
         again: takes up the sites that run twice in one forward pass, of which the first is kept; without it they are refused.
+        course: takes up the order in which the one forward pass inside the block reaches the sites.
+        stop: whether that pass ends at the last site, where the course knows it; what follows in the block is left out.
 
     Raises:
         CheckpointError: if a site runs twice in one forward pass, so that its rows would be ambiguous.
     """
     found: dict[Site, Tensor] = {}
     runs: Counter[Site] = Counter()
+    order: list[Site] = []
     handles = []
+
+    def reached(site: Site, value: object) -> None:
+        order.append(site)
+        record(site, value)
+        if stop and course is not None and course.ends(order):
+            raise Ended
 
     def record(site: Site, value: object) -> None:
         tap = taps[site]
@@ -91,10 +106,10 @@ def reading(
         found[site] = keep(site, tap.features_last(hidden_states(value)))
 
     def entering(site: Site) -> Callable[..., None]:
-        return lambda module, args, kwargs: record(site, args or kwargs.get("hidden_states", kwargs))
+        return lambda module, args, kwargs: reached(site, args or kwargs.get("hidden_states", kwargs))
 
     def leaving(site: Site) -> Callable[..., None]:
-        return lambda module, args, output: record(site, output)
+        return lambda module, args, output: reached(site, output)
 
     try:
         for site, tap in taps.items():
@@ -102,7 +117,10 @@ def reading(
                 handles.append(tap.module.register_forward_pre_hook(entering(site), with_kwargs=True))
             else:
                 handles.append(tap.module.register_forward_hook(leaving(site)))
-        yield found
+        with suppress(Ended):
+            yield found
     finally:
         for handle in handles:
             handle.remove()
+    if course is not None:
+        course.learn(order)

@@ -3,6 +3,7 @@
 from rankscope.store.finish import discard, tidy_finished
 from rankscope.store.interchange import export_run, import_features
 from rankscope.store.manifest import Batch, Manifest
+from rankscope.store.move import move
 from rankscope.store.opening import open_run
 from rankscope.store.pack import pack
 from rankscope.store.run import Problem, Run, Verification
@@ -18,6 +19,7 @@ __all__ = [
     "discard",
     "export_run",
     "import_features",
+    "move",
     "open_run",
     "pack",
     "tidy_finished",

@@ -89,11 +89,25 @@ def sync_folder(folder: Path) -> None:
         os.close(fd)
 
 
+def sync_file(path: Path) -> None:
+    """Wait until the bytes of a file are on the disk."""
+    with reading(path) as fd, storing(path):
+        os.fsync(fd)
+
+
 def write_all(fd: int, data: bytes | memoryview) -> None:
     """Write every byte, however few the system takes at a time."""
     view = memoryview(data).cast("B")
     while len(view):
         view = view[os.write(fd, view) :]
+
+
+def write_at(fd: int, data: bytes | memoryview, offset: int) -> None:
+    """Write every byte, from ``offset`` on."""
+    view = memoryview(data).cast("B")
+    while len(view):
+        done = os.pwrite(fd, view, offset)
+        view, offset = view[done:], offset + done
 
 
 def make_folder(folder: Path) -> None:
@@ -315,12 +329,18 @@ def stamp(fd: int) -> tuple[int, int, int]:
 def digest_of(fd: int, path: Path, start: int, stop: int) -> str:
     """SHA-256 of the bytes from ``start`` to ``stop``, in hexadecimal."""
     sha = hashlib.sha256()
+    for block in blocks(fd, path, start, stop):
+        sha.update(block)
+    return sha.hexdigest()
+
+
+def blocks(fd: int, path: Path, start: int, stop: int) -> Iterator[memoryview]:
+    """The bytes from ``start`` to ``stop``, a block at a time; each lies where the one before it lay."""
     buffer = memoryview(bytearray(min(_BLOCK, max(stop - start, 1))))
     for offset in range(start, stop, _BLOCK):
         block = buffer[: min(_BLOCK, stop - offset)]
         read_into(fd, path, block, offset)
-        sha.update(block)
-    return sha.hexdigest()
+        yield block
 
 
 def digest_of_file(path: Path) -> tuple[int, str]:

@@ -78,7 +78,7 @@ def empty(path: Path) -> None:
     _empty_folder(path / layout.COMMITS)
     sweep(path, ())
     files.remove_folder(path / layout.SHARDS)
-    for name in (layout.MANIFEST, layout.PLAN):
+    for name in (layout.MOVED, layout.KEPT, layout.MANIFEST, layout.PLAN):
         files.remove(path / name)
 
 

@@ -21,8 +21,9 @@ from rankscope.store.exported import EXPORTED
 from rankscope.store.foreign import read_foreign, site_name
 from rankscope.store.manifest import DTYPES, Batch, Manifest
 from rankscope.store.matrices import Foreign, Matrix
+from rankscope.store.onefile import SUFFIXES
 from rankscope.store.opening import open_run
-from rankscope.store.pack import SUFFIXES, pack
+from rankscope.store.pack import pack
 from rankscope.store.plain import Json
 from rankscope.store.run import STRETCH, Places, Run
 from rankscope.store.writer import Writer

@@ -23,6 +23,7 @@ FORMAT = "rankscope-store"
 SHARD_FORMAT = "rankscope-shard"
 VERSION = 1
 MANIFEST, PLAN, INDEX, LOCK, SHARDS, COMMITS = "store.json", "plan.jsonl", "index.json", "lock", "shards", "commits"
+MOVED, KEPT = "moved", "places"  # what a folder holds while it is made into one file
 
 PLACES = {"sample": torch.int64, "position": torch.int64, "role": torch.uint8}
 """What is stored about each row of a stack, and its dtype: tensors named ``rows/<stack>/<key>``."""
@@ -36,6 +37,19 @@ SIGNATURE_LIMIT = 1 << 10
 _LOG = re.compile(r"rank[0-9]{5,}\.jsonl")
 _SIGNED = b"process "
 _SHARD = re.compile(r"b[0-9]{6,}\.safetensors")
+
+
+def shapes(manifest: Manifest, counts: Mapping[str, int]) -> dict[str, tuple[torch.dtype, tuple[int, ...]]]:
+    """The dtype and shape of every tensor of a shard, or of a run in one file, in their order: the sites, then the rows of each stack.
+
+    Args:
+        manifest: what the run is.
+        counts: the number of rows at each stack.
+    """
+    m = manifest
+    sites = {site: (m.torch_dtype, (counts[m.stack(site)], m.width(site))) for site in m.sites}
+    places = {f"rows/{s}/{key}": (dtype, (counts[s],)) for s in m.stacks for key, dtype in PLACES.items()}
+    return {**sites, **places}
 
 
 def shard_name(batch: int) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -10,17 +9,13 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from rankscope.errors import OutputExists, StorageError, UsageError
+from rankscope.errors import OutputExists, StorageError
 from rankscope.features import Rows
-from rankscope.store import files, ptfile
+from rankscope.store import files
 from rankscope.store.layout import PLACES
+from rankscope.store.onefile import OneFile
 from rankscope.store.opening import open_run
 from rankscope.store.run import Run
-from rankscope.store.single import strings
-from rankscope.store.tensors import header, raw
-
-SUFFIXES = (".pt", ".safetensors")
-"""The endings of a run in one file."""
 
 
 def pack(folder: str | Path, target: str | Path, *, overwrite: bool = False, within: Path | None = None) -> Run:
@@ -46,29 +41,44 @@ def pack(folder: str | Path, target: str | Path, *, overwrite: bool = False, wit
         StorageError: if the disk is full, read-only or failing; then nothing is left of the file.
     """
     run, path = open_run(folder), Path(target)
-    if path.suffix not in SUFFIXES:
-        raise UsageError(f"a run in one file ends in {' or '.join(SUFFIXES)}; {path.name!r} does not")
-    if os.path.lexists(path) and (path.is_dir() or not overwrite):
-        raise OutputExists(f"{path} exists and is kept{'' if path.is_dir() else ' unless --overwrite is given'}")
-    files.make_folder(path.absolute().parent)
-    needed, free = _size(run), files.free_bytes(path)
-    if free is not None and free < needed:
-        room = f"{needed:,} bytes are needed, and {free:,} are free"
+    whole = OneFile.of(run.manifest, {stack: len(rows) for stack, rows in _rows(run).items()}, path)
+    check_free(path, overwrite=overwrite)
+    free = files.free_bytes(path)
+    if free is not None and free < whole.end:
+        room = f"{whole.end:,} bytes are needed, and {free:,} are free"
         raise StorageError(f"cannot write {path}: {room}; free some space first")
-    with files.new_file(path.parent if within is None else within) as temporary, files.storing(path, needed):
-        (_write_pt if path.suffix == ".pt" else _write_safetensors)(run, temporary)
-        with files.reading(temporary) as fd:
-            os.fsync(fd)  # the bytes before the name, as for every file of a store
-        if not files.publish(temporary, path, replace=overwrite):
-            raise OutputExists(f"{path} was made meanwhile by another process and is kept")
+    with files.new_file(path.parent if within is None else within) as temporary, files.storing(path, whole.end):
+        with temporary.open("r+b") as stream:
+            for name, stretches in _tensors(run):
+                first = 0
+                for x in stretches:
+                    whole.put(stream.fileno(), name, torch.arange(first, first + len(x)), x)
+                    first += len(x)
+        whole.seal(temporary)
+        name_file(temporary, path, overwrite=overwrite)
     return open_run(path)
 
 
-def _size(run: Run) -> int:
-    m = run.manifest
-    features = sum(run.n(site) * run.width(site) for site in run.sites) * m.torch_dtype.itemsize
-    # Of each row: sample and position (8 bytes each) and role (1).
-    return features + 17 * sum(len(rows) for rows in _rows(run).values())
+def check_free(path: Path, *, overwrite: bool) -> None:
+    """Refuse a name that is taken, and make the folder that a file will be in.
+
+    Raises:
+        OutputExists: if there is a file that is not to be overwritten, or a folder.
+    """
+    if os.path.lexists(path) and (path.is_dir() or not overwrite):
+        raise OutputExists(f"{path} exists and is kept{'' if path.is_dir() else ' unless --overwrite is given'}")
+    files.make_folder(path.absolute().parent)
+
+
+def name_file(temporary: Path, path: Path, *, overwrite: bool) -> None:
+    """Give a whole file its name, when its bytes are on the disk.
+
+    Raises:
+        OutputExists: if another process has made a file of that name meanwhile.
+    """
+    files.sync_file(temporary)
+    if not files.publish(temporary, path, replace=overwrite):
+        raise OutputExists(f"{path} was made meanwhile by another process and is kept")
 
 
 def _rows(run: Run) -> dict[str, Rows]:
@@ -77,54 +87,10 @@ def _rows(run: Run) -> dict[str, Rows]:
     return {stack: run.rows_at(first[stack]) for stack in run.manifest.stacks}
 
 
-def _shapes(run: Run) -> dict[str, tuple[torch.dtype, tuple[int, ...]]]:
-    """The dtype and shape of every tensor by name: the sites, then the rows of each stack."""
-    m = run.manifest
-    sites = {str(site): (m.torch_dtype, (run.n(site), run.width(site))) for site in run.sites}
-    places = {f"rows/{s}/{k}": (dtype, (len(rows),)) for s, rows in _rows(run).items() for k, dtype in PLACES.items()}
-    return {**sites, **places}
-
-
 def _tensors(run: Run) -> Iterator[tuple[str, Iterable[Tensor]]]:
-    """Every tensor by name in the order of :func:`_shapes`, as stretches of its rows, which are read when needed."""
+    """Every tensor by name, as stretches of its rows, which are read when needed."""
     for site in run.sites:
         yield str(site), run.stretches(site)
     for stack, rows in _rows(run).items():
-        for name, x in zip(PLACES, (rows.sample, rows.position, rows.role), strict=True):
-            yield f"rows/{stack}/{name}", [x]
-
-
-def _hashed(stretches: Iterable[Tensor], sha: hashlib._Hash) -> Iterator[memoryview]:
-    """The bytes of a tensor, a stretch at a time, each added to its digest."""
-    for x in stretches:
-        data = raw(x)
-        sha.update(data)
-        yield data
-
-
-def _write_safetensors(run: Run, path: Path) -> None:
-    """Write the tensors, then the header, into the place kept for it: only then are the digests known."""
-    shapes = _shapes(run)
-    # Digests of zeros, as long as the true ones, so that the header keeps its length.
-    digests = dict.fromkeys(shapes, "0" * 64)
-    with path.open("r+b") as stream:
-        stream.truncate(0)
-        stream.write(header(shapes, strings(run.manifest, digests)))
-        for name, stretches in _tensors(run):
-            stream.writelines(_hashed(stretches, sha := hashlib.sha256()))
-            digests[name] = sha.hexdigest()
-        stream.seek(0)
-        stream.write(header(shapes, strings(run.manifest, digests)))
-
-
-def _write_pt(run: Run, path: Path) -> None:
-    digests, references = {}, {}
-    shapes = _shapes(run)
-    with ptfile.sealed_archive(path) as archive:
-        for i, (name, stretches) in enumerate(_tensors(run)):
-            ptfile.add(archive, f"data/{i}", _hashed(stretches, sha := hashlib.sha256()))
-            digests[name] = sha.hexdigest()
-            references[name] = ptfile.Reference(i, *shapes[name])
-        features = {str(site): references[str(site)] for site in run.sites}
-        rows = {stack: {key: references[f"rows/{stack}/{key}"] for key in PLACES} for stack in run.manifest.stacks}
-        ptfile.add_dictionary(archive, {**strings(run.manifest, digests), "features": features, "rows": rows})
+        for key, x in zip(PLACES, (rows.sample, rows.position, rows.role), strict=True):
+            yield f"rows/{stack}/{key}", [x]

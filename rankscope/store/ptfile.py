@@ -13,12 +13,14 @@ import pickle
 import re
 import struct
 import zipfile
+import zlib
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
+from typing import BinaryIO
 
 import torch
 from torch import Tensor
@@ -192,11 +194,15 @@ _KINDS: dict[torch.dtype, type] = {
 
 
 @contextmanager
-def sealed_archive(path: Path) -> Iterator[zipfile.ZipFile]:
-    """A new archive at ``path`` that is sealed when it is closed."""
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
-        yield archive
-        archive.comment = SEAL + b"0" * 64  # its place; the digest is known only when the rest is written
+def archive(stream: BinaryIO) -> Iterator[zipfile.ZipFile]:
+    """A new archive in an open file, with a place for its seal, for :func:`seal` when the file is closed."""
+    with zipfile.ZipFile(stream, "w", zipfile.ZIP_STORED) as made:
+        yield made
+        made.comment = SEAL + b"0" * 64
+
+
+def seal(path: Path) -> None:
+    """Write the digest of all bytes of an archive before it into its place at the end."""
     with files.reading(path) as fd:
         size = os.fstat(fd).st_size
         found = files.digest_of(fd, path, 0, size - 64)
@@ -205,21 +211,51 @@ def sealed_archive(path: Path) -> Iterator[zipfile.ZipFile]:
         stream.write(found.encode("ascii"))
 
 
-def add(archive: zipfile.ZipFile, name: str, chunks: Iterable[bytes | memoryview]) -> None:
-    """Add a record whose data begin at a multiple of 64 bytes, as torch needs it to map them into memory."""
-    info = zipfile.ZipInfo(f"run/{name}")
+def start(name: str, offset: int) -> int:
+    """Where the data of a record begin whose header begins at an offset: a multiple of 64, as torch needs it to map them."""
+    return offset + 30 + len(_named(name)) + 4 + _padding(name, offset) + _ZIP64_EXTRA
+
+
+def _padding(name: str, offset: int) -> int:
+    # The data follow the header (30), the name, the padding field (4 and the padding) and the zip64 field (20).
+    return -(offset + 30 + len(_named(name)) + _ZIP64_EXTRA + 4) % 64
+
+
+def _named(name: str) -> str:
+    return f"run/{name}"
+
+
+def add_written(archive: zipfile.ZipFile, name: str, size: int, crc: int) -> None:
+    """Add a record whose data are in the file already, at :func:`start`: its header is written, and the data are passed over.
+
+    Args:
+        archive: the archive, at the end of the record before.
+        name: the name of the record.
+        size: the number of bytes of its data.
+        crc: their CRC-32.
+    """
     assert archive.fp is not None
-    # The data follow the header (30), the name, this padding field (4 and pad) and the zip64 field (20).
-    pad = -(archive.fp.tell() + 30 + len(info.filename) + _ZIP64_EXTRA + 4) % 64
+    info = zipfile.ZipInfo(_named(name))
+    info.header_offset = archive.fp.tell()
+    info.file_size = info.compress_size = size
+    info.CRC = crc
+    info.external_attr = 0o600 << 16  # as zipfile gives records that it writes itself
+    pad = _padding(name, info.header_offset)
     info.extra = struct.pack("<HH", 0x4246, pad) + b"Z" * pad
-    with archive.open(info, "w", force_zip64=True) as stream:
-        for chunk in chunks:
-            stream.write(chunk)
+    archive.fp.write(info.FileHeader(zip64=True))
+    archive.start_dir = archive.fp.seek(size, os.SEEK_CUR)
+    archive.filelist.append(info)
+    archive.NameToInfo[info.filename] = info
 
 
 def add_dictionary(archive: zipfile.ZipFile, value: Mapping[str, object]) -> None:
     """Add what makes an archive of records a ``.pt`` file: the pickled dictionary, the byte order and the version."""
     buffer = BytesIO()
     _Pickler(buffer, protocol=2).dump(value)
+    assert archive.fp is not None
     for record, content in (("data.pkl", buffer.getvalue()), ("byteorder", b"little"), ("version", b"3\n")):
-        add(archive, record, [content])
+        begun = archive.fp.tell()
+        archive.fp.seek(start(record, begun))
+        archive.fp.write(content)
+        archive.fp.seek(begun)
+        add_written(archive, record, len(content), zlib.crc32(content))

@@ -191,14 +191,18 @@ class Run:
         if stack not in self._order:
             columns = zip(*(piece.places(stack) for piece in self._container.pieces), strict=True)
             sample, position, role = (torch.cat(list(column)) for column in columns)
-            # By sample, then position (FORMAT.md, Reading): a stable sort by the second key, then one by the first.
-            order = torch.argsort(position, stable=True)
-            order = order[torch.argsort(sample[order], stable=True)]
+            order = data_order(sample, position)
             self._order[stack] = (Rows(sample[order], position[order], role[order], self.manifest.ids), order)
         return self._order[stack]
 
     def __repr__(self) -> str:
         return f"Run({self.name!r}, {describe(self.sites)}, n={self.n(self.sites[-1])}, {self.manifest.dtype})"
+
+
+def data_order(sample: Tensor, position: Tensor) -> Tensor:
+    """``(n,)`` indices that put rows into the data's order: by sample, then by position (``FORMAT.md``, Reading)."""
+    order = torch.argsort(position, stable=True)  # a stable sort by the second key, then one by the first
+    return order[torch.argsort(sample[order], stable=True)]
 
 
 def checked_places(columns: Mapping[str, Tensor], manifest: Manifest, path: Path) -> Places:

@@ -89,7 +89,7 @@ def test_a_collect_that_is_stopped_while_it_packs_one_file_is_continued(
     job = planned(folder("gpt2"), texts, out=tmp_path / "run.pt", tokens_per_batch=64, overwrite=overwrite)
     expected = run_job(replace(job, out=tmp_path / "whole.pt")).path.read_bytes()
     with monkeypatch.context() as patch:
-        patch.setattr(collecting, "pack", Mock(side_effect=_Stopped))
+        patch.setattr(collecting, "move", Mock(side_effect=_Stopped))
         with pytest.raises(_Stopped):
             run_job(job)
     forward = Mock(side_effect=collecting.read)

@@ -21,7 +21,7 @@ SITES: dict[str, dict[str, object]] = {
     "decoder.1": {"width": 5, "stack": "decoder"},
 }
 PLAN = (Batch(0, (9, 3, 5), 4), Batch(1, (0, 1), 4), Batch(2, (2, 4), 6), Batch(3, (6,), 7), Batch(4, (7, 8), 9))
-CHANGES = ("open", "write", "fsync", "link", "rename", "unlink", "mkdir", "rmdir", "ftruncate")
+CHANGES = ("open", "write", "pwrite", "fsync", "link", "rename", "unlink", "mkdir", "rmdir", "ftruncate")
 """The calls by which a disk is changed, or is made to keep a change."""
 
 

@@ -30,6 +30,8 @@ from rankscope.errors import (
 )
 from rankscope.sites import Site
 from rankscope.store import Batch, Manifest, Writer, discard, open_run, pack
+from rankscope.store.manifest import DTYPES
+from rankscope.store.shard import Contents
 
 
 @pytest.fixture(scope="module")
@@ -267,6 +269,20 @@ def test_features_that_are_not_finite_are_refused_with_site_and_sample(tmp_path:
         writer.finish()
     assert int((~torch.isfinite(open_run(tmp_path / "run").features("decoder.1"))).sum()) == 1
     assert '"decoder.1": 1' in (tmp_path / "run" / "index.json").read_text()
+
+
+@pytest.mark.parametrize("dtype", sorted(DTYPES))
+def test_a_value_that_is_not_finite_is_counted_wherever_it_stands(dtype: str) -> None:
+    swept = 0
+    for value in (float("nan"), float("inf"), -float("inf")):
+        for place in ((0, 0), (4, 2), (-1, -1)):
+            features, rows = contents(PLAN[0])
+            told = Contents.of(PLAN[0], manifest(dtype=dtype), features, rows)
+            assert told.nonfinite() == {}
+            told.tensors["decoder.1"][place] = value
+            assert told.nonfinite() == {"decoder.1": 1}
+            swept += 1
+    assert swept == 9
 
 
 def test_extremes_that_are_finite_come_back_as_they_are(tmp_path: Path) -> None:

@@ -8,9 +8,11 @@ median where it moves in steps), as the same measure of the same number of rows 
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from statistics import fmean, median
+from typing import get_args
 
 import torch
 from torch import Tensor
@@ -138,6 +140,26 @@ def held(
             one.estimates.append(limits_of(value, bounds, LEVEL).estimate)
             one.told += bool(few_samples_decide(value))
     return {name: summary(one) for name, one in found.items()}
+
+
+def both_ways(population: Population, repetitions: int, seed: int) -> dict[str, dict[str, dict[str, float]]]:
+    """The same of the same draws, by influence and by the jackknife, and the time that each took."""
+    found, seconds = {}, {}
+    for interval in get_args(Method):
+        start = time.perf_counter()
+        found[interval] = held(population, repetitions, seed, interval)
+        seconds[interval] = round(time.perf_counter() - start, 1)
+    return {**found, "seconds": {"draws and intervals": seconds}}
+
+
+def worse(found: dict[str, dict[str, dict[str, float]]]) -> list[str]:
+    """The numbers that cover less by influence than by the jackknife, and less than :data:`LEAST`, beyond Monte-Carlo error."""
+    return [
+        f"{name} covers {one['share']} by influence and {again['share']} by the jackknife"
+        for name, one in found["influence"].items()
+        if (again := found["jackknife"][name])
+        and one["share"] + 2 * math.hypot(one["error"], again["error"]) < min(again["share"], LEAST)
+    ]
 
 
 def shortfalls(found: dict[str, dict[str, float]]) -> list[str]:

@@ -45,10 +45,10 @@ class RunRecord(Estimated):
     """The value without rows longer than ten medians; None where no row is."""
     below_floor: int = 0
     """Number of singular values below the rounding floor of the stored dtype; 0 for measures that read no spectrum."""
-    interval_by: str | None = None
-    """Where the interval comes from: ``influence`` or ``jackknife``; None without one."""
     run: str = ""
     """The name of the run."""
+    interval_by: str | None = None
+    """Where the interval comes from: ``influence`` or ``jackknife``; None without one."""
 
 
 @dataclass(frozen=True)
@@ -112,8 +112,6 @@ class PairRecord(Estimated):
     """The value without rows longer than ten medians; None where no row is."""
     below_floor: int = 0
     """Number of singular values below the rounding floor of the stored dtype, in the run that has most of them."""
-    interval_by: str | None = None
-    """Where the interval comes from: ``influence`` or ``jackknife``; None without one."""
     band: Span = NO_SPAN
     """The band of the value that holds at all sites together (max-T over sign flips of groups)."""
     p: float | None = None
@@ -122,6 +120,8 @@ class PairRecord(Estimated):
     """Share of shuffles of the samples that are as like the reference as the second run; None unless asked for."""
     runs: Pair | None = None
     """The runs that are compared."""
+    interval_by: str | None = None
+    """Where the interval comes from: ``influence`` or ``jackknife``; None without one."""
 
     @property
     def difference(self) -> float | None:

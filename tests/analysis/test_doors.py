@@ -141,11 +141,11 @@ def test_arms_are_a_mapping_of_lists(path: Path) -> None:
 
 COLUMNS = {
     "measure": "site measure value low high noise n samples d dtype convention unit note variant refused mean_share "
-    "without_sinks below_floor interval_by run",
+    "without_sinks below_floor run interval_by",
     "curve": "site measure parts rows value least greatest noise limit d convention unit note variant run",
     "compare": "site measure value low high a b difference a_low a_high b_low b_high base noise itself n samples d dtype "
-    "convention unit note variant mean_share mean_share_b without_sinks below_floor interval_by band_low band_high p p_unrelated run_a "
-    "run_b run_base",
+    "convention unit note variant mean_share mean_share_b without_sinks below_floor band_low band_high p p_unrelated run_a "
+    "run_b run_base interval_by",
     "compare_arms": "site measure arm value low high band_low band_high p seed_sd seed_se sample_se floor equivalent "
     "p_equivalent runs n samples d dtype convention unit verdict note variant run_names run_base",
 }

@@ -1,0 +1,102 @@
+"""What comparing runs costs, beside what cannot be avoided: one Gram product and one set of eigenvalues a run and site.
+
+    python benchmarks/compare.py            # writes benchmarks/compare.json and prints a line for each goal
+    python benchmarks/compare.py --wide     # a site of a 7B model too: 16,384 rows of 4,096 features, some minutes
+
+Every time is of the whole public call with all default measures and their intervals, reading of the stored runs included; the
+floor is float64 ``zᵀz`` and ``eigvalsh`` of the same rows, timed in turns with it. Cases: ``site``, a base and two runs;
+``stack``, 13 sites of two runs; ``arms``, six small runs of two arms and a base at seven sites.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+
+import torch
+from timing import machine, side_by_side
+from torch import Tensor, nn
+
+import rankscope
+from rankscope.store import Run
+
+HERE = Path(__file__).parent
+TOKENS = 16
+
+
+def rows(n: int, d: int) -> Tensor:
+    """``(samples, tokens, d)`` float32 features with variances 1/i along random directions."""
+    generator = torch.Generator().manual_seed(0)
+    turn = torch.randn(d, d, generator=generator) / d**0.5
+    x = torch.randn(n, d, generator=generator) @ (turn * torch.arange(1, d + 1).rsqrt())
+    return x.view(-1, TOKENS, d)
+
+
+def run(x: Tensor, sites: int, seed: int, folder: Path, name: str) -> Run:
+    """A run of ``sites`` maps in a row, each near the identity, on the rows; seed 0 is the identity itself."""
+    generator, d = torch.Generator().manual_seed(seed), x.shape[-1]
+    model = nn.Sequential(*(nn.Linear(d, d, bias=False) for _ in range(sites)))
+    for layer in model:
+        moved = torch.randn(d, d, generator=generator) / d**0.5 * (0.1 if seed else 0)
+        layer.weight.data = torch.eye(d) + moved  # type: ignore[union-attr, operator]
+    return rankscope.collect(model, x, rows="tokens", out=folder / f"{name}.pt")
+
+
+def floor(runs: Sequence[Run]) -> None:
+    """The products and eigenvalues that any exact comparison makes."""
+    for one in runs:
+        for site in one.sites:
+            z = one.features(site).double()
+            z -= z.mean(0)
+            torch.linalg.eigvalsh(z.mT @ z)
+
+
+def timed(call: Callable[[], object], runs: Sequence[Run], rounds: int) -> dict[str, float]:
+    """Seconds of a call, of its floor, and the median ratio of the two."""
+    found = side_by_side({"floor": partial(floor, runs), "call": call}, rounds)
+    return {
+        "seconds": found["call"]["seconds"],
+        "floor": found["floor"]["seconds"],
+        "times the floor": found["call"]["ratio"],
+    }
+
+
+def cases(folder: Path, wide: bool) -> dict[str, dict[str, float]]:
+    found = {}
+    x = rows(4096, 1024)
+    three = [run(x, 1, seed, folder, f"site{seed}") for seed in range(3)]
+    found["site: base and two runs, 4,096 x 1,024"] = timed(
+        lambda: rankscope.compare(three[1], three[2], base=three[0]), three, 3
+    )
+    x = rows(10_000, 768)
+    two = [run(x, 13, seed, folder, f"stack{seed}") for seed in range(2)]
+    found["stack: two runs, 13 x 10,000 x 768"] = timed(lambda: rankscope.compare(*two), two, 1)
+    x = rows(112, 96)
+    several = [run(x, 7, seed, folder, f"arm{seed}") for seed in range(7)]
+    arms = {"a": several[1:4], "b": several[4:]}
+    found["arms: six runs and a base, 7 x 112 x 96"] = timed(
+        lambda: rankscope.compare_arms(arms, base=several[0]), several, 3
+    )
+    if wide:
+        x = rows(16_384, 4096)
+        three = [run(x, 1, seed, folder, f"wide{seed}") for seed in range(3)]
+        found["wide: base and two runs, 16,384 x 4,096"] = timed(
+            lambda: rankscope.compare(three[1], three[2], base=three[0]), three, 1
+        )
+    return found
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=HERE / "compare.json")
+    parser.add_argument("--wide", action="store_true")
+    asked = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        found = cases(Path(folder), asked.wide)
+    asked.out.write_text(json.dumps({**machine(), "cases": found}, indent=1) + "\n")
+    for name, one in found.items():
+        print(f"{name}: {one['seconds']:.1f} s, floor {one['floor']:.2f} s, {one['times the floor']:.1f} times it")

@@ -21,7 +21,7 @@ from rankscope.analysis.view import FEWEST, View
 from rankscope.devices import where
 from rankscope.errors import NonFinite
 from rankscope.features import Rows
-from rankscope.linalg.rows import at_unit_scale
+from rankscope.linalg.rows import at_unit_scale, blocks
 from rankscope.measures.sinks import massive_dimensions, sink_rows, standardised
 from rankscope.sites import Site
 
@@ -113,7 +113,7 @@ def check_finite(x: Tensor, rows: Rows, site: Site, name: str) -> None:
     Raises:
         NonFinite: naming the run, the site and the first such row.
     """
-    finite = torch.isfinite(x).all(1)
+    finite = torch.cat([torch.isfinite(part).all(1) for part in blocks(x)]) if len(x) else torch.isfinite(x).all(1)
     if not finite.all():
         first = rows[finite.logical_not().cpu()]
         raise NonFinite(
@@ -151,7 +151,7 @@ def copies(x: Tensor, rows: Rows, site: Site) -> Copies:
     """
     classes = row_classes(x)
     copied = _repeats(classes)
-    zero = (x.cpu() == 0).all(1)
+    zero = torch.cat([(part.cpu() == 0).all(1) for part in blocks(x)])
     if not copied.any() or site.point == "embed":
         return Copies(copied, zero)
     return Copies(copied, zero | (copied & ~_alike_so_far(classes, rows.sample)))

@@ -287,7 +287,8 @@ class _Contraction:
 
     def add_to(self, influences: list[Tensor]) -> None:
         view, widths = self.view, [self.view.spanned[run].shape[1] for run in self.runs]
-        for units, rows in _blocks(view, view.division.units * widths[0] * widths[-1] // BLOCK + 1):
+        numbers = max(view.division.units * widths[0] * widths[-1], view.n * max(widths))
+        for units, rows in _blocks(view, numbers // BLOCK + 1):
             sums, along = self._sums(units, rows)
             for (place, term), where in zip(self.terms, self.places, strict=True):
                 found = sums["rows"].new_zeros(len(sums["rows"]))

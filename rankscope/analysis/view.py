@@ -25,7 +25,7 @@ from rankscope.errors import NotComparable
 from rankscope.features import Rows
 from rankscope.linalg.clusters import ClusterMoments
 from rankscope.linalg.moments import Moments, PairMoments
-from rankscope.linalg.rows import at_unit_scale
+from rankscope.linalg.rows import at_unit_scale, blocks
 from rankscope.linalg.sums import Sums
 from rankscope.linalg.svd import singular_values_of
 from rankscope.measures.dtype_floor import values_below_floor
@@ -360,7 +360,8 @@ class View:
     @computed_once
     def shift(self, run: int) -> Tensor:
         """The mean over rows, about which sums are taken so that they do not cancel."""
-        return self.spanned[run].to(self.device, torch.float64).mean(0)
+        x = self.spanned[run]
+        return torch.stack([part.to(self.device, torch.float64).sum(0) for part in blocks(x)]).sum(0) / len(x)
 
 
 def in_span_of_rows(features: Sequence[Tensor]) -> tuple[Tensor, ...]:

@@ -12,6 +12,8 @@ sample share. As an inner product it keeps alignment between -1 and 1.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
@@ -81,7 +83,7 @@ def cross_sample_cka(pair: PairMoments, x: Tensor, y: Tensor, sample: Tensor, ke
         NotComparable: with fewer than 4 samples.
     """
     require_rows((kept > 0).sum(-1), SAMPLES, "CKA across samples (counted in samples)")
-    a, b = _centred_blocks(pair.a, x), _centred_blocks(pair.b, y)
+    a, b = _Side.of(pair.a, x), _Side.of(pair.b, y)
     found = _block_sums(a, b, sample, kept.reshape(-1, kept.shape[-1]))
     sizes = found.pop("sizes").reshape(kept.shape) * kept
     sums = {name: value.reshape(kept.shape) for name, value in found.items()}
@@ -104,28 +106,40 @@ def cross_sample_cka(pair: PairMoments, x: Tensor, y: Tensor, sample: Tensor, ke
     return h["ab"] / (own_a.sqrt() * own_b.sqrt())
 
 
-def _centred_blocks(moments: Moments, x: Tensor) -> tuple[Tensor, Tensor]:
-    """The rows about the shift ``(n, d)``, and the mean of each entry about it ``(B, d)``."""
-    z = x.to(moments.shift.device, torch.float64) - moments.shift
-    return z, moments.offset.reshape(-1, moments.width)
+class _Side(NamedTuple):
+    """The rows of one run, lifted to float64 a block at a time."""
+
+    x: Tensor
+    """``(n, d)`` features as they are stored."""
+    shift: Tensor
+    """``(d,)`` what is subtracted from them."""
+    means: Tensor
+    """``(B, d)`` the mean of each entry about the shift."""
+
+    @classmethod
+    def of(cls, moments: Moments, x: Tensor) -> _Side:
+        return cls(x, moments.shift, moments.offset.reshape(-1, moments.width))
+
+    def blocks(self, rows: Tensor) -> list[Tensor]:
+        """``(m, L, L)`` Gram blocks about the mean of each entry, of ``(m, L)`` rows."""
+        return _of_entries(self.x[rows.to(self.x.device)].to(self.shift.device, torch.float64) - self.shift, self.means)
 
 
-def _block_sums(a: tuple[Tensor, Tensor], b: tuple[Tensor, Tensor], sample: Tensor, kept: Tensor) -> dict[str, Tensor]:
+def _block_sums(a: _Side, b: _Side, sample: Tensor, kept: Tensor) -> dict[str, Tensor]:
     """Sums over the Gram blocks of the samples, about the mean of each entry: ``(B, S)`` each.
 
     About its mean a run's rows sum to zero, so that the sum of row i over other samples is minus that over its own: all
     that the criterion needs besides the scatter lies in the blocks of the samples.
     """
     found: dict[str, list[Tensor]] = {}
-    order, sizes = [], a[0].new_zeros(kept.shape[-1])
+    order, sizes = [], a.means.new_zeros(kept.shape[-1])
     for members, index in samples_by_size(sample):
         length = index.shape[1]
         sizes[members.to(sizes.device)] = length
-        step = max(1, BLOCK // max(length * length, length * max(a[0].shape[1], b[0].shape[1])))
+        step = max(1, BLOCK // max(length * length, length * max(a.means.shape[1], b.means.shape[1])))
         for some, rows in zip(members.split(step), index.split(step), strict=True):
             order.append(some)
-            blocks = [_of_entries(z[rows.to(z.device)], means) for z, means in (a, b)]
-            entries = [_of_blocks(k, m) for k, m in zip(*blocks, strict=True)]
+            entries = [_of_blocks(k, m) for k, m in zip(a.blocks(rows), b.blocks(rows), strict=True)]
             for name in entries[0]:
                 found.setdefault(name, []).append(torch.stack([entry[name] for entry in entries]))
     back = torch.argsort(torch.cat(order)).to(sizes.device)  # from the order of their sizes

@@ -18,7 +18,7 @@ from torch import Tensor
 from rankscope.errors import UsageError
 from rankscope.linalg.forms import dot, quadratic, squared_norm, trace
 from rankscope.linalg.moments import Moments, squared_traces_about
-from rankscope.linalg.rows import samples_by_size
+from rankscope.linalg.rows import blocks_of_samples, samples_by_size
 from rankscope.linalg.sums import Sums
 
 
@@ -87,11 +87,15 @@ class ClusterMoments(Sums):
             The sums, with zeros for :attr:`outer` and :attr:`sized_seconds`; and the ``(S,)`` squared traces and squared norms
             of each sample, in ascending order.
         """
-        z, place, sizes, first, traces = _of_samples(x, sample.cpu(), moments.shift)
-        norms = _squared_norms(z, place)
+        parts, squares = [], []
+        for rows in blocks_of_samples(sample, x.shape[1]):
+            z, place, sizes, first, traces = _of_samples(x[rows.to(x.device)], sample.cpu()[rows], moments.shift)
+            norms = _squared_norms(z, place)
+            parts.append(_scalars_and_vectors(z, place, sizes, first, traces, norms.sum()))
+            squares.append(torch.stack([traces.square(), norms]))
         nothing = torch.zeros_like(moments.second)
-        sums = (*_scalars_and_vectors(z, place, sizes, first, traces, norms.sum()), nothing, nothing)
-        return cls(moments, *sums), traces.square(), norms
+        sums = (*(torch.stack(values).sum(0) for values in zip(*parts, strict=True)), nothing, nothing)
+        return cls(moments, *sums), *torch.cat(squares, 1)
 
     @property
     def central_traces_squared(self) -> Tensor:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from rankscope.errors import NotComparable
+from rankscope.linalg.sums import BLOCK
 
 LARGE = 128
 """Features of up to 2 to this power, and down to its inverse, are summed as they are: their fourth powers fit into float64."""
@@ -29,7 +30,7 @@ def at_unit_scale(features: Sequence[Tensor]) -> tuple[tuple[Tensor, ...], int]:
     Raises:
         NotComparable: if no unit suits all, as those of one are too small beside those of another.
     """
-    largest = [float(x.abs().max()) if x.numel() else 0.0 for x in features]
+    largest = [max(abs(float(end)) for end in x.aminmax()) if x.numel() else 0.0 for x in features]
     top = max(largest, default=0.0)
     exponent = frexp(top)[1]
     if not 0 < top < inf:
@@ -44,6 +45,11 @@ def at_unit_scale(features: Sequence[Tensor]) -> tuple[tuple[Tensor, ...], int]:
         return tuple(features), 0
     half = exponent // 2  # in two steps, as the inverse of the least float64 is none
     return tuple(x * 2.0**-half * 2.0 ** (half - exponent) for x in features), exponent
+
+
+def blocks(x: Tensor) -> tuple[Tensor, ...]:
+    """``(n, d)`` features in stretches of at most :data:`BLOCK` numbers, so that no float64 copy of all is made."""
+    return x.split(max(1, BLOCK // max(1, x.shape[1])))
 
 
 def centred(x: Tensor) -> Tensor:
@@ -91,6 +97,27 @@ def samples_by_size(sample: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
     for size in torch.unique(counts).tolist():
         members = (counts == size).nonzero().flatten()
         yield members, order[ends[members][:, None] - size + torch.arange(size)]
+
+
+def blocks_of_samples(sample: Tensor, width: int) -> Iterator[Tensor]:
+    """The rows of whole samples, samples in ascending order, of at most :data:`BLOCK` numbers together or of one sample.
+
+    Args:
+        sample: ``(n,)`` sample of each row; the rows of a sample need not be contiguous.
+        width: d, the numbers of a row.
+
+    Yields:
+        ``(m,)`` int64 indices, on the CPU.
+    """
+    _, place, counts = torch.unique(sample.cpu(), return_inverse=True, return_counts=True)
+    order, ends = torch.argsort(place, stable=True), counts.cumsum(0)
+    most = max(1, BLOCK // max(1, width))
+    start = 0
+    while start < len(place):
+        fitting = int(torch.searchsorted(ends, start + most, right=True))
+        end = int(ends[max(fitting - 1, int(torch.searchsorted(ends, start, right=True)))])
+        yield order[start:end]
+        start = end
 
 
 def squared_distances(x: Tensor) -> Tensor:

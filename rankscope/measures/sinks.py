@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from rankscope.definition import Definition, rows_of, width_of
 from rankscope.linalg.batch import each_matrix
-from rankscope.linalg.rows import centred
+from rankscope.linalg.rows import blocks, centred
 
 TIMES = 10.0
 """How many times the median length counts as massive."""
@@ -24,7 +25,7 @@ def sink_rows(x: Tensor, *, times: float = TIMES) -> Tensor:
     Returns:
         ``(n,)`` bool.
     """
-    length = x.double().square().sum(1).sqrt()
+    length = torch.cat([part.double().square().sum(1) for part in blocks(x)]).sqrt() if len(x) else x.new_zeros(0)
     return length > times * length.median() if len(x) else length.bool()
 
 
@@ -40,7 +41,10 @@ def massive_dimensions(x: Tensor, *, times: float = TIMES) -> Tensor:
     Returns:
         ``(d,)`` bool.
     """
-    size = x.double().square().mean(0).sqrt()
+    total = x.new_zeros(x.shape[1], dtype=torch.float64)
+    for part in blocks(x):
+        total += part.double().square().sum(0)
+    size = (total / len(x)).sqrt()
     return size > times * size.median() if x.shape[1] else size.bool()
 
 

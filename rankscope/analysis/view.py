@@ -283,7 +283,7 @@ class View:
     def _prepared(self, definition: Definition, run: int) -> Tensor:
         """``(S, m)`` what a definition makes of each sample."""
         assert definition.prepare is not None, f"{definition.name} reads samples and prepares none"
-        return definition.prepare(self.features[run].to(self.device, torch.float64), self.rows.sample)
+        return definition.prepare(self.features[run].to(self.device), self.rows.sample)
 
     @computed_once
     def sample_mean(

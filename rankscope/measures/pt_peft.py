@@ -78,7 +78,7 @@ def sample_spectra(x: Tensor, sample: Tensor) -> list[Tensor]:
     for members, rows in samples_by_size(sample):
         together = max(1, _BLOCK // max(1, rows.shape[1] * x.shape[1]))
         for part, index in zip(members.split(together), rows.split(together), strict=True):
-            values = singular_values(x[index.to(x.device)]).values
+            values = singular_values(x[index.to(x.device)].double()).values
             for i, s in zip(part.tolist(), values, strict=True):
                 spectra[i] = s
     return spectra

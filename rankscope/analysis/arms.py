@@ -74,7 +74,8 @@ def compare_arms(
         measures: a list of names of definitions and relations, the objects, or functions from ``(*, r)`` singular values
             to ``(*,)``; by default :data:`DEFAULT_ARM_MEASURES`.
         sites: the sites, as ``"decoder.0-3"`` or a list; by default all that the runs share.
-        groups: number of groups of samples that the jackknife leaves out in turn; 20 by default.
+        groups: number of groups of samples that the jackknife leaves out in turn, and every other one of which is the half that
+            cross-fitted numbers are evaluated on; 20 by default.
         interval: where intervals come from: ``influence``, what every sample does to a number to first order, where that is
             valid; or ``jackknife``, which computes everything again without each group of samples. Records say which was used.
         level: confidence of the intervals, and of the bands over all sites together; 0.95 by default.

@@ -57,7 +57,7 @@ def compare(
     device: str | None = None,
     progress: Progress = silent,
 ) -> Contrast:
-    """Two runs compared at every site, with intervals from a jackknife over samples, paired across the runs.
+    """Two runs compared at every site, with intervals over samples, paired across the runs.
 
     Args:
         a: a run, the path of one, or a checkpoint folder, which is collected first, on the data, rows and sites of the first
@@ -69,7 +69,8 @@ def compare(
         measures: a list of names of definitions and relations, the objects, or functions from ``(*, r)`` singular values
             to ``(*,)``; by default :data:`~rankscope.registry.DEFAULT_COMPARED`.
         sites: the sites, as ``"decoder.0-3"`` or a list; by default all that the runs share.
-        groups: number of groups of samples that the jackknife leaves out in turn; 20 by default.
+        groups: number of groups of samples that the jackknife leaves out in turn, and every other one of which is the half that
+            cross-fitted numbers are evaluated on; 20 by default.
         interval: where intervals come from: ``influence``, what every sample does to a number to first order, where that is
             valid; or ``jackknife``, which computes everything again without each group of samples. Records say which was used.
         level: confidence of the intervals, and of the bands over all sites together; 0.95 by default.

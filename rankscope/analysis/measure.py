@@ -99,7 +99,8 @@ def measure(
         measures: a list of names, definitions, or functions from ``(*, r)`` singular values to ``(*,)``; by default
             :data:`~rankscope.registry.DEFAULT_DEFINITIONS`.
         sites: the sites, as ``"decoder.0-3"`` or a list; by default all.
-        groups: number of groups of samples that the jackknife leaves out in turn; 20 by default.
+        groups: number of groups of samples that the jackknife leaves out in turn, and every other one of which is the half that
+            cross-fitted numbers are evaluated on; 20 by default.
         interval: where intervals come from: ``influence``, what every sample does to a number to first order, where that is
             valid; or ``jackknife``, which computes everything again without each group of samples. Records say which was used.
         level: confidence of the intervals; 0.95 by default.
@@ -149,7 +150,8 @@ def profile(
         run: a run, the path of one, or the folder of a checkpoint of the embedded model, which is collected first on scenes.
         what: a name, a definition, or a function from ``(*, r)`` singular values to ``(*,)``.
         sites: the sites, as ``"decoder.0-3"`` or a list; by default all.
-        groups: number of groups of samples that the jackknife leaves out in turn; 20 by default.
+        groups: number of groups of samples that the jackknife leaves out in turn, and every other one of which is the half that
+            cross-fitted numbers are evaluated on; 20 by default.
         interval: where intervals come from: ``influence``, what every sample does to a number to first order, where that is
             valid; or ``jackknife``, which computes everything again without each group of samples. Records say which was used.
         level: confidence of the intervals; 0.95 by default.

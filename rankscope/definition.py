@@ -1,7 +1,7 @@
 """What a named number is: its function, what the function reads, and the facts needed to interpret its value.
 
 A measure's file creates a :class:`Definition` (a number of one run), a :class:`Comparison` (a number of two runs) or a
-:class:`WeightDefinition` (a number of weights) beside its function, and :mod:`rankscope.registry` lists the file.
+:class:`WeightDefinition` (a number of weights) beside its function, and :mod:`rankscope.catalogue` lists the file and the name.
 Nothing else needs to know about a new measure.
 """
 

@@ -10,6 +10,7 @@ from typer import Exit, Option
 
 from rankscope.cli import early, options, show
 from rankscope.collecting.request import Request
+from rankscope.devices import check_device_map
 
 if TYPE_CHECKING:
     from rankscope.collecting.job import Job
@@ -43,7 +44,12 @@ class LoadingOptions:
     processor: Annotated[Path | None, Option(help="The folder of the tokenizer or processor.")] = None
     dtype: Annotated[options.Dtype | None, Option(help="What the model runs in. Default: the checkpoint's own.")] = None
     device: options.Device = None
-    device_map: Annotated[str | None, Option(help="Spread the model over devices: auto, balanced, cuda:1 …")] = None
+    device_map: Annotated[
+        str | None,
+        Option(
+            callback=options.refusing(check_device_map), help="Spread the model over devices: auto, balanced, cuda:1 …"
+        ),
+    ] = None
     load_in_4bit: Annotated[bool, Option("--load-in-4bit", help="Quantise the base to 4 bits (a GPU).")] = False
     padding_side: Annotated[options.Side, Option(help="Where short samples are padded.")] = "right"
     chat: Annotated[bool, Option("--chat", help="Put the texts through the chat template.")] = False

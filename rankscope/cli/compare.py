@@ -62,7 +62,9 @@ def compare(
     if not arm and len(pair) < 2:
         raise UsageError("give two runs to compare, or --arm name=pattern for several of each recipe")
     several = arms.named_arms(arm or ())
-    early.need_runs(*pair, base, again, *chain(*several.values()), base_model=base_model)
+    named = [path for path in (*pair, base, *chain(*several.values())) if path is not None]
+    early.need_runs(*named, again, base_model=base_model)
+    early.need_sites(analysed.sites, *named)
     import rankscope
 
     how: dict[str, Any] = {"base": base, "groups": groups, "interval": interval, **analysed.keywords()}

@@ -25,6 +25,8 @@ def curve(
     Example: rankscope curve lora.pt --measures entropy-rank,participation-ratio --plot curve
     """
     early.need_runs(run, base_model=base_model)
+    early.need_sites(analysed.sites, run)
+    early.need_numbers_of_one_run(analysed.measures)
     import rankscope
 
     with printing.progress("measuring") as progress:

@@ -9,6 +9,7 @@ from typer import Argument, Option
 
 from rankscope.cli import early, options, show
 from rankscope.errors import UsageError
+from rankscope.sites import Site
 
 
 def import_(
@@ -29,6 +30,8 @@ def import_(
     early.need_free(target, overwrite=overwrite)
     early.need_free_for_run(target, overwrite=overwrite)
     sites = options.pairs(site, "a site is name=site, as h3=decoder.3", str.rpartition)
+    for spelled in sites.values():
+        Site.parse(spelled)
     names = _lines(ids) if ids else None
     from rankscope.store import import_features
 

@@ -24,6 +24,8 @@ def measure(
     Example: rankscope measure lora.pt --measures roy-vetterli,stable-rank --json
     """
     early.need_runs(run, base_model=base_model)
+    early.need_sites(analysed.sites, run)
+    early.need_numbers_of_one_run(analysed.measures)
     import rankscope
 
     with printing.progress("measuring") as progress:

@@ -12,24 +12,56 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
 
 from typer import Argument, Option
 
+from rankscope.catalogue import check_measure, listed
 from rankscope.cli import show
+from rankscope.devices import check_device
 from rankscope.errors import UsageError
+from rankscope.sites import check_selection
 
 if TYPE_CHECKING:
     from rankscope.checkpoint import Checkpoint as OnDisk
     from rankscope.data.probes import ProbeSet
     from rankscope.progress import Progress
 
+
+def refusing(check: Callable[[str], object]) -> Callable[[str | None], str | None]:
+    """The callback of an option whose value a check refuses, before its command begins and imports torch."""
+
+    def callback(value: str | None) -> str | None:
+        if value is not None:
+            check(value)
+        return value
+
+    return callback
+
+
+def check_measures(text: str) -> None:
+    """Check every name in a list of measures, as :func:`rankscope.catalogue.check_measure` does."""
+    for name in listed(text):
+        check_measure(name)
+
+
 Run = Annotated[Path, Argument(help="A run. A folder of the embedded model is collected first, on scenes.")]
 Stored = Annotated[Path, Argument(help="A run: a folder, a .pt or a .safetensors file.")]
 Checkpoint = Annotated[list[Path], Argument(help="A checkpoint folder, or several in order: base, adapters.")]
 BaseModel = Annotated[str | None, Option(help="The base, if the adapter's own record of it is wrong.")]
 TrustRemoteCode = Annotated[bool, Option("--trust-remote-code", help="Allow Python files in the checkpoint to run.")]
-Device = Annotated[str | None, Option(help="The torch device. Default: the GPU if there is one.")]
-Sites = Annotated[
-    str, Option("--layers", "--sites", help="Sites: all; decoder.0,decoder.3-5,final; 0:12:2; vision.*; last.")
+Device = Annotated[
+    str | None, Option(callback=refusing(check_device), help="The torch device. Default: the GPU if there is one.")
 ]
-Measures = Annotated[str | None, Option("--measures", "-m", help="Names, or file.py:function, by comma.")]
+Sites = Annotated[
+    str,
+    Option(
+        "--layers",
+        "--sites",
+        callback=refusing(check_selection),
+        help="Sites: all; decoder.0,decoder.3-5,final; 0:12:2; vision.*; last.",
+    ),
+]
+Measures = Annotated[
+    str | None,
+    Option("--measures", "-m", callback=refusing(check_measures), help="Names, or file.py:function, by comma."),
+]
 Groups = Annotated[int, Option(min=2, help="Number of groups of samples that the jackknife leaves out in turn.")]
 Interval = Annotated[
     Literal["influence", "jackknife"],

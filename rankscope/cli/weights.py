@@ -21,7 +21,7 @@ class Weighing:
 
     modules: Annotated[str, Option(help="The modules, as *.q_proj; several patterns by comma.")] = "*"
     k: Annotated[int, Option(min=1, help="Number of leading singular vectors among which intruders are sought.")] = 10
-    threshold: Annotated[float, Option(help="The cosine below which a vector is an intruder.")] = 0.5
+    threshold: Annotated[float, Option(min=0, max=1, help="The cosine below which a vector is an intruder.")] = 0.5
     draws: Annotated[int, Option(min=0, help="Draws of noise for each count of intruders; 0 for none.")] = 4
     base_model: options.BaseModel = None
     trust_remote_code: options.TrustRemoteCode = False

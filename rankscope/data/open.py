@@ -19,7 +19,7 @@ from rankscope.data.intake import Intake
 from rankscope.data.probes import Example, Known, ProbeSet
 from rankscope.data.scenes import scenes
 from rankscope.data.sentences import sentences
-from rankscope.errors import DataError, UsageError
+from rankscope.errors import DataError, UnknownName, UsageError
 
 
 class Format(NamedTuple):
@@ -168,9 +168,13 @@ def intake_of(
 
     Raises:
         DataError: if the folder of the images does not exist.
+        UnknownName: if a column is given for a field that no example has.
     """
     if images is not None and not Path(images).is_dir():
         raise DataError(f"no such folder of images: {images}")
+    unknown = [field for field in columns or () if field not in records.COLUMNS]
+    if unknown:
+        raise UnknownName(f"an example has no field {unknown[0]!r}; the fields are {', '.join(records.COLUMNS)}")
     folder, annotations, features = (None if p is None else Path(p) for p in (images, answers, regions))
     return Intake(folder, annotations, features, columns or {}, restval, images_needed)
 

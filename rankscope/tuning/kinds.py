@@ -110,6 +110,7 @@ class PrefixOptions:
     """Stacks that get a prefix, those that read text if none is named."""
 
     def __post_init__(self) -> None:
+        require(self.length >= 1, f"a prefix has at least 1 row; got {self.length}")
         require(self.init in ("random", "tokens"), f"a prefix starts as random or tokens; got {self.init!r}")
 
 
@@ -190,6 +191,14 @@ class LoraOptions:
         require(0 <= self.dropout < 1, f"LoRA's dropout lies in [0, 1); got {self.dropout}")
 
 
+FUNCTIONS = (
+    "gelu", "gelu_10", "gelu_accurate", "gelu_fast", "gelu_new", "gelu_python", "gelu_python_tanh", "gelu_pytorch_tanh",
+    "hardswish", "laplace", "leaky_relu", "linear", "mish", "prelu", "quick_gelu", "relu", "relu2", "relu6", "sigmoid", "silu",
+    "sqrtsoftplus", "swish", "tanh", "xielu",
+)  # fmt: skip
+"""The activation functions of transformers, known here without it; a test holds the two equal."""
+
+
 @dataclass(frozen=True)
 class AdapterOptions:
     """The bottleneck adapter."""
@@ -208,6 +217,9 @@ class AdapterOptions:
     """Stacks in which targets are sought, those that read text if none is named."""
 
     def __post_init__(self) -> None:
+        require(self.size >= 1, f"a bottleneck has at least 1 dimension; got {self.size}")
+        known = ", ".join(FUNCTIONS)
+        require(self.function in FUNCTIONS, f"there is no function {self.function!r}; transformers has {known}")
         require(0 <= self.dropout < 1, f"the adapter's dropout lies in [0, 1); got {self.dropout}")
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import resource
 import subprocess
 import sys
@@ -12,6 +11,7 @@ from typing import get_args
 from unittest.mock import Mock
 
 import pytest
+from many_commands import ended
 
 from rankscope.analysis.options import VARIANTS
 from rankscope.cli import WITH_RUNS, WITHOUT, early, options
@@ -23,28 +23,6 @@ from rankscope.store import export_run, import_features
 from rankscope.tuning.batches import TASKS
 
 Call = Callable[..., object]
-
-PROGRAM = """
-import contextlib, io, json, os, sys
-import rankscope.data.open, rankscope.scores.join  # which need none of the slow packages
-from rankscope import cli
-with contextlib.redirect_stdout(io.StringIO()), contextlib.suppress(SystemExit):
-    sys.argv = ["rankscope", "collect", "--help"]
-    cli.main()  # what each case would import again
-for line in json.load(sys.stdin):
-    if os.fork():  # each in a process of its own, so that what one imports is not there for the next
-        os.wait()
-        continue
-    sys.argv, said = ["rankscope", *line], io.StringIO()
-    with contextlib.redirect_stderr(said):
-        try:
-            cli.main()
-        except SystemExit as end:
-            slow = {"torch", "transformers", "peft", "matplotlib", "pandas"} & sys.modules.keys()
-            print(json.dumps([end.code, sorted(slow), " ".join(said.getvalue().split())]), flush=True)
-            os._exit(0)
-"""
-"""Runs the command line for each list of arguments: the exit code, what slow packages were imported by then, and what was said."""
 
 NO_RUN, NO_DATA, NO_MODEL = "there is no run at absent", "no such file", "absent"
 THERE, KEPT = "exists and is kept", "exists and is no run; it is kept"
@@ -129,7 +107,7 @@ CASES: list[tuple[str, int, str]] = [
     ("train base --stages lora,lorry", 2, "lorry"),
     ("train base --method lora --lora-rank many", 2, "lora_rank is"),
     ("train base --method lora --task sums", 2, CHOICE),
-    ("score said.jsonl --data answers.jsonl --kind songs", 2, "predictions are scored as"),
+    ("score said.jsonl --data answers.jsonl --kind songs", 2, "there is no kind of predictions 'songs'"),
     ("score said.jsonl --data answers.jsonl --vqa-rule strict", 2, "there is no VQA rule 'strict'"),
 ]
 
@@ -148,17 +126,15 @@ def said(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[int, list[str],
     (here / "answers.jsonl").write_text('{"id": "a", "text": "how many?", "answers": ["two"]}\n')
     (here / "said.jsonl").write_text('{"id": "a", "prediction": "two"}\n')
     there = sorted(here.rglob("*"))
-    lines = json.dumps([case.split() for case, _, _ in CASES])
-    done = subprocess.run([sys.executable, "-c", PROGRAM], input=lines, capture_output=True, text=True, cwd=here)
-    assert done.returncode == 0, done.stderr
+    found = ended([case.split() for case, _, _ in CASES], here)
     assert sorted(here.rglob("*")) == there
-    return [json.loads(line) for line in done.stdout.splitlines()]
+    return found
 
 
 def test_every_case_was_run(said: list[object]) -> None:
     assert len(said) == len(CASES) > 70
     commands = {function.__name__.strip("_") for function in (*WITH_RUNS, *WITHOUT)}
-    # definitions and selftest take only names of numbers, which are known when the files that define them are imported
+    # definitions and selftest take only names, for which see test_bad_values.py
     assert {case.split()[0] for case, _, _ in CASES} == commands - {"definitions", "selftest"} | {"data"}
 
 

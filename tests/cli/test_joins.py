@@ -344,7 +344,7 @@ COMMANDS = {
     "selftest": Command(
         "rankscope.selftest.run",
         (),
-        {"only": case("--only", "a, b", value=["a", "b"], keyword="scenarios"), **PRINTING},
+        {"only": case("--only", "whitened, draws", value=["whitened", "draws"], keyword="scenarios"), **PRINTING},
     ),
 }
 

@@ -91,7 +91,7 @@ def test_the_kind_is_told_by_the_data(tmp_path: Path) -> None:
     assert guess_kind(bare) == "answers"
     assert guess_kind([Example("1", "Where is it? ")]) == "answers"
     assert guess_kind(list(open_data(fixtures_data.coco(tmp_path)))) == "captions"
-    with pytest.raises(UnknownName, match="scored as captions, answers or labels; got 'words'"):
+    with pytest.raises(UnknownName, match="no kind of predictions 'words'; choose captions, answers, labels"):
         score({"1": "a"}, bare, kind="words")
     with pytest.raises(DataError, match="1 examples have no reference to score against; the first is '1'"):
         score({"1": "a"}, bare)

@@ -15,8 +15,8 @@ from rankscope.plots import save
 from rankscope.progress import Progress, silent
 from rankscope.results.runs import Contrast
 from rankscope.store import Run
-from rankscope.store.files import storing
 from rankscope.tuning import held_out_loss, train
+from rankscope.writing import storing
 
 TRAINING = "scenes:captions/train?n=2000"
 """The training data: captions of a look that pre-training did not have."""

@@ -19,8 +19,9 @@ from rankscope.checkpoint import Checkpoint, processor_folder
 from rankscope.collecting.request import OF_A_STORE, SINGLE
 from rankscope.errors import DataError, OutputExists, StoreError
 from rankscope.sites import Site, select
-from rankscope.tuning.output import check_free
+from rankscope.tuning.output import check_free as check_free_for_training
 from rankscope.tuning.recipes import recipe_of
+from rankscope.writing import check_free
 
 _RUN = "rankscope-run"
 """What every run in one file holds among its strings (FORMAT.md, One file)."""
@@ -93,8 +94,8 @@ def need_file(path: Path) -> None:
 
 def need_free(out: Path | None, *, overwrite: bool = False) -> None:
     """See that nothing is where a command will write. Raises :class:`OutputExists` if something is that it may not replace."""
-    if out is not None and out.exists() and not overwrite:
-        raise OutputExists(f"{out} exists and is kept unless --overwrite is given")
+    if out is not None:
+        check_free(out, overwrite=overwrite)
 
 
 def need_free_for_run(
@@ -135,7 +136,7 @@ def need_recipe(options: Mapping[str, Any], out: Path | None, *, resume: bool, o
     recipe_of(options)
     # Of torchrun's processes the first makes the folder, and the others may find it there.
     if out is not None and os.environ.get("RANK", "0") == "0":
-        check_free(out, resume=resume, overwrite=overwrite)
+        check_free_for_training(out, resume=resume, overwrite=overwrite)
 
 
 def _is_store(folder: Path) -> bool:

@@ -50,7 +50,7 @@ def weights(
     if spectra:
         import numpy as np
 
-        from rankscope.store.files import storing
+        from rankscope.writing import storing
 
         arrays: dict[str, Any] = {name: values.numpy() for name, values in result.spectra.items()}
         with storing(spectra):

@@ -27,6 +27,7 @@ from rankscope.reading.hooks import Tap
 from rankscope.reading.pooling import pool
 from rankscope.sites import Site, describe, select
 from rankscope.store import Batch, Manifest, Run, discard, open_run, tidy_finished
+from rankscope.writing import check_free
 
 PROBED = 8
 """Samples whose columns are looked at to find which stacks have rows of the kind asked for, and how many."""
@@ -236,7 +237,7 @@ def _finished(out: Path, manifest: Manifest, request: Request) -> Run | None:
         tidy_finished(out)
         _drop_gathered(out, manifest)
     if not request.reuse:
-        raise OutputExists(f"{out} exists and is kept; give another --out, or --overwrite to replace it")
+        check_free(out)
     run = open_run(out)
     if differences := run.manifest.differences(manifest):
         raise OutputExists(

@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.container import Container
 from matplotlib.figure import Figure, SubFigure
 
-from rankscope.store.files import storing
+from rankscope.writing import storing
 
 WIDTH = 6.75
 """The width of a full figure in inches: two columns of a paper."""

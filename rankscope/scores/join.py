@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from rankscope.data import Example, open_data
-from rankscope.errors import DataError, OutputExists, UnknownName, UsageError, public
+from rankscope.errors import DataError, UnknownName, UsageError, public
 from rankscope.scores import (
     RULES,
     Java,
@@ -22,6 +22,7 @@ from rankscope.scores import (
 )
 from rankscope.scores.captions import TOKENIZERS, metric_names
 from rankscope.scores.predictions import by_text, check_ids
+from rankscope.writing import check_free
 
 KINDS = ("captions", "answers", "labels")
 """What predictions can be scored as."""
@@ -145,8 +146,7 @@ def write_submission(
     if kind == "labels":
         raise UsageError("no server takes labels; a submission is of captions or answers")
     predicted = _by_id(predictions)
-    if Path(out).exists() and not overwrite:
-        raise OutputExists(f"{out} is there already; it is kept unless overwriting is asked for (--overwrite)")
+    check_free(Path(out), overwrite=overwrite)
     if kind == "answers":
         check_ids(predicted, {example.id: None for example in examples}, "questions")
         write_vqa_submission(out, predicted)

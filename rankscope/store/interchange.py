@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from rankscope import writing
 from rankscope.data.arrow import pyarrow
 from rankscope.errors import DataError, MissingTool, OutputExists, UsageError
 from rankscope.features import ROLES
@@ -72,9 +73,8 @@ def import_features(
     manifest = _manifest(found, named, name or source.stem, source, ids)
     if target.suffix not in SUFFIXES:
         return _write(target, manifest, named, overwrite)
-    if target.exists() and not overwrite:
-        raise OutputExists(f"{target} exists and is kept unless --overwrite is given")
-    with files.new_folder(target) as staging:
+    writing.check_free(target, overwrite=overwrite)
+    with writing.new_folder(target) as staging:
         _write(staging, manifest, named, False)
         return pack(staging, target, overwrite=overwrite, within=staging)
 
@@ -205,7 +205,7 @@ def export_run(run: Run, out: str | Path, *, to: str = "npy") -> Path:
 @contextmanager
 def _whole_folder(target: Path) -> Iterator[Path]:
     """A folder beside ``target`` that gets its name when it is whole, and is removed if that fails."""
-    with files.storing(target), files.new_folder(target) as temporary:
+    with writing.storing(target), writing.new_folder(target) as temporary:
         yield temporary
         temporary.rename(target)
 

@@ -131,7 +131,7 @@ def test_a_submission_of_answers_needs_no_annotations(tmp_path: Path) -> None:
     out = tmp_path / "results.json"
     assert write_submission(said, asked, out) == 4
     assert json.loads(out.read_text()) == [{"question_id": int(name), "answer": "yes"} for name in ids]
-    with pytest.raises(OutputExists, match=r"results.json is there already"):
+    with pytest.raises(OutputExists, match=r"results.json exists and is kept"):
         write_submission(said, asked, out)
     few = dict.fromkeys([*ids[1:], "7", "8"], "yes")
     with pytest.raises(

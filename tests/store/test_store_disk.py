@@ -26,8 +26,9 @@ from rankscope.errors import (
     UsageError,
 )
 from rankscope.store import Writer, discard, open_run, pack
-from rankscope.store.files import names_in, publish, write_temporary
+from rankscope.store.files import names_in
 from rankscope.store.layout import read_commits
+from rankscope.writing import publish, write_temporary
 
 
 @pytest.fixture(scope="module")

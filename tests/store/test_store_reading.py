@@ -131,7 +131,7 @@ def test_packing_keeps_what_is_there_and_gives_the_same_bytes(runs: Path, tmp_pa
         pack(runs / "run.pt", other)
         assert other.read_bytes() == (runs / name).read_bytes()
     (tmp_path / "folder.pt").mkdir()
-    with pytest.raises(OutputExists, match=r"exists and is kept$"):
+    with pytest.raises(OutputExists, match="is a folder, and the run would be a file; it is kept"):
         pack(runs / "run", tmp_path / "folder.pt", overwrite=True)
     with pytest.raises(UsageError, match=r"ends in \.pt or \.safetensors; 'run\.npz' does not"):
         pack(runs / "run", tmp_path / "run.npz")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -113,8 +114,9 @@ def refuse_foreign(path: Path) -> None:
         OutputExists: if something else is there; the message says what.
     """
     if path.is_dir() and not (path / layout.MANIFEST).is_file():
-        strange = [name for name in files.names_in(path.resolve()) if not _is_left(path / name)]
-        if strange:
+        names = files.names_in(path.resolve())
+        strange = [name for name in names if not _is_left(path / name) and os.path.lexists(path / name)]
+        if strange and not (path / layout.MANIFEST).is_file():  # which another process may have written meanwhile
             found = f"a folder with other things, such as {strange[0]!r}, and no store"
             raise OutputExists(f"{path} is {found}; choose another output")
     elif path.exists() and not path.is_dir():

@@ -210,11 +210,12 @@ def _rows_per_sample(source: Source, request: Request, chosen: Mapping[Site, Tap
 def _manifest(
     source: Source, request: Request, widths: Mapping[Site, int], notes: Sequence[Any], out: Path
 ) -> Manifest:
+    options = {"options": dict(source.data_options)} if source.data_options else {}
     packages = ("rankscope", "torch", "transformers", "peft", "safetensors")
     return Manifest(
         name=printable(request.name or out.name.removesuffix(out.suffix if out.suffix in SINGLE else "")),
         checkpoint=source.checkpoint,
-        probe={"name": source.data_name, "fingerprint": source.fingerprint, "ids": list(source.ids)},
+        probe={"name": source.data_name, "fingerprint": source.fingerprint, "ids": list(source.ids), **options},
         rows={"kind": request.rows, "keep_special": request.keep_special},
         dtype=source.stored_dtype(request.rows),
         sites={str(site): {"width": width, "stack": site.stack} for site, width in widths.items()},

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from rankscope.data import captions, folder, hub, ofa, records, regions, vqa
 from rankscope.data.files import HALF, Json, exists, is_file, lines, read_json, writable
@@ -48,6 +48,8 @@ SUFFIXES: dict[str, Format] = {
     ".safetensors": Format("region features", regions.read_features),
 }
 """Formats that the ending of the file name settles."""
+OPTIONS = ("images", "regions", "answers", "columns", "restval", "images_needed")
+"""The options of :func:`open_data` that decide what the examples of a file are, besides its name, split and number."""
 
 
 def recognise(path: Path) -> Format:
@@ -152,7 +154,18 @@ def open_data(
         found = _carried(str(spec), split, n)
     else:
         found = _from_disk(spec, split, intake) if isinstance(spec, str | Path) else _from_memory(spec, intake)
+        given = (images, regions, answers, columns, restval, images_needed)
+        found = replace(found, options=_options(dict(zip(OPTIONS, given, strict=True))))
     return found if n is None else found.first(n)
+
+
+def _options(given: Mapping[str, Any]) -> dict[str, Any]:
+    """The options that were given and change anything, as plain values."""
+    return {
+        name: str(value) if isinstance(value, Path) else dict(value) if isinstance(value, Mapping) else value
+        for name, value in given.items()
+        if value is False or (value and value is not True)
+    }
 
 
 def intake_of(

@@ -34,7 +34,9 @@ def compare(
     groups: options.Groups = 20,
     interval: options.Interval = "influence",
     common_rows: Annotated[bool, Option("--common-rows", help="If the rows differ, use those that both have.")] = False,
-    plot: Annotated[bool, Option("--plot", help="Draw the figure: SVG, PDF and PNG.")] = False,
+    plot: Annotated[
+        bool, Option("--plot", help="Draw the figure: SVG, PDF and PNG. An earlier one is replaced.")
+    ] = False,
     out: Annotated[Path | None, Option(help="The figure's path, without suffix. Default: A-B.")] = None,
     base_model: options.BaseModel = None,
 ) -> None:

@@ -59,13 +59,14 @@ def export(
     run: options.Stored,
     out: Annotated[Path, Option(help="The folder to make.")],
     to: Annotated[options.Form, Option(help="What is written.")] = "npy",
+    overwrite: options.Overwrite = False,
 ) -> None:
     """Write a run's features for other tools, a site at a time, with where each row came from.
 
     Example: rankscope export lora.pt --out lora-npy
     """
     early.need_stored(run)
-    early.need_free(out)
+    early.need_free(out, overwrite=overwrite)
     from rankscope.store import export_run, open_run
 
-    show.made(export_run(open_run(run), out, to=to))
+    show.made(export_run(open_run(run), out, to=to, overwrite=overwrite))

@@ -67,8 +67,10 @@ Interval = Annotated[
     Literal["influence", "jackknife"],
     Option(help="Intervals from the influence of every sample, or from groups of samples left out in turn."),
 ]
-Figure = Annotated[Path | None, Option(help="Write the figure here, without suffix: SVG, PDF and PNG.")]
-Overwrite = Annotated[bool, Option("--overwrite", help="Replace an output that exists.")]
+Figure = Annotated[
+    Path | None, Option(help="Write the figure here, without suffix: SVG, PDF and PNG. An earlier one is replaced.")
+]
+Overwrite = Annotated[bool, Option("--overwrite", help="Replace an output that exists, which is kept otherwise.")]
 Quiet = Annotated[bool, Option("--quiet", "-q", help="No progress and no notes.")]
 Json = Annotated[bool, Option("--json", help="Print the result as JSON.")]
 # Words that are refused before the library, which knows them too, is imported; tests/cli/test_early.py holds the two equal.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -33,6 +34,7 @@ def weights(
     weighing: Weighing,
     printing: options.Printing,
     spectra: Annotated[Path | None, Option(help="Write the singular values of every change here (.npz).")] = None,
+    overwrite: options.Overwrite = False,
 ) -> None:
     """Spectra of what tuning changed in each weight matrix, intruder dimensions beside those of noise, power-law tails.
 
@@ -41,6 +43,7 @@ def weights(
     Example: rankscope weights lora/ --modules '*.q_proj'
     """
     early.need_checkpoint(checkpoint, base_model=weighing.base_model)
+    early.need_free(spectra, overwrite=overwrite)
     import rankscope
 
     with printing.progress("weighing") as progress:
@@ -50,11 +53,11 @@ def weights(
     if spectra:
         import numpy as np
 
-        from rankscope.writing import storing
+        from rankscope.writing import write_output
 
         arrays: dict[str, Any] = {name: values.numpy() for name, values in result.spectra.items()}
-        with storing(spectra):
-            np.savez(spectra, **arrays)
+        np.savez(buffer := BytesIO(), **arrays)
+        write_output(spectra, buffer.getvalue())
         show.note(f"spectra: {spectra}")
 
 

@@ -110,6 +110,8 @@ def in_legend(name: str) -> str:
 def save(figure: Figure, stem: str | Path, kinds: Sequence[str] = tuple(KINDS)) -> tuple[Path, ...]:
     """Write ``stem.svg``, ``stem.pdf`` and ``stem.png``, or those asked for; the same figure gives the same bytes.
 
+    Files of these names are replaced.
+
     Returns:
         The paths.
 

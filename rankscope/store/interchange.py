@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +17,7 @@ from rankscope.errors import DataError, MissingTool, OutputExists, UsageError
 from rankscope.features import ROLES
 from rankscope.sites import Site
 from rankscope.store import files
-from rankscope.store.exported import EXPORTED
+from rankscope.store.exported import EXPORTED, foreign_to_export
 from rankscope.store.foreign import read_foreign, site_name
 from rankscope.store.manifest import DTYPES, Batch, Manifest
 from rankscope.store.matrices import Foreign, Matrix
@@ -170,7 +169,7 @@ def _places(matrix: Matrix, low: int, high: int) -> Places:
     )
 
 
-def export_run(run: Run, out: str | Path, *, to: str = "npy") -> Path:
+def export_run(run: Run, out: str | Path, *, to: str = "npy", overwrite: bool = False) -> Path:
     """Write the features of a run for other tools, one site at a time, with the rows in the data's order.
 
     Args:
@@ -180,13 +179,14 @@ def export_run(run: Run, out: str | Path, *, to: str = "npy") -> Path:
             for each site, with the columns ``sample``, ``position``, ``role`` and ``features``) or ``hf`` (the same columns
             as a dictionary of data sets, one for each site, for ``datasets.load_from_disk``). Arrow and NumPy have no
             bfloat16: such features become float32, which changes no value.
+        overwrite: whether an earlier export at ``out`` is replaced.
 
     Returns:
         The folder.
 
     Raises:
         UsageError: if ``to`` is none of these.
-        OutputExists: if the folder exists.
+        OutputExists: if the folder exists, and is not to be replaced or is no export.
         MissingTool: if pyarrow or datasets is needed and not installed.
         StorageError: if the disk is full, read-only or failing.
     """
@@ -194,20 +194,20 @@ def export_run(run: Run, out: str | Path, *, to: str = "npy") -> Path:
     if to not in writers:
         raise UsageError(f"runs are exported to {', '.join(writers)}; not to {to!r}")
     target = Path(out)
-    if target.exists():
-        raise OutputExists(f"{target} exists and is kept; choose another output")
-    with _whole_folder(target) as temporary:
-        writers[to](run, temporary)
-        (temporary / EXPORTED).write_text(json.dumps(run.manifest.to_json(), indent=1) + "\n")
+    writing.check_free(target, overwrite=overwrite)
+    if target.exists() and (strange := foreign_to_export(target)):
+        raise OutputExists(
+            f"{target} holds {strange!r}, which is no part of an export; it is kept: choose another output"
+        )
+    with writing.storing(target), writing.new_folder(target) as folder:
+        made = folder / "made"
+        made.mkdir()
+        writers[to](run, made)
+        (made / EXPORTED).write_text(json.dumps(run.manifest.to_json(), indent=1) + "\n")
+        if target.exists():
+            target.rename(folder / "earlier")
+        made.rename(target)
     return target
-
-
-@contextmanager
-def _whole_folder(target: Path) -> Iterator[Path]:
-    """A folder beside ``target`` that gets its name when it is whole, and is removed if that fails."""
-    with writing.storing(target), writing.new_folder(target) as temporary:
-        yield temporary
-        temporary.rename(target)
 
 
 def _values(x: Tensor) -> np.ndarray[tuple[int, ...], np.dtype[np.floating]]:

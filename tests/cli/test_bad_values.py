@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from inspect import signature
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, get_args, get_origin
+from typing import Any, Literal, get_origin
 
 import pytest
 import torch
-import typer
-from many_commands import ended
+from many_commands import Option, ended, options, plain
 
 from rankscope import catalogue, devices, registry
-from rankscope.cli import app
 from rankscope.cli.selftest import PLANTED
 from rankscope.errors import UnknownName, UsageError
 from rankscope.selftest.answers import DRAWS, EVERY, SCENARIOS
@@ -81,43 +77,6 @@ FREE = {
 """Texts that only a model or a file can refuse, or nothing."""
 RELATION = ["cka", "usage-2", "rankme,drift-1"]
 """Measures that only compare takes."""
-
-
-class Option(NamedTuple):
-    """An option with a value."""
-
-    command: str
-    name: str
-    flag: str
-    """What is typed before the value; empty for an argument."""
-    kind: Any
-    """Its type, as the command declares it."""
-
-
-def options() -> Iterator[Option]:
-    """Every option and argument of every command that takes a value."""
-    for before, one in (("", app), ("data ", app.registered_groups[0].typer_instance)):
-        assert one is not None
-        declared = {
-            info.callback.__name__.strip("_"): info.callback for info in one.registered_commands if info.callback
-        }
-        group: Any = typer.main.get_command(one)
-        commands = group.commands if hasattr(group, "commands") else {"check": group}
-        for name, command in commands.items():
-            if name not in declared:
-                continue
-            types = signature(declared[name]).parameters
-            for one_ in command.params:
-                if not getattr(one_, "is_flag", False) and one_.name in types:
-                    flag = one_.opts[0] if one_.param_type_name == "option" else ""
-                    yield Option(before + name, one_.name, flag, types[one_.name].annotation)
-
-
-def plain(kind: Any) -> Any:
-    """The type of a value: ``Annotated[Literal["a"] | None, …]`` as the literal, and a list as what it is of."""
-    while get_origin(kind) is not Literal and (parts := [part for part in get_args(kind) if part is not type(None)]):
-        kind = parts[0]
-    return kind
 
 
 def bad_values(option: Option) -> list[str]:

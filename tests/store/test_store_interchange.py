@@ -227,7 +227,7 @@ def test_exported_features_are_those_of_the_run(tmp_path: Path, dtype: str) -> N
 def test_what_is_there_is_not_exported_over(tmp_path: Path) -> None:
     collect(tmp_path / "run")
     run = open_run(tmp_path / "run")
-    with pytest.raises(OutputExists, match="exists and is kept; choose another output"):
+    with pytest.raises(OutputExists, match="exists and is kept unless"):
         export_run(run, tmp_path / "run")
     with pytest.raises(UsageError, match="exported to npy, parquet, hf; not to 'mat'"):
         export_run(run, tmp_path / "out", to="mat")

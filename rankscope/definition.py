@@ -149,7 +149,8 @@ class Comparison(Described):
     :class:`~rankscope.linalg.moments.PairMoments`. ``folds``: two of them, from disjoint samples: fit on the first,
     evaluate on the second. ``rows``: two ``(*, n, d)`` features and the ``(n,)`` sample of each row."""
     noise: str
-    """The value for independent features of the same shape, in words or as a formula in n, d and k."""
+    """The value for independent features of the same shape, in words or as a formula in n, d and k. The ``noise`` in a record is
+    measured, on shuffled samples, and also counts what rows at the same position of different samples have in common."""
     unit: str = ""
     """The unit, as written on an axis."""
     same_width: bool = False

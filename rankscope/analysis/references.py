@@ -52,6 +52,7 @@ def unrelated(view: View, comparison: Comparison, a: int, b: int, *, draws: int 
     many rows, the rows of one staying together, and, where a shared basis is compared, turned by a random rotation: each
     run keeps its own covariance. Where samples are of unequal length, the value is that of the samples which can be
     exchanged, each paired with another; p counts shuffles of all, in which some stay in their place.
+    A row keeps its position, so what rows at the same position of different samples have in common counts as unrelated.
 
     Args:
         view: the runs at one site.

@@ -1,4 +1,4 @@
-"""The whole loop on what the package brings along: tune, collect, compare, draw. No network, a few minutes on two cores."""
+"""The whole loop on what the package ships with: tune, collect, compare, draw. No network, a few minutes on two cores."""
 
 from __future__ import annotations
 

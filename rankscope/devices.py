@@ -40,7 +40,7 @@ def check_device_map(device_map: str) -> None:
         try:
             check_device(device_map)
         except UsageError as error:
-            raise UsageError(f"{error}; a model is spread over several as {', '.join(SPREADS)}") from None
+            raise UsageError(f"{error}; to spread a model over several: {', '.join(SPREADS)}") from None
 
 
 def check_spread(device_map: str | Mapping[str, Any]) -> None:

@@ -26,7 +26,7 @@ def check_name(text: str) -> None:
 def definitions(
     name: Annotated[
         str | None,
-        Argument(callback=options.refusing(check_name), help="One measure, or several by comma. Default: all."),
+        Argument(callback=options.refusing(check_name), help="A measure, or several, comma-separated. Default: all."),
     ] = None,
     as_json: options.Json = False,
 ) -> None:

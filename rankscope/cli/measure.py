@@ -19,7 +19,7 @@ def measure(
     plot: options.Figure = None,
     base_model: options.BaseModel = None,
 ) -> None:
-    """Measure a run: effective rank, stable rank, participation ratio, energy-90, the PT-PEFT ratio, and others by name.
+    """Measure a run: effective rank, stable rank, participation ratio, energy-90, the PT-PEFT ratio, and any others by name.
 
     Example: rankscope measure lora.pt --measures roy-vetterli,stable-rank --json
     """

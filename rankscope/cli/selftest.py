@@ -24,7 +24,7 @@ def check_planted(text: str) -> None:
     """Check the names of some planted answers. Raises :class:`UnknownName` if there is no such one."""
     for name in _names(text):
         if name not in PLANTED:
-            raise UnknownName(f"there is no planted scenario {name!r}; there are {', '.join(PLANTED)}")
+            raise UnknownName(f"there is no planted scenario {name!r}; the scenarios are {', '.join(PLANTED)}")
 
 
 def _names(text: str) -> list[str]:
@@ -35,12 +35,14 @@ def selftest(
     printing: options.Printing,
     only: Annotated[
         str | None,
-        Option(callback=options.refusing(check_planted), help="Some planted answers, by comma. Default: all."),
+        Option(
+            callback=options.refusing(check_planted), help="Only these planted answers, comma-separated. Default: all."
+        ),
     ] = None,
 ) -> None:
-    """Put planted answers through the whole pipeline: the value of each measure beside the one that it must have.
+    """Run planted answers through the whole pipeline, and show the value of each measure beside the expected one.
 
-    Ends with 1 if an answer lies outside its tolerance. Example: rankscope selftest
+    Exits with status 1 if an answer lies outside its tolerance. Example: rankscope selftest
     """
     from rankscope.selftest import run
 

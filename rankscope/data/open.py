@@ -234,7 +234,7 @@ def _from_disk(spec: str | Path, split: str | None, intake: Intake) -> ProbeSet:
         read = form.read(path, intake)
     except DataError as error:
         if intake.faults:  # what stopped the reader is one fault more
-            intake.fault("cannot be read on", str(error))
+            intake.fault("reading stopped", str(error))
             intake.refuse(str(spec))
         raise
     if intake.faults and not any(e.about.get("split") == split for e in read):
@@ -279,7 +279,7 @@ def with_unique_ids(examples: Sequence[Example], intake: Intake) -> list[Example
     for example in examples:
         content = _content(example, known) if example.id in often else ""
         if content and content in contents[example.id]:
-            intake.notice("example is there twice, and is taken once", example.id)
+            intake.notice("example occurs twice, and is taken once", example.id)
             continue
         kept.append(example)
         if example.id in often:

@@ -207,7 +207,7 @@ def decode_picture(source: Path | bytes, what: str) -> Image:
         ) from None
     except UnidentifiedImageError:
         raise DataError(
-            f"{what} cannot be decoded: it is not an image in a format that is opened, which are {', '.join(FORMATS)}; "
+            f"{what} cannot be decoded: its format is not one of those that are opened, which are {', '.join(FORMATS)}; "
             "convert or replace it"
         ) from None
     except (OSError, SyntaxError, ValueError, *bombs) as error:

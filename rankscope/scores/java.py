@@ -35,7 +35,7 @@ class Java:
 
     def __post_init__(self) -> None:
         if self.memory is not None and not re.fullmatch("[1-9][0-9]*[kKmMgGtT]?", self.memory):
-            raise UsageError(f"Java's memory is a number of bytes, K, M, G or T, as 4G; got {self.memory!r}")
+            raise UsageError(f"Java's memory is a number of bytes, or of K, M, G or T, e.g. 4G; got {self.memory!r}")
 
     def find(self) -> str:
         """The path of the launcher.

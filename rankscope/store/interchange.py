@@ -28,9 +28,7 @@ from rankscope.store.plain import Json
 from rankscope.store.run import STRETCH, Places, Run
 from rankscope.store.writer import Writer
 
-_BY_POSITION = (
-    "the source has no ids: samples are numbered by their position, and paired by it with those of other runs"
-)
+_BY_POSITION = "the source has no ids: samples are numbered by position, and matched by it with those of other runs"
 
 
 def import_features(
@@ -93,7 +91,9 @@ def _named(found: Foreign, sites: Mapping[str, str], path: Path) -> dict[str, Ma
     for site, matrix in named.items():
         first = stacks.setdefault(Site.parse(site).stack, matrix)
         if not torch.equal(first.counts, matrix.counts) or first.tokens != matrix.tokens:
-            raise DataError(f"{path}: {site} has other rows than another site of its stack; name them with sites")
+            raise DataError(
+                f"{path}: the rows of {site} differ from those of another site of its stack; name them with sites"
+            )
     order = list(stacks)
     return dict(sorted(named.items(), key=lambda item: _rank(Site.parse(item[0]), order)))
 

@@ -90,7 +90,7 @@ class Writer:
             StorageError: if the disk is full, read-only or failing.
         """
         if overwrite and world > 1:
-            raise UsageError("several processes cannot overwrite a store together; remove it first (store.discard)")
+            raise UsageError("several processes cannot overwrite a run together; remove it first (store.discard)")
         if nonfinite not in ("refuse", "keep") or not 0 <= rank < world:
             raise UsageError(f"no writer with nonfinite={nonfinite!r}, rank {rank} of {world}")
         writer = cls(Path(path), manifest.planned(plan), plan, Share(rank, world), nonfinite, reuse)

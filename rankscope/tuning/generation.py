@@ -72,7 +72,7 @@ def generate(
         WrongCall: for an option that does not exist.
         OutputExists: if there is something at ``out``.
         StorageError: if ``out`` cannot be written.
-        UsageError: if the model says no text, or a number is below 1.
+        UsageError: if the model generates no text, or a number is below 1.
         DataError: if an example does not fit the model's positions with the prefix and the prediction.
     """
     into = Path(out) if out is not None else None
@@ -121,11 +121,11 @@ def prompt_reader(model: nn.Module, reader: Reader) -> Reader:
     A decoder that cannot be padded on the left reads prompts of one length only, or one by one.
 
     Raises:
-        UsageError: if the model says no text, or is prompt-tuned, which PEFT cannot generate with.
+        UsageError: if the model generates no text, or is prompt-tuned, which PEFT cannot generate with.
     """
     name, masked = type(unwrapped(model)).__name__, fills_masks(reader)
     if not (masked or "decoder" in reader.stacks) or not hasattr(model, "generate"):
-        raise UsageError(f"{name} says no text; only models with a decoder generate")
+        raise UsageError(f"{name} generates no text; only models with a decoder do")
     if reader.virtual:
         raise UsageError(
             f"this {name} is prompt-tuned, and PEFT cannot generate with a prompt before padded or embedded text; it can be "

@@ -43,7 +43,7 @@ CASES: list[tuple[str, int, str]] = [
     ("compare --arm a=folder,here.pt", 3, "folder"),
     ("export absent --out o", 4, NO_RUN),
     ("import absent.npy", 3, NO_DATA),
-    ("import here.npy --ids absent", 2, "there is no file absent"),
+    ("import here.npy --ids absent", 2, "there is no ids file absent"),
     ("score absent --data texts.txt", 3, NO_DATA),
     ("score here.npy --data absent", 3, NO_DATA),
     ("score here.npy --data texts.txt --images absent", 3, "no such folder of images: absent"),
@@ -73,9 +73,9 @@ CASES: list[tuple[str, int, str]] = [
     ("export here.pt --out folder", 2, THERE),
     ("generate base --out texts.txt", 2, THERE),
     ("score here.npy --data texts.txt --submission texts.txt", 2, THERE),
-    ("train base --method lora --out folder", 2, "holds something that is no checkpoint of rankscope"),
-    ("train base --method lora --out folder --resume", 2, "holds something that is no checkpoint of rankscope"),
-    ("train base --method lora --out folder --overwrite", 2, "holds something that is no checkpoint of rankscope"),
+    ("train base --method lora --out folder", 2, "holds something that is not a rankscope checkpoint"),
+    ("train base --method lora --out folder --resume", 2, "holds something that is not a rankscope checkpoint"),
+    ("train base --method lora --out folder --overwrite", 2, "holds something that is not a rankscope checkpoint"),
     # an option that makes no sense
     ("collect base --rows none", 2, "there is no row kind 'none'; there are last, first"),
     ("collect base --nonfinite drop", 2, "nonfinite is refuse or keep"),
@@ -83,18 +83,18 @@ CASES: list[tuple[str, int, str]] = [
     ("collect base --out run.npz", 2, "would be arrays"),
     ("collect base --out run --shard 4/4", 2, "a shard is i/n"),
     ("collect base --out run.pt --shard 0/4", 2, "several processes fill a folder"),
-    ("collect base --out run --data texts.txt --column text", 2, "a column is FIELD=NAME"),
+    ("collect base --out run --data texts.txt --column text", 2, "a column is written FIELD=NAME"),
     ("collect base --n 0", 2, RANGE),
     ("collect base --dtype float8", 2, CHOICE),
     ("collect base --padding-side both", 2, CHOICE),
     ("collect base --no-such-option", 2, "No such option"),
     ("compare here.pt", 2, "give two runs to compare"),
-    ("compare here.pt --arm a=here.pt", 2, "--arm takes the place of the two runs"),
+    ("compare here.pt --arm a=here.pt", 2, "--arm replaces the two runs"),
     ("compare here.pt here.pt --permutations -1", 2, RANGE),
     ("measure here.pt --variant new", 2, CHOICE),
     ("measure here.pt --groups 1", 2, RANGE),
     ("export here.pt --out o --to mat", 2, CHOICE),
-    ("import here.npy --site h3", 2, "a site is name=site"),
+    ("import here.npy --site h3", 2, "a site is written name=site"),
     ("generate base --batch-size 0", 2, RANGE),
     ("generate base --max-new-tokens 0", 2, RANGE),
     ("generate base --num-beams 0", 2, RANGE),
@@ -198,8 +198,8 @@ def test_a_finished_collect_run_again_says_so_and_ends_well(
     first, again = rankscope_(*command), rankscope_(*command)
     assert (first.code, again.code) == (0, 0)
     assert again.out == first.out
-    assert "is finished already" in again.err
-    assert "is finished already" not in first.err
+    assert "is already finished" in again.err
+    assert "is already finished" not in first.err
     other = rankscope_(*command, "--rows", "mean")
     assert (other.code, "is another run (rows.kind is last, and now mean)" in other.err) == (2, True), other.err
     (tmp_path / "run" / "lock").write_text("process 1 on elsewhere\n") if name == "run" else None

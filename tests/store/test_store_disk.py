@@ -313,7 +313,7 @@ def test_processes_that_compute_differently_are_found_out(tmp_path: Path) -> Non
 
 
 def test_several_processes_do_not_overwrite(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="cannot overwrite a store together"):
+    with pytest.raises(UsageError, match="cannot overwrite a run together"):
         Writer.open(tmp_path / "run", manifest(), PLAN, overwrite=True, rank=0, world=2)
     with pytest.raises(UsageError, match="rank 2 of 2"):
         Writer.open(tmp_path / "run", manifest(), PLAN, rank=2, world=2)

@@ -420,7 +420,10 @@ def test_a_dictionary_of_another_form_is_refused(tmp_path: Path, runs: Path) -> 
         ({**value, "features": {**value["features"], "decoder.1": x.T}}, "not whole tensors"),
         ({**value, "features": {**value["features"], "decoder.1": x[:, :4].clone()}}, "not those of its manifest"),
         ({**value, "features": {**value["features"], "decoder.2": x.clone()}}, "not those of its manifest"),
-        ({**value, "features": {**value["features"], "decoder.1": value["features"]["decoder.0"]}}, "has not the"),
+        (
+            {**value, "features": {**value["features"], "decoder.1": value["features"]["decoder.0"]}},
+            "does not have the",
+        ),
         ({k: v for k, v in value.items() if k != "sha256"}, "manifest does not match"),
     ):
         torch.save(wrong, tmp_path / "wrong.pt")

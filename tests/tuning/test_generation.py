@@ -66,7 +66,7 @@ def test_a_classifier_gives_the_label_that_it_chooses(base: Callable[[str], Path
 
 
 def test_what_cannot_be_generated_is_refused(base: Callable[[str], Path]) -> None:
-    with pytest.raises(UsageError, match="says no text"):
+    with pytest.raises(UsageError, match="generates no text"):
         generate(base("bert"), examples("gpt2", 1))
     with pytest.raises(UsageError, match="at least 1"):
         generate(base("gpt2"), examples("gpt2", 1), num_beams=0)

@@ -1,7 +1,7 @@
 """What a named number is: its function, what the function reads, and the facts needed to interpret its value.
 
 A measure's file creates a :class:`Definition` (a number of one run), a :class:`Comparison` (a number of two runs) or a
-:class:`WeightDefinition` (a number of weights) beside its function, and :mod:`rankscope.registry` lists the file.
+:class:`WeightDefinition` (a number of weights) beside its function, and :mod:`rankscope.catalogue` lists the file and the name.
 Nothing else needs to know about a new measure.
 """
 
@@ -17,12 +17,12 @@ from torch import Tensor
 
 
 class Extent(NamedTuple):
-    """The rows that a number is of, on which the ends of its range may depend."""
+    """The size of the features that a number describes, on which the ends of its range may depend."""
 
     rows: int
     """n."""
     width: int
-    """d; of two runs that of the wider."""
+    """d; of two runs, the larger one."""
 
     @property
     def rank(self) -> int:
@@ -78,7 +78,7 @@ class Described:
     linear: bool | Callable[[Extent], bool] = True
     """Whether samples move it to first order as its derivative says, where it has one; if not, groups are left out again."""
     of_nothing: float | None = None
-    """The value outside the range of features that do not vary, as the rank 0 of equal rows; None if there is none."""
+    """The value of features that do not vary, where it lies outside the range (rank 0 for equal rows); None otherwise."""
 
     def range_of(self, size: Extent) -> Range:
         """The range for features of a size."""
@@ -98,9 +98,10 @@ class Definition(Described):
     the ``(n,)`` sample of each row."""
     scale: Literal["range", "log"] = "range"
     """The scale on which its interval is made: ``log`` for the logarithm of a positive number such as a rank, ``range`` for
-    that of the range (:mod:`rankscope.inference.ranges`). The interval of a difference is always made on the number itself."""
+    the scale that suits the range (:mod:`rankscope.inference.ranges`). The interval of a difference is always made on the
+    number itself."""
     centred: bool | None = True
-    """Whether it is of features less their mean over rows; None where that changes nothing."""
+    """Whether the mean over rows is subtracted first; None where that changes nothing."""
     resolved: bool = False
     """Whether singular values below the resolution of the stored dtype are first set to zero (``reads="spectrum"`` only)."""
     takes: tuple[Literal["width", "rows", "floor"], ...] = ()
@@ -149,7 +150,8 @@ class Comparison(Described):
     :class:`~rankscope.linalg.moments.PairMoments`. ``folds``: two of them, from disjoint samples: fit on the first,
     evaluate on the second. ``rows``: two ``(*, n, d)`` features and the ``(n,)`` sample of each row."""
     noise: str
-    """The value for independent features of the same shape, in words or as a formula in n, d and k."""
+    """The value for independent features of the same shape, in words or as a formula in n, d and k. The ``noise`` in a record is
+    measured, on shuffled samples, and also counts what rows at the same position of different samples have in common."""
     unit: str = ""
     """The unit, as written on an axis."""
     same_width: bool = False
@@ -164,9 +166,9 @@ class Comparison(Described):
     second
     run, as for :class:`Definition`."""
     centred: bool | None = True
-    """Whether it is of features less their mean over rows; None where that changes nothing."""
+    """Whether the mean over rows is subtracted first; None where that changes nothing."""
     degree: int = 0
-    """The power of the features' unit in which it is told; 0 for a number without one."""
+    """The power of the features' unit in which the number is expressed; 0 for a number without unit."""
     summary: Callable[[Tensor], Tensor] | None = None
     """From the mean over both folds to the number, where the function returns more than it (``reads="folds"`` only)."""
     across: Callable[..., Tensor] | None = None

@@ -1,4 +1,4 @@
-"""The whole loop on what the package brings along: tune, collect, compare, draw. No network, a few minutes on two cores."""
+"""The whole loop on what the package ships with: tune, collect, compare, draw. No network, a few minutes on two cores."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from rankscope.plots import save
 from rankscope.progress import Progress, silent
 from rankscope.results.runs import Contrast
 from rankscope.store import Run
-from rankscope.store.files import storing
 from rankscope.tuning import held_out_loss, train
+from rankscope.writing import check_free, write_output
 
 TRAINING = "scenes:captions/train?n=2000"
 """The training data: captions of a look that pre-training did not have."""
@@ -24,6 +24,8 @@ HELD_OUT = "scenes:captions/test"
 """The data on which features are read."""
 SHOWN = ("participation-ratio", "pt-peft", "overlap", "recoverability", "drift")
 """The measures in the printed table."""
+TABLES, ENDINGS = "compare", ("csv", "json", "svg", "pdf", "png")
+"""The name of the tables and figures, and their endings."""
 
 
 @dataclass(frozen=True)
@@ -54,8 +56,14 @@ def run_demo(
 
     Returns:
         The comparison, and the held-out losses.
+
+    Raises:
+        OutputExists: if something in ``out`` has a name that the demo uses, and no demo made it.
     """
     out, data = Path(out), f"{HELD_OUT}?n={samples}"
+    if not _is_of_a_demo(out / f"{TABLES}.json"):
+        for ending in ENDINGS:
+            check_free(out / f"{TABLES}.{ending}", overwrite=overwrite)
     models = {"pre-trained": embedded_checkpoint(), "lora": out / "lora", "pt-lora": out / "pt-lora"}
     parts = 2 + 2 * len(models) + 1
     for number, (method, each) in enumerate((("lora", 2 * steps), ("pt-lora", steps))):
@@ -85,9 +93,16 @@ def run_demo(
     return result
 
 
+def _is_of_a_demo(record: Path) -> bool:
+    try:
+        return {"versions", "held_out_loss", "records"} <= json.loads(record.read_text()).keys()
+    except (OSError, ValueError, AttributeError):
+        return False
+
+
 def _leave(result: Demo, versions: Mapping[str, Any]) -> None:
-    save(result.contrast.plot(), result.out / "compare")
     found = {"versions": versions, "held_out_loss": result.losses, "records": result.contrast.to_records()}
-    with storing(result.out):
-        result.contrast.to_frame().to_csv(result.out / "compare.csv", index=False)
-        (result.out / "compare.json").write_text(json.dumps(found, indent=1))
+    # The record first: by it the next demo knows that the others are a demo's.
+    write_output(result.out / f"{TABLES}.json", json.dumps(found, indent=1).encode())
+    write_output(result.out / f"{TABLES}.csv", result.contrast.to_frame().to_csv(index=False).encode())
+    save(result.contrast.plot(), result.out / TABLES)

@@ -1,6 +1,6 @@
 """Every measure by name.
 
-A new measure is a file in ``measures/``, ``comparisons/`` or ``weights/``, its test, and its line here.
+A new measure is a file in ``measures/``, ``comparisons/`` or ``weights/``, its test, and its line in :mod:`rankscope.catalogue`.
 """
 
 from __future__ import annotations
@@ -8,67 +8,17 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import math
-import re
 from collections.abc import Callable, Iterator
-from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
 
 from torch import Tensor
 
+from rankscope.catalogue import FILES, check_measure, listed, member
 from rankscope.comparisons import drift, recoverability, usage
 from rankscope.definition import Comparison, Definition, WeightDefinition
 from rankscope.errors import RankscopeError, UnknownName, UsageError
 from rankscope.measures import hill, renyi
-
-FILES = {
-    "measures": (
-        "anisotropy",
-        "coherence",
-        "curvature",
-        "diff_erank",
-        "dtype_floor",
-        "duplicates",
-        "effective_rank",
-        "elbow",
-        "energy",
-        "gavish_donoho",
-        "gride",
-        "hill",
-        "isoscore",
-        "levina_bickel",
-        "lidar",
-        "marchenko_pastur",
-        "mean_share",
-        "numerical_rank",
-        "parallel_analysis",
-        "participation_ratio",
-        "power_law",
-        "pt_peft",
-        "rankme",
-        "renyi",
-        "self_cluster",
-        "sinks",
-        "stable_rank",
-        "two_nn",
-    ),
-    "comparisons": (
-        "cca",
-        "cka",
-        "drift",
-        "gaussian",
-        "kernel_cka",
-        "neighbours",
-        "procrustes",
-        "recoverability",
-        "rsa",
-        "spectra",
-        "subspace",
-        "usage",
-    ),
-    "weights": ("intruders", "updates", "weight_alpha"),
-}
-"""The files that define numbers of one run, of two runs and of weights, by package."""
 
 
 def _defined() -> Iterator[Definition | Comparison | WeightDefinition]:
@@ -131,16 +81,11 @@ def known(what: Measure) -> Definition | Comparison:
         raise UsageError(
             f"a measure is a name, a definition or a function on singular values; got {type(what).__name__}"
         )
+    check_measure(what)
     if ".py:" in what:
         return _custom(_from_file(what))
     found = _ALL.get(what) or _member(what)
-    if isinstance(found, WeightDefinition):
-        raise UsageError(f"{what} is a number of weights, not of features; ask 'rankscope weights' for it")
-    if found is None:
-        names = sorted({**DEFINITIONS, **COMPARISONS})
-        near = get_close_matches(what, names)
-        nearest = f" (nearest: {', '.join(near)})" if near else ""
-        raise UnknownName(f"there is no measure {what!r}{nearest}; there are {', '.join(names)}")
+    assert isinstance(found, Definition | Comparison)  # a number of weights was refused
     return found
 
 
@@ -149,24 +94,21 @@ _ORDERS: dict[str, Callable[[float], Definition]] = {
     "hill-sigma": partial(hill.of_order, base="sigma"),
     "renyi": renyi.of_order,
 }
-"""Families with a member for every order, as in ``hill-0.5``, ``hill-sigma-3`` and ``renyi-inf``."""
 _DIRECTIONS: dict[str, Callable[[int], Comparison]] = {
     "usage": usage.of_direction,
     "relative-usage": partial(usage.of_direction, relative=True),
     "recoverability": recoverability.of_direction,
     "drift": drift.of_direction,
 }
-"""Families with a member for every principal direction of the base, as in ``usage-3`` and ``drift-1``."""
+"""The families of :mod:`rankscope.catalogue`, by name."""
 
 
 def _member(name: str) -> Definition | Comparison | None:
     """The member of a family that ``name`` asks for, if it does."""
-    family, _, which = name.rpartition("-")
-    if family in _ORDERS and re.fullmatch(r"\d+(\.\d+)?|inf", which):
-        return _ORDERS[family](float(which))
-    if family in _DIRECTIONS and re.fullmatch(r"[1-9]\d*", which):
-        return _DIRECTIONS[family](int(which))
-    return None
+    if (found := member(name)) is None:
+        return None
+    family, which = found
+    return _ORDERS[family](float(which)) if family in _ORDERS else _DIRECTIONS[family](int(which))
 
 
 def definition(what: Measure) -> Definition:
@@ -184,14 +126,7 @@ def definition(what: Measure) -> Definition:
 
 def named(text: str) -> tuple[Definition | Comparison, ...]:
     """The measures in a comma-separated list of names and ``file.py:function``; ``usage-1..8`` names eight of them."""
-    return tuple(known(name) for part in text.split(",") for name in _counted(part.strip()))
-
-
-def _counted(name: str) -> list[str]:
-    """The names that ``usage-1..8`` abbreviates; a name without such a range is itself the only one."""
-    if parts := re.fullmatch(r"(.+-)(\d+)\.\.(\d+)", name):
-        return [f"{parts[1]}{i}" for i in range(int(parts[2]), int(parts[3]) + 1)] or [name]
-    return [name]
+    return tuple(map(known, listed(text)))
 
 
 def _custom(function: Callable[[Tensor], Tensor]) -> Definition:
@@ -229,9 +164,9 @@ def _custom(function: Callable[[Tensor], Tensor]) -> Definition:
 def _from_file(text: str) -> Callable[[Tensor], Tensor]:
     """The function that ``path/file.py:function`` names; the file is run, as any script that its user names."""
     path, _, name = text.rpartition(":")
-    spec = importlib.util.spec_from_file_location(Path(path).stem, path) if Path(path).is_file() else None
-    if spec is None or spec.loader is None:
-        raise UnknownName(f"there is no file {path!r} that could define the measure {name!r}")
+    spec = importlib.util.spec_from_file_location(Path(path).stem, path)
+    assert spec is not None  # it is a file that ends in .py
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     function = getattr(module, name, None)

@@ -18,6 +18,7 @@ _NAME = re.compile(r"[a-z0-9_][a-z0-9._-]*")
 _RANGE = re.compile(r"(?:(?P<stack>[^:]+)\.)?(?P<first>\d+)-(?P<last>\d+)")
 _SLICE = re.compile(r"(?:(?P<stack>[^:]+)\.)?(?P<start>(?:-?\d+)?):(?P<stop>(?:-?\d+)?)(?::(?P<step>(?:-?\d+)?))?")
 _INDEX = re.compile(r"-?\d+")
+_PATTERN = re.compile(r"[a-z0-9_.*?!\[\]-]+")
 
 
 def is_name(text: str) -> bool:
@@ -105,6 +106,24 @@ def select(spec: str | Sequence[str | Site], available: Sequence[Site]) -> tuple
     return tuple(site for site in available if site in chosen)
 
 
+def check_selection(spec: str) -> None:
+    """Check that a specification could name sites of some network, as :func:`select` takes it.
+
+    Raises:
+        UsageError: if no network can have such sites.
+    """
+    for part in (part.strip() for part in spec.split(",")):
+        if match := _SLICE.fullmatch(part):
+            _bounds(match)
+            continue
+        match = _RANGE.fullmatch(part)
+        if not (int(match["first"]) <= int(match["last"]) if match else _PATTERN.fullmatch(part.lower())):
+            raise UsageError(
+                f"{part!r} can be no site: sites are all, decoder.3, final, decoder.3-5, 0:12:2, vision.* or last, or several by "
+                "comma"
+            )
+
+
 def _matching(part: str, available: Sequence[Site]) -> list[Site]:
     if part == "all":
         return list(available)
@@ -135,8 +154,12 @@ def _from_the_end(index: int, available: Sequence[Site]) -> list[Site]:
 
 
 def _sliced(match: re.Match[str], available: Sequence[Site]) -> list[Site]:
+    bounds, stacks = _bounds(match), _blocks(available).items()
+    return [s for stack, blocks in stacks if match["stack"] in (None, stack) for s in blocks[bounds]]
+
+
+def _bounds(match: re.Match[str]) -> slice:
     bounds = [int(match[k]) if match[k] else None for k in ("start", "stop", "step")]
     if bounds[2] == 0:
         raise UsageError(f"a slice of sites cannot step by 0; got {match[0]!r}")
-    stacks = _blocks(available).items()
-    return [s for stack, blocks in stacks if match["stack"] in (None, stack) for s in blocks[slice(*bounds)]]
+    return slice(*bounds)

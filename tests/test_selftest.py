@@ -115,5 +115,5 @@ def test_an_answer_is_right_within_its_tolerance_or_refuses_where_it_must() -> N
 
 
 def test_an_unknown_scenario_is_refused_with_those_there_are() -> None:
-    with pytest.raises(UnknownName, match="no planted scenario 'frob'; there are identical, random rotation"):
+    with pytest.raises(UnknownName, match="no planted scenario 'frob'; the scenarios are identical, random rotation"):
         selftest.run(["frob"])

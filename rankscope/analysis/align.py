@@ -49,7 +49,7 @@ class Aligned:
         found, samples = repeated_samples(self.runs, shared), len(self.runs[0].manifest.ids)
         if found and len(found) == samples - 1:
             raise NotComparable(
-                f"all {samples} samples of {self.runs[0].name} have the same rows, so that one is left; collect on samples that "
+                f"all {samples} samples of {self.runs[0].name} have the same rows, so only one is left; collect on samples that "
                 "differ in what the model reads"
             )
         return found
@@ -79,12 +79,12 @@ class Aligned:
             some = [f"{name!r} is {first!r}" for name, first in list(self.repeated.items())[:_MOST_NAMED]]
             more = ["…"] if len(self.repeated) > _MOST_NAMED else []
             told.append(
-                f"{len(self.repeated)} of the {len(self.runs[0].manifest.ids)} samples are left out, for their rows are those of "
-                f"an earlier sample: {'; '.join(some + more)}"
+                f"{len(self.repeated)} of the {len(self.runs[0].manifest.ids)} samples are left out, because their rows equal those "
+                f"of an earlier sample: {'; '.join(some + more)}"
             )
         of_stack = {site.stack: (site, self._shared_rows(site)) for site in self.sites if self.common_rows}
         return told + [
-            f"{stack}: the {len(rows)} rows that all have, of {', '.join(str(run.n(site)) for run in self.runs)}"
+            f"{stack}: the {len(rows)} rows common to all runs, of {', '.join(str(run.n(site)) for run in self.runs)}"
             for stack, (site, (kept, rows)) in of_stack.items()
             if kept[0] is not None
         ]
@@ -161,7 +161,7 @@ def data_notes(runs: Sequence[Run]) -> list[str]:
             continue
         words = f"{first.name} and {other.name} were read on different data whose samples have the same ids"
         if mine["name"] == TENSORS or any(len(run.rows) > run.rows.samples for run in (first, other)):
-            raise NotComparable(f"{words}, so that their rows are not the same; collect both on the same data")
+            raise NotComparable(f"{words}, so their rows differ; collect both on the same data")
         notes.append(f"{words}; what they share is the samples, not the inputs")
     return notes
 

@@ -138,7 +138,7 @@ def _notes(names: Mapping[str, Sequence[str]], records: Sequence[ArmRecord], bas
     apart = [r.site for r in records if r.measure == "drift" and "−" in r.arm and r.p is not None and r.p < 0.05]
     if apart:
         yield (
-            f"the arms drifted by different amounts at {', '.join(dict.fromkeys(apart))}; an arm that learnt less preserves "
+            f"the arms drifted by different amounts at {', '.join(dict.fromkeys(apart))}; an arm that learnt less keeps "
             "more: compare them at a matched loss or drift"
         )
 

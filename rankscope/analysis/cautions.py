@@ -35,9 +35,11 @@ def cautions(what: Definition | Comparison, view: GuardedView, found: Replicates
     """
     said = [_few_rows(what, view), _unresolved(what, view), *view.remarks]
     if found is not None and not len(found.left_out):
-        said.insert(0, "too few rows or groups of samples to leave any out, so without an interval")
+        said.insert(0, "too few rows or groups of samples to leave any out, so there is no interval")
     if found is not None and few_samples_decide(found):
-        said.insert(0, "few samples make most of its error, so the interval may hold the truth less often than it says")
+        said.insert(
+            0, "a few samples make up most of its error, so the interval may cover the truth less often than stated"
+        )
     if found is not None and found.value.isnan():
         said.insert(0, "not defined on these features")
     if found is not None and found.value.isinf():
@@ -64,14 +66,16 @@ def _few_rows(what: Definition | Comparison, view: GuardedView) -> str:
             "compare at equal n only"
         )
     if what.name == "participation-ratio" and view.n > view.rows.samples:
-        return "takes rows as independent, and those of one sample are not; see participation-ratio-clustered"
+        return "treats rows as independent, but those of one sample are not; see participation-ratio-clustered"
     return ""
 
 
 def _unresolved(what: Definition | Comparison, view: GuardedView) -> str:
     if not below_floor(what, view):
         return ""
-    fate = "are left out" if isinstance(what, Definition) and what.resolved else "count, as the measure is defined"
+    fate = (
+        "are left out" if isinstance(what, Definition) and what.resolved else "are counted, as the measure is defined"
+    )
     return f"singular values below what {shape(view).dtype} resolves (below_floor of them) {fate}"
 
 

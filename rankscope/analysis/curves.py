@@ -63,7 +63,7 @@ def curve(
     Raises:
         UnknownName: if there is no such site, measure or variant.
         NotComparable: if there are fewer than four samples per part, or at every site too many rows are copies.
-        UsageError: if an argument has the wrong type, as an array in the place of the run.
+        UsageError: if an argument has the wrong type, such as an array in place of the run.
     """
     options = Analysis(sites, GROUPS, LEVEL, variant, allow_duplicates, base_model, device, progress)
     if not isinstance(parts, Sequence):

@@ -94,7 +94,7 @@ def _guarded(
     sinks = [sink_rows(x) for x in features]
     massive = torch.stack(sinks).any(0)
     view.variant, view.refused = options.variant, refused
-    norm = "after the last norm: no point of the curve of the sites before it" if site.point == "final" else ""
+    norm = "after the final norm, so not on one curve with the sites before it" if site.point == "final" else ""
     view.remarks = tuple(filter(None, (*remarks, left_out, _massive_words(features, sinks, names), norm)))
     if massive.any() and len(torch.unique(rows.sample[~massive])) >= FEWEST:
         view.without_sinks = view.derived([x[~massive] for x in features], ~massive, groups=options.groups)
@@ -202,7 +202,7 @@ def _judged(found: Sequence[Copies], names: Sequence[str], site: Site, options: 
             remarks.append(f"{words}, and measured all the same")
         elif not refused:
             refused = (
-                f"{words}, as padding and repeated inputs leave them, and would be measured as structure; "
+                f"{words}, as padding and repeated inputs produce, and would be measured as structure; "
                 "leave them out with variant=distinct, or measure them with allow_duplicates"
             )
     return refused, list(dict.fromkeys(remarks))
@@ -224,7 +224,7 @@ def _varied(
     if not drop.any():
         return list(features), rows, ""
     if rows[~drop].samples < FEWEST:
-        return list(features), rows, f"not without {words}, for too few would be left"
+        return list(features), rows, f"{words}, are kept, because too few would be left without them"
     return [x[~drop] for x in features], rows[~drop], f"without {words}"
 
 

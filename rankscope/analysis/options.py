@@ -27,7 +27,7 @@ LEVEL = 0.95
 _KINDS: dict[str, tuple[tuple[type, ...], str]] = {
     "sites": ((str, list, tuple), "a selection such as 'decoder.0-3', or a list of sites"),
     "groups": ((int,), "a whole number"),
-    "level": ((float, int), "a number between 0 and 1, as 0.95"),
+    "level": ((float, int), "a number between 0 and 1, e.g. 0.95"),
     "allow_duplicates": ((bool,), "True or False"),
     "progress": ((Callable,), "a function of the steps done, their number and what comes next"),  # type: ignore[dict-item]
 }
@@ -77,7 +77,7 @@ class Analysis:
         """A run, given itself, by its path, or as a checkpoint folder, which is collected first as the run ``like`` was.
 
         Raises:
-            UsageError: for anything else, as an array of features.
+            UsageError: for anything else, such as an array of features.
         """
         if not isinstance(what, Run | str | Path):
             raise UsageError(

@@ -52,6 +52,7 @@ def unrelated(view: View, comparison: Comparison, a: int, b: int, *, draws: int 
     many rows, the rows of one staying together, and, where a shared basis is compared, turned by a random rotation: each
     run keeps its own covariance. Where samples are of unequal length, the value is that of the samples which can be
     exchanged, each paired with another; p counts shuffles of all, in which some stay in their place.
+    A row keeps its position, so what rows at the same position of different samples have in common counts as unrelated.
 
     Args:
         view: the runs at one site.
@@ -78,7 +79,7 @@ def unrelated(view: View, comparison: Comparison, a: int, b: int, *, draws: int 
     try:
         apart = _values(comparison, (_apart(view, a, b, i) for i in range(max(1, min(draws, RAGGED_DRAWS)))))
     except (NotComparable, DataError) as error:
-        return Unrelated(None, notes=(f"without a value of unrelated runs: {error}",))
+        return Unrelated(None, notes=(f"no value for unrelated runs: {error}",))
     found = _values(comparison, (_scattered(view, a, b, i) for i in range(draws)))
     p = _p(view, comparison, a, b, found, apart.mean()) if draws else None
     return Unrelated(number(apart.mean()), p, _few_exchanged(view, a, b))
@@ -129,7 +130,7 @@ def _few_exchanged(view: View, a: int, b: int) -> tuple[str, ...]:
     if 2 * rest.n >= view.n:
         return ()
     return (
-        f"noise is of {rest.rows.samples} of {view.rows.samples} samples, as only those of equally many rows can be exchanged",
+        f"noise is taken from {rest.rows.samples} of {view.rows.samples} samples: only those with equally many rows can be exchanged",
     )
 
 

@@ -106,7 +106,9 @@ def _chosen(
 
 def _notes(items: Sequence[Change | Learnt]) -> tuple[str, ...]:
     if all(isinstance(item, Learnt) for item in items):
-        return ("the weights are the base's and have no intruder dimensions by construction, which is no evidence",)
+        return (
+            "the weights are the base's and have no intruder dimensions by construction, which is no evidence either way",
+        )
     return ()
 
 

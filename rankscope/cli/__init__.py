@@ -33,7 +33,7 @@ from rankscope.cli.weights import weights
 from rankscope.errors import RankscopeError, StorageError
 
 EXIT_CODES = """Exit codes: 0 ok · 1 unexpected · 2 usage · 3 bad checkpoint or data · 4 corrupt or incomplete store ·
-5 nothing comparable · 6 missing tool · 7 locked · 8 disk · 9 not finite · 130/143 interrupted · 141 nobody reads on."""
+5 nothing comparable · 6 missing tool · 7 locked · 8 disk · 9 not finite · 130/143 interrupted · 141 broken pipe."""
 
 app = typer.Typer(
     help=f"What fine-tuning does to a model's representation space.\n\n{EXIT_CODES}",
@@ -45,7 +45,7 @@ WITH_RUNS = (demo, inspect, collect, measure, compare, curve, weights, verify, i
 WITHOUT = (train, generate, score, definitions, selftest)
 for command in (*WITH_RUNS, *WITHOUT):
     app.command(command.__name__.strip("_"))(flat(command))
-data_sets = typer.Typer(help="Look at data sets.", no_args_is_help=True)
+data_sets = typer.Typer(help="Inspect data sets.", no_args_is_help=True)
 data_sets.command()(flat(check))
 data_sets.callback()(lambda: None)
 app.add_typer(data_sets, name="data")
@@ -98,7 +98,7 @@ def _ended(work: Callable[[], object]) -> int:
 
 
 def _interrupted(number: int, frame: FrameType | None) -> NoReturn:
-    show.note("\ninterrupted; what was committed is kept, and the same command continues it (train: with --resume)")
+    show.note("\ninterrupted; finished work is kept, and the same command continues it (train: add --resume)")
     sys.exit(128 + number)
 
 

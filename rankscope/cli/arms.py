@@ -23,12 +23,12 @@ def named_arms(texts: Sequence[str]) -> dict[str, list[Path]]:
     for text in texts:
         name, equals, patterns = text.partition("=")
         if not (name and equals and patterns):
-            raise UsageError(f"an arm is name=pattern, as lora=lora-s*.pt; got {text!r}")
+            raise UsageError(f"an arm is written name=pattern, e.g. lora=lora-s*.pt; got {text!r}")
         for pattern in patterns.split(","):
             anchor = Path(pattern).anchor
             paths = sorted(Path(anchor).glob(pattern.removeprefix(anchor)))
             if not paths:
-                raise UsageError(f"nothing matches {pattern!r}, the runs of the arm {name!r}")
+                raise UsageError(f"nothing matches {pattern!r}, the pattern for the runs of arm {name!r}")
             found.setdefault(name, []).extend(paths)
     return found
 

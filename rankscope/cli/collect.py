@@ -10,6 +10,7 @@ from typer import Exit, Option
 
 from rankscope.cli import early, options, show
 from rankscope.collecting.request import Request
+from rankscope.devices import check_device_map
 
 if TYPE_CHECKING:
     from rankscope.collecting.job import Job
@@ -21,16 +22,16 @@ class Reading:
 
     sites: options.Sites = "all"
     rows: Annotated[str, Option(help="last, first, mean, tokens, text, image, query, answer or audio.")] = "last"
-    n: Annotated[int | None, Option("--n", min=1, help="Only the first n samples; fewer in the data is an error.")] = (
+    n: Annotated[int | None, Option("--n", min=1, help="Read only the first n samples; having fewer is an error.")] = (
         None
     )
     out: Annotated[Path | None, Option(help="A folder, or one file .pt or .safetensors. Default: NAME.pt.")] = None
-    keep_special: Annotated[bool, Option(help="Count special tokens as rows.")] = False
+    keep_special: Annotated[bool, Option(help="Keep special tokens as rows too.")] = False
     tokens_per_batch: Annotated[
-        int | None, Option(help="Most tokens in a batch, padding included. Default: what suits the machine.")
+        int | None, Option(help="Maximum tokens per batch, padding included. Default: to suit the machine.")
     ] = None
     nonfinite: Annotated[str, Option(help="NaN or infinite features: refuse or keep.")] = "refuse"
-    shard: Annotated[str | None, Option(help="Only part i of n, as 0/4; the parts share one folder.")] = None
+    shard: Annotated[str | None, Option(help="Collect only part i of n, e.g. 0/4; all parts share one folder.")] = None
     name: Annotated[str | None, Option(help="The run's name in tables. Default: the output's name.")] = None
     overwrite: options.Overwrite = False
 
@@ -41,13 +42,20 @@ class LoadingOptions:
 
     base_model: options.BaseModel = None
     processor: Annotated[Path | None, Option(help="The folder of the tokenizer or processor.")] = None
-    dtype: Annotated[options.Dtype | None, Option(help="What the model runs in. Default: the checkpoint's own.")] = None
+    dtype: Annotated[options.Dtype | None, Option(help="Precision of the model. Default: the checkpoint's own.")] = None
     device: options.Device = None
-    device_map: Annotated[str | None, Option(help="Spread the model over devices: auto, balanced, cuda:1 …")] = None
+    device_map: Annotated[
+        str | None,
+        Option(
+            callback=options.refusing(check_device_map), help="Spread the model over devices: auto, balanced, cuda:1 …"
+        ),
+    ] = None
     load_in_4bit: Annotated[bool, Option("--load-in-4bit", help="Quantise the base to 4 bits (a GPU).")] = False
     padding_side: Annotated[options.Side, Option(help="Where short samples are padded.")] = "right"
     chat: Annotated[bool, Option("--chat", help="Put the texts through the chat template.")] = False
-    max_length: Annotated[int | None, Option(min=1, help="Cut texts to so many tokens. Default: none is cut.")] = None
+    max_length: Annotated[int | None, Option(min=1, help="Truncate texts to this many tokens. Default: no limit.")] = (
+        None
+    )
     trust_remote_code: options.TrustRemoteCode = False
 
 
@@ -58,13 +66,13 @@ def collect(
     loading: LoadingOptions,
     data: Annotated[
         str | None,
-        Option(help="The probe set: a file or folder. Default: embedded sentences or scenes, as suit the model."),
+        Option(help="The probe set: a file or folder. Default: embedded sentences or scenes, to suit the model."),
     ] = None,
-    dry_run: Annotated[bool, Option(help="Say what would be read and written, and stop.")] = False,
+    dry_run: Annotated[bool, Option(help="Show what would be read and written, then stop.")] = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Read features from a checkpoint with forward hooks. A collect that was stopped continues where it was, and one that is
-    finished is kept.
+    """Read features from a checkpoint with forward hooks. An interrupted collect continues where it stopped, and a
+    finished one is kept.
 
     Example: rankscope collect lora/ --layers decoder.0,final --rows tokens --data texts.jsonl --out lora.pt
     """
@@ -78,7 +86,7 @@ def collect(
 
     def preview(job: Job) -> None:
         if job.finished is not None:
-            show.note(f"{job.out} is finished already, with these very options; --overwrite collects it again")
+            show.note(f"{job.out} is already finished with exactly these options; --overwrite collects it again")
         elif not quiet or dry_run:
             show.note(job.in_words())
         if dry_run:

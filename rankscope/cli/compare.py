@@ -22,25 +22,28 @@ def compare(
     analysed: options.Analysed,
     printing: options.Printing,
     a: Annotated[
-        Path | None, Argument(help="A run, or a checkpoint folder, which is read on the other's data first.")
+        Path | None, Argument(help="A run, or a checkpoint folder, collected first on the other's data.")
     ] = None,
-    b: Annotated[Path | None, Argument(help="The other.")] = None,
-    arm: Annotated[list[str] | None, Option(help="Instead of two runs: name=pattern of an arm's runs.")] = None,
-    base: Annotated[Path | None, Option(help="The pre-trained run; changes are signed against it.")] = None,
+    b: Annotated[Path | None, Argument(help="The other run.")] = None,
+    arm: Annotated[list[str] | None, Option(help="Instead of two runs: name=pattern for the runs of an arm.")] = None,
+    base: Annotated[Path | None, Option(help="The pre-trained run, against which changes are measured.")] = None,
     again: Annotated[
-        Path | None, Option(help="The reference collected again, in another batch size or dtype: the noise.")
+        Path | None,
+        Option(help="The reference collected again with another batch size or dtype, to see numerical noise."),
     ] = None,
-    permutations: Annotated[int, Option(min=0, help="Shuffles of the samples, for p-values against no relation.")] = 0,
+    permutations: Annotated[int, Option(min=0, help="Shuffles of the samples, for p-values of unrelated runs.")] = 0,
     groups: options.Groups = 20,
     interval: options.Interval = "influence",
-    common_rows: Annotated[bool, Option("--common-rows", help="If the rows differ, use those that both have.")] = False,
-    plot: Annotated[bool, Option("--plot", help="Draw the figure: SVG, PDF and PNG.")] = False,
+    common_rows: Annotated[bool, Option("--common-rows", help="If the rows differ, use those both runs have.")] = False,
+    plot: Annotated[
+        bool, Option("--plot", help="Draw the figure: SVG, PDF and PNG. An earlier one is replaced.")
+    ] = False,
     out: Annotated[Path | None, Option(help="The figure's path, without suffix. Default: A-B.")] = None,
     base_model: options.BaseModel = None,
 ) -> None:
     """Compare two runs: changes of rank, similarity, overlap, recoverability and drift, with paired intervals.
 
-    Several runs of a recipe that differ in their seed make one arm (--arm): noise of seeds is separated from noise of rows,
+    Several runs of a recipe that differ in their seed make one arm (--arm): seed noise is separated from row noise,
     and each arm gets a verdict at each site.
 
     Example: rankscope compare lora.pt ptlora.pt --base pretrained.pt --plot
@@ -56,13 +59,15 @@ def compare(
     pair = [path for path in (a, b) if path is not None]
     if arm and (pair or any(of_two.values())):
         raise UsageError(
-            "--arm takes the place of the two runs, and needs runs with the same rows; "
-            f"{', '.join(of_two).replace('_', '-')} are for two"
+            "--arm replaces the two runs, and needs runs with the same rows; "
+            f"{', '.join(of_two).replace('_', '-')} apply to two runs only"
         )
     if not arm and len(pair) < 2:
         raise UsageError("give two runs to compare, or --arm name=pattern for several of each recipe")
     several = arms.named_arms(arm or ())
-    early.need_runs(*pair, base, again, *chain(*several.values()), base_model=base_model)
+    named = [path for path in (*pair, base, *chain(*several.values())) if path is not None]
+    early.need_runs(*named, again, base_model=base_model)
+    early.need_sites(analysed.sites, *named)
     import rankscope
 
     how: dict[str, Any] = {"base": base, "groups": groups, "interval": interval, **analysed.keywords()}

@@ -16,15 +16,17 @@ def curve(
     run: options.Run,
     analysed: options.Analysed,
     printing: options.Printing,
-    seed: Annotated[int, Option(help="Seed of the division into parts.")] = 0,
+    seed: Annotated[int, Option(help="Seed for dividing the samples.")] = 0,
     plot: options.Figure = None,
     base_model: options.BaseModel = None,
 ) -> None:
-    """Measure a run on the whole, on halves and on quarters of its samples, and take the limit where a law gives one.
+    """Measure a run on all, on halves and on quarters of its samples, and extrapolate where a law is known.
 
     Example: rankscope curve lora.pt --measures entropy-rank,participation-ratio --plot curve
     """
     early.need_runs(run, base_model=base_model)
+    early.need_sites(analysed.sites, run)
+    early.need_numbers_of_one_run(analysed.measures)
     import rankscope
 
     with printing.progress("measuring") as progress:

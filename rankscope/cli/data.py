@@ -15,7 +15,7 @@ def check(
     probes: options.Data,
     as_json: options.Json = False,
 ) -> None:
-    """Describe a data set and everything that is wrong with it. Ends with status 3 if it cannot be used.
+    """Describe a data set and everything that is wrong with it. Exits with status 3 if it cannot be used.
 
     Example: rankscope data check dataset_coco.json --images coco/
     """

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from typer import Argument, echo
 
+from rankscope.catalogue import names
 from rankscope.cli import options, show
 
 if TYPE_CHECKING:
@@ -16,8 +17,17 @@ if TYPE_CHECKING:
     Known = Definition | Comparison | WeightDefinition
 
 
+def check_name(text: str) -> None:
+    """Check that a text names a number of weights, or measures, as :func:`rankscope.catalogue.check_measure` does."""
+    if text not in names("weights"):
+        options.check_measures(text)
+
+
 def definitions(
-    name: Annotated[str | None, Argument(help="One measure, or several by comma. Default: all.")] = None,
+    name: Annotated[
+        str | None,
+        Argument(callback=options.refusing(check_name), help="A measure, or several, comma-separated. Default: all."),
+    ] = None,
     as_json: options.Json = False,
 ) -> None:
     """List every measure: formula, citation, range and bias, and what noise scores.

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def demo(
-    out: Annotated[Path, Option(help="The folder for everything that it makes.")] = Path("rankscope-demo"),
+    out: Annotated[Path, Option(help="The folder for everything it produces.")] = Path("rankscope-demo"),
     steps: Annotated[int, Option(min=1, help="Training steps of each stage.")] = 100,
     samples: Annotated[int, Option(min=1, help="Held-out samples to read features on, at most 400.")] = 256,
     overwrite: options.Overwrite = False,

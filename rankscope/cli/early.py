@@ -5,20 +5,25 @@ What is said here, the library would say too, later.
 
 from __future__ import annotations
 
+import json
 import os
+import pickletools
 import zipfile
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from rankscope.catalogue import check_measure, listed
 from rankscope.checkpoint import Checkpoint, processor_folder
 from rankscope.collecting.request import OF_A_STORE, SINGLE
 from rankscope.errors import DataError, OutputExists, StoreError
-from rankscope.tuning.output import check_free
+from rankscope.sites import Site, select
+from rankscope.tuning.output import check_free as check_free_for_training
 from rankscope.tuning.recipes import recipe_of
+from rankscope.writing import check_free
 
-_RUN = b"rankscope-run"
+_RUN = "rankscope-run"
 """What every run in one file holds among its strings (FORMAT.md, One file)."""
 
 
@@ -42,6 +47,23 @@ def need_runs(*runs: Path | None, base_model: str | None) -> None:
             Checkpoint.read(path, base_model=base_model)
 
 
+def need_sites(spec: str, *runs: Path) -> None:
+    """See that runs share the sites asked for, where all of them say what they have; the library finds out of the others.
+
+    Raises:
+        UnknownName: if they do not.
+    """
+    there = [sites for run in runs if (sites := _sites_of(run))]
+    if len(there) == len(runs) and (shared := [s for s in there[0] if all(s in sites for sites in there)]):
+        select(spec, shared)
+
+
+def need_numbers_of_one_run(measures: str | None) -> None:
+    """See that no measure relates two runs. Raises :class:`UsageError` if one does."""
+    for name in listed(measures) if measures else ():
+        check_measure(name, relations=False)
+
+
 def need_checkpoint(
     checkpoint: Sequence[Path] | Path, *, base_model: str | None = None, processor: Path | None = None
 ) -> None:
@@ -53,9 +75,12 @@ def need_checkpoint(
 
 def need_data(spec: str | None) -> None:
     """See that there are such data, as :func:`rankscope.open_data` takes them. Raises :class:`DataError` if there are not."""
-    from rankscope.data.open import is_carried, path_and_split, recognise
+    from rankscope.data.open import is_carried, open_data, path_and_split, recognise
 
-    if spec is None or is_carried(spec):
+    if spec is None:
+        return
+    if is_carried(spec):
+        open_data(spec)
         return
     if not (path := path_and_split(spec)[0]).exists():
         recognise(path)  # refuses it
@@ -69,8 +94,8 @@ def need_file(path: Path) -> None:
 
 def need_free(out: Path | None, *, overwrite: bool = False) -> None:
     """See that nothing is where a command will write. Raises :class:`OutputExists` if something is that it may not replace."""
-    if out is not None and out.exists() and not overwrite:
-        raise OutputExists(f"{out} exists and is kept unless --overwrite is given")
+    if out is not None:
+        check_free(out, overwrite=overwrite)
 
 
 def need_free_for_run(
@@ -111,7 +136,7 @@ def need_recipe(options: Mapping[str, Any], out: Path | None, *, resume: bool, o
     recipe_of(options)
     # Of torchrun's processes the first makes the folder, and the others may find it there.
     if out is not None and os.environ.get("RANK", "0") == "0":
-        check_free(out, resume=resume, overwrite=overwrite)
+        check_free_for_training(out, resume=resume, overwrite=overwrite)
 
 
 def _is_store(folder: Path) -> bool:
@@ -122,10 +147,29 @@ def _may_be_run(path: Path) -> bool:
     """Whether a path looks like a run, finished or not; what it is is found out by opening it."""
     if path.is_dir():
         return not any(path.iterdir()) or _is_store(path)
-    with suppress(OSError, KeyError, zipfile.BadZipFile):
-        if zipfile.is_zipfile(path):
-            with zipfile.ZipFile(path) as archive:
-                return any(_RUN in archive.read(n) for n in archive.namelist() if n.endswith("/data.pkl"))
-        with path.open("rb") as stream:
-            return _RUN in stream.read(min(int.from_bytes(stream.read(8), "little"), 1 << 28))
-    return False
+    return _RUN in _strings_of(path)
+
+
+def _strings_of(path: Path) -> Sequence[str]:
+    """The strings that a run in one file begins with, unchecked and without running anything; of another file, others or none."""
+    with suppress(OSError, KeyError, ValueError, zipfile.BadZipFile):
+        if not zipfile.is_zipfile(path):
+            with path.open("rb") as stream:
+                header = json.loads(stream.read(min(int.from_bytes(stream.read(8), "little"), 1 << 28)))
+            return [text for pair in header["__metadata__"].items() for text in pair]
+        with zipfile.ZipFile(path) as archive:
+            pickled = next(archive.read(name) for name in archive.namelist() if name.endswith("/data.pkl"))
+        return [text for _, text, _ in pickletools.genops(pickled) if isinstance(text, str)]
+    return ()
+
+
+def _sites_of(run: Path) -> Sequence[Site]:
+    """The sites of a run, as it says itself; none if it does not."""
+    with suppress(OSError, ValueError, KeyError, TypeError, IndexError):
+        if run.is_dir():
+            manifest = json.loads((run / "store.json").read_bytes())["manifest"]
+        else:
+            strings = _strings_of(run)
+            manifest = json.loads(strings[strings.index("manifest") + 1])
+        return [Site.parse(text) for text in manifest["order"]]
+    return ()

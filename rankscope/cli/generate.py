@@ -15,9 +15,9 @@ from rankscope.cli import early, options, show
 class Generating:
     """How predictions are made and where they go; fields are named as :func:`rankscope.generate` names them."""
 
-    out: Annotated[Path, Option(help="The predictions, one JSON object on each line.")] = Path("predictions.jsonl")
-    batch_size: Annotated[int, Option(min=1, help="Examples in a batch.")] = 16
-    max_new_tokens: Annotated[int, Option(min=1, help="Tokens of the longest prediction.")] = 48
+    out: Annotated[Path, Option(help="The predictions file, one JSON object per line.")] = Path("predictions.jsonl")
+    batch_size: Annotated[int, Option(min=1, help="Examples per batch.")] = 16
+    max_new_tokens: Annotated[int, Option(min=1, help="Maximum tokens per prediction.")] = 48
     num_beams: Annotated[int, Option(min=1, help="Beams; 1 for greedy search.")] = 1
     overwrite: options.Overwrite = False
     device: options.Device = None
@@ -34,7 +34,7 @@ def generate(
     base_model: options.BaseModel = None,
     quiet: options.Quiet = False,
 ) -> None:
-    """Write predictions, greedily or by beam search.
+    """Generate predictions, greedily or by beam search.
 
     Example: rankscope generate ptlora/ --data scenes:captions/test --out predictions.jsonl
     """

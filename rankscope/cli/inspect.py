@@ -21,7 +21,7 @@ def inspect(
     checkpoint: options.Checkpoint,
     data: Annotated[
         str | None,
-        Option(help="Data on which an untrained prefix is tried. Default: scenes, for the embedded model only."),
+        Option(help="Data on which to try an untrained prefix. Default: scenes, for the embedded model only."),
     ] = None,
     base_model: options.BaseModel = None,
     trust_remote_code: options.TrustRemoteCode = False,
@@ -29,8 +29,8 @@ def inspect(
 ) -> None:
     """Describe a checkpoint: its base, its tunings in order and whether each lands, its sites and widths.
 
-    For a prefix it also shows what one of its length does before it is trained, and how much of that is the shift of positions.
-    Ends with status 3 if a tuning does not land. Example: rankscope inspect lora/
+    For a prefix, also show what one of its length does before training, and how much of that is the shift in positions alone.
+    Exits with status 3 if a tuning does not land. Example: rankscope inspect lora/
     """
     early.need_checkpoint(checkpoint, base_model=base_model)
     if data is not None:
@@ -84,7 +84,7 @@ def _print(found: Description, before: Untrained | str | None) -> None:
     digests = {None: "no digest recorded", True: "digest as recorded", False: "NOT the recorded one"}
     lines = [("base", f"{found.base}  ({digests[found.base_verified]})")]
     lines += [("model", f"{found.model}, {found.model_type}, {found.parameters:,} parameters, {found.dtype}")]
-    lines += [(f"tuning {i}", f"{t.summary}, {t.parameters:,} numbers") for i, t in enumerate(found.tunings)]
+    lines += [(f"tuning {i}", f"{t.summary}, {t.parameters:,} parameters") for i, t in enumerate(found.tunings)]
     lines += [("prefix", f"{stack}: {rows:.2f} effective rows") for stack, rows in found.effective_prefix_rows.items()]
     if before is not None:
         lines.append(("prefix", before if isinstance(before, str) else before.sentence))

@@ -19,11 +19,13 @@ def measure(
     plot: options.Figure = None,
     base_model: options.BaseModel = None,
 ) -> None:
-    """Measure a run: effective rank, stable rank, participation ratio, energy-90, the PT-PEFT ratio, and others by name.
+    """Measure a run: effective rank, stable rank, participation ratio, energy-90, the PT-PEFT ratio, and any others by name.
 
     Example: rankscope measure lora.pt --measures roy-vetterli,stable-rank --json
     """
     early.need_runs(run, base_model=base_model)
+    early.need_sites(analysed.sites, run)
+    early.need_numbers_of_one_run(analysed.measures)
     import rankscope
 
     with printing.progress("measuring") as progress:

@@ -12,31 +12,65 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
 
 from typer import Argument, Option
 
+from rankscope.catalogue import check_measure, listed
 from rankscope.cli import show
+from rankscope.devices import check_device
 from rankscope.errors import UsageError
+from rankscope.sites import check_selection
 
 if TYPE_CHECKING:
     from rankscope.checkpoint import Checkpoint as OnDisk
     from rankscope.data.probes import ProbeSet
     from rankscope.progress import Progress
 
-Run = Annotated[Path, Argument(help="A run. A folder of the embedded model is collected first, on scenes.")]
+
+def refusing(check: Callable[[str], object]) -> Callable[[str | None], str | None]:
+    """The callback of an option whose value a check refuses, before its command begins and imports torch."""
+
+    def callback(value: str | None) -> str | None:
+        if value is not None:
+            check(value)
+        return value
+
+    return callback
+
+
+def check_measures(text: str) -> None:
+    """Check every name in a list of measures, as :func:`rankscope.catalogue.check_measure` does."""
+    for name in listed(text):
+        check_measure(name)
+
+
+Run = Annotated[Path, Argument(help="A run, or a checkpoint of the embedded model, collected first on scenes.")]
 Stored = Annotated[Path, Argument(help="A run: a folder, a .pt or a .safetensors file.")]
 Checkpoint = Annotated[list[Path], Argument(help="A checkpoint folder, or several in order: base, adapters.")]
-BaseModel = Annotated[str | None, Option(help="The base, if the adapter's own record of it is wrong.")]
-TrustRemoteCode = Annotated[bool, Option("--trust-remote-code", help="Allow Python files in the checkpoint to run.")]
-Device = Annotated[str | None, Option(help="The torch device. Default: the GPU if there is one.")]
-Sites = Annotated[
-    str, Option("--layers", "--sites", help="Sites: all; decoder.0,decoder.3-5,final; 0:12:2; vision.*; last.")
+BaseModel = Annotated[str | None, Option(help="The base model, if the adapter records the wrong one.")]
+TrustRemoteCode = Annotated[bool, Option("--trust-remote-code", help="Allow Python code in the checkpoint to run.")]
+Device = Annotated[
+    str | None, Option(callback=refusing(check_device), help="The torch device. Default: the GPU if there is one.")
 ]
-Measures = Annotated[str | None, Option("--measures", "-m", help="Names, or file.py:function, by comma.")]
-Groups = Annotated[int, Option(min=2, help="Number of groups of samples that the jackknife leaves out in turn.")]
+Sites = Annotated[
+    str,
+    Option(
+        "--layers",
+        "--sites",
+        callback=refusing(check_selection),
+        help="Sites: all; decoder.0,decoder.3-5,final; 0:12:2; vision.*; last.",
+    ),
+]
+Measures = Annotated[
+    str | None,
+    Option("--measures", "-m", callback=refusing(check_measures), help="Names or file.py:function, comma-separated."),
+]
+Groups = Annotated[int, Option(min=2, help="Number of sample groups that the jackknife leaves out in turn.")]
 Interval = Annotated[
     Literal["influence", "jackknife"],
-    Option(help="Intervals from the influence of every sample, or from groups of samples left out in turn."),
+    Option(help="Intervals from the influence of every sample, or from leaving groups of samples out in turn."),
 ]
-Figure = Annotated[Path | None, Option(help="Write the figure here, without suffix: SVG, PDF and PNG.")]
-Overwrite = Annotated[bool, Option("--overwrite", help="Replace an output that exists.")]
+Figure = Annotated[
+    Path | None, Option(help="Write the figure here, without suffix: SVG, PDF and PNG. An earlier one is replaced.")
+]
+Overwrite = Annotated[bool, Option("--overwrite", help="Replace an existing output, which is kept otherwise.")]
 Quiet = Annotated[bool, Option("--quiet", "-q", help="No progress and no notes.")]
 Json = Annotated[bool, Option("--json", help="Print the result as JSON.")]
 # Words that are refused before the library, which knows them too, is imported; tests/cli/test_early.py holds the two equal.
@@ -54,12 +88,12 @@ class Data:
     images: Annotated[Path | None, Option(help="The folder of the images, if they are not beside the data.")] = None
     regions: Annotated[Path | None, Option(help="Region features (VinVL): TSV, npz or safetensors.")] = None
     answers: Annotated[Path | None, Option(help="VQAv2 annotations, if they are not beside the questions.")] = None
-    columns: Annotated[list[str] | None, Option("--column", help="A field's column, as targets=summary.")] = None
+    columns: Annotated[list[str] | None, Option("--column", help="The column of a field, e.g. targets=summary.")] = None
     restval: Annotated[bool, Option(help="Karpathy's COCO: count restval as train, as papers do.")] = True
 
     def keywords(self) -> dict[str, Any]:
         """The options as keywords of the library."""
-        columns = pairs(self.columns, "a column is FIELD=NAME, as --column targets=summary")
+        columns = pairs(self.columns, "a column is written FIELD=NAME, e.g. --column targets=summary")
         return {**vars(self), "columns": columns}
 
     def open(self, spec: str | None, *, images_needed: bool = True) -> str | ProbeSet | None:
@@ -72,7 +106,7 @@ class Data:
             return spec
         if spec is None:
             given = ", ".join(name for name, value in vars(self).items() if value != getattr(Data(), name))
-            raise UsageError(f"no data were given that {given} could be for; give them with --data")
+            raise UsageError(f"{given} describe data, and none were given; add --data")
         from rankscope.data.open import open_data
 
         return open_data(spec, **self.keywords(), images_needed=images_needed)
@@ -84,8 +118,10 @@ class Analysed:
 
     measures: Measures = None
     sites: Sites = "all"
-    variant: Annotated[Variant, Option(help="Treatment of the rows.")] = "raw"
-    allow_duplicates: Annotated[bool, Option("--allow-duplicates", help="Measure rows even if many are equal.")] = False
+    variant: Annotated[Variant, Option(help="How the rows are treated first.")] = "raw"
+    allow_duplicates: Annotated[bool, Option("--allow-duplicates", help="Measure even if many rows are copies.")] = (
+        False
+    )
     device: Device = None
 
     def keywords(self) -> dict[str, Any]:

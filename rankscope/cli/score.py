@@ -16,21 +16,21 @@ from rankscope.cli import early, options, show
 class Scoring:
     """How predictions are scored; fields are named as :func:`rankscope.score` names them."""
 
-    kind: Annotated[str | None, Option(help="captions, answers or labels. Default: what the data look like.")] = None
+    kind: Annotated[str | None, Option(help="captions, answers or labels. Default: decided by the data.")] = None
     rule: Annotated[str, Option("--vqa-rule", "--rule", help="official, lavis or always.")] = "official"
     tokenizer: Annotated[str, Option(help="builtin or ptb (needs Java).")] = "builtin"
     spice_home: Annotated[Path | None, Option(help="The folder of SPICE's parser.")] = None
-    per_sample: Annotated[bool, Option("--per-sample", help="The scores of every sample as well.")] = False
+    per_sample: Annotated[bool, Option("--per-sample", help="Also print the scores of every sample.")] = False
 
 
 def score(
     predictions: Annotated[Path, Argument(help="JSON lines, COCO results or a VQA submission.")],
-    data: Annotated[str, Option(help="The data that they were made for: a file, a folder, or scenes.")],
+    data: Annotated[str, Option(help="The data they were made for: a file, a folder, or scenes.")],
     probes: options.Data,
     scoring: Scoring,
-    metrics: Annotated[str | None, Option(help="Caption metrics, by comma.")] = None,
-    java_memory: Annotated[str | None, Option(help="The heap of METEOR, SPICE and ptb, as 4G.")] = None,
-    submission: Annotated[Path | None, Option(help="Write a file for the official server instead.")] = None,
+    metrics: Annotated[str | None, Option(help="Caption metrics, comma-separated.")] = None,
+    java_memory: Annotated[str | None, Option(help="Java heap of METEOR, SPICE and ptb, e.g. 4G.")] = None,
+    submission: Annotated[Path | None, Option(help="Write a submission for the official server instead.")] = None,
     overwrite: options.Overwrite = False,
     as_json: options.Json = False,
 ) -> None:
@@ -49,7 +49,7 @@ def score(
     examples = probes.open(data, images_needed=False)
     if submission is not None:
         count = write_submission(predictions, examples, submission, kind=scoring.kind, overwrite=overwrite)
-        show.note(f"{count} predictions, with an id for each of the data's")
+        show.note(f"{count} predictions, one for every id in the data")
         show.made(submission)
         return
     chosen, java = metrics.split(",") if metrics else None, Java(memory=java_memory)

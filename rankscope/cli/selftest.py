@@ -7,24 +7,47 @@ from typing import TYPE_CHECKING, Annotated
 from typer import Exit, Option, echo
 
 from rankscope.cli import options, show
+from rankscope.errors import UnknownName
 
 if TYPE_CHECKING:
     from rankscope.selftest import Answer, Selftest
 
+PLANTED = (
+    "identical", "random rotation", "invertible reshape", "whitened", "top-16 collapse", "rank-1 collapse",
+    "independent noise added", "independent features", "mean shift", "known rank", "row shift", "duplicated rows", "one sink",
+    "every measure", "draws",
+)  # fmt: skip
+"""The planted answers by name, known without torch; a test holds them equal to those of the library."""
+
+
+def check_planted(text: str) -> None:
+    """Check the names of some planted answers. Raises :class:`UnknownName` if there is no such one."""
+    for name in _names(text):
+        if name not in PLANTED:
+            raise UnknownName(f"there is no planted scenario {name!r}; the scenarios are {', '.join(PLANTED)}")
+
+
+def _names(text: str) -> list[str]:
+    return [name.strip() for name in text.split(",")]
+
 
 def selftest(
     printing: options.Printing,
-    only: Annotated[str | None, Option(help="Some planted answers, by comma. Default: all.")] = None,
+    only: Annotated[
+        str | None,
+        Option(
+            callback=options.refusing(check_planted), help="Only these planted answers, comma-separated. Default: all."
+        ),
+    ] = None,
 ) -> None:
-    """Put planted answers through the whole pipeline: the value of each measure beside the one that it must have.
+    """Run planted answers through the whole pipeline, and show the value of each measure beside the expected one.
 
-    Ends with 1 if an answer lies outside its tolerance. Example: rankscope selftest
+    Exits with status 1 if an answer lies outside its tolerance. Example: rankscope selftest
     """
     from rankscope.selftest import run
 
-    names = [name.strip() for name in only.split(",")] if only else None
     with printing.progress("selftest") as progress:
-        result = run(names, progress=progress)
+        result = run(_names(only) if only else None, progress=progress)
     printing.records(result.to_records(), lambda: _tables(result))
     for answer in result.wrong:
         show.note(f"wrong: {answer.scenario}: {answer.measure} said {_said(answer)}, expected {_expected(answer)}")

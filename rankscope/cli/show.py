@@ -121,7 +121,9 @@ def percent(share: float) -> str:
 def shares(by_site: Mapping[str, str]) -> None:
     """The mean row's share of the energy at each site, on stderr."""
     listed = ", ".join(f"{site} {text}" for site, text in by_site.items())
-    note(f"note: the mean row's share of the energy, which uncentred measures (rankme, pt-peft) mostly see: {listed}")
+    note(
+        f"note: share of the energy that lies in the mean row and dominates uncentred measures (rankme, pt-peft): {listed}"
+    )
 
 
 def with_and_without_sinks(record: RunRecord | PairRecord) -> str:

@@ -53,7 +53,7 @@ class Checked:
         except BrokenPipeError as error:
             raise ReaderGone from error
         except OSError as error:
-            raise StorageError(f"cannot write the result to the output: {error.strerror}; choose another") from error
+            raise StorageError(f"cannot write the result: {error.strerror}; choose another output") from error
 
 
 class Courteous(Checked):

@@ -16,13 +16,13 @@ from rankscope.cli.options import flat
 from rankscope.errors import UsageError
 from rankscope.tuning.options import Option as RecipeOption, options as recipe_options
 
-STAGES, WHOLE = "Stages: one value for all, or one for each by comma", "Recipe"
+STAGES, WHOLE = "Stages: one value for all, or one per stage, comma-separated", "Recipe"
 """The headings of the options that belong to no group."""
 
 
 def _default(option: RecipeOption) -> str:
     if option.default is None:
-        return "by kind and stage"
+        return "depends on kind and stage"
     return ",".join(option.default) if option.type == "names" else str(option.default)
 
 
@@ -46,26 +46,26 @@ def train(
     probes: options.Data,
     model: Annotated[Path | None, Argument(help="The base: a checkpoint folder. Default: the embedded one.")] = None,
     method: Annotated[str | None, Option(help="full, lora, adapter, prefix, pt-lora, prefix+lora …")] = None,
-    stages: Annotated[str | None, Option(help="Stages instead of a method, as prefix,lora,scst.")] = None,
+    stages: Annotated[str | None, Option(help="Stages instead of a method, e.g. prefix,lora,scst.")] = None,
     data: Annotated[
         str | None, Option(help="The training data: a file or folder. Default: scenes, for the embedded model only.")
     ] = None,
     out: Annotated[Path | None, Option(help="The folder of the checkpoint. Default: the method's name.")] = None,
-    task: Annotated[options.Task | None, Option(help="What is learnt. Default: by model and data.")] = None,
+    task: Annotated[options.Task | None, Option(help="What is trained for. Default: chosen by model and data.")] = None,
     seed: Annotated[int, Option(help="Seed of initial weights, order and dropout.")] = 0,
     config: Annotated[Path | None, Option(help="A recipe as TOML; options given here take precedence.")] = None,
-    resume: Annotated[bool, Option("--resume", help="Continue a run that was stopped.")] = False,
+    resume: Annotated[bool, Option("--resume", help="Continue an interrupted run.")] = False,
     overwrite: options.Overwrite = False,
     device: options.Device = None,
     trust_remote_code: options.TrustRemoteCode = False,
-    dry_run: Annotated[bool, Option("--dry-run", help="Show steps and trained numbers, and stop.")] = False,
+    dry_run: Annotated[bool, Option("--dry-run", help="Show the steps and the trained parameters, then stop.")] = False,
     quiet: options.Quiet = False,
-    list_options: Annotated[bool, Option("--list-options", help="List a recipe's options and stop.")] = False,
+    list_options: Annotated[bool, Option("--list-options", help="List the options of a recipe, then stop.")] = False,
     **recipe: Any,
 ) -> None:
-    """Tune a base: LoRA, adapters, prefixes, all weights, PT-PEFT and every order of them.
+    """Tune a base with LoRA, adapters, prefixes, all weights or PT-PEFT, in any order.
 
-    A TOML file given with --config says the same: steps = [200, 100] for --steps 200,100, and rank = 4 in the table lora for
+    A TOML file given with --config takes the same options: steps = [200, 100] for --steps 200,100, and rank = 4 in the table lora for
     --lora-rank 4.
 
     Example: rankscope train base/ --method pt-lora --data captions.jsonl --out ptlora --steps 500
@@ -119,7 +119,7 @@ def _show_preview(base: Path, how: dict[str, Any]) -> None:
          f"{s['trained']:,}", f"{s['share']:.2%}"]
         for s in previews
     ]  # fmt: skip
-    columns = ["stage", "objective", "rate", "steps", "samples a step", "samples", "trained numbers", "of all"]
+    columns = ["stage", "objective", "rate", "steps", "samples a step", "samples", "trained parameters", "of all"]
     show.table("what would be trained", columns, lines, words=2)
     for untrained in filter(None, (s["untrained_prefix"] for s in previews)):
         if not untrained.warning:  # a warning was logged when the prefix was tried
@@ -129,8 +129,8 @@ def _show_preview(base: Path, how: dict[str, Any]) -> None:
 def _in_words(place: int, stage: dict[str, Any]) -> str:
     from rankscope.collecting.job import size_in_words
 
-    trained = ", ".join(f"{count:,} of {kind}" for kind, count in stage["trained"].items())
+    trained = ", ".join(f"{count:,} {kind}" for kind, count in stage["trained"].items())
     return (
-        f"stage {place} ({stage['name']}): {stage['steps']} steps ({stage['epochs']:.2g} epochs) on {trained} numbers; loss "
+        f"stage {place} ({stage['name']}): {stage['steps']} steps ({stage['epochs']:.2g} epochs) on {trained} parameters; loss "
         f"{stage['first_loss']:.4g} → {stage['last_loss']:.4g}; {stage['seconds']:.1f} s, up to {size_in_words(stage['peak_bytes'])}"
     )

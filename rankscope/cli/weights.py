@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -19,10 +20,10 @@ if TYPE_CHECKING:
 class Weighing:
     """What is weighed, and how; fields are named as :func:`rankscope.weigh` names them."""
 
-    modules: Annotated[str, Option(help="The modules, as *.q_proj; several patterns by comma.")] = "*"
-    k: Annotated[int, Option(min=1, help="Number of leading singular vectors among which intruders are sought.")] = 10
-    threshold: Annotated[float, Option(help="The cosine below which a vector is an intruder.")] = 0.5
-    draws: Annotated[int, Option(min=0, help="Draws of noise for each count of intruders; 0 for none.")] = 4
+    modules: Annotated[str, Option(help="Module names, e.g. *.q_proj; several patterns comma-separated.")] = "*"
+    k: Annotated[int, Option(min=1, help="Number of leading singular vectors searched for intruders.")] = 10
+    threshold: Annotated[float, Option(min=0, max=1, help="The cosine below which a vector is an intruder.")] = 0.5
+    draws: Annotated[int, Option(min=0, help="Noise draws per intruder count; 0 for none.")] = 4
     base_model: options.BaseModel = None
     trust_remote_code: options.TrustRemoteCode = False
     device: options.Device = None
@@ -32,7 +33,10 @@ def weights(
     checkpoint: options.Checkpoint,
     weighing: Weighing,
     printing: options.Printing,
-    spectra: Annotated[Path | None, Option(help="Write the singular values of every change here (.npz).")] = None,
+    spectra: Annotated[
+        Path | None, Option(help="Write the singular values of every weight change here (.npz).")
+    ] = None,
+    overwrite: options.Overwrite = False,
 ) -> None:
     """Spectra of what tuning changed in each weight matrix, intruder dimensions beside those of noise, power-law tails.
 
@@ -41,6 +45,7 @@ def weights(
     Example: rankscope weights lora/ --modules '*.q_proj'
     """
     early.need_checkpoint(checkpoint, base_model=weighing.base_model)
+    early.need_free(spectra, overwrite=overwrite)
     import rankscope
 
     with printing.progress("weighing") as progress:
@@ -50,18 +55,18 @@ def weights(
     if spectra:
         import numpy as np
 
-        from rankscope.store.files import storing
+        from rankscope.writing import write_output
 
         arrays: dict[str, Any] = {name: values.numpy() for name, values in result.spectra.items()}
-        with storing(spectra):
-            np.savez(spectra, **arrays)
+        np.savez(buffer := BytesIO(), **arrays)
+        write_output(spectra, buffer.getvalue())
         show.note(f"spectra: {spectra}")
 
 
 def _table(result: WeightReport) -> None:
     ranks, sizes = ["rank", "effective", "stable"], ["size", "leading"]
     columns = ["module", "kind", "shape", *ranks, *sizes, "intruders (noise)", "gap", "alpha"]
-    title = f"{result.name}: changes of weights, and rows that were learnt"
+    title = f"{result.name}: weight changes and learnt rows"
     show.table(title, columns, [_line(r) for r in result.records], words=2)
     for text, count in Counter(text for record in result.records for text in record.notes).items():
         show.note(f"note: {count} of {len(result.records)}: {text}")

@@ -27,6 +27,7 @@ from rankscope.reading.hooks import Tap
 from rankscope.reading.pooling import pool
 from rankscope.sites import Site, describe, select
 from rankscope.store import Batch, Manifest, Run, discard, open_run, tidy_finished
+from rankscope.writing import check_free
 
 PROBED = 8
 """Samples whose columns are looked at to find which stacks have rows of the kind asked for, and how many."""
@@ -209,11 +210,12 @@ def _rows_per_sample(source: Source, request: Request, chosen: Mapping[Site, Tap
 def _manifest(
     source: Source, request: Request, widths: Mapping[Site, int], notes: Sequence[Any], out: Path
 ) -> Manifest:
+    options = {"options": dict(source.data_options)} if source.data_options else {}
     packages = ("rankscope", "torch", "transformers", "peft", "safetensors")
     return Manifest(
         name=printable(request.name or out.name.removesuffix(out.suffix if out.suffix in SINGLE else "")),
         checkpoint=source.checkpoint,
-        probe={"name": source.data_name, "fingerprint": source.fingerprint, "ids": list(source.ids)},
+        probe={"name": source.data_name, "fingerprint": source.fingerprint, "ids": list(source.ids), **options},
         rows={"kind": request.rows, "keep_special": request.keep_special},
         dtype=source.stored_dtype(request.rows),
         sites={str(site): {"width": width, "stack": site.stack} for site, width in widths.items()},
@@ -236,7 +238,7 @@ def _finished(out: Path, manifest: Manifest, request: Request) -> Run | None:
         tidy_finished(out)
         _drop_gathered(out, manifest)
     if not request.reuse:
-        raise OutputExists(f"{out} exists and is kept; give another --out, or --overwrite to replace it")
+        check_free(out)
     run = open_run(out)
     if differences := run.manifest.differences(manifest):
         raise OutputExists(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ from rankscope.checkpoint import Checkpoint
 from rankscope.collecting.collect import collect
 from rankscope.collecting.request import OF_A_STORE
 from rankscope.collecting.source import TENSORS
-from rankscope.data.open import open_data
+from rankscope.data.open import OPTIONS, open_data
 from rankscope.data.probes import ProbeSet
 from rankscope.errors import NotComparable, RankscopeError, UsageError, public
 from rankscope.progress import Progress, silent
@@ -87,6 +88,7 @@ def is_checkpoint(what: object) -> bool:
 def _collected_like(run: Run, path: Path, progress: Progress, base_model: str | Path | None) -> Run:
     """A checkpoint read on the data of a run, at its sites and with its kind of rows, batches and padding."""
     rows: Mapping[str, Any] = run.manifest.rows
+    processor: Any = run.manifest.checkpoint.get("processor") or {}
     reading: Mapping[str, Any] = run.manifest.reading
     return collect(
         path,
@@ -95,6 +97,7 @@ def _collected_like(run: Run, path: Path, progress: Progress, base_model: str | 
         rows=rows["kind"],
         keep_special=rows.get("keep_special", False),
         **{name: reading[name] for name in _HOW if name in reading},
+        processor=processor.get("path"),
         base_model=base_model,
         reuse=True,
         progress=progress,
@@ -102,7 +105,7 @@ def _collected_like(run: Run, path: Path, progress: Progress, base_model: str | 
 
 
 def _data_of(run: Run, path: Path) -> ProbeSet:
-    """The probe set that a run was read on, opened again by its name.
+    """The probe set that a run was read on, opened again by its name and with the same options.
 
     Raises:
         NotComparable: if it cannot be opened, or is not what it was.
@@ -112,14 +115,16 @@ def _data_of(run: Run, path: Path) -> ProbeSet:
         how = "imported" if "form" in run.manifest.checkpoint else "read from tensors in memory"
         raise NotComparable(f"{run.name} was {how}, so its data cannot be read again for {path}; {remedy}")
     name = str(run.manifest.probe["name"])
+    given: Any = run.manifest.probe.get("options") or {}
+    options = {name: given[name] for name in OPTIONS if name in given}
     try:
-        examples = {example.id: example for example in open_data(name)}
+        opened = open_data(name, **options)
     except RankscopeError as error:
         raise NotComparable(
             f"{run.name} was read on {name}, which cannot be opened again for {path} ({error}); {remedy}"
         ) from error
-    ids = run.manifest.ids
-    found = ProbeSet(name, [examples[i] for i in ids]) if all(i in examples for i in ids) else None
+    ids, examples = run.manifest.ids, {example.id: example for example in opened}
+    found = replace(opened, examples=[examples[i] for i in ids]) if set(ids) <= examples.keys() else None
     if found is None or found.fingerprint != run.manifest.probe["fingerprint"]:
         raise NotComparable(f"{name} is not what it was when {run.name} was read on it; {remedy}")
     return found

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -48,6 +48,8 @@ class Source:
     """The probe set's fingerprint."""
     reading: dict[str, Any]
     """How the model is read: padding side, attention implementation, precision."""
+    data_options: Mapping[str, Any] = field(default_factory=dict)
+    """The options with which the probe set was opened."""
     notes: tuple[str, ...] = ()
     """Remarks of the data's reader."""
     apart: str = ""

@@ -62,6 +62,8 @@ def from_examples(model: Any, data: Any, n: int | None, loading: Loading) -> Sou
         checkpoint = Checkpoint.read(model, base_model=loading.base_model)
         loaded, name = loading.model(checkpoint), checkpoint.name
         described, home = _on_disk(checkpoint), loading.processor or checkpoint
+    if loading.processor is not None:
+        described = described | {"processor": {"path": str(loading.processor)}}
     examples = reader(
         loaded,
         home,
@@ -96,6 +98,7 @@ def from_examples(model: Any, data: Any, n: int | None, loading: Loading) -> Sou
         checkpoint=described,
         data_name=probe_set.name,
         fingerprint=probe_set.fingerprint,
+        data_options=probe_set.options,
         reading={
             "padding_side": examples.padding_side,
             "attention": getattr(getattr(unwrapped(loaded), "config", None), "_attn_implementation", None),

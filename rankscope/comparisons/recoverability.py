@@ -7,6 +7,10 @@ the tuned features by ridge regression fitted on other samples; in-sample, indep
 
 The ridge is the rounding noise of the stored features (:mod:`rankscope.comparisons.rounding`): a direction below it
 cannot be read, even if the map is invertible in exact arithmetic.
+
+Read it against the value of shuffled samples that ``compare`` prints as ``noise``. With token rows that is often well above 0:
+shuffling exchanges whole samples, so the first row of one sample is paired with the first row of another, and both hold what all
+first rows have in common. What the position alone recovers is no sign that anything of the text was kept.
 """
 
 from __future__ import annotations
@@ -185,6 +189,10 @@ def readable_count(r2: Tensor) -> Tensor:
 
 _SOURCE = "held-out R2 (Hoerl & Kennard 1970 for the ridge) of the base's principal scores"
 _BIAS = "none upwards (cross-fitted); downwards by about (1 - R2) d/(n - d): the base itself gives the ceiling"
+_NOISE = (
+    "-d/(n - d - 2) with n rows to fit, so 0 or below, if rows share nothing; above 0 for token rows, because those at one position "
+    "of all samples share its mean, which can be read whatever the sample"
+)
 _from_folds = partial(Comparison, reads="folds", takes=("dtype", "width"), citation=_SOURCE)
 
 
@@ -200,7 +208,7 @@ def of_direction(direction: int) -> Comparison:
         least=-math.inf,
         most=1.0,
         bias=f"{_BIAS}; any direction can be named: recoverability-2",
-        noise="-d/(n - d - 2) with n rows to fit: 0 or below",
+        noise=_NOISE,
     )
 
 
@@ -214,7 +222,7 @@ COMPARISONS = (
         least=-math.inf,
         most=1.0,
         bias=_BIAS,
-        noise="-d/(n - d - 2) with n rows to fit: 0 or below",
+        noise=_NOISE,
     ),
     _from_folds(
         name="recoverable-components",
@@ -225,7 +233,7 @@ COMPARISONS = (
         high="d",
         most=width_of,
         bias=_BIAS,
-        noise="0",
+        noise="0 if rows share nothing; for token rows, the components that the position alone tells",
         unit="dimensions",
     ),
     of_direction(1),

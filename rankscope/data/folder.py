@@ -57,7 +57,7 @@ def _one_image(row: dict[str, Json], place: str, intake: Intake) -> dict[str, Js
     one = value[0] if isinstance(value, list) and len(value) == 1 else value
     if isinstance(one, str):
         return {"file_name": one, **{k: v for k, v in row.items() if k != other[0]}}
-    intake.fault("row has not exactly one file_name", place)
+    intake.fault("row does not have exactly one file_name", place)
     return None
 
 

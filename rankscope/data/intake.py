@@ -18,7 +18,7 @@ LONGEST_NAME = 255
 """The most bytes in the name of a file or folder, on every common file system."""
 PLACES = 5
 """The number of places that are kept of each kind of fault; all are counted."""
-COPIED = "sample is an earlier one over again, and is left out"
+COPIED = "sample repeats an earlier one, and is left out"
 """The kind of notice for what a model would read twice."""
 BREAKS = re.compile("[\r\n\v\f\x1c\x1d\x1e\x85\u2028\u2029]+")
 """Everything that some reader of lines takes for the end of one: within a caption it would shift all later ones."""

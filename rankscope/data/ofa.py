@@ -52,11 +52,11 @@ def read_ofa(path: Path, intake: Intake) -> list[Example]:
         cells, place = line.split(b"\t"), f"line {number}"
         if not wanted and len(cells) not in (5, 6):
             there = f"line {number}, has {len(cells)} columns; OFA's files have 5 (captions) or 6 (questions)"
-            intake.fault("line is none of OFA's", there)
+            intake.fault("line is not in OFA's format", there)
             continue
         wanted = wanted or len(cells)
         if len(cells) != wanted:
-            intake.fault(f"line has not {wanted} columns", f"{place} has {len(cells)}")
+            intake.fault(f"line does not have {wanted} columns", f"{place} has {len(cells)}")
             continue
         try:
             name, image, text, more, *_ = (cell.decode() for cell in cells[:-1])

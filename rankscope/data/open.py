@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from rankscope.data import captions, folder, hub, ofa, records, regions, vqa
 from rankscope.data.files import HALF, Json, exists, is_file, lines, read_json, writable
@@ -19,7 +19,7 @@ from rankscope.data.intake import Intake
 from rankscope.data.probes import Example, Known, ProbeSet
 from rankscope.data.scenes import scenes
 from rankscope.data.sentences import sentences
-from rankscope.errors import DataError, UsageError
+from rankscope.errors import DataError, UnknownName, UsageError
 
 
 class Format(NamedTuple):
@@ -48,6 +48,8 @@ SUFFIXES: dict[str, Format] = {
     ".safetensors": Format("region features", regions.read_features),
 }
 """Formats that the ending of the file name settles."""
+OPTIONS = ("images", "regions", "answers", "columns", "restval", "images_needed")
+"""The options of :func:`open_data` that decide what the examples of a file are, besides its name, split and number."""
 
 
 def recognise(path: Path) -> Format:
@@ -152,7 +154,18 @@ def open_data(
         found = _carried(str(spec), split, n)
     else:
         found = _from_disk(spec, split, intake) if isinstance(spec, str | Path) else _from_memory(spec, intake)
+        given = (images, regions, answers, columns, restval, images_needed)
+        found = replace(found, options=_options(dict(zip(OPTIONS, given, strict=True))))
     return found if n is None else found.first(n)
+
+
+def _options(given: Mapping[str, Any]) -> dict[str, Any]:
+    """The options that were given and change anything, as plain values."""
+    return {
+        name: str(value) if isinstance(value, Path) else dict(value) if isinstance(value, Mapping) else value
+        for name, value in given.items()
+        if value is False or (value and value is not True)
+    }
 
 
 def intake_of(
@@ -168,9 +181,13 @@ def intake_of(
 
     Raises:
         DataError: if the folder of the images does not exist.
+        UnknownName: if a column is given for a field that no example has.
     """
     if images is not None and not Path(images).is_dir():
         raise DataError(f"no such folder of images: {images}")
+    unknown = [field for field in columns or () if field not in records.COLUMNS]
+    if unknown:
+        raise UnknownName(f"an example has no field {unknown[0]!r}; the fields are {', '.join(records.COLUMNS)}")
     folder, annotations, features = (None if p is None else Path(p) for p in (images, answers, regions))
     return Intake(folder, annotations, features, columns or {}, restval, images_needed)
 
@@ -217,7 +234,7 @@ def _from_disk(spec: str | Path, split: str | None, intake: Intake) -> ProbeSet:
         read = form.read(path, intake)
     except DataError as error:
         if intake.faults:  # what stopped the reader is one fault more
-            intake.fault("cannot be read on", str(error))
+            intake.fault("reading stopped", str(error))
             intake.refuse(str(spec))
         raise
     if intake.faults and not any(e.about.get("split") == split for e in read):
@@ -262,7 +279,7 @@ def with_unique_ids(examples: Sequence[Example], intake: Intake) -> list[Example
     for example in examples:
         content = _content(example, known) if example.id in often else ""
         if content and content in contents[example.id]:
-            intake.notice("example is there twice, and is taken once", example.id)
+            intake.notice("example occurs twice, and is taken once", example.id)
             continue
         kept.append(example)
         if example.id in often:

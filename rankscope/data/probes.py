@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, Protocol, overload, runtime_checkable
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, overload, runtime_checkable
 
 from rankscope.data.files import is_file
 from rankscope.data.intake import COPIED, Finding
@@ -207,7 +207,7 @@ def decode_picture(source: Path | bytes, what: str) -> Image:
         ) from None
     except UnidentifiedImageError:
         raise DataError(
-            f"{what} cannot be decoded: it is not an image in a format that is opened, which are {', '.join(FORMATS)}; "
+            f"{what} cannot be decoded: its format is not one of those that are opened, which are {', '.join(FORMATS)}; "
             "convert or replace it"
         ) from None
     except (OSError, SyntaxError, ValueError, *bombs) as error:
@@ -246,6 +246,8 @@ class ProbeSet(Sequence[Example]):
     """The inputs, in order."""
     notices: tuple[str, ...] = ()
     """What was repaired or left out while reading, in words, with counts."""
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """The options of :func:`rankscope.open_data` with which it was opened, as plain values; with its name they open it again."""
     known: Known = field(default_factory=dict, repr=False)
     """Digests of the files that were read already."""
 

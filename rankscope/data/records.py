@@ -45,7 +45,7 @@ def assign(names: Iterable[str], columns: Mapping[str, str], where: str) -> dict
     if unknown or any(f not in COLUMNS for f in columns):
         asked = ", ".join(f"{f}={c}" for f, c in columns.items())
         raise DataError(
-            f"{where} was asked for the columns {asked}; it has {', '.join(there)}; the fields are {', '.join(COLUMNS)}"
+            f"{where} was asked for columns that it does not have ({asked}); it has {', '.join(there)}; the fields are {', '.join(COLUMNS)}"
         )
     free = [c for c in there if c not in columns.values()]  # a column that the caller named is taken once
     found = {field: next((c for c in choices if c in free), "") for field, choices in COLUMNS.items()}
@@ -208,7 +208,7 @@ def csv_rows(path: Path, intake: Intake, delimiter: str = ",") -> Iterator[tuple
         elif len(cells) == len(header):
             yield number, dict(zip(header, cells, strict=True))
         elif cells:
-            intake.fault(f"row has not {len(header)} cells", f"row {number} has {len(cells)}")
+            intake.fault(f"row does not have {len(header)} cells", f"row {number} has {len(cells)}")
 
 
 def parquet_rows(path: Path, intake: Intake) -> Iterator[tuple[int, dict[str, Json]]]:

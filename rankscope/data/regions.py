@@ -77,7 +77,7 @@ class TsvRegions(Regions):
             line = file.readline().rstrip(b"\r\n")
         name, _, text = line.partition(b"\t")
         if name.decode(errors="replace") != self.name:
-            raise DataError(f"{where} are not there: the line starts with {name[:40]!r}; make the .lineidx anew")
+            raise DataError(f"{where} are not there: the line starts with {name[:40]!r}; write the .lineidx again")
         return RegionFeatures(_features(text.decode(errors="replace"), where), self.tags)
 
 
@@ -173,7 +173,7 @@ def _index(index: Path, path: Path, intake: Intake) -> list[int]:
         file.seek(max(starts, default=0))
         file.readline()
         if file.read(1).strip():
-            intake.fault(".lineidx ends before the file does; make it anew", f"{index.name} has {len(starts)} lines")
+            intake.fault(".lineidx ends before the file does; write it again", f"{index.name} has {len(starts)} lines")
     return starts
 
 

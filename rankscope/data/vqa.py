@@ -54,7 +54,7 @@ def read_vqa(path: Path, intake: Intake) -> list[Example]:
         about = {"image_id": image, "task": "question", **types}
         found.append(Example(name, intake.clean(text, place), where, texts, about=about))
     for name in answers or ():
-        intake.fault("annotation of a question that is not asked", f"question {name}")
+        intake.fault("annotation of a question that is not in the file", f"question {name}")
     return found
 
 
@@ -72,7 +72,7 @@ def _annotations(path: Path, intake: Intake) -> dict[str, tuple[tuple[str, ...],
         answers = [a.get("answer") for _, a in intake.objects(item["answers"], f"answers of {name}")]
         texts = intake.clean_all(answers, f"question {name}")
         if len(texts) != ANNOTATORS:
-            intake.fault(f"question has not {ANNOTATORS} answers", f"question {name} has {len(texts)}")
+            intake.fault(f"question does not have {ANNOTATORS} answers", f"question {name} has {len(texts)}")
         found[name] = texts, {k: str(item[k]) for k in _ABOUT if k in item}
     return found
 

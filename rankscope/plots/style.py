@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.container import Container
 from matplotlib.figure import Figure, SubFigure
 
-from rankscope.store.files import storing
+from rankscope.writing import storing
 
 WIDTH = 6.75
 """The width of a full figure in inches: two columns of a paper."""
@@ -109,6 +109,8 @@ def in_legend(name: str) -> str:
 
 def save(figure: Figure, stem: str | Path, kinds: Sequence[str] = tuple(KINDS)) -> tuple[Path, ...]:
     """Write ``stem.svg``, ``stem.pdf`` and ``stem.png``, or those asked for; the same figure gives the same bytes.
+
+    Files of these names are replaced.
 
     Returns:
         The paths.

@@ -89,7 +89,9 @@ class PairRecord(Estimated):
     base: float | None
     """The value of a definition in the base; None without a base and for relations."""
     noise: float | None
-    """What noise of the same shape scores: Gaussian features for a definition, shuffled samples for a relation."""
+    """What noise of the same shape scores: Gaussian features for a definition, shuffled samples for a relation. Whole samples
+    are shuffled, so a row is paired with one at the same position of another sample: what rows at one position have in common
+    counts as noise, which for recoverability of token rows can be much."""
     itself: float | None
     """What the reference scores against itself: against a second reading of the same rows (in another batch size or
     dtype) where one was given, else between its two halves. For a definition it is the second less the first. Measures

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
-from rankscope.errors import MissingTool
+from rankscope.errors import MissingTool, UsageError
 from rankscope.scores.tokenize import PUNCTUATION, one_line
 
 _SHOWN = 300  # characters of a program's complaint that go into an error
@@ -32,6 +32,10 @@ class Java:
     """The largest heap, as after ``-Xmx``; each program's own default if None (2G for METEOR, 8G for SPICE)."""
     timeout: float = 1800.0
     """Seconds after which a program is killed."""
+
+    def __post_init__(self) -> None:
+        if self.memory is not None and not re.fullmatch("[1-9][0-9]*[kKmMgGtT]?", self.memory):
+            raise UsageError(f"Java's memory is a number of bytes, or of K, M, G or T, e.g. 4G; got {self.memory!r}")
 
     def find(self) -> str:
         """The path of the launcher.

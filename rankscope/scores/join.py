@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from rankscope.data import Example, open_data
-from rankscope.errors import DataError, OutputExists, UnknownName, UsageError, public
+from rankscope.errors import DataError, UnknownName, UsageError, public
 from rankscope.scores import (
+    RULES,
     Java,
     Question,
     Scores,
@@ -19,7 +20,9 @@ from rankscope.scores import (
     write_coco_results,
     write_vqa_submission,
 )
+from rankscope.scores.captions import TOKENIZERS, metric_names
 from rankscope.scores.predictions import by_text, check_ids
+from rankscope.writing import check_free
 
 KINDS = ("captions", "answers", "labels")
 """What predictions can be scored as."""
@@ -63,8 +66,9 @@ def score(
             three answers, with which no prediction could be fully right.
         UnknownName: if there is no such kind, metric or rule.
     """
+    check_scoring(kind, metrics=metrics, rule=rule, tokenizer=tokenizer)
     examples = list(open_data(data, images_needed=False))
-    kind = _kind(kind, examples)
+    kind = kind or guess_kind(examples)
     predicted = _by_id(predictions)
     if kind == "labels":
         return score_labels(predicted, _labels(examples), per_sample=per_sample)
@@ -85,6 +89,28 @@ def score(
         java=java,
         per_sample=per_sample,
     )
+
+
+def check_scoring(
+    kind: str | None,
+    *,
+    metrics: Sequence[str] | None = None,
+    rule: str = RULES[0],
+    tokenizer: str = TOKENIZERS[0],
+) -> None:
+    """Check the options of :func:`score`, those too that the data will turn out not to need.
+
+    Raises:
+        UnknownName: if there is no such kind, metric, rule or tokenizer.
+    """
+    metric_names(metrics)
+    for what, given, known in (
+        ("VQA rule", rule, RULES),
+        ("tokenizer", tokenizer, TOKENIZERS),
+        ("kind of predictions", kind, (None, *KINDS)),
+    ):
+        if given not in known:
+            raise UnknownName(f"there is no {what} {given!r}; choose {', '.join(filter(None, known))}")
 
 
 def write_submission(
@@ -114,13 +140,13 @@ def write_submission(
         OutputExists: if ``out`` exists.
         UsageError: if the predictions are labels.
     """
+    check_scoring(kind)
     examples = list(open_data(data, images_needed=False))
-    kind = _kind(kind, examples)
+    kind = kind or guess_kind(examples)
     if kind == "labels":
         raise UsageError("no server takes labels; a submission is of captions or answers")
     predicted = _by_id(predictions)
-    if Path(out).exists() and not overwrite:
-        raise OutputExists(f"{out} is there already; it is kept unless overwriting is asked for (--overwrite)")
+    check_free(Path(out), overwrite=overwrite)
     if kind == "answers":
         check_ids(predicted, {example.id: None for example in examples}, "questions")
         write_vqa_submission(out, predicted)
@@ -133,12 +159,6 @@ def write_submission(
 def _by_id(predictions: str | Path | Mapping[str, str]) -> dict[Any, str]:
     found: Mapping[Any, str] = predictions if isinstance(predictions, Mapping) else read_predictions(predictions)
     return by_text(found, "predictions")
-
-
-def _kind(kind: str | None, examples: Sequence[Example]) -> str:
-    if kind is not None and kind not in KINDS:
-        raise UnknownName(f"predictions are scored as {', '.join(KINDS[:-1])} or {KINDS[-1]}; got {kind!r}")
-    return kind or guess_kind(examples)
 
 
 def guess_kind(examples: Sequence[Example]) -> str:

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import json
 import os
-import secrets
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TypeVar
 
-from rankscope.errors import DataError, StorageError
+from rankscope.errors import DataError
+from rankscope.writing import write_output
 
 _Value = TypeVar("_Value")
 _SHOWN = 5
@@ -176,15 +176,4 @@ def _whole(key: str) -> int:
 
 
 def _write(path: str | os.PathLike[str], entries: list[dict[str, int | str]]) -> None:
-    path = Path(path)
-    beside = path.with_name(f"tmp-{secrets.token_hex(16)}")  # renamed when whole, so that no reader sees half a file
-    made = False
-    try:
-        with beside.open("x", encoding="utf-8") as stream:
-            made = True
-            json.dump(entries, stream)
-        beside.replace(path)
-    except OSError as error:
-        if made:
-            beside.unlink(missing_ok=True)
-        raise StorageError(f"{path} cannot be written: {error.strerror}") from error
+    write_output(Path(path), json.dumps(entries).encode())

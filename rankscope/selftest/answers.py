@@ -114,7 +114,7 @@ def run(scenarios: Sequence[str] | None = None, *, progress: Progress = silent) 
     there_are = (*SCENARIOS, EVERY, DRAWS)
     unknown = [name for name in scenarios or () if name not in there_are]
     if unknown:
-        raise UnknownName(f"there is no planted scenario {unknown[0]!r}; there are {', '.join(there_are)}")
+        raise UnknownName(f"there is no planted scenario {unknown[0]!r}; the scenarios are {', '.join(there_are)}")
     found: list[Answer] = []
     with TemporaryDirectory() as folder:
         asked: list[tuple[str, Callable[[], Iterable[Answer]]]] = [

@@ -229,7 +229,7 @@ def plant(
         UsageError: if there are fewer than 16 features or rows.
     """
     if name not in SCENARIOS:
-        raise UnknownName(f"there is no planted scenario {name!r}; there are {', '.join(SCENARIOS)}")
+        raise UnknownName(f"there is no planted scenario {name!r}; the scenarios are {', '.join(SCENARIOS)}")
     if min(rows - 1, width) < KEPT:
         raise UsageError(f"planted answers need {KEPT} features and more rows than that; got {rows} x {width}")
     draw = torch.Generator().manual_seed(seed)

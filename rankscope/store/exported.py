@@ -44,6 +44,18 @@ def description(folder: Path) -> dict[str, Json] | None:
     return found if parts and all(isinstance(found.get(part), dict) for part in parts) else None
 
 
+def foreign_to_export(path: Path) -> str | None:
+    """The first name in a folder that ``rankscope export`` did not write there; None if it wrote all of it."""
+    described = description(path) if path.is_dir() else None
+    if described is None:
+        return path.name if not path.is_dir() else next(iter(files.names_in(path)), None)
+    sites = member(described, "sites", dict, path / EXPORTED)
+    stacks = [named_file(sites[site], "stack", path / EXPORTED) for site in sites]
+    own = {EXPORTED, "dataset_dict.json", *sites, *(f"{stack}.rows.npz" for stack in stacks)}
+    own |= {f"{site}{ending}" for site in sites for ending in (".npy", ".parquet")}
+    return next((name for name in files.names_in(path) if name not in own), None)
+
+
 def read_site(table: Any, form: str, path: Path) -> Foreign:
     """One exported site from a table of its own, the file ``path``."""
     return _from_rows(form, {path.stem: table}, _ids(description(path.parent), path.parent))

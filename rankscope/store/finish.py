@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection, Mapping
 from contextlib import suppress
 from pathlib import Path
 
+from rankscope import writing
 from rankscope.errors import OutputExists, StorageError, StoreCorrupt, StoreLocked
 from rankscope.store import files, layout
 from rankscope.store.manifest import Manifest, is_plan
@@ -30,7 +32,7 @@ def complete(path: Path, manifest: Manifest, batches: Collection[int], *, known:
         return 0
     if not missing:
         # Written last of all, so that its presence means that the run is complete (FORMAT.md, Writing, 5).
-        files.write_new(path / layout.INDEX, layout.index_bytes(manifest, commits))
+        writing.write_new(path / layout.INDEX, layout.index_bytes(manifest, commits))
         tidy(path, commits)
     return missing
 
@@ -43,7 +45,7 @@ def tidy(path: Path, batches: Collection[int]) -> None:
     """
     sweep(path, batches)
     _empty_folder(path / layout.COMMITS)
-    files.remove(path / layout.LOCK)
+    writing.remove(path / layout.LOCK)
 
 
 def tidy_finished(path: str | Path) -> None:
@@ -65,8 +67,8 @@ def sweep(path: Path, batches: Collection[int]) -> None:
     for folder in (path, path / layout.SHARDS):
         for name in files.names_in(folder):
             stray = folder != path and layout.is_shard_name(name) and name not in kept
-            if stray or files.is_temporary(name):  # anything else is not a store's, and whoever put it there keeps it
-                files.remove(folder / name)
+            if stray or writing.is_temporary(name):  # anything else is not a store's, and whoever put it there keeps it
+                writing.remove(folder / name)
 
 
 def empty(path: Path) -> None:
@@ -74,18 +76,18 @@ def empty(path: Path) -> None:
 
     ``index.json`` goes first, so that no half of it passes for a whole, and ``store.json`` after all that it says to be a store's.
     """
-    files.remove(path / layout.INDEX)
+    writing.remove(path / layout.INDEX)
     _empty_folder(path / layout.COMMITS)
     sweep(path, ())
-    files.remove_folder(path / layout.SHARDS)
+    writing.remove_folder(path / layout.SHARDS)
     for name in (layout.MOVED, layout.KEPT, layout.MANIFEST, layout.PLAN):
-        files.remove(path / name)
+        writing.remove(path / name)
 
 
 def _empty_folder(folder: Path) -> None:
     for name in files.names_in(folder):
-        files.remove(folder / name)
-    files.remove_folder(folder)
+        writing.remove(folder / name)
+    writing.remove_folder(folder)
 
 
 def discard(path: str | Path) -> None:
@@ -101,8 +103,8 @@ def discard(path: str | Path) -> None:
     refuse_foreign(folder)
     with layout.locked(folder / layout.LOCK):
         empty(folder)
-        files.remove(folder / layout.LOCK)
-        files.remove_folder(folder)
+        writing.remove(folder / layout.LOCK)
+        writing.remove_folder(folder)
 
 
 def refuse_foreign(path: Path) -> None:
@@ -112,8 +114,9 @@ def refuse_foreign(path: Path) -> None:
         OutputExists: if something else is there; the message says what.
     """
     if path.is_dir() and not (path / layout.MANIFEST).is_file():
-        strange = [name for name in files.names_in(path.resolve()) if not _is_left(path / name)]
-        if strange:
+        names = files.names_in(path.resolve())
+        strange = [name for name in names if not _is_left(path / name) and os.path.lexists(path / name)]
+        if strange and not (path / layout.MANIFEST).is_file():  # which another process may have written meanwhile
             found = f"a folder with other things, such as {strange[0]!r}, and no store"
             raise OutputExists(f"{path} is {found}; choose another output")
     elif path.exists() and not path.is_dir():
@@ -130,6 +133,6 @@ def _is_left(path: Path) -> bool:
     try:
         if path.name == layout.LOCK:
             return layout.is_signature(files.read_small(path, layout.SIGNATURE_LIMIT))
-        return files.is_temporary(path.name) or (path.name == layout.PLAN and is_plan(path))
+        return writing.is_temporary(path.name) or (path.name == layout.PLAN and is_plan(path))
     except StoreCorrupt:
         return False

@@ -67,7 +67,7 @@ def read_foreign(path: Path, columns: Sequence[str] | None = None) -> Foreign:
     if not path.exists():
         raise DataError(f"there is nothing to import at {path}")
     if not path.is_dir() and path.suffix not in _READERS:
-        raise DataError(f"{path} is of no kind that is imported; these are: {', '.join(_READERS)}, and folders")
+        raise DataError(f"{path} is not of a kind that can be imported, which are {', '.join(_READERS)}, and folders")
     found = _read_folder(path) if path.is_dir() else _READERS[path.suffix](path)
     missing = [name for name in columns or () if name not in found.sites]
     if missing or not found.sites:
@@ -237,6 +237,6 @@ def _read_torchlens(path: Path) -> Foreign:
     found = from_arrays("a TorchLens bundle", arrays)
     samples = len(next(iter(found.sites.values())).counts) if found.sites else 0
     others = [name for name, matrix in found.sites.items() if len(matrix.counts) != samples]
-    notes = tuple(f"{name} was left out: it has not the {samples} samples of the first" for name in others)
+    notes = tuple(f"{name} was left out: it does not have the {samples} samples of the first" for name in others)
     sites = {name: matrix for name, matrix in found.sites.items() if name not in others}
     return replace(found, sites=sites, notes=found.notes + notes)

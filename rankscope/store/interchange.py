@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from rankscope import writing
 from rankscope.data.arrow import pyarrow
 from rankscope.errors import DataError, MissingTool, OutputExists, UsageError
 from rankscope.features import ROLES
 from rankscope.sites import Site
 from rankscope.store import files
-from rankscope.store.exported import EXPORTED
+from rankscope.store.exported import EXPORTED, foreign_to_export
 from rankscope.store.foreign import read_foreign, site_name
 from rankscope.store.manifest import DTYPES, Batch, Manifest
 from rankscope.store.matrices import Foreign, Matrix
@@ -28,9 +28,7 @@ from rankscope.store.plain import Json
 from rankscope.store.run import STRETCH, Places, Run
 from rankscope.store.writer import Writer
 
-_BY_POSITION = (
-    "the source has no ids: samples are numbered by their position, and paired by it with those of other runs"
-)
+_BY_POSITION = "the source has no ids: samples are numbered by position, and matched by it with those of other runs"
 
 
 def import_features(
@@ -72,9 +70,8 @@ def import_features(
     manifest = _manifest(found, named, name or source.stem, source, ids)
     if target.suffix not in SUFFIXES:
         return _write(target, manifest, named, overwrite)
-    if target.exists() and not overwrite:
-        raise OutputExists(f"{target} exists and is kept unless --overwrite is given")
-    with files.new_folder(target) as staging:
+    writing.check_free(target, overwrite=overwrite)
+    with writing.new_folder(target) as staging:
         _write(staging, manifest, named, False)
         return pack(staging, target, overwrite=overwrite, within=staging)
 
@@ -94,7 +91,9 @@ def _named(found: Foreign, sites: Mapping[str, str], path: Path) -> dict[str, Ma
     for site, matrix in named.items():
         first = stacks.setdefault(Site.parse(site).stack, matrix)
         if not torch.equal(first.counts, matrix.counts) or first.tokens != matrix.tokens:
-            raise DataError(f"{path}: {site} has other rows than another site of its stack; name them with sites")
+            raise DataError(
+                f"{path}: the rows of {site} differ from those of another site of its stack; name them with sites"
+            )
     order = list(stacks)
     return dict(sorted(named.items(), key=lambda item: _rank(Site.parse(item[0]), order)))
 
@@ -170,7 +169,7 @@ def _places(matrix: Matrix, low: int, high: int) -> Places:
     )
 
 
-def export_run(run: Run, out: str | Path, *, to: str = "npy") -> Path:
+def export_run(run: Run, out: str | Path, *, to: str = "npy", overwrite: bool = False) -> Path:
     """Write the features of a run for other tools, one site at a time, with the rows in the data's order.
 
     Args:
@@ -180,13 +179,14 @@ def export_run(run: Run, out: str | Path, *, to: str = "npy") -> Path:
             for each site, with the columns ``sample``, ``position``, ``role`` and ``features``) or ``hf`` (the same columns
             as a dictionary of data sets, one for each site, for ``datasets.load_from_disk``). Arrow and NumPy have no
             bfloat16: such features become float32, which changes no value.
+        overwrite: whether an earlier export at ``out`` is replaced.
 
     Returns:
         The folder.
 
     Raises:
         UsageError: if ``to`` is none of these.
-        OutputExists: if the folder exists.
+        OutputExists: if the folder exists, and is not to be replaced or is no export.
         MissingTool: if pyarrow or datasets is needed and not installed.
         StorageError: if the disk is full, read-only or failing.
     """
@@ -194,20 +194,20 @@ def export_run(run: Run, out: str | Path, *, to: str = "npy") -> Path:
     if to not in writers:
         raise UsageError(f"runs are exported to {', '.join(writers)}; not to {to!r}")
     target = Path(out)
-    if target.exists():
-        raise OutputExists(f"{target} exists and is kept; choose another output")
-    with _whole_folder(target) as temporary:
-        writers[to](run, temporary)
-        (temporary / EXPORTED).write_text(json.dumps(run.manifest.to_json(), indent=1) + "\n")
+    writing.check_free(target, overwrite=overwrite)
+    if target.exists() and (strange := foreign_to_export(target)):
+        raise OutputExists(
+            f"{target} holds {strange!r}, which is no part of an export; it is kept: choose another output"
+        )
+    with writing.storing(target), writing.new_folder(target) as folder:
+        made = folder / "made"
+        made.mkdir()
+        writers[to](run, made)
+        (made / EXPORTED).write_text(json.dumps(run.manifest.to_json(), indent=1) + "\n")
+        if target.exists():
+            target.rename(folder / "earlier")
+        made.rename(target)
     return target
-
-
-@contextmanager
-def _whole_folder(target: Path) -> Iterator[Path]:
-    """A folder beside ``target`` that gets its name when it is whole, and is removed if that fails."""
-    with files.storing(target), files.new_folder(target) as temporary:
-        yield temporary
-        temporary.rename(target)
 
 
 def _values(x: Tensor) -> np.ndarray[tuple[int, ...], np.dtype[np.floating]]:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import torch
 
+from rankscope import writing
 from rankscope.errors import StorageError, StoreCorrupt, StoreLocked
 from rankscope.store import files
 from rankscope.store.files import corrupt
@@ -209,16 +210,16 @@ def appending(path: Path) -> Iterator[int]:
     Raises:
         StoreLocked: if another process writes the same log.
     """
-    with files.storing(path):
+    with writing.storing(path):
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o666)
     try:
         _hold(fd, path, fcntl.LOCK_EX)
-        with files.storing(path):
+        with writing.storing(path):
             data = files.read_bytes(fd, path, 0, os.fstat(fd).st_size)
             if data and not data.endswith(b"\n"):  # or the next line would be appended to the torn one, and lost too
                 os.ftruncate(fd, data.rfind(b"\n") + 1)
                 os.fsync(fd)
-            files.sync_folder(path.parent)  # the log may be new, and its name must last
+            writing.sync_folder(path.parent)  # the log may be new, and its name must last
         yield fd
     finally:
         os.close(fd)
@@ -237,7 +238,7 @@ def locked(path: Path, *, shared: bool = False) -> Iterator[bool]:
         StorageError: if the file system has no locks.
     """
     while True:
-        with files.storing(path):
+        with writing.storing(path):
             fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
         try:
             _hold(fd, path, fcntl.LOCK_SH if shared else fcntl.LOCK_EX)
@@ -285,5 +286,5 @@ def _sign(fd: int) -> None:
     with suppress(OSError):  # a full disk must not keep a lock from being taken: the text is only a courtesy
         os.ftruncate(fd, 0)
         os.lseek(fd, 0, os.SEEK_SET)
-        files.write_all(fd, text)
+        writing.write_all(fd, text)
         os.fsync(fd)  # after a power failure too it tells that somebody had it

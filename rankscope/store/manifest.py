@@ -20,7 +20,7 @@ DTYPES = {"float64": torch.float64, "float32": torch.float32, "float16": torch.f
 """The dtypes in which features are stored, by name."""
 
 _VOLATILE = ("name", "versions", "notes")  # the members marked † in FORMAT.md
-_LOCATION = "probe.name"  # where the data were: it may change while a collect is stopped
+_LOCATIONS = ("probe.name", "probe.options")  # where the data were: it may change while a collect is stopped
 _HERE = Path("the manifest")
 
 
@@ -50,8 +50,9 @@ class Manifest:
     """The checkpoint: ``path``, ``base``, ``tunings``, ``digest``. Members called ``path`` say where it is, not what it
     is, and need not match when a collect is resumed."""
     probe: dict[str, Json]
-    """The probe set: ``name``, ``fingerprint`` and ``ids``, the ids of all samples in the data's order. The name is the
-    location that was asked for and need not match when a collect is resumed; the fingerprint must."""
+    """The probe set: ``name``, ``fingerprint`` and ``ids``, the ids of all samples in the data's order, and ``options`` if it was
+    opened with some. Name and options are the location that was asked for and need not match when a collect is resumed; the
+    fingerprint must."""
     rows: dict[str, Json]
     """Which rows: ``kind`` and whether special tokens are kept."""
     dtype: str
@@ -154,12 +155,12 @@ class Manifest:
     @property
     def continuation(self) -> str:
         """SHA-256, in hexadecimal, of all in which the manifest of a continued run must agree (see :meth:`differences`)."""
-        return digest({key: value for key, value in _leaves(self.identity()) if key != _LOCATION})
+        return digest({key: value for key, value in _leaves(self.identity()) if not _is_location(key)})
 
     def differences(self, other: Manifest) -> list[str]:
         """What keeps this run from being continued as ``other``, such as ``rows.kind is last, and now mean``."""
         mine, theirs = dict(_leaves(self.identity())), dict(_leaves(other.identity()))
-        keys = [k for k in {**mine, **theirs} if k != _LOCATION and mine.get(k, _ABSENT) != theirs.get(k, _ABSENT)]
+        keys = [k for k in {**mine, **theirs} if not _is_location(k) and mine.get(k, _ABSENT) != theirs.get(k, _ABSENT)]
         return [f"{k} is {_words(mine.get(k, _ABSENT))}, and now {_words(theirs.get(k, _ABSENT))}" for k in keys]
 
     def planned(self, plan: Sequence[Batch]) -> Manifest:
@@ -177,6 +178,10 @@ class Manifest:
 
 
 _ABSENT = "absent"
+
+
+def _is_location(name: str) -> bool:
+    return any(name == place or name.startswith(f"{place}.") for place in _LOCATIONS)
 
 
 def _without_paths(value: Json) -> Json:

@@ -154,7 +154,7 @@ def _of_samples(form: str, arrays: Mapping[str, Tensor]) -> Foreign | None:
         return None
     rows = [x if x.ndim == 2 else x[None] for x in parts]
     counts = torch.tensor([len(x) for x in rows])
-    note = f"{len(parts)} names such as {next(iter(arrays))!r} were taken for samples, not for sites"
+    note = f"{len(parts)} names such as {next(iter(arrays))!r} were taken as samples, not as sites"
     matrix = Matrix(torch.cat(rows), counts, parts[0].ndim == 2)
     return Foreign(form, {"features": matrix}, tuple(arrays), (note,))
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from rankscope import writing
 from rankscope.store import files, layout
 from rankscope.store.files import corrupt
 from rankscope.store.folder import Folder
@@ -50,11 +51,11 @@ def move(folder: Path, target: Path, *, overwrite: bool = False) -> Run:
         store = Folder(folder)
         places = _kept_places(folder, store)
         whole = OneFile.of(store.manifest, {stack: len(x[0]) for stack, x in places.items()}, target)
-        with files.storing(moved, whole.end):
+        with writing.storing(moved, whole.end):
             fd = os.open(moved, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
             try:
                 os.ftruncate(fd, whole.end)  # it takes room only where something is written
-                files.sync_folder(folder)
+                writing.sync_folder(folder)
                 _fill(fd, moved, whole, store, places)
             finally:
                 os.close(fd)
@@ -72,7 +73,7 @@ def _kept_places(folder: Path, store: Folder) -> dict[str, Places]:
             columns = zip(*(piece.places(stack) for piece in store.pieces), strict=True)
             tensors |= {f"rows/{stack}/{key}": torch.cat(column) for key, column in zip(PLACES, columns, strict=True)}
         head = header({name: (x.dtype, x.shape) for name, x in tensors.items()}, {"plan_sha256": m.plan_digest})
-        files.publish(files.write_temporary(path, [head, *map(raw, tensors.values())]), path)
+        writing.publish(writing.write_temporary(path, [head, *map(raw, tensors.values())]), path)
     counts = {stack: sum(piece.count(stack) for piece in store.pieces) for stack in m.stacks}
     names = [f"rows/{stack}/{key}" for stack in m.stacks for key in PLACES]
     with files.reading(path) as fd:
@@ -102,7 +103,7 @@ def _fill(fd: int, path: Path, whole: OneFile, store: Folder, places: Mapping[st
         if piece.path.exists():
             _put(fd, path, whole, piece, mine, to)
             os.fsync(fd)  # before the shard goes, which has held the rows until now
-            files.remove(piece.path)
+            writing.remove(piece.path)
         else:
             _check(fd, path, whole, piece, mine, to)
         first = {stack: rows.stop for stack, rows in here.items()}

@@ -11,6 +11,7 @@ from typing import Self
 
 from torch import Tensor
 
+from rankscope import writing
 from rankscope.errors import UsageError
 from rankscope.store import files, ptfile
 from rankscope.store.layout import PLACES, shapes
@@ -77,7 +78,7 @@ class OneFile:
         ends = [*((rows.diff() != 1).nonzero().flatten() + 1).tolist(), len(rows)]
         for start, stop in zip([0, *ends], ends, strict=False):
             if stop > start:
-                files.write_at(fd, raw(x[start:stop]), entry.start + int(rows[start]) * stride)
+                writing.write_at(fd, raw(x[start:stop]), entry.start + int(rows[start]) * stride)
 
     def seal(self, path: Path) -> None:
         """Write everything but the tensors, which are there: what is around them, their digests, and the digest of all."""

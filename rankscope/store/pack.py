@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Iterator
+from contextlib import nullcontext
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from rankscope import writing
 from rankscope.errors import OutputExists, StorageError
 from rankscope.features import Rows
 from rankscope.store import files
@@ -30,7 +31,7 @@ def pack(folder: str | Path, target: str | Path, *, overwrite: bool = False, wit
         target: the file; its ending chooses between the two.
         overwrite: whether an existing file is replaced, in one step at the very end.
         within: a folder of the caller's on the same disk, in which the file is made before it gets its name: what a kill
-            leaves there goes with the folder. By default that of ``target``.
+            leaves there goes with the folder. By default a new one beside ``target``.
 
     Returns:
         The run in its new file.
@@ -43,11 +44,12 @@ def pack(folder: str | Path, target: str | Path, *, overwrite: bool = False, wit
     run, path = open_run(folder), Path(target)
     whole = OneFile.of(run.manifest, {stack: len(rows) for stack, rows in _rows(run).items()}, path)
     check_free(path, overwrite=overwrite)
-    free = files.free_bytes(path)
+    free = writing.free_bytes(path)
     if free is not None and free < whole.end:
         room = f"{whole.end:,} bytes are needed, and {free:,} are free"
         raise StorageError(f"cannot write {path}: {room}; free some space first")
-    with files.new_file(path.parent if within is None else within) as temporary, files.storing(path, whole.end):
+    made = writing.new_folder(path) if within is None else nullcontext(within)
+    with made as place, writing.new_file(place) as temporary, writing.storing(path, whole.end):
         with temporary.open("r+b") as stream:
             for name, stretches in _tensors(run):
                 first = 0
@@ -65,9 +67,10 @@ def check_free(path: Path, *, overwrite: bool) -> None:
     Raises:
         OutputExists: if there is a file that is not to be overwritten, or a folder.
     """
-    if os.path.lexists(path) and (path.is_dir() or not overwrite):
-        raise OutputExists(f"{path} exists and is kept{'' if path.is_dir() else ' unless --overwrite is given'}")
-    files.make_folder(path.absolute().parent)
+    if path.is_dir():
+        raise OutputExists(f"{path} is a folder, and the run would be a file; it is kept: choose another output")
+    writing.check_free(path, overwrite=overwrite)
+    writing.make_folder(path.absolute().parent)
 
 
 def name_file(temporary: Path, path: Path, *, overwrite: bool) -> None:
@@ -77,7 +80,7 @@ def name_file(temporary: Path, path: Path, *, overwrite: bool) -> None:
         OutputExists: if another process has made a file of that name meanwhile.
     """
     files.sync_file(temporary)
-    if not files.publish(temporary, path, replace=overwrite):
+    if not writing.publish(temporary, path, replace=overwrite):
         raise OutputExists(f"{path} was made meanwhile by another process and is kept")
 
 

@@ -124,7 +124,7 @@ def places(path: Path, tensors: Mapping[str, Tensor], records: Mapping[str, zipf
         for i, (name, x) in enumerate(tensors.items()):
             record, size = records.get(f"data/{i}"), x.numel() * x.dtype.itemsize
             if record is None or record.file_size != size:
-                raise corrupt(f"{path}: the record of {name[:60]} has not the {size:,} bytes it should")
+                raise corrupt(f"{path}: the record of {name[:60]} does not have the {size:,} bytes that it should")
             # A local header of 30 bytes ends with the lengths of the name and the extra field, which precede the data.
             local = files.read_bytes(fd, path, record.header_offset, record.header_offset + 30)
             name_length, extra_length = struct.unpack("<HH", local[26:30])

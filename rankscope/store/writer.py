@@ -14,6 +14,7 @@ from typing import Literal, NamedTuple, Self
 
 from torch import Tensor
 
+from rankscope import writing
 from rankscope.errors import OutputExists, StorageError, StoreCorrupt, StoreIncomplete, StoreMismatch, UsageError
 from rankscope.store import files, layout
 from rankscope.store.finish import complete, empty, refuse_foreign, sweep, tidy
@@ -89,7 +90,7 @@ class Writer:
             StorageError: if the disk is full, read-only or failing.
         """
         if overwrite and world > 1:
-            raise UsageError("several processes cannot overwrite a store together; remove it first (store.discard)")
+            raise UsageError("several processes cannot overwrite a run together; remove it first (store.discard)")
         if nonfinite not in ("refuse", "keep") or not 0 <= rank < world:
             raise UsageError(f"no writer with nonfinite={nonfinite!r}, rank {rank} of {world}")
         writer = cls(Path(path), manifest.planned(plan), plan, Share(rank, world), nonfinite, reuse)
@@ -107,7 +108,7 @@ class Writer:
         tidied = not any((self.path / name).exists() for name in (layout.COMMITS, layout.LOCK))
         if not overwrite and tidied and self._is_finished():
             return
-        files.make_folder(self.path)
+        writing.make_folder(self.path)
         lock = layout.locked(self.path / layout.LOCK, shared=self._share.world > 1)
         self._inherits = self._held.enter_context(lock)
         self._held.callback(self._leave)
@@ -155,17 +156,17 @@ class Writer:
         target, plan = self.path / layout.MANIFEST, self.path / layout.PLAN
         lines = plan_bytes(tuple(self._batches.values()))
         if not target.exists():  # the plan first: a store.json means that its plan is there (FORMAT.md, Writing, 2)
-            files.write_new(plan, lines, replace=True)
-            files.write_new(target, layout.manifest_bytes(self.manifest))
+            writing.write_new(plan, lines, replace=True)
+            writing.write_new(target, layout.manifest_bytes(self.manifest))
         there = layout.read_manifest(target)
         if there.differences(self.manifest):
             what = self._differences(there)
             raise StoreMismatch(f"{self.path} holds another run, unfinished: {what}; --overwrite starts anew")
         self.manifest = there
         if not plan.exists() or files.digest_of_file(plan)[1] != there.plan:
-            files.write_new(plan, lines, replace=True)
+            writing.write_new(plan, lines, replace=True)
         for name in (layout.SHARDS, layout.COMMITS):
-            files.make_folder(self.path / name)
+            writing.make_folder(self.path / name)
 
     def _differences(self, there: Manifest) -> str:
         found = there.differences(self.manifest)
@@ -214,9 +215,9 @@ class Writer:
             raise contents.nonfinite_error(bad)
         commit, chunks = contents.encode(bad)
         target = self.path / layout.SHARDS / layout.shard_name(batch)
-        self._settle(files.write_temporary(target, chunks, needed=commit.bytes), target, commit)
+        self._settle(writing.write_temporary(target, chunks, needed=commit.bytes), target, commit)
         # The line comes after the shard is on the disk under its name: a commit vouches for bytes that are there.
-        files.append_line(self._log, self._log_path, layout.commit_line(commit, self.manifest))
+        writing.append_line(self._log, self._log_path, layout.commit_line(commit, self.manifest))
         self._commits[batch] = commit
 
     def _settle(self, temporary: Path, target: Path, commit: layout.Commit) -> None:
@@ -225,19 +226,19 @@ class Writer:
         Raises:
             StoreMismatch: if another process has committed other bytes under the name.
         """
-        if files.publish(temporary, target):
+        if writing.publish(temporary, target):
             return
         there = files.digest_of_file(target)
         other = layout.read_commits(self.path, self.manifest).get(commit.batch)
         if there == (commit.bytes, commit.sha256):
-            files.remove(temporary)
+            writing.remove(temporary)
         elif other is not None and there == (other.bytes, other.sha256):
-            files.remove(temporary)
+            writing.remove(temporary)
             raise StoreMismatch(
                 f"{target} was committed by another process with other bytes: the two do not compute the same features"
             )
         else:
-            files.publish(temporary, target, replace=True)
+            writing.publish(temporary, target, replace=True)
 
     def finish(self) -> bool:
         """Complete the store if every batch is committed: check the shards, then write ``index.json``, last of all.
@@ -264,7 +265,7 @@ class Writer:
 
     def _leave(self) -> None:
         if (self.path / layout.INDEX).exists():
-            files.remove(self.path / layout.LOCK)
+            writing.remove(self.path / layout.LOCK)
 
     def __enter__(self) -> Self:
         return self

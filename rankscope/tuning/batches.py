@@ -88,12 +88,12 @@ def check_task(task: str, model: nn.Module, data: ProbeSet, reader: Reader) -> N
         raise UsageError(f"{name} has no classification head; make the base with AutoModelForSequenceClassification")
     if task != "classification" and (heads(model) or not _produces_text(model, reader)):
         raise UsageError(
-            f"{name} says no text, so {task} is not for it; with a head it can be tuned for classification"
+            f"{name} generates no text, so it cannot be tuned for {task}; with a head it can be for classification"
         )
     if fills_masks(reader) and task != "captioning":
-        raise UsageError(f"{name} says captions and nothing else; {task} needs VinVLForSequenceClassification")
+        raise UsageError(f"{name} generates captions only; {task} needs VinVLForSequenceClassification")
     if task in ("captioning", "vqa") and not reader.inputs.sees:
-        raise UsageError(f"{task} needs a model that sees; {name} reads text only")
+        raise UsageError(f"{task} needs a model that reads images; {name} reads text only")
     for what, ids in _lacking(task, data, reader).items():
         if ids:
             hint = what == "targets" and len(ids) == len(data) and all(example.text for example in data)

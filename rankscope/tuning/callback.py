@@ -19,7 +19,7 @@ from rankscope.reading.hooks import reading
 from rankscope.reading.kinds import check_kind
 from rankscope.reading.pooling import pool
 from rankscope.sites import Site, select
-from rankscope.store.files import write_new
+from rankscope.writing import write_output
 
 
 class SpectrumCallback(TrainerCallback):
@@ -71,8 +71,7 @@ class SpectrumCallback(TrainerCallback):
         self.rows = check_kind(rows)
         if self.out.exists() and not (overwrite or resume):
             raise OutputExists(
-                f"{self.out} is there already; it is kept unless overwriting is asked for (overwrite=True), or continuing "
-                "(resume=True)"
+                f"{self.out} exists and is kept unless overwrite=True is given, or resume=True to continue it"
             )
         self.before = 0
         """Steps of the stages before this one."""
@@ -86,7 +85,7 @@ class SpectrumCallback(TrainerCallback):
             kept = [line for line in self.out.read_text().splitlines(keepends=True) if _step_of(line) <= step]
             self._last = max(map(_step_of, kept), default=-1)
             if state.is_world_process_zero:
-                write_new(self.out, "".join(kept).encode(), replace=True)
+                write_output(self.out, "".join(kept).encode())
             self._begun = True
         # A run that continues in the middle of a stage has its first record from before the kill.
         if step > self._last and not (self._resume and state.global_step):

@@ -27,11 +27,11 @@ class ScstOptions:
     temperature: float = 1.0
     """Temperature at which captions are sampled."""
     max_new_tokens: int = 48
-    """Tokens of the longest sampled caption."""
+    """Maximum tokens per sampled caption."""
 
     def __post_init__(self) -> None:
         require(min(self.samples, self.max_new_tokens) >= 1, "SCST samples at least 1 caption of at least 1 token")
-        require(self.temperature > 0, f"a temperature is above 0; got {self.temperature}")
+        require(self.temperature > 0, f"the temperature must be above 0; got {self.temperature}")
 
 
 @dataclass(frozen=True)
@@ -43,35 +43,35 @@ class Stage:
     train: tuple[str, ...]
     """The kinds that it trains, of all that are attached so far."""
     learning_rate: float
-    """Highest learning rate; it depends on the kind and the stage if none is given."""
+    """Peak learning rate; depends on the kind and the stage if not given."""
     objective: Objective = "cross-entropy"
     """What is minimised."""
     schedule: Schedule = "linear"
-    """Course of the learning rate, by transformers' name (linear, cosine, constant, …)."""
+    """Learning-rate schedule, by transformers' name (linear, cosine, constant, …)."""
     warmup: float = 0.06
-    """Share of the steps over which the rate rises from 0."""
+    """Share of the steps over which the learning rate rises from 0."""
     epochs: float = 3.0
     """Passes over the data."""
     steps: int = 0
-    """Optimiser steps, instead of epochs; 0 to count epochs."""
+    """Optimiser steps, instead of epochs; 0 to go by epochs."""
     batch_size: int = 16
-    """Samples in a batch on each device."""
+    """Samples per batch on each device."""
     accumulation: int = 1
-    """Batches in an optimiser step."""
+    """Batches per optimiser step."""
     weight_decay: float = 0.0
     """Weight decay (AdamW's)."""
     max_grad_norm: float = 1.0
-    """Norm to which longer gradients are shortened; 0 to leave them."""
+    """Norm to which gradients are clipped; 0 for no clipping."""
 
     def __post_init__(self) -> None:
         least = min(self.learning_rate, self.weight_decay, self.max_grad_norm)
-        require(least >= 0, f"rates, decay and the norm of gradients are not negative; got {least}")
+        require(least >= 0, f"learning rate, weight decay and gradient norm cannot be negative; got {least}")
         counts = self.batch_size >= 1 and self.accumulation >= 1 and self.steps >= 0
         require(
             counts and (self.epochs > 0 or self.steps > 0),
-            "a stage needs a batch of at least 1, and epochs above 0 or steps",
+            "a stage needs a batch size of at least 1, and epochs above 0 or steps",
         )
-        require(0 <= self.warmup < 1, f"the warm-up is a share of the steps, in [0, 1); got {self.warmup}")
+        require(0 <= self.warmup < 1, f"the warm-up must be a share of the steps, in [0, 1); got {self.warmup}")
         require_one_of(Schedule, self.schedule, "schedule")
 
     @property
@@ -102,24 +102,24 @@ class Recipe:
     method: str = ""
     """What was asked for: a method or a list of stages."""
     freeze_prefix: bool = False
-    """Whether later stages leave the prefix as the first one ended it."""
+    """Whether later stages keep the prefix fixed."""
     precision: Precision = "float32"
     """Precision: float32, or bf16 or fp16 for mixed precision."""
     gradient_checkpointing: bool = False
-    """Whether activations are computed again in the backward pass, which saves memory; refused with a prefix in a decoder."""
+    """Whether activations are recomputed in the backward pass to save memory; refused with a prefix in a decoder."""
     max_length: int = 0
-    """Tokens of the longest text that is taken, longer ones are refused; 0 for what the model's positions hold."""
+    """Maximum tokens per text, longer ones are refused; 0 for as many as the model has positions."""
     keep_epochs: bool = False
-    """Whether the model at the end of each epoch is kept, as a checkpoint of its own."""
+    """Whether the model at the end of each epoch is kept as a checkpoint of its own."""
     save_steps: int = 0
-    """Optimiser steps between the states from which a killed run continues; 0 for once an epoch."""
+    """Optimiser steps between saved states, from which an interrupted run continues; 0 for once per epoch."""
     options: Mapping[str, Any] = field(
         default_factory=lambda: {name: group.options() for name, group in GROUPS.items()}
     )
     """The options of each group: an instance of its dataclass."""
 
     def __post_init__(self) -> None:
-        require(min(self.max_length, self.save_steps) >= 0, "max_length and save_steps are not negative")
+        require(min(self.max_length, self.save_steps) >= 0, "max_length and save_steps cannot be negative")
         require_one_of(Precision, self.precision, "precision")
 
     def to_dict(self) -> dict[str, Any]:
@@ -136,4 +136,4 @@ def require_one_of(choices: Any, value: str, what: str) -> None:
         UsageError: if it is none of them; the message lists them.
     """
     known = get_args(choices)
-    require(value in known, f"there is no {what} {value!r}; there is {', '.join(known)}")
+    require(value in known, f"there is no {what} {value!r}; choose {', '.join(known)}")

@@ -15,16 +15,16 @@ from rankscope.checkpoint import Checkpoint
 from rankscope.data.open import open_data
 from rankscope.data.probes import Example, ProbeSet
 from rankscope.devices import where
-from rankscope.errors import DataError, OutputExists, UsageError, public
+from rankscope.errors import DataError, UsageError, public
 from rankscope.models.inputs.encoding import ALONG_TOKENS
 from rankscope.models.inputs.reader import Reader, reader as open_reader
 from rankscope.models.load import load_model
 from rankscope.models.stacks import unwrapped
 from rankscope.progress import Progress, silent
-from rankscope.store.files import storing, write_new
 from rankscope.tuning.answers import choose_answers, known_answers, require_answers
 from rankscope.tuning.masked import fills_masks
 from rankscope.tuning.stages import heads
+from rankscope.writing import check_free, write_output
 
 
 @dataclass(frozen=True)
@@ -72,14 +72,12 @@ def generate(
         WrongCall: for an option that does not exist.
         OutputExists: if there is something at ``out``.
         StorageError: if ``out`` cannot be written.
-        UsageError: if the model says no text, or a number is below 1.
+        UsageError: if the model generates no text, or a number is below 1.
         DataError: if an example does not fit the model's positions with the prefix and the prediction.
     """
     into = Path(out) if out is not None else None
-    if into is not None and into.exists() and not overwrite:
-        raise OutputExists(
-            f"{into} is there already; it is kept unless overwriting is asked for (overwrite=True, --overwrite)"
-        )
+    if into is not None:
+        check_free(into, overwrite=overwrite)
     if min(batch_size, max_new_tokens, num_beams) < 1:
         raise UsageError("batch_size, max_new_tokens and num_beams are at least 1")
     opened, probes = Checkpoint.read(checkpoint), open_data(data)
@@ -114,9 +112,7 @@ def _names(checkpoint: Checkpoint, reader: Reader, probes: ProbeSet) -> Sequence
 def _write(predictions: Sequence[Prediction], file: Path) -> None:
     """Write predictions through a file beside it, so that it is whole or absent."""
     lines = [json.dumps({"id": p.id, "prediction": p.text}, ensure_ascii=False) for p in predictions]
-    with storing(file):
-        file.parent.mkdir(parents=True, exist_ok=True)
-        write_new(file, ("\n".join(lines) + "\n").encode(), replace=True)
+    write_output(file, ("\n".join(lines) + "\n").encode())
 
 
 def prompt_reader(model: nn.Module, reader: Reader) -> Reader:
@@ -125,11 +121,11 @@ def prompt_reader(model: nn.Module, reader: Reader) -> Reader:
     A decoder that cannot be padded on the left reads prompts of one length only, or one by one.
 
     Raises:
-        UsageError: if the model says no text, or is prompt-tuned, which PEFT cannot generate with.
+        UsageError: if the model generates no text, or is prompt-tuned, which PEFT cannot generate with.
     """
     name, masked = type(unwrapped(model)).__name__, fills_masks(reader)
     if not (masked or "decoder" in reader.stacks) or not hasattr(model, "generate"):
-        raise UsageError(f"{name} says no text; only models with a decoder generate")
+        raise UsageError(f"{name} generates no text; only models with a decoder do")
     if reader.virtual:
         raise UsageError(
             f"this {name} is prompt-tuned, and PEFT cannot generate with a prompt before padded or embedded text; it can be "

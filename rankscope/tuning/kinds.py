@@ -91,25 +91,26 @@ class PrefixOptions:
     """The prefix."""
 
     length: int = 16
-    """Rows of the prefix."""
+    """Length of the prefix."""
     projection: bool = True
     """Whether a network makes the rows (the prefix encoder)."""
     embedding: int = 0
     """Width of the embeddings that enter the network; 0 for heads × width of the stack."""
     hidden: int = 0
-    """Width of the network's hidden layers; 0 for that of the embeddings."""
+    """Width of the network's hidden layers; 0 for the width of the embeddings."""
     depth: int = 2
     """Number of the network's linear layers."""
     dropout: float = 0.1
     """Dropout before the network's last layer, which keeps rows apart."""
     init: Literal["random", "tokens"] = "random"
-    """What the rows start as: random, or tokens (the keys and values of tokens of the task)."""
+    """How the rows are initialised: random, or tokens (the keys and values of tokens of the task)."""
     init_std: float = 1.0
-    """Standard deviation of the embeddings at the start (of the rows, without a network)."""
+    """Initial standard deviation of the embeddings (of the rows, without a network)."""
     stacks: tuple[str, ...] = ()
-    """Stacks that get a prefix, those that read text if none is named."""
+    """Stacks that get a prefix; by default those that read text."""
 
     def __post_init__(self) -> None:
+        require(self.length >= 1, f"a prefix must have at least 1 row; got {self.length}")
         require(self.init in ("random", "tokens"), f"a prefix starts as random or tokens; got {self.init!r}")
 
 
@@ -180,14 +181,22 @@ class LoraOptions:
     dropout: float = 0.0
     """Dropout before the update."""
     targets: tuple[str, ...] = ()
-    """Endings of module paths; the query, key and value maps of every attention if none is named."""
+    """Endings of module paths; by default the query, key and value projections of every attention."""
     stacks: tuple[str, ...] = ()
-    """Stacks in which targets are sought, those that read text if none is named."""
+    """Stacks in which targets are looked for; by default those that read text."""
 
     def __post_init__(self) -> None:
-        require(self.rank >= 1, f"LoRA has a rank of at least 1; got {self.rank}")
-        require(self.alpha > 0, f"LoRA's alpha is above 0; got {self.alpha}")
-        require(0 <= self.dropout < 1, f"LoRA's dropout lies in [0, 1); got {self.dropout}")
+        require(self.rank >= 1, f"the rank of LoRA must be at least 1; got {self.rank}")
+        require(self.alpha > 0, f"LoRA's alpha must be above 0; got {self.alpha}")
+        require(0 <= self.dropout < 1, f"LoRA's dropout must lie in [0, 1); got {self.dropout}")
+
+
+FUNCTIONS = (
+    "gelu", "gelu_10", "gelu_accurate", "gelu_fast", "gelu_new", "gelu_python", "gelu_python_tanh", "gelu_pytorch_tanh",
+    "hardswish", "laplace", "leaky_relu", "linear", "mish", "prelu", "quick_gelu", "relu", "relu2", "relu6", "sigmoid", "silu",
+    "sqrtsoftplus", "swish", "tanh", "xielu",
+)  # fmt: skip
+"""The activation functions of transformers, known here without it; a test holds the two equal."""
 
 
 @dataclass(frozen=True)
@@ -197,18 +206,23 @@ class AdapterOptions:
     size: int = 16
     """Width of the bottleneck."""
     function: str = "gelu"
-    """Activation function between the maps down and up."""
+    """Activation function between the down- and up-projection."""
     dropout: float = 0.0
-    """Dropout before the map up."""
+    """Dropout before the up-projection."""
     scaling: float = 1.0
-    """Factor on what is added."""
+    """Factor on the output of the adapter."""
     targets: tuple[str, ...] = ()
-    """Endings of module paths; the last map of every attention and feed-forward if none is named."""
+    """Endings of module paths; by default the last projection of every attention and feed-forward."""
     stacks: tuple[str, ...] = ()
-    """Stacks in which targets are sought, those that read text if none is named."""
+    """Stacks in which targets are looked for; by default those that read text."""
 
     def __post_init__(self) -> None:
-        require(0 <= self.dropout < 1, f"the adapter's dropout lies in [0, 1); got {self.dropout}")
+        require(self.size >= 1, f"a bottleneck must have at least 1 dimension; got {self.size}")
+        known = ", ".join(FUNCTIONS)
+        require(
+            self.function in FUNCTIONS, f"there is no activation function {self.function!r}; transformers has {known}"
+        )
+        require(0 <= self.dropout < 1, f"the adapter's dropout must lie in [0, 1); got {self.dropout}")
 
 
 def lora_config(model: nn.Module, options: LoraOptions) -> LoraConfig:
@@ -333,7 +347,7 @@ class FullOptions:
     """Full fine-tuning."""
 
     stacks: tuple[str, ...] = ()
-    """Stacks whose weights are trained, all weights of the model if none is named."""
+    """Stacks whose weights are trained; by default all weights of the model."""
 
 
 def _blocks_begin(model: nn.Module, options: FullOptions) -> tuple[str, ...]:

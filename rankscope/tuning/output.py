@@ -32,13 +32,11 @@ def check_free(out: Path, *, resume: bool, overwrite: bool) -> None:
     # A kill before the plan was written leaves the working folder alone, and a loss that is no number the last good state.
     if not (unfinished or (out / STAGES).is_file() or all(map(_LEFT.fullmatch, names))):
         raise OutputExists(
-            f"{out} holds something that is no checkpoint of rankscope; it is kept, choose another folder"
+            f"{out} holds something that is not a rankscope checkpoint; it is kept, choose another folder"
         )
     if names and not (resume or overwrite):
         state = "an unfinished run: continue it with resume (--resume)" if unfinished else "there already"
-        raise OutputExists(
-            f"{out} is {state}; it is kept unless overwriting is asked for (overwrite=True, --overwrite)"
-        )
+        raise OutputExists(f"{out} is {state}; it is kept unless --overwrite is given (overwrite=True)")
 
 
 def clear(out: Path) -> None:

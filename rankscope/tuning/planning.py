@@ -61,7 +61,7 @@ def make_plan(
     if base.tunings:
         tuned = ", ".join(tuning.kind for tuning in base.tunings)
         raise CheckpointError(
-            f"{base.path} is tuned already ({tuned}); give its base {base.base}, and all stages in one recipe"
+            f"{base.path} is already tuned ({tuned}); give its base {base.base}, and all stages in one recipe"
         )
     network = load_model(base, dtype=torch.float32, trust_remote_code=trust_remote_code)
     reader, probes = open_reader(network, base), open_data(data)
@@ -69,7 +69,7 @@ def make_plan(
     kinds = [kind for stage in recipe.stages for kind in stage.attach]
     if any(stage.objective == "scst" for stage in recipe.stages) and reader.inputs.family.frames_prompts:
         raise UsageError(
-            f"{type(network).__name__} frames a prompt anew when it generates, so that SCST would weigh other captions than it draws; "
+            f"{type(network).__name__} frames its prompt again when it generates, so SCST would score other captions than it samples; "
             "train it on its labels"
         )
     if any(stage.objective == "scst" for stage in recipe.stages) and task != "captioning":

@@ -100,7 +100,7 @@ def parse_stages(text: str) -> list[tuple[str, ...]]:
             )
     twice = [kind for kind in KINDS if flat.count(kind) > 1]
     if twice:
-        raise UsageError(f"{text!r} attaches {twice[0]} twice; once is enough, later stages train it on")
+        raise UsageError(f"{text!r} attaches {twice[0]} twice; once is enough, because later stages go on training it")
     if any(SCST in stage and len(stage) > 1 for stage in parsed) or parsed[0] == (SCST,):
         raise UsageError(f"{SCST} is a stage of its own, after one that attaches something; got {text!r}")
     return parsed

@@ -119,7 +119,7 @@ def _outputs_in(block: nn.Module, path: str, width: int | None) -> list[str]:
     if len(outputs) < len(inside):
         raise UsageError(
             f"{path} ({type(block).__name__}) has sub-layers whose last map is not found; name the maps with "
-            f"--adapter-targets (adapter_targets=…). Those that there are end in {_endings({path: block})}"
+            f"--adapter-targets (adapter_targets=…). The available ones end in {_endings({path: block})}"
         )
     return outputs
 

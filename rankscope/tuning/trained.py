@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from rankscope.errors import RankscopeError, StorageError
-from rankscope.store.files import free_bytes
+from rankscope.writing import free_bytes
 
 TRAINED = "trained.safetensors"
 """The file of the trained parameters in a state from which training continues."""

@@ -147,55 +147,55 @@ def train(
         trust_remote_code: whether Python files that come with the checkpoint may run; False by default.
         callbacks: callbacks for the Trainer, such as :class:`~rankscope.tuning.callback.SpectrumCallback`; none by default.
         progress: called with (steps done, steps in all, text) after each step; by default nothing is.
-        learning_rate: highest learning rate; it depends on the kind and the stage if none is given.
-        schedule: course of the learning rate, by transformers' name (linear, cosine, constant, …); linear by default.
-        warmup: share of the steps over which the rate rises from 0; 0.06 by default.
+        learning_rate: peak learning rate; depends on the kind and the stage if not given.
+        schedule: learning-rate schedule, by transformers' name (linear, cosine, constant, …); linear by default.
+        warmup: share of the steps over which the learning rate rises from 0; 0.06 by default.
         epochs: passes over the data; 3.0 by default.
-        steps: optimiser steps, instead of epochs; 0 to count epochs; 0 by default.
-        batch_size: samples in a batch on each device; 16 by default.
-        accumulation: batches in an optimiser step; 1 by default.
+        steps: optimiser steps, instead of epochs; 0 to go by epochs; 0 by default.
+        batch_size: samples per batch on each device; 16 by default.
+        accumulation: batches per optimiser step; 1 by default.
         weight_decay: weight decay (AdamW's); 0.0 by default.
-        max_grad_norm: norm to which longer gradients are shortened; 0 to leave them; 1.0 by default.
-        freeze_prefix: whether later stages leave the prefix as the first one ended it; False by default.
+        max_grad_norm: norm to which gradients are clipped; 0 for no clipping; 1.0 by default.
+        freeze_prefix: whether later stages keep the prefix fixed; False by default.
         precision: precision: float32, or bf16 or fp16 for mixed precision; float32 by default.
-        gradient_checkpointing: whether activations are computed again in the backward pass, which saves memory; refused
-            with a prefix in a decoder; False by default.
-        max_length: tokens of the longest text that is taken, longer ones are refused; 0 for what the model's positions
-            hold; 0 by default.
-        keep_epochs: whether the model at the end of each epoch is kept, as a checkpoint of its own; False by default.
-        save_steps: optimiser steps between the states from which a killed run continues; 0 for once an epoch; 0 by
+        gradient_checkpointing: whether activations are recomputed in the backward pass to save memory; refused with a
+            prefix in a decoder; False by default.
+        max_length: maximum tokens per text, longer ones are refused; 0 for as many as the model has positions; 0 by
             default.
-        prefix_length: rows of the prefix; 16 by default.
+        keep_epochs: whether the model at the end of each epoch is kept as a checkpoint of its own; False by default.
+        save_steps: optimiser steps between saved states, from which an interrupted run continues; 0 for once per
+            epoch; 0 by default.
+        prefix_length: length of the prefix; 16 by default.
         prefix_projection: whether a network makes the rows (the prefix encoder); True by default.
         prefix_embedding: width of the embeddings that enter the network; 0 for heads × width of the stack; 0 by
             default.
-        prefix_hidden: width of the network's hidden layers; 0 for that of the embeddings; 0 by default.
+        prefix_hidden: width of the network's hidden layers; 0 for the width of the embeddings; 0 by default.
         prefix_depth: number of the network's linear layers; 2 by default.
         prefix_dropout: dropout before the network's last layer, which keeps rows apart; 0.1 by default.
-        prefix_init: what the rows start as: random, or tokens (the keys and values of tokens of the task); random by
+        prefix_init: how the rows are initialised: random, or tokens (the keys and values of tokens of the task);
+            random by default.
+        prefix_init_std: initial standard deviation of the embeddings (of the rows, without a network); 1.0 by
             default.
-        prefix_init_std: standard deviation of the embeddings at the start (of the rows, without a network); 1.0 by
-            default.
-        prefix_stacks: stacks that get a prefix, those that read text if none is named.
+        prefix_stacks: stacks that get a prefix; by default those that read text.
         lora_rank: rank of each update; 8 by default.
         lora_alpha: numerator of the scale of the update, alpha / rank; 16.0 by default.
         lora_dropout: dropout before the update; 0.0 by default.
-        lora_targets: endings of module paths; the query, key and value maps of every attention if none is named.
-        lora_stacks: stacks in which targets are sought, those that read text if none is named.
+        lora_targets: endings of module paths; by default the query, key and value projections of every attention.
+        lora_stacks: stacks in which targets are looked for; by default those that read text.
         adapter_size: width of the bottleneck; 16 by default.
-        adapter_function: activation function between the maps down and up; gelu by default.
-        adapter_dropout: dropout before the map up; 0.0 by default.
-        adapter_scaling: factor on what is added; 1.0 by default.
-        adapter_targets: endings of module paths; the last map of every attention and feed-forward if none is named.
-        adapter_stacks: stacks in which targets are sought, those that read text if none is named.
-        full_stacks: stacks whose weights are trained, all weights of the model if none is named.
+        adapter_function: activation function between the down- and up-projection; gelu by default.
+        adapter_dropout: dropout before the up-projection; 0.0 by default.
+        adapter_scaling: factor on the output of the adapter; 1.0 by default.
+        adapter_targets: endings of module paths; by default the last projection of every attention and feed-forward.
+        adapter_stacks: stacks in which targets are looked for; by default those that read text.
+        full_stacks: stacks whose weights are trained; by default all weights of the model.
         scst_samples: number of captions sampled for each image; 5 by default.
         scst_temperature: temperature at which captions are sampled; 1.0 by default.
-        scst_max_new_tokens: tokens of the longest sampled caption; 48 by default.
+        scst_max_new_tokens: maximum tokens per sampled caption; 48 by default.
 
     Raises:
         WrongCall: for an option that does not exist.
-        CheckpointError: if the base is tuned already, damaged, or (when resuming) another than the one begun with.
+        CheckpointError: if the base is already tuned, damaged, or (when resuming) not the one begun with.
         DataError: if the data lack what the task needs, or a sample does not fit the model's positions with the prefix.
         NonFinite: if a loss or gradient is not finite; the last good state is kept in ``out`` and the message says where.
         OutputExists: if there is something at ``out``.
@@ -378,6 +378,6 @@ class Training:
         else:
             return NonFinite(f"stage {place}: {error}; no good state was kept before. Lower the learning rate")
         return NonFinite(
-            f"stage {place}: {error}; training stopped, {which} is kept in {into}. Begin anew with a lower rate, in another "
+            f"stage {place}: {error}; training stopped, {which} is kept in {into}. Start again with a lower rate, in another "
             "folder or overwriting this one"
         )

@@ -174,7 +174,7 @@ def test_runs_of_different_rows_are_refused_with_the_first_difference(
     result = rankscope.compare(runs["lora"], fewer, common_rows=True, measures=["cka"])
     assert result.records[0].shape.samples == 40
     rows = [run.n("decoder.0") for run in (fewer, runs["lora"], fewer)]
-    assert f"decoder: the {rows[0]} rows that all have, of {rows[1]}, {rows[2]}" in result.notes
+    assert f"decoder: the {rows[0]} rows common to all runs, of {rows[1]}, {rows[2]}" in result.notes
     last = rankscope.collect(folder("gpt2"), texts, rows="last", out=tmp_path / "last.pt")
     with pytest.raises(
         NotComparable, match=r"row 0 is sample 's0', token 0.*their rows are tokens and last; collect one"
@@ -214,7 +214,7 @@ def test_where_none_can_be_left_out_a_number_has_no_interval(tmp_path: Path) -> 
     ratio = found["participation-ratio"]
     assert ratio.value is not None
     assert ratio.low is None
-    assert "too few rows or groups of samples to leave any out, so without an interval" in ratio.notes
+    assert "too few rows or groups of samples to leave any out, so there is no interval" in ratio.notes
     assert found["curvature"].notes == ("needs several rows a sample; collect with rows=tokens",)
     compared = {r.measure: r for r in rankscope.compare(*runs).records}
     assert compared["participation-ratio"].low is None
@@ -253,7 +253,7 @@ def test_a_function_that_is_no_measure_is_named(runs: Runs) -> None:
 
 
 def test_unknown_names_are_refused_with_those_there_are(runs: Runs) -> None:
-    with pytest.raises(UnknownName, match=r"no measure 'frobnicity'; there are .*roy-vetterli"):
+    with pytest.raises(UnknownName, match=r"no measure 'frobnicity' \(nearest: .*\); there are .*roy-vetterli"):
         rankscope.measure(runs["lora"], ["frobnicity"])
     with pytest.raises(UsageError, match="cka relates two runs"):
         rankscope.measure(runs["lora"], ["cka"])

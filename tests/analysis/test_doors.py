@@ -114,7 +114,7 @@ def test_one_name_in_the_place_of_a_list_is_refused_with_what_to_write(name: str
     [
         ("sites", 3, r"sites is a selection such as 'decoder.0-3', or a list of sites; got 3"),
         ("groups", "20", "groups is a whole number; got '20'"),
-        ("level", "0.95", "level is a number between 0 and 1, as 0.95; got '0.95'"),
+        ("level", "0.95", "level is a number between 0 and 1, e.g. 0.95; got '0.95'"),
         ("allow_duplicates", "yes", "allow_duplicates is True or False; got 'yes'"),
         ("progress", None, "progress is a function of the steps done, their number and what comes next; got None"),
     ],

@@ -86,7 +86,7 @@ def test_a_number_that_few_samples_decide_says_so_beside_it() -> None:
     rows = Rows(sample, torch.zeros_like(sample), torch.full_like(sample, TEXT), tuple(map(str, range(60))))
     view, what = GuardedView([x, spiked], rows, groups=20), definition("participation-ratio")
     said = [cautions(what, view, view.evaluate(what, run)) for run in (0, 1)]
-    words = "few samples make most of its error, so the interval may hold the truth less often than it says"
+    words = "a few samples make up most of its error, so the interval may cover the truth less often than stated"
     assert [words in notes for notes in said] == [False, True]
 
 

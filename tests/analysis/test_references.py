@@ -155,7 +155,7 @@ def test_values_below_the_floor_of_the_dtype_are_told_and_left_out(make: Make) -
     assert found["roy-vetterli"].below_floor == below == found["below-dtype-floor"].value
     assert found["roy-vetterli"].value == pytest.approx(float(effective_rank(s[s >= floor])))
     assert "what bfloat16 resolves (below_floor of them) are left out" in found["roy-vetterli"].notes[0]
-    assert "count, as the measure is defined" in found["rankme"].notes[0]
+    assert "are counted, as the measure is defined" in found["rankme"].notes[0]
     assert found["rankme"].value == pytest.approx(float(rankme(singular_values(stored).values)))
     assert found["numerical-rank"].value <= 32 - below + 2
     exact_alpha, full = (
@@ -225,4 +225,4 @@ def test_samples_that_cannot_be_exchanged_leave_the_value_and_say_why(make_token
     assert found["overlap"].noise is not None, "what pairs no rows needs no exchange"
     a, b = ragged(make_tokens, torch.tensor([2, 2, *range(3, 15)]), 8)
     (found,) = rankscope.compare(a, b, measures=["cka-biased"], groups=4).records
-    assert "noise is of 2 of 14 samples" in found.notes[-1]
+    assert "noise is taken from 2 of 14 samples" in found.notes[-1]

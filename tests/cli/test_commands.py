@@ -162,7 +162,7 @@ def test_definitions_lists_every_measure(rankscope_: Call) -> None:
         (
             ["train", "{gpt2}", "--data", "scenes", "--method", "lora", "--column", "text"],
             2,
-            "a column is FIELD=NAME, as",
+            "a column is written FIELD=NAME, e.g.",
         ),
         (
             ["train", "{gpt2}", "--method", "lora"],
@@ -173,7 +173,7 @@ def test_definitions_lists_every_measure(rankscope_: Call) -> None:
         (
             ["collect", "{gpt2}", "--column", "text=a", "--images", "i"],
             2,
-            "no data were given that images, columns could be for; give them with --data",
+            "images, columns describe data, and none were given; add --data",
         ),
         (["measure", "{gpt2}"], 2, "and the embedded scenes suit the embedded model only; collect it first"),
         (["compare", "{gpt2}", "{gpt2}"], 2, "and the embedded scenes suit the embedded model only; collect it first"),
@@ -293,9 +293,9 @@ def test_arms_are_named_with_a_pattern(rankscope_: Call, here: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--arm", "lora"], "an arm is name=pattern, as lora=lora-s*.pt; got 'lora'"),
-        (["--arm", "lora=none-*.pt"], "nothing matches 'none-*.pt', the runs of the arm 'lora'"),
-        (["a.pt", "b.pt", "--arm", "lora=x"], "takes the place of the two runs"),
+        (["--arm", "lora"], "an arm is written name=pattern, e.g. lora=lora-s*.pt; got 'lora'"),
+        (["--arm", "lora=none-*.pt"], "nothing matches 'none-*.pt', the pattern for the runs of arm 'lora'"),
+        (["a.pt", "b.pt", "--arm", "lora=x"], "replaces the two runs"),
         (["a.pt"], "give two runs to compare"),
     ],
 )
@@ -334,8 +334,8 @@ def test_features_of_other_tools_come_in_and_go_out(rankscope_: Call, here: Path
     assert (done.code, done.out.strip()) == (0, "out")
     assert (here / "out" / "decoder.3.npy").exists()
     for arguments, words in (
-        (("import", "theirs.pt", "--site", "h3"), "a site is name=site"),
-        (("import", "theirs.pt", "--ids", "nowhere.txt"), "there is no file nowhere.txt"),
+        (("import", "theirs.pt", "--site", "h3"), "a site is written name=site"),
+        (("import", "theirs.pt", "--ids", "nowhere.txt"), "there is no ids file nowhere.txt"),
         (("export", "run.pt", "--out", "out"), "is kept"),
         (("export", "run.pt", "--out", "other", "--to", "csv"), "'csv' is not one of"),
     ):

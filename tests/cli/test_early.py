@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import resource
 import subprocess
 import sys
@@ -12,6 +11,7 @@ from typing import get_args
 from unittest.mock import Mock
 
 import pytest
+from many_commands import ended
 
 from rankscope.analysis.options import VARIANTS
 from rankscope.cli import WITH_RUNS, WITHOUT, early, options
@@ -23,28 +23,6 @@ from rankscope.store import export_run, import_features
 from rankscope.tuning.batches import TASKS
 
 Call = Callable[..., object]
-
-PROGRAM = """
-import contextlib, io, json, os, sys
-import rankscope.data.open, rankscope.scores.join  # which need none of the slow packages
-from rankscope import cli
-with contextlib.redirect_stdout(io.StringIO()), contextlib.suppress(SystemExit):
-    sys.argv = ["rankscope", "collect", "--help"]
-    cli.main()  # what each case would import again
-for line in json.load(sys.stdin):
-    if os.fork():  # each in a process of its own, so that what one imports is not there for the next
-        os.wait()
-        continue
-    sys.argv, said = ["rankscope", *line], io.StringIO()
-    with contextlib.redirect_stderr(said):
-        try:
-            cli.main()
-        except SystemExit as end:
-            slow = {"torch", "transformers", "peft", "matplotlib", "pandas"} & sys.modules.keys()
-            print(json.dumps([end.code, sorted(slow), " ".join(said.getvalue().split())]), flush=True)
-            os._exit(0)
-"""
-"""Runs the command line for each list of arguments: the exit code, what slow packages were imported by then, and what was said."""
 
 NO_RUN, NO_DATA, NO_MODEL = "there is no run at absent", "no such file", "absent"
 THERE, KEPT = "exists and is kept", "exists and is no run; it is kept"
@@ -65,7 +43,7 @@ CASES: list[tuple[str, int, str]] = [
     ("compare --arm a=folder,here.pt", 3, "folder"),
     ("export absent --out o", 4, NO_RUN),
     ("import absent.npy", 3, NO_DATA),
-    ("import here.npy --ids absent", 2, "there is no file absent"),
+    ("import here.npy --ids absent", 2, "there is no ids file absent"),
     ("score absent --data texts.txt", 3, NO_DATA),
     ("score here.npy --data absent", 3, NO_DATA),
     ("score here.npy --data texts.txt --images absent", 3, "no such folder of images: absent"),
@@ -95,9 +73,9 @@ CASES: list[tuple[str, int, str]] = [
     ("export here.pt --out folder", 2, THERE),
     ("generate base --out texts.txt", 2, THERE),
     ("score here.npy --data texts.txt --submission texts.txt", 2, THERE),
-    ("train base --method lora --out folder", 2, "holds something that is no checkpoint of rankscope"),
-    ("train base --method lora --out folder --resume", 2, "holds something that is no checkpoint of rankscope"),
-    ("train base --method lora --out folder --overwrite", 2, "holds something that is no checkpoint of rankscope"),
+    ("train base --method lora --out folder", 2, "holds something that is not a rankscope checkpoint"),
+    ("train base --method lora --out folder --resume", 2, "holds something that is not a rankscope checkpoint"),
+    ("train base --method lora --out folder --overwrite", 2, "holds something that is not a rankscope checkpoint"),
     # an option that makes no sense
     ("collect base --rows none", 2, "there is no row kind 'none'; there are last, first"),
     ("collect base --nonfinite drop", 2, "nonfinite is refuse or keep"),
@@ -105,18 +83,18 @@ CASES: list[tuple[str, int, str]] = [
     ("collect base --out run.npz", 2, "would be arrays"),
     ("collect base --out run --shard 4/4", 2, "a shard is i/n"),
     ("collect base --out run.pt --shard 0/4", 2, "several processes fill a folder"),
-    ("collect base --out run --data texts.txt --column text", 2, "a column is FIELD=NAME"),
+    ("collect base --out run --data texts.txt --column text", 2, "a column is written FIELD=NAME"),
     ("collect base --n 0", 2, RANGE),
     ("collect base --dtype float8", 2, CHOICE),
     ("collect base --padding-side both", 2, CHOICE),
     ("collect base --no-such-option", 2, "No such option"),
     ("compare here.pt", 2, "give two runs to compare"),
-    ("compare here.pt --arm a=here.pt", 2, "--arm takes the place of the two runs"),
+    ("compare here.pt --arm a=here.pt", 2, "--arm replaces the two runs"),
     ("compare here.pt here.pt --permutations -1", 2, RANGE),
     ("measure here.pt --variant new", 2, CHOICE),
     ("measure here.pt --groups 1", 2, RANGE),
     ("export here.pt --out o --to mat", 2, CHOICE),
-    ("import here.npy --site h3", 2, "a site is name=site"),
+    ("import here.npy --site h3", 2, "a site is written name=site"),
     ("generate base --batch-size 0", 2, RANGE),
     ("generate base --max-new-tokens 0", 2, RANGE),
     ("generate base --num-beams 0", 2, RANGE),
@@ -129,7 +107,7 @@ CASES: list[tuple[str, int, str]] = [
     ("train base --stages lora,lorry", 2, "lorry"),
     ("train base --method lora --lora-rank many", 2, "lora_rank is"),
     ("train base --method lora --task sums", 2, CHOICE),
-    ("score said.jsonl --data answers.jsonl --kind songs", 2, "predictions are scored as"),
+    ("score said.jsonl --data answers.jsonl --kind songs", 2, "there is no kind of predictions 'songs'"),
     ("score said.jsonl --data answers.jsonl --vqa-rule strict", 2, "there is no VQA rule 'strict'"),
 ]
 
@@ -148,17 +126,15 @@ def said(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[int, list[str],
     (here / "answers.jsonl").write_text('{"id": "a", "text": "how many?", "answers": ["two"]}\n')
     (here / "said.jsonl").write_text('{"id": "a", "prediction": "two"}\n')
     there = sorted(here.rglob("*"))
-    lines = json.dumps([case.split() for case, _, _ in CASES])
-    done = subprocess.run([sys.executable, "-c", PROGRAM], input=lines, capture_output=True, text=True, cwd=here)
-    assert done.returncode == 0, done.stderr
+    found = ended([case.split() for case, _, _ in CASES], here)
     assert sorted(here.rglob("*")) == there
-    return [json.loads(line) for line in done.stdout.splitlines()]
+    return found
 
 
 def test_every_case_was_run(said: list[object]) -> None:
     assert len(said) == len(CASES) > 70
     commands = {function.__name__.strip("_") for function in (*WITH_RUNS, *WITHOUT)}
-    # definitions and selftest take only names of numbers, which are known when the files that define them are imported
+    # definitions and selftest take only names, for which see test_bad_values.py
     assert {case.split()[0] for case, _, _ in CASES} == commands - {"definitions", "selftest"} | {"data"}
 
 
@@ -222,8 +198,8 @@ def test_a_finished_collect_run_again_says_so_and_ends_well(
     first, again = rankscope_(*command), rankscope_(*command)
     assert (first.code, again.code) == (0, 0)
     assert again.out == first.out
-    assert "is finished already" in again.err
-    assert "is finished already" not in first.err
+    assert "is already finished" in again.err
+    assert "is already finished" not in first.err
     other = rankscope_(*command, "--rows", "mean")
     assert (other.code, "is another run (rows.kind is last, and now mean)" in other.err) == (2, True), other.err
     (tmp_path / "run" / "lock").write_text("process 1 on elsewhere\n") if name == "run" else None

@@ -226,7 +226,10 @@ COMMANDS = {
             "base_model": BASE_MODEL,
             "trust_remote_code": TRUST,
             "device": DEVICE,
-            "spectra": case("--spectra", "s.npz", value=Path("s.npz"), keyword="file", target="numpy.savez"),
+            "spectra": case(
+                "--spectra", "s.npz", value=Path("s.npz"), keyword="output", target="rankscope.writing.write_output"
+            ),
+            "overwrite": switch("--overwrite", target="rankscope.cli.early.need_free"),
             **PRINTING,
         },
     ),
@@ -255,6 +258,7 @@ COMMANDS = {
             ),
             "out": case("--out", "p", value=Path("p")),
             "to": case("--to", "hf", value="hf"),
+            "overwrite": OVERWRITE,
         },
         ("rankscope.store.open_run",),
     ),
@@ -344,7 +348,7 @@ COMMANDS = {
     "selftest": Command(
         "rankscope.selftest.run",
         (),
-        {"only": case("--only", "a, b", value=["a", "b"], keyword="scenarios"), **PRINTING},
+        {"only": case("--only", "whitened, draws", value=["whitened", "draws"], keyword="scenarios"), **PRINTING},
     ),
 }
 

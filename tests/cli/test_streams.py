@@ -71,7 +71,7 @@ def test_a_result_that_nobody_takes_ends_with_its_own_code(
     assert ended(arguments, stdout=gone()) == streams.BROKEN_PIPE
     assert capsys.readouterr().err == ""
     assert ended(arguments, stdout=full()) == 8
-    assert "cannot write the result to the output: No space left" in capsys.readouterr().err
+    assert "cannot write the result: No space left" in capsys.readouterr().err
 
 
 def test_a_file_that_cannot_be_written_ends_with_8(

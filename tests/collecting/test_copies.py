@@ -36,8 +36,8 @@ def test_texts_are_copies_where_the_model_reads_the_same(
 ) -> None:
     run = _collect(folder(family), _examples(), tmp_path)
     assert run.manifest.ids == left
-    (note,) = [str(note) for note in run.manifest.notes if "over again" in str(note)]
-    assert note.startswith(f"{4 - len(left)} × sample is an earlier one over again, and is left out (")
+    (note,) = [str(note) for note in run.manifest.notes if "repeats an earlier one" in str(note)]
+    assert note.startswith(f"{4 - len(left)} × sample repeats an earlier one, and is left out (")
     assert "'s3' is 's0'" in note
     once = _collect(folder(family), [e for e in _examples() if e.id in left], tmp_path)
     assert once.manifest.probe["fingerprint"] == run.manifest.probe["fingerprint"]
@@ -97,12 +97,12 @@ def test_tensors_are_copies_number_for_number(tmp_path: Path) -> None:
         assert run.n(run.sites[0]) == len(left)
         if len(left) == 3:
             assert torch.equal(run.features(run.sites[0]), x[[0, 1, 3]])
-            assert "1 × sample is an earlier one over again, and is left out ('2' is '0')" in run.manifest.notes
+            assert "1 × sample repeats an earlier one, and is left out ('2' is '0')" in run.manifest.notes
 
 
 def test_an_analysis_repeats_the_note_of_the_collect(folder: Folder, tmp_path: Path) -> None:
     texts = [f"{a} {b}" for a in ("five", "nine", "one") for b in ("is", "left", "of")]
     run = _collect(folder("gpt2"), [*texts, texts[0]], tmp_path)
     (note,) = rankscope.measure(run, ["roy-vetterli"], groups=3, sites="decoder.1").notes
-    assert note == "1 × sample is an earlier one over again, and is left out ('9' is '0')"
+    assert note == "1 × sample repeats an earlier one, and is left out ('9' is '0')"
     assert rankscope.compare(run, run, measures=["cka"], groups=3, sites="decoder.1").notes.count(note) == 1

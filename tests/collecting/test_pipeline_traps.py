@@ -133,7 +133,7 @@ def test_a_repeated_text_is_not_a_new_sample(tokens: Make) -> None:
     measured = rankscope.measure(twice, ["entropy-rank"], groups=4)
     assert values(measured) == values(rankscope.measure(once, ["entropy-rank"], groups=4))
     assert measured.notes == (
-        "20 of the 40 samples are left out, for their rows are those of an earlier sample: '20' is '0'; '21' is '1'; "
+        "20 of the 40 samples are left out, because their rows equal those of an earlier sample: '20' is '0'; '21' is '1'; "
         "'22' is '2'; …",
     )
     assert rankscope.spectra(twice)[twice.sites[0]].rows == 80
@@ -150,7 +150,7 @@ def test_a_repeated_text_is_not_a_new_sample(tokens: Make) -> None:
     assert (arms.records[0].shape.n, arms.notes[1:2]) == (80, measured.notes)
     assert rankscope.curve(twice, ["roy-vetterli"], parts=(1, 2)).notes == measured.notes
     x[:] = x[0]
-    with pytest.raises(NotComparable, match="all 40 samples of same have the same rows, so that one is left"):
+    with pytest.raises(NotComparable, match="all 40 samples of same have the same rows, so only one is left"):
         rankscope.measure(tokens(x, "same"), ["entropy-rank"])
 
 
@@ -247,8 +247,8 @@ def test_trap_5_a_prefix_adds_no_rows(runs: dict[str, Run]) -> None:
 
 def test_trap_6_the_site_after_the_last_norm_is_marked(runs: dict[str, Run]) -> None:
     before, after = rankscope.profile(runs["none"], "entropy-rank", sites="decoder.1,final").records
-    assert "after the last norm" in str(after.notes)
-    assert "after the last norm" not in str(before.notes)
+    assert "after the final norm" in str(after.notes)
+    assert "after the final norm" not in str(before.notes)
 
 
 def test_trap_7_few_rows_are_marked_and_hide_a_difference(make: Make) -> None:

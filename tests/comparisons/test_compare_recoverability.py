@@ -10,6 +10,7 @@ from sklearn.metrics import r2_score
 from torch import Tensor
 from torch.testing import assert_close
 
+from rankscope.analysis.references import unrelated
 from rankscope.analysis.view import View
 from rankscope.comparisons.recoverability import readable_count, recoverability, recovered, recovered_share
 from rankscope.comparisons.rounding import rounding_scatter
@@ -196,3 +197,16 @@ def test_batches(moments_of) -> None:
     batched = recovered_share(rest, parts)
     assert_close(batched[1], recovered_share(rest[1], parts[1]))
     assert recovered(rest, parts).shape == (3, 6)
+
+
+@pytest.mark.parametrize("share", [0.0, 3.0])
+def test_what_rows_at_one_position_share_counts_as_noise(share: float) -> None:
+    """Unrelated runs of token rows, with a mean for each position or without: what the record's ``noise`` and ``definitions`` say."""
+    samples, tokens, width = 40, 8, 4
+    sample, position = torch.arange(samples).repeat_interleave(tokens), torch.arange(tokens).repeat(samples)
+    rows = Rows(sample, position, torch.full_like(sample, TEXT), tuple(map(str, range(samples))))
+    x, y = (draw(samples * tokens, width, i) + share * draw(tokens, width, 9)[position] for i in (1, 2))
+    noise = unrelated(View([x, y], rows, groups=8), known("recoverability"), 0, 1).mean
+    assert noise is not None
+    assert noise > 0.5 if share else -0.1 < noise <= 0
+    assert "those at one position of all samples share its mean" in known("recoverability").noise

@@ -123,7 +123,9 @@ def test_planting_is_seeded_and_shares_its_base() -> None:
     assert torch.equal(a.x, b.x)
     assert not torch.equal(a.x, other.x)
     assert len(SCENARIOS) == len(DISSOCIATION) + len(CONTROLS) == 13
-    with pytest.raises(UnknownName, match="no planted scenario 'nothing'; there are identical, random rotation"):
+    with pytest.raises(
+        UnknownName, match="no planted scenario 'nothing'; the scenarios are identical, random rotation"
+    ):
         plant("nothing")
     with pytest.raises(UsageError, match="need 16 features and more rows than that; got 16 x 64"):
         plant("identical", rows=16, width=64)

@@ -13,7 +13,7 @@ from rankscope.data import Example, check, open_data
 from rankscope.errors import DataError
 
 ROWS = [{"id": "a", "text": "five"}, {"id": "b", "text": "nine"}, {"id": "a", "text": "five"}]
-TWICE = "1 × example is there twice, and is taken once (a)"
+TWICE = "1 × example occurs twice, and is taken once (a)"
 
 
 def _csv(path: Path, rows: list[dict[str, str]], mark: str = ",") -> None:
@@ -48,7 +48,7 @@ def test_formats_with_images_take_a_row_once(tmp_path: Path) -> None:
         rows.write_text(rows.read_text() + rows.read_text().split("\n")[0] + "\n")
         again = open_data(path, split=split)
         assert (again.ids, again.fingerprint) == (whole.ids, whole.fingerprint)
-        assert any("there twice" in notice for notice in again.notices)
+        assert any("occurs twice" in notice for notice in again.notices)
 
 
 def test_another_example_of_an_id_is_a_fault(tmp_path: Path) -> None:
@@ -75,4 +75,4 @@ def test_a_probe_set_is_distinct_by_what_is_read() -> None:
     assert data.distinct(lambda e: e) is data
     texts = data.distinct(lambda e: Example(e.id, e.text))
     assert texts.ids == ("a", "c")
-    assert texts.notices == ("1 × sample is an earlier one over again, and is left out ('b' is 'a')",)
+    assert texts.notices == ("1 × sample repeats an earlier one, and is left out ('b' is 'a')",)

@@ -188,7 +188,7 @@ def test_images_may_be_missing_where_none_is_read(tmp_path: Path) -> None:
 def test_what_stops_a_reader_does_not_hide_the_faults_before_it(tmp_path: Path) -> None:
     path = tmp_path / "d.jsonl"
     path.write_text('{oops\n{"speech": "a"}\n')
-    with pytest.raises(DataError, match=r"1 × line is not JSON .*1 × cannot be read on .*neither text nor image"):
+    with pytest.raises(DataError, match=r"1 × line is not JSON .*1 × reading stopped .*neither text nor image"):
         open_data(path)
 
 
@@ -196,7 +196,7 @@ def test_faults_of_tables_and_chats_are_told_together(tmp_path: Path) -> None:
     (tmp_path / "d.csv").write_text("text,label\na\nb,x\nc,1,2\n" + "d" * 200_000 + ",3\n")
     with pytest.raises(DataError) as caught:
         open_data(tmp_path / "d.csv")
-    for part in ("2 × row has not 2 cells", "1 × row is not CSV (line 5", "1 × label is not a whole number"):
+    for part in ("2 × row does not have 2 cells", "1 × row is not CSV (line 5", "1 × label is not a whole number"):
         assert part in str(caught.value)
     (tmp_path / "e.csv").write_text("text,text\na,b\n")
     with pytest.raises(DataError, match="more than one column 'text'"):
@@ -228,12 +228,12 @@ MANY_FAULTS: dict[str, tuple[Callable[[Path], Path], dict[str, int]]] = {
     ),
     "CSV": (
         lambda p: _bytes(p / "d.csv", b"text,label,label", b"a,1", b",2,x", b"\xff,3,3"),
-        {"more than one column 'label'": 1, "row has not 3 cells": 1, "text is empty": 1, "label is not a whole number": 1,
+        {"more than one column 'label'": 1, "row does not have 3 cells": 1, "text is empty": 1, "label is not a whole number": 1,
          "line is not UTF-8": 1},
     ),
     "OFA": (
         lambda p: _bytes(p / "d.tsv", b"1\t2\t3\t4", b"1\t2\tcaption\t\tAAAA", b"2\t2\t \t\t", b"3\t\xff\tc\t\tAAAA"),
-        {"line is none of OFA's": 1, "line has no image": 1, "line is not UTF-8": 1},
+        {"line is not in OFA's format": 1, "line has no image": 1, "line is not UTF-8": 1},
     ),
     "a chat": (
         lambda p: _jsonl(p / "d", [{"id": "", "messages": [{"role": "user"}, 3]}, {"id": "b", "messages": []}]),

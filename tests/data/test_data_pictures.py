@@ -34,7 +34,9 @@ def ghostscript(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_a_picture_never_starts_a_program(tmp_path: Path, ghostscript: Path) -> None:
     (tmp_path / "photo.jpg").write_bytes(EPS)
     for source in (tmp_path / "photo.jpg", EPS):
-        with pytest.raises(DataError, match=r"photo.* not an image in a format that is opened, which are JPEG, PNG"):
+        with pytest.raises(
+            DataError, match=r"photo.* its format is not one of those that are opened, which are JPEG, PNG"
+        ):
             decode_picture(source, "photo")
     assert not ghostscript.exists()
     with Image.open(io.BytesIO(EPS)) as image, suppress(OSError):  # what Pillow does if it may choose

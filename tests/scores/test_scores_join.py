@@ -91,7 +91,7 @@ def test_the_kind_is_told_by_the_data(tmp_path: Path) -> None:
     assert guess_kind(bare) == "answers"
     assert guess_kind([Example("1", "Where is it? ")]) == "answers"
     assert guess_kind(list(open_data(fixtures_data.coco(tmp_path)))) == "captions"
-    with pytest.raises(UnknownName, match="scored as captions, answers or labels; got 'words'"):
+    with pytest.raises(UnknownName, match="no kind of predictions 'words'; choose captions, answers, labels"):
         score({"1": "a"}, bare, kind="words")
     with pytest.raises(DataError, match="1 examples have no reference to score against; the first is '1'"):
         score({"1": "a"}, bare)
@@ -131,7 +131,7 @@ def test_a_submission_of_answers_needs_no_annotations(tmp_path: Path) -> None:
     out = tmp_path / "results.json"
     assert write_submission(said, asked, out) == 4
     assert json.loads(out.read_text()) == [{"question_id": int(name), "answer": "yes"} for name in ids]
-    with pytest.raises(OutputExists, match=r"results.json is there already"):
+    with pytest.raises(OutputExists, match=r"results.json exists and is kept"):
         write_submission(said, asked, out)
     few = dict.fromkeys([*ids[1:], "7", "8"], "yes")
     with pytest.raises(

@@ -26,8 +26,9 @@ from rankscope.errors import (
     UsageError,
 )
 from rankscope.store import Writer, discard, open_run, pack
-from rankscope.store.files import names_in, publish, write_temporary
+from rankscope.store.files import names_in
 from rankscope.store.layout import read_commits
+from rankscope.writing import publish, temporary_name, write_temporary
 
 
 @pytest.fixture(scope="module")
@@ -128,7 +129,7 @@ def test_packing_is_refused_before_it_starts_where_there_is_no_room(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     collect(tmp_path / "run")
-    monkeypatch.setattr("rankscope.store.files.free_bytes", lambda path: 10)
+    monkeypatch.setattr("rankscope.writing.free_bytes", lambda path: 10)
     with pytest.raises(StorageError, match=r"run\.pt: [\d,]+ bytes are needed, and 10 are free"):
         pack(tmp_path / "run", tmp_path / "run.pt")
 
@@ -255,6 +256,20 @@ def test_processes_at_the_same_time_write_the_same_bytes(tmp_path: Path, undistu
         assert tree_digest(path) == undisturbed
 
 
+def test_a_store_that_is_begun_while_its_folder_is_looked_at_is_no_strangers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def begun_meanwhile(folder: Path) -> list[str]:
+        monkeypatch.undo()
+        collect(tmp_path / "run", rank=0, world=2)
+        return [*names_in(folder), temporary_name()]  # and something that was there, and is gone
+
+    (tmp_path / "run").mkdir()
+    monkeypatch.setattr("rankscope.store.files.names_in", begun_meanwhile)
+    collect(tmp_path / "run", rank=1, world=2)
+    assert open_run(tmp_path / "run").manifest.batches == len(PLAN)
+
+
 def test_a_finished_share_may_be_run_again_and_changes_nothing(tmp_path: Path, undisturbed: str) -> None:
     for rank in (0, 1, 0, 1):
         collect(tmp_path / "run", rank=rank, world=2)
@@ -298,7 +313,7 @@ def test_processes_that_compute_differently_are_found_out(tmp_path: Path) -> Non
 
 
 def test_several_processes_do_not_overwrite(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="cannot overwrite a store together"):
+    with pytest.raises(UsageError, match="cannot overwrite a run together"):
         Writer.open(tmp_path / "run", manifest(), PLAN, overwrite=True, rank=0, world=2)
     with pytest.raises(UsageError, match="rank 2 of 2"):
         Writer.open(tmp_path / "run", manifest(), PLAN, rank=2, world=2)

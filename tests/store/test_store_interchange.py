@@ -161,12 +161,12 @@ def test_what_cannot_be_imported_is_named(tmp_path: Path) -> None:
         ("nan.npy", NonFinite, r"sample '0'"),
         ("uneven.npz", DataError, r"different numbers of samples \(a: 3, b: 4\); choose"),
         ("same.npz", DataError, "would be the same site"),
-        ("rows.npz", DataError, r"layer\.4 has other rows"),
+        ("rows.npz", DataError, r"the rows of layer\.4 differ"),
         ("ids.npz", DataError, "3 ids, 2 of them different, for 3 samples"),
         ("some.pt", StoreCorrupt, "not a whole"),
         ("t.parquet", DataError, "cannot be read as Parquet"),
         ("t.arrow", DataError, "cannot be read as Arrow"),
-        ("t.csv", DataError, r"of no kind that is imported; these are: \.npy"),
+        ("t.csv", DataError, r"not of a kind that can be imported, which are \.npy"),
         ("folder", DataError, r"neither a saved data set .* nor a TorchLens bundle"),
         ("absent.npy", DataError, "nothing to import"),
     ):
@@ -227,7 +227,7 @@ def test_exported_features_are_those_of_the_run(tmp_path: Path, dtype: str) -> N
 def test_what_is_there_is_not_exported_over(tmp_path: Path) -> None:
     collect(tmp_path / "run")
     run = open_run(tmp_path / "run")
-    with pytest.raises(OutputExists, match="exists and is kept; choose another output"):
+    with pytest.raises(OutputExists, match="exists and is kept unless"):
         export_run(run, tmp_path / "run")
     with pytest.raises(UsageError, match="exported to npy, parquet, hf; not to 'mat'"):
         export_run(run, tmp_path / "out", to="mat")

@@ -109,7 +109,7 @@ def test_a_matrix_for_each_sample_is_samples(names: str, tmp_path: Path) -> None
         (names.format(1), 0, "text"),
     ]
     assert torch.equal(run.features("features.output"), torch.cat(list(parts.values())))
-    assert any("were taken for samples" in str(note) for note in run.manifest.notes)
+    assert any("were taken as samples" in str(note) for note in run.manifest.notes)
     torch.save({name: x[0] for name, x in parts.items()}, tmp_path / "a.pt")
     run = import_features(tmp_path / "a.pt", tmp_path / "s")
     assert run.rows.keys() == [(name, -1, "pooled") for name in parts]

@@ -13,8 +13,8 @@ from store_tools import PLAN, collect, manifest
 from rankscope.errors import OutputExists, RankscopeError, StoreCorrupt, UsageError
 from rankscope.scores.predictions import write_coco_results
 from rankscope.store import discard, export_run, import_features, open_run, pack
-from rankscope.store.files import is_temporary, new_file, new_folder, temporary_name, write_new
 from rankscope.store.layout import manifest_bytes
+from rankscope.writing import is_temporary, new_file, new_folder, temporary_name, write_new
 
 NAMES = ("run", "run.pt", "run.safetensors", "exp", "out.json")
 """Names of outputs; beside each lie files and folders whose names some tool would take for its own."""
@@ -109,7 +109,8 @@ def test_temporary_names_are_random_and_made_by_nobody_else(tmp_path: Path, monk
     assert len(names) == 100
     assert all(map(is_temporary, names))
     assert not any(map(is_temporary, ("tmp-", "tmp-run", "tmp-" + "g" * 32, "tmp-" + "0" * 33, "x/tmp-" + "0" * 32)))
-    monkeypatch.setattr("rankscope.store.files.temporary_name", lambda: "taken")  # which chance does not do
+    monkeypatch.setattr("rankscope.writing.temporary_name", lambda: "taken")  # which chance does not do
+    monkeypatch.setattr("rankscope.writing._name_for", lambda output, chance: "taken")
     (tmp_path / "taken").symlink_to(tmp_path / "outside")
     for make in (
         lambda: write_new(tmp_path / "a", b"x"),

@@ -131,7 +131,7 @@ def test_packing_keeps_what_is_there_and_gives_the_same_bytes(runs: Path, tmp_pa
         pack(runs / "run.pt", other)
         assert other.read_bytes() == (runs / name).read_bytes()
     (tmp_path / "folder.pt").mkdir()
-    with pytest.raises(OutputExists, match=r"exists and is kept$"):
+    with pytest.raises(OutputExists, match="is a folder, and the run would be a file; it is kept"):
         pack(runs / "run", tmp_path / "folder.pt", overwrite=True)
     with pytest.raises(UsageError, match=r"ends in \.pt or \.safetensors; 'run\.npz' does not"):
         pack(runs / "run", tmp_path / "run.npz")
@@ -420,7 +420,10 @@ def test_a_dictionary_of_another_form_is_refused(tmp_path: Path, runs: Path) -> 
         ({**value, "features": {**value["features"], "decoder.1": x.T}}, "not whole tensors"),
         ({**value, "features": {**value["features"], "decoder.1": x[:, :4].clone()}}, "not those of its manifest"),
         ({**value, "features": {**value["features"], "decoder.2": x.clone()}}, "not those of its manifest"),
-        ({**value, "features": {**value["features"], "decoder.1": value["features"]["decoder.0"]}}, "has not the"),
+        (
+            {**value, "features": {**value["features"], "decoder.1": value["features"]["decoder.0"]}},
+            "does not have the",
+        ),
         ({k: v for k, v in value.items() if k != "sha256"}, "manifest does not match"),
     ):
         torch.save(wrong, tmp_path / "wrong.pt")

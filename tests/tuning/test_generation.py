@@ -42,7 +42,7 @@ def test_predictions_are_written_once(base: Callable[[str], Path], tmp_path: Pat
     said = generate(base("gpt2"), examples("gpt2", 3), out=file, max_new_tokens=4, num_beams=2, device="cpu")
     lines = [json.loads(line) for line in file.read_text().splitlines()]
     assert lines == [{"id": p.id, "prediction": p.text} for p in said]
-    with pytest.raises(OutputExists, match="is there already"):
+    with pytest.raises(OutputExists, match="exists and is kept"):
         generate(base("gpt2"), examples("gpt2", 3), out=file)
 
 
@@ -66,7 +66,7 @@ def test_a_classifier_gives_the_label_that_it_chooses(base: Callable[[str], Path
 
 
 def test_what_cannot_be_generated_is_refused(base: Callable[[str], Path]) -> None:
-    with pytest.raises(UsageError, match="says no text"):
+    with pytest.raises(UsageError, match="generates no text"):
         generate(base("bert"), examples("gpt2", 1))
     with pytest.raises(UsageError, match="at least 1"):
         generate(base("gpt2"), examples("gpt2", 1), num_beams=0)
@@ -269,7 +269,7 @@ def test_a_callback_refuses_what_cannot_be(base: Callable[[str], Path], tmp_path
     with pytest.raises(UnknownName, match="no site"):
         call.record(model, 0)
     file.touch()
-    with pytest.raises(OutputExists, match="is there already"):
+    with pytest.raises(OutputExists, match="exists and is kept"):
         SpectrumCallback([batch], file)
     file.write_text('{"step": 1')
     with pytest.raises(StoreCorrupt, match="line 1 is no record"):

@@ -20,7 +20,7 @@ from rankscope.tuning.recipes import METHODS
 from rankscope.tuning.stages import attach_kinds, kind_of, save_kinds, set_trainable
 
 TRAINED = ("gpt2", "opt", "llama", "t5", "bart", "vit", "blip2-opt", "blip2-t5", "llava", "bert-classifier")
-REFUSED = {"bert": "says no text", "clip": "says no text"}
+REFUSED = {"bert": "generates no text", "clip": "generates no text"}
 
 
 def test_every_family_is_trained_or_refused() -> None:

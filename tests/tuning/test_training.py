@@ -244,7 +244,7 @@ BARE = [Example(text, text=text, image=tiny.picture(0)) for text in ("five", "si
         ("gpt2", {"lora_stacks": "encoder"}, UnknownName, "no stack of blocks encoder; it has decoder"),
         ("gpt2", {"method": "prefix", "prefix_stacks": "vision"}, UnknownName, "no stack 'vision' for a prefix"),
         ("gpt2", {"task": "painting"}, UnknownName, "no task 'painting'"),
-        ("gpt2", {"task": "captioning"}, UsageError, "needs a model that sees"),
+        ("gpt2", {"task": "captioning"}, UsageError, "needs a model that reads images"),
         ("gpt2", {"task": "seq2seq"}, DataError, "seq2seq needs targets in every example; 8 of 8"),
         ("gpt2", {"method": "lora,scst"}, UsageError, "SCST rewards captions; the task is lm"),
         ("gpt2", {"method": "pt-lora", "lora_targets": "q_proj"}, UnknownName, "no linear map 'q_proj'"),
@@ -265,7 +265,7 @@ BARE = [Example(text, text=text, image=tiny.picture(0)) for text in ("five", "si
         ("bert-classifier", {"max_length": 3}, DataError, "max_length is 3"),
         ("blip2-opt", {"data": BARE}, DataError, "captioning needs.*--column targets=text"),
         ("bert-classifier", {"method": "lora,adapter"}, UsageError, "cannot share a classification head"),
-        ("bert-classifier", {"task": "lm"}, UsageError, "says no text"),
+        ("bert-classifier", {"task": "lm"}, UsageError, "generates no text"),
         ("blip2-opt", {"data": [Example("a", text="five", targets=("x",))]}, DataError, "needs an image"),
     ],
 )

@@ -163,12 +163,12 @@ def test_a_finished_run_is_not_done_again(base: Callable[[str], Path], undisturb
 
 def test_overwriting_removes_checkpoints_only(base: Callable[[str], Path], tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("keep")
-    with pytest.raises(OutputExists, match="no checkpoint of rankscope"):
+    with pytest.raises(OutputExists, match="not a rankscope checkpoint"):
         train(base("gpt2"), method="lora", data=examples("gpt2"), out=tmp_path, overwrite=True, steps=1, **SMALL)
     assert (tmp_path / "notes.txt").read_text() == "keep"
     (tmp_path / ".training").mkdir()  # as another program's could be called
     for asked in ({"resume": False, "overwrite": True}, {"resume": True, "overwrite": False}):
-        with pytest.raises(OutputExists, match="no checkpoint of rankscope"):
+        with pytest.raises(OutputExists, match="not a rankscope checkpoint"):
             check_free(tmp_path, **asked)
     out = tmp_path / "o"
     train(base("gpt2"), method="lora", data=examples("gpt2"), out=out, keep_epochs=True, steps=1, **SMALL)
@@ -267,5 +267,5 @@ def test_a_run_that_kept_nothing_leaves_nothing(base: Callable[[str], Path], tmp
 
 
 def test_a_tuned_model_is_no_base(base: Callable[[str], Path], undisturbed: Path, tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match="is tuned already"):
+    with pytest.raises(CheckpointError, match="is already tuned"):
         train(undisturbed, method="lora", data=examples("gpt2"), out=tmp_path / "o")

@@ -1,0 +1,139 @@
+"""The names of all measures, by the files that define them: known without torch, so that a wrong name is refused at once.
+
+The records themselves are in :mod:`rankscope.registry`; a test holds the two equal.
+"""
+
+from __future__ import annotations
+
+import re
+from difflib import get_close_matches
+from pathlib import Path
+
+from rankscope.errors import UnknownName, UsageError
+
+FILES: dict[str, dict[str, tuple[str, ...]]] = {
+    "measures": {
+        "anisotropy": ("anisotropy", "anisotropy-standardised"),
+        "coherence": ("coherence",),
+        "curvature": ("curvature",),
+        "diff_erank": ("diff-erank",),
+        "dtype_floor": ("below-dtype-floor", "condition"),
+        "duplicates": ("duplicate-rows",),
+        "effective_rank": ("roy-vetterli", "entropy-rank"),
+        "elbow": ("spectral-gap", "broken-stick", "kaiser"),
+        "energy": ("energy-90", "energy-95", "energy-99"),
+        "gavish_donoho": ("gavish-donoho",),
+        "gride": ("gride",),
+        "hill": ("hill-0", "hill-1", "hill-2", "hill-inf"),
+        "isoscore": ("isoscore", "isoscore-unbiased"),
+        "levina_bickel": ("levina-bickel",),
+        "lidar": ("lidar",),
+        "marchenko_pastur": ("mp-reference",),
+        "mean_share": ("mean-share",),
+        "numerical_rank": ("numerical-rank",),
+        "parallel_analysis": ("parallel-analysis",),
+        "participation_ratio": (
+            "participation-ratio",
+            "participation-ratio-clustered",
+            "participation-ratio-naive",
+        ),
+        "power_law": ("alpha-req", "alpha-req-r2", "power-law-11-100", "power-law-11-100-r2"),
+        "pt_peft": ("pt-peft", "pt-peft-pad", "pt-peft-truncate", "pt-peft-ratio", "pt-peft-pooled"),
+        "rankme": ("rankme",),
+        "renyi": ("renyi-1", "renyi-2"),
+        "self_cluster": ("self-cluster",),
+        "sinks": ("sink-rows", "massive-dimensions"),
+        "stable_rank": ("stable-rank", "nesum"),
+        "two_nn": ("two-nn",),
+    },
+    "comparisons": {
+        "cca": ("cca", "cca-adjusted", "cca-mean", "cca-angle", "svcca", "pwcca"),
+        "cka": ("cka", "cka-biased"),
+        "drift": ("drift", "drift-mean-share", "drift-inside", "drift-rank", "drift-1"),
+        "gaussian": ("bures", "frechet", "affine-distance"),
+        "kernel_cka": ("kernel-cka",),
+        "neighbours": ("mutual-neighbours",),
+        "procrustes": (
+            "procrustes",
+            "procrustes-angle",
+            "procrustes-disparity",
+            "procrustes-held-out",
+            "identity-distance",
+            "rotation-gap",
+        ),
+        "recoverability": ("recoverability", "recoverable-components", "recoverability-1"),
+        "rsa": ("rsa",),
+        "spectra": (
+            "log-wasserstein",
+            "log-wasserstein-2",
+            "atom-wasserstein",
+            "spectrum-kl",
+            "spectrum-js",
+            "cumulative-distance",
+        ),
+        "subspace": ("overlap", "subspace-distance", "variance-captured"),
+        "usage": ("usage-entropy", "usage-1", "relative-usage-1"),
+    },
+    "weights": {
+        "intruders": ("intruders",),
+        "updates": ("update-effective", "prefix-effective"),
+        "weight_alpha": ("weight-alpha",),
+    },
+}
+"""The names of the numbers of one run, of two runs and of weights, by package and file."""
+ORDERS = ("hill", "hill-sigma", "renyi")
+"""Families with a member for every order, as in ``hill-0.5``, ``hill-sigma-3`` and ``renyi-inf``."""
+DIRECTIONS = ("usage", "relative-usage", "recoverability", "drift")
+"""Families of relations with a member for every principal direction of the base, as in ``usage-3`` and ``drift-1``."""
+
+
+def names(package: str) -> tuple[str, ...]:
+    """The names that one of the packages in :data:`FILES` defines."""
+    return tuple(name for some in FILES[package].values() for name in some)
+
+
+def member(name: str) -> tuple[str, str] | None:
+    """The family and the order or direction that a name such as ``hill-0.5`` stands for; None for any other name."""
+    family, _, which = name.rpartition("-")
+    of_order = family in ORDERS and re.fullmatch(r"\d+(\.\d+)?|inf", which)
+    of_direction = family in DIRECTIONS and re.fullmatch(r"[1-9]\d*", which)
+    return (family, which) if of_order or of_direction else None
+
+
+def listed(text: str) -> list[str]:
+    """The names in a comma-separated list; ``usage-1..8`` stands for eight of them."""
+    return [name for part in text.split(",") for name in _counted(part.strip())]
+
+
+def _counted(name: str) -> list[str]:
+    """The names that ``usage-1..8`` abbreviates; a name without such a range is itself the only one."""
+    if parts := re.fullmatch(r"(.+-)(\d+)\.\.(\d+)", name):
+        return [f"{parts[1]}{i}" for i in range(int(parts[2]), int(parts[3]) + 1)] or [name]
+    return [name]
+
+
+def check_measure(name: str, *, relations: bool = True) -> None:
+    """Check that there is such a measure; of ``file.py:function``, that there is such a file.
+
+    Args:
+        name: the name.
+        relations: whether it may be a number of two runs.
+
+    Raises:
+        UnknownName: if there is not; the message has the three nearest names, and all.
+        UsageError: if it is a number of weights, or of two runs where that has no meaning.
+    """
+    if ".py:" in name:
+        path, _, function = name.rpartition(":")
+        if not (path.endswith(".py") and Path(path).is_file()):
+            raise UnknownName(f"there is no file {path!r} that could define the measure {function!r}")
+        return
+    if name in names("weights"):
+        raise UsageError(f"{name} is a number of weights, not of features; ask 'rankscope weights' for it")
+    found = member(name)
+    known = (*names("measures"), *names("comparisons"))
+    if found is None and name not in known:
+        near = ", ".join(get_close_matches(name, known, n=3, cutoff=0))
+        raise UnknownName(f"there is no measure {name!r} (nearest: {near}); there are {', '.join(sorted(known))}")
+    if not relations and (name in names("comparisons") or (found is not None and found[0] in DIRECTIONS)):
+        raise UsageError(f"{name} relates two runs; ask compare for it")

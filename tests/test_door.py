@@ -99,7 +99,7 @@ def test_no_function_that_others_call_hides_its_options() -> None:
                     hiding.add(f"{info.name}.{name}")
     # transformers calls the first two, with the arguments of whatever attention they stand for; the third is those arguments
     assert hiding == {
-        "rankscope.models.tunings.prefix_join.attention_with_prefix",
+        "rankscope.models.tunings.prefix_join.attention_with_rows",
         "rankscope.models.ported.ofa.attention.eager_attention_forward",
         "rankscope.models.ported.port.arguments",
     }

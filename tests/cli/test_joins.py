@@ -81,6 +81,7 @@ DEVICE, BASE_MODEL = ANALYSED["device"], case("--base-model", "b", value="b")
 TRUST, OVERWRITE = switch("--trust-remote-code"), switch("--overwrite")
 MEASURES = case("-m", "rankme", value=[DEFINITIONS["rankme"]])
 GROUPS = case("--groups", "7", value=7)
+INTERVAL = case("--interval", "jackknife", value="jackknife")
 
 
 def data(target: str = OPEN) -> dict[str, Case]:
@@ -169,6 +170,7 @@ COMMANDS = {
             "base_model": BASE_MODEL,
             "measures": MEASURES,
             "groups": GROUPS,
+            "interval": INTERVAL,
             **ANALYSED,
             **PRINTING,
             "plot": case("--plot", "f", value=Path("f"), keyword="stem", target=FIGURE),
@@ -193,6 +195,7 @@ COMMANDS = {
             "measures": MEASURES,
             "permutations": case("--permutations", "7", value=7),
             "groups": GROUPS,
+            "interval": INTERVAL,
             "common_rows": switch("--common-rows"),
             "base_model": BASE_MODEL,
             **ANALYSED,

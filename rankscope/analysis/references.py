@@ -14,6 +14,7 @@ from rankscope.definition import Comparison, Definition
 from rankscope.errors import DataError, NotComparable, UsageError
 from rankscope.inference.nulls import exchanged, is_ragged, shuffles
 from rankscope.linalg.moments import PairMoments
+from rankscope.linalg.sums import lifted
 from rankscope.linalg.svd import singular_values_of
 from rankscope.results.record import number
 
@@ -103,7 +104,7 @@ def _scattered(view: View, a: int, b: int, draw: int = 0) -> View:
     """The reference, and the other run with its samples in a random order and its basis turned."""
     generator = torch.Generator().manual_seed(view.n + draw * 7_919)
     (order,) = shuffles(view.rows.sample, count=1, generator=generator)
-    made = view.derived([view.features[a], _turned(view.features[b][order], view.widths[a], generator)])
+    made = view.derived([view.features[a], _turned(view, b, order, view.widths[a], generator)])
     made.adopt(0, view, a)
     return made
 
@@ -113,15 +114,16 @@ def _apart(view: View, a: int, b: int, draw: int) -> View:
     """The samples of unequal length that can be exchanged: each with another of the second run, its basis turned."""
     generator = torch.Generator().manual_seed(view.n + draw * 7_919)
     keep, order = exchanged(view.rows.sample, generator=generator)
-    return view.derived([view.features[a][keep], _turned(view.features[b][order], view.widths[a], generator)], keep)
+    return view.derived([view.features[a][keep], _turned(view, b, order, view.widths[a], generator)], keep)
 
 
-def _turned(x: Tensor, width: int, generator: torch.Generator) -> Tensor:
-    """``(n, d)`` float64 features in a random basis where a run of that width could share theirs."""
-    x = x.double()
+def _turned(view: View, run: int, order: Tensor, width: int, generator: torch.Generator) -> Tensor:
+    """``(n, d)`` float64 features of a run in some order, in a random basis where a run of that width could share theirs."""
+    x = view.features[run][order]
     if x.shape[1] != width:
-        return x
-    return x @ torch.linalg.qr(torch.randn(width, width, generator=generator, dtype=torch.float64)).Q
+        return x.double()
+    drawn = torch.randn(width, width, generator=generator, dtype=torch.float64)
+    return (lifted(x, view.device) @ torch.linalg.qr(drawn.to(view.device)).Q).to(x.device)
 
 
 def _few_exchanged(view: View, a: int, b: int) -> tuple[str, ...]:

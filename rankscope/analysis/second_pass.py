@@ -19,6 +19,7 @@ from rankscope.definition import Comparison, Definition, Extent
 from rankscope.errors import DataError, NotComparable
 from rankscope.inference.influence import TWICE, Directions, gradient, left_out
 from rankscope.linalg.moments import PairMoments
+from rankscope.linalg.sums import lifted
 
 if TYPE_CHECKING:
     from rankscope.analysis.view import View
@@ -167,7 +168,7 @@ def _share_of_units(view: View, run: int, *, in_half: bool) -> Tensor:
     """
     z, shift, division = view.spanned[run], view.shift(run), view.division
     step = max(1, BLOCK // z.shape[1])
-    squares = torch.cat([(part.to(shift) - shift).square().sum(1) for part in z.split(step)])
+    squares = torch.cat([(lifted(part, shift.device) - shift).square().sum(1) for part in z.split(step)])
     shares = []
     for weight in (torch.ones_like(squares), squares):
         of_unit = weight.new_zeros(division.units).index_add_(0, division.unit.to(weight.device), weight)
@@ -307,7 +308,7 @@ class _Contraction:
     def _sums(self, units: slice, rows: Tensor) -> tuple[dict[str, Tensor], Tensor]:
         """The sums of each unit of a block by name, the ``trace`` of products for them, and ``(u, K)`` along directions."""
         view = self.view
-        z = [view.spanned[run][rows].to(view.device, torch.float64) - view.shift(run) for run in self.runs]
+        z = [lifted(view.spanned[run][rows], view.device) - view.shift(run) for run in self.runs]
         place = (view.division.unit[rows] - units.start).to(view.device)
         squares = [one.square().sum(1) for one in z]
         count = view.division.unit_rows[units]

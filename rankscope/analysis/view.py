@@ -26,7 +26,7 @@ from rankscope.features import Rows
 from rankscope.linalg.clusters import ClusterMoments
 from rankscope.linalg.moments import Moments, PairMoments
 from rankscope.linalg.rows import at_unit_scale, blocks
-from rankscope.linalg.sums import Sums
+from rankscope.linalg.sums import Sums, lifted
 from rankscope.linalg.svd import singular_values_of
 from rankscope.measures.dtype_floor import values_below_floor
 from rankscope.spectrum import rounding_floor
@@ -361,7 +361,7 @@ class View:
     def shift(self, run: int) -> Tensor:
         """The mean over rows, about which sums are taken so that they do not cancel."""
         x = self.spanned[run]
-        return torch.stack([part.to(self.device, torch.float64).sum(0) for part in blocks(x)]).sum(0) / len(x)
+        return torch.stack([lifted(part, self.device).sum(0) for part in blocks(x)]).sum(0) / len(x)
 
 
 def in_span_of_rows(features: Sequence[Tensor]) -> tuple[Tensor, ...]:

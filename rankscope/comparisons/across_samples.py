@@ -21,7 +21,7 @@ from rankscope.comparisons.requirements import require_rows
 from rankscope.linalg.forms import dot, squared_norm
 from rankscope.linalg.moments import Moments, PairMoments
 from rankscope.linalg.rows import samples_by_size
-from rankscope.linalg.sums import BLOCK
+from rankscope.linalg.sums import BLOCK, lifted
 
 SAMPLES = 4
 """The fewest samples: with one row each, fewer leave nothing once the additive part is removed."""
@@ -122,7 +122,7 @@ class _Side(NamedTuple):
 
     def blocks(self, rows: Tensor) -> list[Tensor]:
         """``(m, L, L)`` Gram blocks about the mean of each entry, of ``(m, L)`` rows."""
-        return _of_entries(self.x[rows.to(self.x.device)].to(self.shift.device, torch.float64) - self.shift, self.means)
+        return _of_entries(lifted(self.x[rows.to(self.x.device)], self.shift.device) - self.shift, self.means)
 
 
 def _block_sums(a: _Side, b: _Side, sample: Tensor, kept: Tensor) -> dict[str, Tensor]:

@@ -19,7 +19,7 @@ from rankscope.errors import UsageError
 from rankscope.linalg.forms import dot, quadratic, squared_norm, trace
 from rankscope.linalg.moments import Moments, squared_traces_about
 from rankscope.linalg.rows import blocks_of_samples, samples_by_size
-from rankscope.linalg.sums import Sums
+from rankscope.linalg.sums import Sums, lifted
 
 
 @dataclass(frozen=True)
@@ -134,7 +134,7 @@ def _sums(x: Tensor, sample: Tensor, chosen: Tensor, shift: Tensor) -> tuple[Ten
 def _of_samples(x: Tensor, sample: Tensor, shift: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """The rows z about the shift with the place of each one's sample, and n_c, s_c and t_c of each sample."""
     names, place, counts = torch.unique(sample, return_inverse=True, return_counts=True)
-    z = x.detach().to(shift.device, torch.float64) - shift
+    z = lifted(x, shift.device) - shift
     place = place.to(z.device)
     first = z.new_zeros(len(names), z.shape[1]).index_add_(0, place, z)
     traces = z.new_zeros(len(names)).index_add_(0, place, z.square().sum(1))

@@ -12,6 +12,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+ON_CPU = 64
+"""Largest width at which an eigenproblem is faster on the CPU than on an accelerator."""
+
 
 class Principal(NamedTuple):
     """The eigendecomposition of a batch of symmetric matrices."""
@@ -30,8 +33,8 @@ def principal(matrix: Tensor, solved: Principal | None = None) -> Principal:
         solved: their eigendecomposition, if it is known.
     """
     if solved is None:
-        values, vectors = torch.linalg.eigh(matrix.detach())
-        solved = Principal(values.flip(-1), vectors.flip(-1))
+        found = torch.linalg.eigh(matrix.detach().cpu() if matrix.shape[-1] <= ON_CPU else matrix.detach())
+        solved = Principal(*(part.flip(-1).to(matrix.device) for part in found))
     return Principal(*_Eigen.apply(matrix, *solved)) if matrix.requires_grad else solved
 
 

@@ -98,7 +98,15 @@ def shifted(x: Tensor, index: slice | Tensor, shift: Tensor) -> Tensor:
     """The rows of ``x`` at ``index`` minus the shift, in float64 and on the device of the shift."""
     if x.shape[1] != len(shift):
         raise UsageError(f"the rows have {x.shape[1]} features, but the shift {len(shift)}")
-    return x[index].detach().to(shift.device, torch.float64) - shift
+    return lifted(x[index], shift.device) - shift
+
+
+def lifted(x: Tensor, device: torch.device) -> Tensor:
+    """Features in float64 on a device, without their gradient.
+
+    They travel as they are stored: asked for both at once, torch converts on the CPU and copies up to four times as much.
+    """
+    return x.detach().to(device).double()
 
 
 def refuse_non_finite(sums: Tensor, x: Tensor) -> None:

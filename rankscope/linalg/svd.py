@@ -20,6 +20,7 @@ from torch import Tensor
 from rankscope.errors import NonFinite, RankscopeError, UsageError
 from rankscope.linalg.forms import squared_norm, trace
 from rankscope.linalg.moments import Moments
+from rankscope.linalg.principal import ON_CPU
 from rankscope.linalg.rows import at_unit_scale, centred
 from rankscope.linalg.sums import BLOCK
 
@@ -27,8 +28,6 @@ UNIT = torch.finfo(torch.float64).eps / 2
 """u, the rounding unit of float64, the dtype of all computation here."""
 _DIRECT = 1 << 21
 """Multiplications max(n, d)·min(n, d)² below which a matrix is solved directly: the Gram matrix would save nothing."""
-_ON_CPU = 64
-"""Largest width at which an eigenproblem is faster on the CPU than on an accelerator."""
 _TOLERANCE = {torch.float64: 1e-10}
 """Relative error allowed in the smallest singular value of float64 features; narrower dtypes have lost those digits."""
 _NARROW = 1e-2
@@ -200,7 +199,7 @@ def _roots(gram: Tensor, solved: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """
     device = gram.device
     if solved is None:
-        solved = torch.linalg.eigvalsh(gram.cpu() if gram.shape[-1] <= _ON_CPU else gram).to(device)
+        solved = torch.linalg.eigvalsh(gram.cpu() if gram.shape[-1] <= ON_CPU else gram).to(device)
     wrong = _disagrees(solved, gram)
     if wrong.any():
         solved[wrong] = torch.linalg.eigvalsh(gram[wrong].cpu()).to(device)
@@ -235,6 +234,6 @@ def _direct(flat: Tensor, *, centre: bool) -> Tensor:
     z = z if z.shape[-2] >= z.shape[-1] else z.mT
     if z.shape[-2] >= 2 * z.shape[-1] and z.shape[-1]:
         z = torch.linalg.qr(z, mode="r").R
-    if z.is_cuda and z.shape[-1] > _ON_CPU:
+    if z.is_cuda and z.shape[-1] > ON_CPU:
         return torch.linalg.svdvals(z, driver="gesvd")
     return torch.linalg.svdvals(z.cpu()).to(flat.device)

@@ -36,9 +36,9 @@ def pair(lengths: Tensor, width: int = WIDTH, other: int = WIDTH) -> tuple[Tenso
 
 
 @cache
-def views(interval: str, groups: int = SAMPLES) -> View:
+def views(interval: str, groups: int = SAMPLES, device: torch.device | str = "cpu") -> View:
     x, y, at = pair(torch.full((SAMPLES,), TOKENS))
-    return View([x, y], at, groups=groups, interval=interval)  # type: ignore[arg-type]
+    return View([x, y], at, groups=groups, interval=interval, device=device)  # type: ignore[arg-type]
 
 
 def runs_of(what: Definition | Comparison) -> tuple[int, ...]:
@@ -56,11 +56,15 @@ COARSE = {"energy-95": 0.35, "energy-99": 0.35, "pt-peft-pooled": 0.35, "conditi
 
 
 @pytest.mark.parametrize("what", BY_MOMENTS, ids=lambda what: what.name)
-def test_a_number_has_the_value_and_the_error_of_solving_it_again(what: Definition | Comparison) -> None:
+def test_a_number_has_the_value_and_the_error_of_solving_it_again(
+    what: Definition | Comparison, device: torch.device
+) -> None:
     runs = runs_of(what)
-    found, again = views("influence", 20).evaluate(what, *runs), views("jackknife").evaluate(what, *runs)
+    found, again = (
+        view.evaluate(what, *runs) for view in (views("influence", 20, device), views("jackknife", device=device))
+    )
     # The halves of cross-fitted numbers follow from the groups, so the value is that of as many
-    assert_close(found.value, views("jackknife", 20).evaluate(what, *runs).value, rtol=1e-10, atol=1e-12)
+    assert_close(found.value.cpu(), views("jackknife", 20).evaluate(what, *runs).value, rtol=1e-10, atol=1e-12)
     if found.method == "influence":
         assert len(found.left_out) == SAMPLES
         expected = float(standard_error(again.left_out))
@@ -85,23 +89,23 @@ def test_most_measures_are_swept_and_those_solved_again_are_known() -> None:
     }  # fmt: skip
 
 
-def test_asked_for_together_they_are_what_they_are_alone() -> None:
+def test_asked_for_together_they_are_what_they_are_alone(device: torch.device) -> None:
     x, y, at = pair(torch.randint(1, 9, (60,), generator=torch.Generator().manual_seed(1)))
-    together = View([x, y], at)
+    together, sent = View([x.to(device), y.to(device)], at, device=device), View([x, y], at, device=device)
     prepare(together, [(what, runs_of(what)) for what in BY_MOMENTS])
     for name in ("roy-vetterli", "rankme", "participation-ratio-clustered", "cka", "recoverability", "drift"):
         what = known(name)
-        one, alone = (view.evaluate(what, *runs_of(what)) for view in (together, View([x, y], at)))
+        one, alone = (view.evaluate(what, *runs_of(what)) for view in (together, sent))
         assert one.method == "influence"
         assert_close(one.left_out, alone.left_out, rtol=1e-9, atol=1e-12)
 
 
-def test_runs_of_different_width_have_it_too() -> None:
+def test_runs_of_different_width_have_it_too(device: torch.device) -> None:
     x, y, at = pair(torch.full((60,), 2), other=7)
     for name in ("cka", "recoverability", "cca-mean"):
         found, again = (
-            View([x, y], at, groups={"influence": 20, "jackknife": 60}[way], interval=way).evaluate(known(name), 0, 1)
-            for way in ("influence", "jackknife")
+            View([x, y], at, groups=groups, interval=way, device=device).evaluate(known(name), 0, 1)
+            for way, groups in (("influence", 20), ("jackknife", 60))
         )
         assert found.method == "influence"
         assert float(standard_error(found.left_out)) == pytest.approx(float(standard_error(again.left_out)), rel=0.25)

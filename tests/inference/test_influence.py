@@ -19,9 +19,9 @@ from rankscope.measures.effective_rank import effective_rank
 from rankscope.measures.participation_ratio import clustered_participation_ratio, unbiased_participation_ratio
 
 
-def draw(n: int, d: int, seed: int = 0) -> Tensor:
+def draw(n: int, d: int, seed: int = 0, device: torch.device | str = "cpu") -> Tensor:
     g = torch.Generator().manual_seed(seed)
-    return torch.randn(n, d, generator=g, dtype=torch.float64) * torch.arange(1, d + 1).rsqrt()
+    return (torch.randn(n, d, generator=g, dtype=torch.float64) * torch.arange(1, d + 1).rsqrt()).to(device)
 
 
 def contracted(slopes: dict[str, Tensor], x: Tensor) -> Tensor:
@@ -61,15 +61,17 @@ def test_of_a_u_statistic_it_is_what_leaving_the_row_out_changes() -> None:
 
 
 @pytest.mark.parametrize("function", [unbiased_participation_ratio, lambda m: effective_rank(spectrum(m))])
-def test_of_a_rank_it_is_the_jackknife_of_single_rows_to_first_order(function: Callable[[Moments], Tensor]) -> None:
-    x = draw(400, 6)
+def test_of_a_rank_it_is_the_jackknife_of_single_rows_to_first_order(
+    function: Callable[[Moments], Tensor], device: torch.device
+) -> None:
+    x = draw(400, 6, device=device)
     total = Moments.of(x, shift=x.mean(0)).sum()
     found = gradient(function, [total])
-    share = torch.full((400,), 1 / 400, dtype=torch.float64)
+    share = torch.full((400,), 1 / 400, dtype=torch.float64, device=device)
     without = left_out(found.value, contracted(found.slopes[0], x), share)
     solved = torch.stack([function(total - Moments.of(x[i : i + 1], shift=x.mean(0)).sum()) for i in range(400)])
     assert (without - solved).abs().max() < 0.05 * (solved - solved.mean()).abs().max()
-    assert without.std() / solved.std() == pytest.approx(1, abs=0.03)
+    assert float(without.std() / solved.std()) == pytest.approx(1, abs=0.03)
 
 
 def spectrum(moments: Moments) -> Tensor:
@@ -101,8 +103,8 @@ def test_it_keeps_its_error_where_rows_cluster() -> None:
     assert told == pytest.approx(float(torch.stack(values).std()), rel=0.15)
 
 
-def test_of_two_runs_it_needs_both_sides_and_their_products() -> None:
-    x, y = draw(200, 4), draw(200, 4) + draw(200, 4, 1) / 3
+def test_of_two_runs_it_needs_both_sides_and_their_products(device: torch.device) -> None:
+    x, y = draw(200, 4, device=device), (draw(200, 4) + draw(200, 4, 1) / 3).to(device)
     pair = PairMoments.of(x, y, shift_a=x.mean(0), shift_b=y.mean(0)).sum()
 
     def distance(p: PairMoments) -> Tensor:
@@ -152,15 +154,15 @@ def test_an_eigendecomposition_is_differentiated_and_not_solved_again(monkeypatc
     assert_close(found.slopes[0]["second"], expected)
 
 
-def test_the_derivative_of_a_subspace_ignores_ties_inside_it() -> None:
-    matrix = torch.diag(torch.tensor([2.0, 2.0, 1.0, 1.0], dtype=torch.float64)).requires_grad_()
-    other = draw(4, 4) @ draw(4, 4).mT
+def test_the_derivative_of_a_subspace_ignores_ties_inside_it(device: torch.device) -> None:
+    matrix = torch.diag(torch.tensor([2.0, 2.0, 1.0, 1.0], dtype=torch.float64, device=device)).requires_grad_()
+    other = (draw(4, 4) @ draw(4, 4).mT).to(device)
 
     def inside(m: Tensor) -> Tensor:
         u = principal(m).vectors[:, :2]
         return (u @ u.mT * other).sum()
 
     slope = torch.autograd.grad(inside(matrix), matrix)[0]
-    step = 1e-6 * (draw(4, 4, 1) + draw(4, 4, 1).mT)
+    step = 1e-6 * (draw(4, 4, 1) + draw(4, 4, 1).mT).to(device)
     change = inside(matrix.detach() + step) - inside(matrix.detach() - step)
     assert_close((slope * 2 * step).sum(), change, rtol=1e-5, atol=1e-12)

@@ -7,10 +7,12 @@ import torch
 from hypothesis import given, settings, strategies as st
 from torch import Tensor
 from torch.testing import assert_close
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from rankscope.errors import NonFinite, UsageError
 from rankscope.linalg.clusters import ClusterMoments
 from rankscope.linalg.moments import Moments, PairMoments
+from rankscope.linalg.sums import lifted
 
 
 def rows(n: int, d: int, *, seed: int = 0, mean: float = 5.0, device: torch.device | str = "cpu") -> Tensor:
@@ -99,6 +101,27 @@ def test_a_shift_keeps_what_a_far_origin_loses() -> None:
     assert_close(Moments.of(x, shift=x[0]).scatter[0], exact, rtol=1e-10, atol=1e-6)
     about_zero = Moments.of(x, shift=torch.zeros(4)).scatter[0]
     assert (about_zero - exact).abs().max() > 1e-2  # the negative control: E[x²] - E[x]²
+
+
+class Copies(TorchDispatchMode):
+    """Records the device and dtype of every copy that is asked for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[tuple[object, object]] = []
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        if function is torch.ops.aten._to_copy.default:
+            self.seen.append((kwargs.get("device"), kwargs.get("dtype")))
+        return function(*args, **(kwargs or {}))
+
+
+def test_rows_travel_as_they_are_stored() -> None:
+    x, far = rows(4, 3).bfloat16(), torch.device("meta")
+    with Copies() as copies:
+        found = lifted(x, far)
+    assert (found.device, found.dtype) == (far, torch.float64)
+    assert copies.seen == [(far, torch.bfloat16), (None, torch.float64)]
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])

@@ -17,10 +17,10 @@ def side_by_side(rivals: Mapping[str, Callable[[], object]], rounds: int = 7) ->
     taken: dict[str, list[float]] = {name: [] for name in rivals}
     for _ in range(rounds):
         for name, run in rivals.items():
-            _wait()
+            wait()
             begun = time.perf_counter()
             run()
-            _wait()
+            wait()
             taken[name].append(time.perf_counter() - begun)
     first = next(iter(taken.values()))
     return {
@@ -32,7 +32,7 @@ def side_by_side(rivals: Mapping[str, Callable[[], object]], rounds: int = 7) ->
     }
 
 
-def _wait() -> None:
+def wait() -> None:
     if torch.cuda.is_available():
         torch.cuda.synchronize()
 

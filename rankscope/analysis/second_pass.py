@@ -76,22 +76,30 @@ def prepare(view: View, asked: Sequence[Asked]) -> None:
 def first_order(view: View, asked: Sequence[Asked]) -> dict[Asked, Replicates]:
     """The numbers that have influences, with each unit of samples left out to first order."""
     found: dict[Asked, FirstOrder | Replicates | None] = {}
+    contractions: dict[tuple[int, ...], _Contraction] = {}
     for what, runs in asked:
-        if (what, runs) not in found and ("evaluate", what, *runs) not in view.results:
-            try:
-                found[what, runs] = _differentiated(view, what, runs)
-            except (NotComparable, DataError):
-                continue
+        if (what, runs) in found or ("evaluate", what, *runs) in view.results:
+            continue
+        try:
+            one = _differentiated(view, what, runs)
+        except (NotComparable, DataError):
+            continue
+        # Matrices that are one direction are kept once: at width 4,096 those of every number would be gigabytes
+        for term in one.terms if isinstance(one, FirstOrder) else ():
+            contractions.setdefault(term.runs, _Contraction(view, term.runs)).take((what, runs), term)
+        found[what, runs] = one._replace(terms=()) if isinstance(one, FirstOrder) else one
     # Numbers of one measure are subtracted from each other, so all of them are found in one way
     view.results |= {("solved again", what): True for (what, _), one in found.items() if one is None}
     found = {key: one for key, one in found.items() if ("solved again", key[0]) not in view.results}
     numbers = {key: one for key, one in found.items() if isinstance(one, FirstOrder)}
-    influences = _contracted(view, list(numbers.values()))
+    influences = {key: _nothing(view) if one.direct is None else one.direct.clone() for key, one in numbers.items()}
+    for contraction in contractions.values():
+        contraction.add_to(influences)
     done = {key: one for key, one in found.items() if isinstance(one, Replicates)}
-    for (key, one), influence in zip(numbers.items(), influences, strict=True):
+    for key, one in numbers.items():
         share = torch.stack([_share_of_units(view, run, in_half=one.folds) for run in key[1]]).amax(0)
         centre = one.value if one.smooth is None else one.smooth
-        replicates = left_out(centre, influence, share)
+        replicates = left_out(centre, influences[key], share)
         # A regression that interpolates its rows answers to one of them as no first order says
         if "width" in key[0].takes and one.folds and view.n < _enough(view, key[0]):
             replicates = replicates.new_empty(0)
@@ -259,39 +267,31 @@ def _nothing(view: View) -> Tensor:
     return torch.zeros(view.division.units, dtype=torch.float64, device=view.device)
 
 
-def _contracted(view: View, numbers: Sequence[FirstOrder]) -> list[Tensor]:
-    """``(U,)`` influences of each number."""
-    influences = [_nothing(view) if one.direct is None else one.direct.clone() for one in numbers]
-    gathered: dict[tuple[int, ...], list[tuple[int, Term]]] = {}
-    for place, one in enumerate(numbers):
-        for term in one.terms:
-            gathered.setdefault(term.runs, []).append((place, term))
-    for runs, several in gathered.items():
-        _Contraction(view, runs, several).add_to(influences)
-    return influences
-
-
 class _Contraction:
     """The sums of every unit of a run, or of a pair of runs, contracted with the derivatives of all numbers by them."""
 
     MATRIX = ("second", "cross")
 
-    def __init__(self, view: View, runs: tuple[int, ...], terms: Sequence[tuple[int, Term]]) -> None:
-        self.view, self.runs, self.terms = view, runs, terms
+    def __init__(self, view: View, runs: tuple[int, ...]) -> None:
+        self.view, self.runs = view, runs
         self.directions = Directions()
-        self.places = [
-            self.directions.place(slope) if (slope := self._matrix(term)) is not None else None for _, term in terms
-        ]
+        self.terms: list[tuple[Asked, Term, tuple[float, int | None, float] | None]] = []
 
-    def _matrix(self, term: Term) -> Tensor | None:
-        return next((term.slopes.pop(name) for name in self.MATRIX if name in term.slopes), None)
+    def take(self, key: Asked, term: Term) -> None:
+        """The derivatives of a number: what is a matrix becomes a share of a direction."""
+        where = next((self.directions.place(term.slopes[name]) for name in self.MATRIX if name in term.slopes), None)
+        rest = {name: slope for name, slope in term.slopes.items() if name not in self.MATRIX}
+        self.terms.append((key, term._replace(slopes=rest), where))
 
-    def add_to(self, influences: list[Tensor]) -> None:
+    def add_to(self, influences: dict[Asked, Tensor]) -> None:
+        """Add what the sums of each unit contribute to the ``(U,)`` influences of the numbers that are still asked for."""
         view, widths = self.view, [self.view.spanned[run].shape[1] for run in self.runs]
         numbers = max(view.division.units * widths[0] * widths[-1], view.n * max(widths))
         for units, rows in _blocks(view, numbers // BLOCK + 1):
             sums, along = self._sums(units, rows)
-            for (place, term), where in zip(self.terms, self.places, strict=True):
+            for key, term, where in self.terms:
+                if key not in influences:
+                    continue
                 found = sums["rows"].new_zeros(len(sums["rows"]))
                 for name, slope in term.slopes.items():
                     times = 2 if name in TWICE else 1
@@ -303,7 +303,7 @@ class _Contraction:
                     if direction is not None:
                         found += share * along[:, direction]
                 here = view.division.unit_half[units] == term.half if term.half is not None else 1
-                influences[place][units] += found * here
+                influences[key][units] += found * here
 
     def _sums(self, units: slice, rows: Tensor) -> tuple[dict[str, Tensor], Tensor]:
         """The sums of each unit of a block by name, the ``trace`` of products for them, and ``(u, K)`` along directions."""

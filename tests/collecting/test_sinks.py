@@ -16,12 +16,13 @@ import torch
 from digests import tree_digest
 from torch import Tensor
 
+from rankscope import writing
 from rankscope.collecting.collect import run_job
 from rankscope.collecting.job import Job, Request, prepare
 from rankscope.collecting.loading import Loading
 from rankscope.collecting.sinks import WAITING, Behind
 from rankscope.errors import StorageError
-from rankscope.store import Batch, files
+from rankscope.store import Batch
 from rankscope.store.run import Places
 
 Folder = Callable[..., Path]
@@ -139,7 +140,7 @@ def test_a_disk_that_fails_under_the_thread_ends_the_collect_and_it_can_go_on(
     folder: Folder, texts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     expected = tree_digest(run_job(planned(folder, texts, tmp_path / "whole")).path)
-    job, append, calls = planned(folder, texts, tmp_path / "run"), files.append_line, list[int]()
+    job, append, calls = planned(folder, texts, tmp_path / "run"), writing.append_line, list[int]()
 
     def failing(*told: Any) -> None:
         calls.append(1)
@@ -148,7 +149,7 @@ def test_a_disk_that_fails_under_the_thread_ends_the_collect_and_it_can_go_on(
         append(*told)
 
     with monkeypatch.context() as patch:
-        patch.setattr(files, "append_line", failing)
+        patch.setattr(writing, "append_line", failing)
         with pytest.raises(StorageError, match="no space"):
             run_job(job)
     assert len(calls) == 3 < len(job.plan)

@@ -86,6 +86,7 @@ def reading(
     runs: Counter[Site] = Counter()
     order: list[Site] = []
     handles = []
+    whole = False
 
     def reached(site: Site, value: object) -> None:
         order.append(site)
@@ -119,8 +120,9 @@ def reading(
                 handles.append(tap.module.register_forward_hook(leaving(site)))
         with suppress(Ended):
             yield found
+            whole = True
     finally:
         for handle in handles:
             handle.remove()
-    if course is not None:
+    if whole and course is not None:  # now that the hooks are gone, those that are left are somebody else's
         course.learn(order)

@@ -117,7 +117,7 @@ def _number(what: Definition | Comparison, view: GuardedView, places: Sequence[i
         floor = None
         if len(places) >= LEAST_RUNS:  # the shortfall between the two retrainings that differ most
             pairs = [view.only(i, j) for i, j in combinations(places, 2)]
-            floor = max(abs(float((two.evaluate(what, 0, 1) - two.evaluate(what, 0, 0)).value)) for two in pairs)
+            floor = max(abs(float(two.value(what, 0, 1) - two.value(what, 0, 0))) for two in pairs)
         return _joined(values, [x - ceiling for x in values], floor, view)
     values = [view.evaluate(what, i) for i in places]
     if base is not None:
@@ -138,7 +138,7 @@ def _grounds(view: GuardedView, places: Sequence[int], base: int) -> tuple[ArmNu
         found.append(_changes([one - before for one in after], view))
     basis, information, drift = (_number(known(name), view, places, base) for name in _RELATIONS)
     # Unrelated rows of one covariance vary in the base's basis as much as its own: that is not the basis kept.
-    aligned = torch.stack([view.evaluate(known("cka"), base, i).value.cpu() for i in places]).mean()
+    aligned = torch.stack([view.value(known("cka"), base, i).cpu() for i in places]).mean()
     floor = None if information.floor is None else min(information.floor, LOST)
     return (*found, basis._replace(alike=bool(aligned > LOST)), information._replace(floor=floor), drift)
 

@@ -91,7 +91,7 @@ def _points(
     def values(cell: Tensor) -> Tensor:
         """``(measures, 2)``: each measure of some of the rows, and of noise of their shape."""
         part = view.derived([view.features[0][cell]], cell)
-        found = [(part.evaluate(what, 0).value, noise_value(what, part)) for what in drawn]
+        found = [(part.value(what, 0), noise_value(what, part)) for what in drawn]
         return torch.stack([torch.stack([x.double().cpu() for x in both]) for both in found])
 
     generator = torch.Generator().manual_seed(seed)

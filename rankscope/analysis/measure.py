@@ -177,7 +177,7 @@ def _record(run: Run, site: Site, what: Definition, view: GuardedView, level: fl
         if not reason:
             found, noise = replicates(what, view, 0), number(noise_value(what, view))
             if view.without_sinks is not None:
-                without_sinks = number(view.without_sinks.evaluate(what, 0).value)
+                without_sinks = number(view.without_sinks.value(what, 0))
     except NO_VALUE as error:
         reason = str(error)
     estimate, no_interval = limits_of(found, bounds_of(what, view), level)

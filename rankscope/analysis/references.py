@@ -152,7 +152,7 @@ def against_itself(view: View, what: Definition | Comparison, run: int, again: i
     try:
         if isinstance(what, Comparison):
             return number(_of_halves(view, what, run) if again is None else view.value(what, run, again))
-        first, second = (view.half(False), view.half(True)) if again is None else (view, view)
+        first, second = (view.half(1), view.half(0)) if again is None else (view, view)
         return number(first.value(what, run if again is None else again) - second.value(what, run))
     except (NotComparable, DataError):
         return None

@@ -93,20 +93,15 @@ class View:
             self.results |= {(name, place): getattr(other, name)(run) for name in ("shift", "_halves", "_parts")}
 
     @computed_once
-    def half(self, first: bool) -> View:
-        """The rows of every other group of samples alone."""
-        keep = self.even.cpu()[self.division.group] == first
+    def half(self, which: int) -> View:
+        """The rows of one half of the samples alone."""
+        keep = self.division.fold == which
         return self.derived([x[keep] for x in self.features], keep)
 
     @computed_once
     def only(self, *places: int) -> View:
         """Some of the runs alone, with nothing left out, so that the fewest rows are enough."""
         return self.derived([self.features[i] for i in places], groups=FEWEST)
-
-    @property
-    def even(self) -> Tensor:
-        """``(G,)`` bool: every other group, which together make one half of the rows."""
-        return torch.arange(self.division.groups, device=self.device) % 2 == 0
 
     @computed_once
     def moments(self, run: int) -> Moments:
@@ -191,6 +186,8 @@ class View:
     @computed_once
     def value(self, what: Definition | Comparison, *runs: int) -> Tensor:
         """The number of :meth:`evaluate` alone, ``()`` float64, with no sample left out."""
+        if ("evaluate", what, *runs) in self.results:
+            return self.evaluate(what, *runs).value
         return self._jackknife(what, *runs, replicated=False).value
 
     def suits(self, what: Definition | Comparison, *runs: int) -> None:
@@ -324,8 +321,8 @@ class View:
         """Fit on one half of the groups and evaluate on the other, both ways, and average."""
         a, b = runs
         if left_out:
-            even, others = self.even.double(), self._others()
-            x, y = (self.pair(a, b).weighted(others * half) for half in (even, 1 - even))
+            odd, others = torch.arange(self.division.groups, device=self.device) % 2, self._others()
+            x, y = (self.pair(a, b).weighted(others * (odd == half)) for half in (0, 1))
         else:
             x, y = (self.part_of_pair(a, b, half) for half in (0, 1))
         mean = (function(x, y) + function(y, x)) / 2

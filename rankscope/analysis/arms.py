@@ -112,7 +112,9 @@ def compare_arms(
         site_of_arms(site, view, asked, places, 0 if before else None) for site, view in guarded_views(aligned, options)
     ]
     if not any(isinstance(one, ArmNumber) for at in found for one in at.numbers.values()):
-        raise NotComparable(f"nothing that was asked for compares these arms: {next(iter(found[0].numbers.values()))}")
+        raise NotComparable(
+            f"none of the requested measures can compare these arms: {next(iter(found[0].numbers.values()))}"
+        )
     verdicts = _verdicts(found, places, level) if before else {}
     names = {name: tuple(run.name for run in several) for name, several in opened.items()}
     base_name = before[0].name if before else None

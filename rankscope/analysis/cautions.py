@@ -35,7 +35,12 @@ def cautions(what: Definition | Comparison, view: GuardedView, found: Replicates
     """
     said = [_few_rows(what, view), _unresolved(what, view), *view.remarks]
     if found is not None and not len(found.left_out):
-        said.insert(0, "too few rows or groups of samples to leave any out, so there is no interval")
+        said.insert(
+            0,
+            "fitted on fewer than two rows a feature, where no interval is known to hold, so there is none"
+            if found.method == "influence"
+            else "too few rows or groups of samples to leave any out, so there is no interval",
+        )
     if found is not None and few_samples_decide(found):
         said.insert(
             0, "a few samples make up most of its error, so the interval may cover the truth less often than stated"

@@ -102,7 +102,7 @@ def compare(
         solved |= {(i, site): one for i in range(len(names)) if (one := _solved(view, runs[i], i, site)) is not None}
     records = banded(found, level)
     if all(r.value is None for r in records):
-        raise NotComparable(f"nothing that was asked for compares these runs: {' · '.join(records[0].notes)}")
+        raise NotComparable(f"none of the requested measures can compare these runs: {' · '.join(records[0].notes)}")
     return Contrast(
         records,
         names=names,

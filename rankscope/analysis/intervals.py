@@ -57,7 +57,7 @@ class Bounds(NamedTuple):
     def bounded(self, value: float, se: float, critical: float, *, step: float = 0.0, reached: bool = True) -> Bounded:
         """The interval of a number, or of the number that rounds it up in steps; inside the range, or none."""
         if value == self.of_nothing:
-            return Bounded(reason="of features that do not vary, so without an interval")
+            return Bounded(reason="the features do not vary, so there is no interval")
         least, most = self.within
         # The continuous number lies less than a step below the number that rounds it up
         found = interval_inside(value, se, critical, within=Range(least - step, most), scale=self.scale)

@@ -64,7 +64,7 @@ def _remember(made: Sums, origin: Sums) -> None:
 
 
 def named(sums: Sums, prefix: str = "") -> dict[str, Tensor]:
-    """Every sum by its name, those of nested sums as ``a.second``; the shift is none."""
+    """Every sum by its name, those of nested sums as ``a.second``, without the shift."""
     found: dict[str, Tensor] = {}
     for name in (f.name for f in fields(sums)):
         value = getattr(sums, name)

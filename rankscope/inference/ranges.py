@@ -58,9 +58,9 @@ def interval_inside(value: float, se: float, critical: float, *, within: Range, 
         or the interval would leave the whole range open.
     """
     if not isfinite(se):
-        return Bounded(reason="without a finite number once some of the samples are left out, so without an interval")
+        return Bounded(reason="not finite once some samples are left out, so there is no interval")
     if not inside(value, within):
-        return Bounded(reason=f"outside {words(within)}, as an unbiased estimate may be, so without an interval")
+        return Bounded(reason=f"outside {words(within)}, as an unbiased estimate may be, so there is no interval")
     value = min(max(value, within.least), within.most)
     if not se:
         return Bounded(value, value)
@@ -75,7 +75,7 @@ def interval_inside(value: float, se: float, critical: float, *, within: Range, 
     # A rank is never near 0: what takes its logarithm so far is a few samples
     if (scale == "log" and not straight) or _says_nothing(low, high, within):
         return Bounded(
-            reason=f"a few samples decide it: an interval would leave nearly all of {words(within)} open, so there is none"
+            reason=f"a few samples decide it: an interval would leave nearly all of {words(within)} open, so none is given"
         )
     return Bounded(low, high)
 

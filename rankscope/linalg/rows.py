@@ -43,7 +43,7 @@ def at_unit_scale(features: Sequence[Tensor]) -> tuple[tuple[Tensor, ...], int]:
         )
     if abs(exponent) <= LARGE:
         return tuple(features), 0
-    half = exponent // 2  # in two steps, as the inverse of the least float64 is none
+    half = exponent // 2  # in two steps, because the inverse of the smallest float64 overflows
     return tuple(x * 2.0**-half * 2.0 ** (half - exponent) for x in features), exponent
 
 

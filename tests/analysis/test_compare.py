@@ -191,7 +191,9 @@ def test_runs_of_different_width_compare_where_that_has_a_meaning(tmp_path: Path
     assert records["overlap"].value is None
     assert records["overlap"].notes == ("needs a shared basis; the widths are 4 and 9",)
     assert records["cumulative-distance"].notes == ("needs spectra of equal length; the widths are 4 and 9",)
-    with pytest.raises(NotComparable, match="nothing that was asked for compares these runs: needs a shared basis"):
+    with pytest.raises(
+        NotComparable, match="none of the requested measures can compare these runs: needs a shared basis"
+    ):
         rankscope.compare(narrow, wide, measures=["overlap"])
 
 
@@ -235,7 +237,7 @@ def test_a_number_that_is_not_defined_says_so(tmp_path: Path) -> None:
     constant = nn.Linear(3, 3)
     nn.init.zeros_(constant.weight)
     still = rankscope.collect(nn.Sequential(constant), x, out=tmp_path / "b.pt")
-    with pytest.raises(NotComparable, match=r"nothing that was asked for .*: not defined on these features"):
+    with pytest.raises(NotComparable, match=r"none of the requested measures .*: not defined on these features"):
         rankscope.compare(moving, still, measures=["cka"], allow_duplicates=True)
 
 

@@ -54,7 +54,7 @@ CASES: tuple[tuple[float, float, Range, Scale, str], ...] = (
     (0.1, 3.0, Range(-1, 1), "range", f"{DECIDE} -1…1 open"),
     (0.1, 3.0, Range(-1, 1), "plain", f"{DECIDE} -1…1 open"),
     (1.2, 0.1, Range(0, 1), "range", "outside 0…1, as an unbiased estimate may be"),
-    (1.0, math.inf, Range(0), "range", "without a finite number once some of the samples"),
+    (1.0, math.inf, Range(0), "range", "not finite once some samples"),
 )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import sys
 from collections.abc import Callable, Iterator
@@ -12,21 +11,15 @@ from typing import Any
 
 import pytest
 import torch
+from scripts import benchmark_script
 
 from rankscope.registry import DEFAULT_COMPARED
-
-SCRIPT = Path(__file__).resolve().parents[2] / "benchmarks" / "gpu.py"
 
 
 @pytest.fixture(scope="module")
 def benchmark() -> Iterator[ModuleType]:
-    sys.path.insert(0, str(SCRIPT.parent))  # as a script has its own folder
-    spec = importlib.util.spec_from_file_location("gpu_benchmark", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    yield module
-    sys.path.remove(str(SCRIPT.parent))
+    with benchmark_script("gpu") as module:
+        yield module
 
 
 @pytest.fixture

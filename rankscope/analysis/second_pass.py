@@ -8,7 +8,7 @@ units times d² is kept. Numbers whose gradients are one matrix, up to scale and
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from functools import cached_property, partial
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
@@ -24,8 +24,8 @@ from rankscope.linalg.sums import lifted
 if TYPE_CHECKING:
     from rankscope.analysis.view import View
 
-BLOCK = 1 << 24
-"""Numbers of units' moments that exist at a time (128 MiB)."""
+BLOCK = 1 << 26
+"""Rows, and products of rows, that exist at a time, in numbers (512 MiB)."""
 PRODUCT = 100
 """The multiplications that writing one number of a product and reading it again costs, about."""
 
@@ -285,9 +285,9 @@ class _Contraction:
 
     def add_to(self, influences: dict[Asked, Tensor]) -> None:
         """Add what the sums of each unit contribute to the ``(U,)`` influences of the numbers that are still asked for."""
-        view, widths = self.view, [self.view.spanned[run].shape[1] for run in self.runs]
-        numbers = max(view.division.units * widths[0] * widths[-1], view.n * max(widths))
-        for units, rows in _blocks(view, numbers // BLOCK + 1):
+        view = self.view
+        width = max(view.spanned[run].shape[1] for run in self.runs)
+        for units, rows in _blocks(view, view.n * width // BLOCK + 1):
             sums, along = self._sums(units, rows)
             for key, term, where in self.terms:
                 if key not in influences:
@@ -334,18 +334,23 @@ class _Contraction:
             # zᵀDz row by row: with few rows a unit and few directions this is less than the products of each unit
             along = [summed(((first @ matrix) * last).sum(1)) for matrix in matrices]
             return sums, torch.stack(along, 1) if along else sums["rows"][:, None]
-        products = self._product[: len(count)]
-        for i, (x, y) in enumerate(zip(*(one.split(count.long().tolist()) for one in (first, last)), strict=True)):
-            torch.mm(x.mT, y, out=products[i])
-        return sums, products.flatten(1) @ self._flat.mT
+        return sums, self._along(first, last, count.long().tolist())
 
-    @cached_property
-    def _flat(self) -> Tensor:
-        """``(K, d²)`` the directions."""
-        return torch.stack([matrix.flatten() for matrix in self.directions.matrices])
+    def _along(self, first: Tensor, last: Tensor, sizes: Sequence[int]) -> Tensor:
+        """``(u, K)`` the products of the rows of each unit along each direction, a stretch of columns of all units at a time.
 
-    @cached_property
-    def _product(self) -> Tensor:
-        """Room for the products of the units of a block, which is used again for the next."""
-        view, (d_a, *_, d_b) = self.view, [self.view.spanned[run].shape[1] for run in (self.runs[0], self.runs[-1])]
-        return torch.empty(max(1, BLOCK // (d_a * d_b)), d_a, d_b, dtype=torch.float64, device=view.device)
+        So the directions, of which there may be gigabytes, are read once for many units.
+        """
+        matrices, parts = self.directions.matrices, (first.split(sizes), last.split(sizes))
+        found = first.new_zeros(len(sizes), len(matrices))
+        height = len(sizes) * first.shape[1]
+        step = max(1, min(BLOCK // height, last.shape[1]))
+        room = first.new_empty(height * step)  # once, because new memory costs as much as the products
+        for start in range(0, last.shape[1], step):
+            columns = slice(start, start + step)
+            across = min(step, last.shape[1] - start)
+            products = room[: height * across].view(len(sizes), first.shape[1], across)
+            for place, (x, y) in enumerate(zip(*parts, strict=True)):
+                torch.mm(x.mT, y[:, columns], out=products[place])
+            found += products.flatten(1) @ torch.stack([matrix[:, columns].flatten() for matrix in matrices], 1)
+        return found

@@ -122,13 +122,13 @@ class Directions:
         trace, rest = 0.0, matrix
         norm = float(matrix.norm())
         if matrix.shape[0] == matrix.shape[1]:
-            trace = float(matrix.diagonal().mean())
-            rest = matrix - trace * torch.eye(len(matrix), dtype=matrix.dtype, device=matrix.device)
+            trace, rest = float(matrix.diagonal().mean()), matrix.clone()
+            rest.diagonal().sub_(trace)
         size = float(rest.norm())
         if size <= ALIKE * norm:
             return trace, None, 0.0
         for place, (known, length) in enumerate(zip(self.matrices, self._norms, strict=True)):
-            share = float((known * rest).sum()) / length**2
+            share = float(known.flatten() @ rest.flatten()) / length**2
             # ‖R - sK‖² = ‖R‖² - s²‖K‖² costs nothing and settles most cases, though not to all digits
             if abs(size**2 - (share * length) ** 2) > size**2 / 1e6:
                 continue

@@ -91,9 +91,14 @@ class Moments(Sums):
 
     @property
     def scatter(self) -> Tensor:
-        """``(*, d, d)`` Σ (x - x̄)(x - x̄)ᵀ."""
+        """``(*, d, d)`` Σ (x - x̄)(x - x̄)ᵀ; kept once it was made, unless it is of many groups."""
+        if (kept := self.__dict__.get("_scatter")) is not None:
+            return kept
         # Σ (z - m)(z - m)ᵀ = Σ z zᵀ - n m mᵀ, where n m = Σ z
-        return self.second - self.first[..., :, None] * self.offset[..., None, :]
+        made = self.second - self.first[..., :, None] * self.offset[..., None, :]
+        if made.ndim == 2:
+            self.__dict__["_scatter"] = made
+        return made
 
     @property
     def variation(self) -> Tensor:

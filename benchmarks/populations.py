@@ -9,16 +9,20 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from statistics import fmean, median
 from typing import get_args
+from unittest.mock import patch
 
 import torch
 from torch import Tensor
 
+from rankscope.analysis import second_pass
 from rankscope.analysis.cautions import few_samples_decide
 from rankscope.analysis.intervals import Bounds, bounds_of, limits_of
+from rankscope.analysis.references import unrelated
 from rankscope.analysis.replicates import Method, Replicates
 from rankscope.analysis.view import View
 from rankscope.definition import Definition
@@ -115,9 +119,9 @@ class Found:
     """In how many draws the number says that its interval may be too narrow."""
 
 
-def numbers(view: View) -> Iterator[tuple[str, Replicates, Bounds]]:
-    """Every default measure of the first run, its difference between the runs, and every default comparison."""
-    for name in DEFAULT_COMPARED:
+def numbers(view: View, names: Sequence[str]) -> Iterator[tuple[str, Replicates, Bounds]]:
+    """Every definition of the first run, its difference between the runs, and every comparison."""
+    for name in names:
         what = known(name)
         bounds = bounds_of(what, view)
         if not isinstance(what, Definition):
@@ -129,13 +133,17 @@ def numbers(view: View) -> Iterator[tuple[str, Replicates, Bounds]]:
 
 
 def held(
-    population: Population, repetitions: int, seed: int, interval: Method = "influence"
+    population: Population,
+    repetitions: int,
+    seed: int,
+    interval: Method = "influence",
+    names: Sequence[str] = DEFAULT_COMPARED,
 ) -> dict[str, dict[str, float]]:
     """Measure → how often its interval held the truth, how often there was one, and how often it said that it may not hold."""
     draw, found = torch.Generator().manual_seed(seed), dict[str, Found]()
     for _ in range(repetitions):
         x, y, rows = population(draw)
-        for name, value, bounds in numbers(View([x, y], rows, groups=GROUPS, interval=interval)):
+        for name, value, bounds in numbers(View([x, y], rows, groups=GROUPS, interval=interval), names):
             one = found.setdefault(name, Found(value.step))
             one.estimates.append(limits_of(value, bounds, LEVEL).estimate)
             one.told += bool(few_samples_decide(value))
@@ -150,6 +158,46 @@ def both_ways(population: Population, repetitions: int, seed: int) -> dict[str, 
         found[interval] = held(population, repetitions, seed, interval)
         seconds[interval] = round(time.perf_counter() - start, 1)
     return {**found, "seconds": {"draws and intervals": seconds}}
+
+
+RATIOS = {
+    f"{n} rows of {d} features": (n, d) for n, d in ((40, 32), (64, 32), (96, 32), (128, 32), (192, 32), (1024, 256))
+}
+"""Where it is asked how many rows a feature, and how many directions of a subspace, first order needs."""
+
+
+def _of_shape(draw: Draw, n: int, d: int) -> tuple[Tensor, Tensor, Rows]:
+    return pair(draw, equal(n), d)
+
+
+def first_order_alone(repetitions: int) -> dict[str, dict[str, dict[str, float]]]:
+    """Shape → how three numbers cover where influence is taken whether first order is enough or not, and by the jackknife.
+
+    From these figures come :data:`~rankscope.analysis.second_pass.ROWS_A_FEATURE` and the subspaces that are solved again.
+    """
+    names = ("roy-vetterli", "recoverability", "overlap")
+    found: dict[str, dict[str, dict[str, float]]] = {}
+    for i, (shape, (n, d)) in enumerate(RATIOS.items()):
+        population = partial(_of_shape, n=n, d=d)
+        with patch.multiple(second_pass, _linear=lambda view, what: True, _enough=lambda view, what: 0):
+            alone = held(population, repetitions, i, "influence", names)
+        again = held(population, repetitions, i, "jackknife", names)
+        for way, some in (("influence", alone), ("jackknife", again)):
+            found.setdefault(shape, {})[way] = {name: one["share"] for name, one in some.items()}
+    return found
+
+
+def unrelated_and_ragged(repetitions: int, permutations: int = 39) -> dict[str, float]:
+    """How often p is at most 0.05 where two runs of 30 samples of 1 to 8 rows are unrelated, and each clusters by sample."""
+    names, hits = ("cka", "cka-biased"), dict.fromkeys(("cka", "cka-biased"), 0)
+    for i in range(repetitions):
+        draw = torch.Generator().manual_seed(i)
+        rows = rows_of(torch.randint(1, 9, (30,), generator=draw))
+        view = View([clustered(draw, rows, 12) for _ in range(2)], rows, groups=10)
+        for name in names:
+            p = unrelated(view, known(name), 0, 1, draws=permutations).p  # type: ignore[arg-type]
+            hits[name] += p is not None and p <= 0.05
+    return {name: round(count / repetitions, 4) for name, count in hits.items()}
 
 
 def worse(found: dict[str, dict[str, dict[str, float]]]) -> list[str]:

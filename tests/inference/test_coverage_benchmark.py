@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import sys
 from collections.abc import Iterator
@@ -11,23 +10,20 @@ from types import ModuleType
 
 import pytest
 import torch
+from scripts import BENCHMARKS, benchmark_script
 from torch.testing import assert_close
 
+from rankscope.analysis import second_pass
 from rankscope.registry import DEFAULT_COMPARED
 
-SCRIPT = Path(__file__).resolve().parents[2] / "benchmarks" / "coverage.py"
+SCRIPT = BENCHMARKS / "coverage.py"
 NEEDED = ("participation-ratio", "participation-ratio-clustered", "roy-vetterli, difference", "cka")
 
 
 @pytest.fixture(scope="module")
 def benchmark() -> Iterator[ModuleType]:
-    sys.path.insert(0, str(SCRIPT.parent))  # as a script has its own folder
-    spec = importlib.util.spec_from_file_location("coverage_benchmark", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    yield module
-    sys.path.remove(str(SCRIPT.parent))
+    with benchmark_script("coverage") as module:
+        yield module
 
 
 def test_the_recorded_intervals_cover(benchmark: ModuleType) -> None:
@@ -53,6 +49,17 @@ def test_every_default_measure_covers_or_says_so_on_every_population(benchmark: 
     assert benchmark.shortfalls(silent) == ["cka covers 0.8, below 0.92, and says so in 10% of the draws"]
     two = {"influence": silent, "jackknife": {"cka": {"share": 0.9, "error": 0.02, "says so": 0.1}}}
     assert benchmark.worse(two) == ["cka covers 0.8 by influence and 0.9 by the jackknife"]
+
+
+def test_the_rules_for_first_order_are_those_that_the_figures_show(benchmark: ModuleType) -> None:
+    record = json.loads(SCRIPT.with_suffix(".json").read_text())
+    shares = record["without asking whether first order is enough"]
+    assert shares["40 rows of 32 features"]["influence"]["recoverability"] < 0.9, "too few rows for first order"
+    assert shares["64 rows of 32 features"]["jackknife"]["recoverability"] < 0.9, "and for the jackknife"
+    enough = f"{second_pass.ROWS_A_FEATURE * 2 * 32} rows of 32 features"
+    assert shares[enough]["influence"]["recoverability"] > 0.92
+    assert shares["1024 rows of 256 features"]["influence"]["overlap"] > 0.92, "a tie among 32 directions is little"
+    assert all(share < 0.1 for share in record["p at most 0.05 of unrelated ragged runs"].values())
 
 
 def test_faults_are_named(benchmark: ModuleType) -> None:
@@ -82,7 +89,7 @@ def test_the_script_writes_its_record(
     monkeypatch.setattr(
         sys,
         "argv",
-        f"coverage.py --repetitions 2 --family-repetitions 1 --population-repetitions 2 --out {out}".split(),
+        f"coverage.py --repetitions 2 --family-repetitions 1 --population-repetitions 2 --null-repetitions 1 --out {out}".split(),
     )
     assert benchmark.main() == 0
     assert json.loads(out.read_text())["design"]["repetitions"] == 2

@@ -26,6 +26,8 @@ from rankscope.store import Run
 
 HERE = Path(__file__).parent
 TOKENS = 16
+SITE, STACK, ARMS, WIDE = (1, 4096, 1024), (13, 10_000, 768), (7, 112, 96), (1, 16_384, 4096)
+"""Sites, rows and features of each case."""
 
 
 def rows(n: int, d: int) -> Tensor:
@@ -66,28 +68,29 @@ def timed(call: Callable[[], object], runs: Sequence[Run], rounds: int) -> dict[
 
 
 def cases(folder: Path, wide: bool) -> dict[str, dict[str, float]]:
+    """Each case with its shape; the largest only if ``wide``."""
     found = {}
-    x = rows(4096, 1024)
-    three = [run(x, 1, seed, folder, f"site{seed}") for seed in range(3)]
-    found["site: base and two runs, 4,096 x 1,024"] = timed(
-        lambda: rankscope.compare(three[1], three[2], base=three[0]), three, 3
-    )
-    x = rows(10_000, 768)
-    two = [run(x, 13, seed, folder, f"stack{seed}") for seed in range(2)]
-    found["stack: two runs, 13 x 10,000 x 768"] = timed(lambda: rankscope.compare(*two), two, 1)
-    x = rows(112, 96)
-    several = [run(x, 7, seed, folder, f"arm{seed}") for seed in range(7)]
-    arms = {"a": several[1:4], "b": several[4:]}
-    found["arms: six runs and a base, 7 x 112 x 96"] = timed(
-        lambda: rankscope.compare_arms(arms, base=several[0]), several, 3
-    )
-    if wide:
-        x = rows(16_384, 4096)
-        three = [run(x, 1, seed, folder, f"wide{seed}") for seed in range(3)]
-        found["wide: base and two runs, 16,384 x 4,096"] = timed(
-            lambda: rankscope.compare(three[1], three[2], base=three[0]), three, 1
-        )
+    for name, shape, rounds in (("site", SITE, 3), *((("wide", WIDE, 1),) if wide else ())):
+        three = runs_of(3, shape, folder, name)
+        compared = partial(rankscope.compare, three[1], three[2], base=three[0])
+        found[f"{name}: base and two runs, {words(shape)}"] = timed(compared, three, rounds)
+    two = runs_of(2, STACK, folder, "stack")
+    found[f"stack: two runs, {words(STACK)}"] = timed(partial(rankscope.compare, *two), two, 1)
+    base, *several = runs_of(7, ARMS, folder, "arm")
+    compared = partial(rankscope.compare_arms, {"a": several[:3], "b": several[3:]}, base=base)
+    found[f"arms: six runs and a base, {words(ARMS)}"] = timed(compared, [base, *several], 3)
     return found
+
+
+def runs_of(count: int, shape: tuple[int, int, int], folder: Path, name: str) -> list[Run]:
+    """Runs on the same rows; the first is the base."""
+    sites, n, d = shape
+    x = rows(n, d)
+    return [run(x, sites, seed, folder, f"{name}{seed}") for seed in range(count)]
+
+
+def words(shape: tuple[int, int, int]) -> str:
+    return " x ".join(f"{k:,}" for k in shape)
 
 
 if __name__ == "__main__":
@@ -95,8 +98,8 @@ if __name__ == "__main__":
     parser.add_argument("--out", type=Path, default=HERE / "compare.json")
     parser.add_argument("--wide", action="store_true")
     asked = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        found = cases(Path(folder), asked.wide)
-    asked.out.write_text(json.dumps({**machine(), "cases": found}, indent=1) + "\n")
-    for name, one in found.items():
-        print(f"{name}: {one['seconds']:.1f} s, floor {one['floor']:.2f} s, {one['times the floor']:.1f} times it")
+    with tempfile.TemporaryDirectory() as work:
+        measured = cases(Path(work), asked.wide)
+    asked.out.write_text(json.dumps({**machine(), "cases": measured}, indent=1) + "\n")
+    for case, one in measured.items():
+        print(f"{case}: {one['seconds']:.1f} s, floor {one['floor']:.2f} s, {one['times the floor']:.1f} times it")

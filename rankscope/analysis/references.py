@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Hashable, Iterable, MutableMapping
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.utils.weak import WeakIdKeyDictionary
 
 from rankscope.analysis.replicates import computed_once
 from rankscope.analysis.view import View
 from rankscope.definition import Comparison, Definition
 from rankscope.errors import DataError, NotComparable, UsageError
+from rankscope.features import Rows
 from rankscope.inference.nulls import exchanged, is_ragged, shuffles
 from rankscope.linalg.moments import PairMoments
+from rankscope.linalg.principal import Principal
 from rankscope.linalg.sums import lifted
 from rankscope.linalg.svd import singular_values_of
 from rankscope.results.record import number
@@ -35,15 +38,26 @@ class Unrelated(NamedTuple):
 
 def noise_value(what: Definition, view: View) -> Tensor:
     """``()`` what isotropic Gaussian features of the shape of the first run score, from one seeded draw."""
-    return _like_noise(view, 0).value(what, 0)
+    return _of_noise(view, 0, what, lambda noise: noise.value(what, 0))
+
+
+_KNOWN: MutableMapping[Rows, dict[Hashable, Tensor]] = WeakIdKeyDictionary()
+"""What was found of noise, as long as the rows live: the sites of a stack share theirs, and so all that noise of one shape is."""
+
+
+def _of_noise(view: View, run: int, asked: Hashable, find: Callable[[View], Tensor]) -> Tensor:
+    """Something of isotropic Gaussian features in the place of a run's, in its dtype, from a fixed seed."""
+    width, dtype = view.widths[run], view.features[run].dtype
+    known, key = _KNOWN.setdefault(view.rows, {}), (asked, width, dtype, view.device)
+    if key not in known:
+        known[key] = find(_noise(view, width, dtype))
+    return known[key]
 
 
 @computed_once
-def _like_noise(view: View, run: int) -> View:
-    """Isotropic Gaussian features in the place of a run's, in its dtype, from a fixed seed."""
-    generator = torch.Generator().manual_seed(view.n * 1_000_003 + view.widths[run])
-    drawn = torch.randn(view.n, view.widths[run], generator=generator)
-    return view.derived([drawn.to(view.features[run].dtype)])
+def _noise(view: View, width: int, dtype: torch.dtype) -> View:
+    generator = torch.Generator().manual_seed(view.n * 1_000_003 + width)
+    return view.derived([torch.randn(view.n, width, generator=generator).to(dtype)])
 
 
 def unrelated(view: View, comparison: Comparison, a: int, b: int, *, draws: int = 0) -> Unrelated:
@@ -69,7 +83,8 @@ def unrelated(view: View, comparison: Comparison, a: int, b: int, *, draws: int 
         raise UsageError(f"permutations is a number of shuffles, 0 or more; got {draws}")
     if comparison.reads == "spectra":
         centred = bool(comparison.centred)
-        mine, noise = view.spectrum(a, centred=centred), _like_noise(view, a).spectrum(0, centred=centred)
+        mine = view.spectrum(a, centred=centred)
+        noise = _of_noise(view, a, ("spectrum", centred), lambda noise: noise.spectrum(0, centred=centred))
         return Unrelated(number(view.function_of(comparison, a, a)(mine, noise)))
     if not comparison.aligned or not is_ragged(view.rows.sample):
         # The first draw serves every comparison; the others, of which there may be thousands, exist one at a time.
@@ -104,8 +119,13 @@ def _scattered(view: View, a: int, b: int, draw: int = 0) -> View:
     """The reference, and the other run with its samples in a random order and its basis turned."""
     generator = torch.Generator().manual_seed(view.n + draw * 7_919)
     (order,) = shuffles(view.rows.sample, count=1, generator=generator)
-    made = view.derived([view.features[a], _turned(view, b, order, view.widths[a], generator)])
+    turned, turn = _turned(view, b, order, view.widths[a], generator)
+    made = view.derived([view.features[a], turned])
     made.adopt(0, view, a)
+    solved = view.part(b).__dict__.get("principal")
+    if turn is not None and solved is not None and made.spanned[1].shape[1] == view.spanned[b].shape[1] == len(turn):
+        # All rows are still there, so the scatter is RᵀSR, which has the eigenvectors RᵀV
+        made.part(1).__dict__["principal"] = Principal(solved.values, turn.mT @ solved.vectors)
     return made
 
 
@@ -114,16 +134,23 @@ def _apart(view: View, a: int, b: int, draw: int) -> View:
     """The samples of unequal length that can be exchanged: each with another of the second run, its basis turned."""
     generator = torch.Generator().manual_seed(view.n + draw * 7_919)
     keep, order = exchanged(view.rows.sample, generator=generator)
-    return view.derived([view.features[a][keep], _turned(view, b, order, view.widths[a], generator)], keep)
+    turned, _ = _turned(view, b, order, view.widths[a], generator)
+    return view.derived([view.features[a][keep], turned], keep)
 
 
-def _turned(view: View, run: int, order: Tensor, width: int, generator: torch.Generator) -> Tensor:
-    """``(n, d)`` float64 features of a run in some order, in a random basis where a run of that width could share theirs."""
+def _turned(
+    view: View, run: int, order: Tensor, width: int, generator: torch.Generator
+) -> tuple[Tensor, Tensor | None]:
+    """``(n, d)`` float64 features of a run in some order, in a random basis where a run of that width could share theirs.
+
+    The ``(d, d)`` rotation R, which made them XR, is returned with them; None where there is none.
+    """
     x = view.features[run][order]
     if x.shape[1] != width:
-        return x.double()
+        return x.double(), None
     drawn = torch.randn(width, width, generator=generator, dtype=torch.float64)
-    return (lifted(x, view.device) @ torch.linalg.qr(drawn.to(view.device)).Q).to(x.device)
+    turn = torch.linalg.qr(drawn.to(view.device)).Q
+    return (lifted(x, view.device) @ turn).to(x.device), turn
 
 
 def _few_exchanged(view: View, a: int, b: int) -> tuple[str, ...]:

@@ -14,40 +14,22 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch import Tensor
 
+from rankscope.analysis.contraction import Asked, Contraction, Slopes, Term
 from rankscope.analysis.replicates import Replicates, computed_once
 from rankscope.definition import Comparison, Definition, Extent
 from rankscope.errors import DataError, NotComparable
-from rankscope.inference.influence import TWICE, Directions, gradient, left_out
+from rankscope.inference.influence import gradient, left_out
 from rankscope.linalg.moments import PairMoments
+from rankscope.linalg.rows import blocks
 from rankscope.linalg.sums import lifted
 
 if TYPE_CHECKING:
     from rankscope.analysis.view import View
 
-BLOCK = 1 << 26
-"""Rows, and products of rows, that exist at a time, in numbers (512 MiB)."""
-PRODUCT = 100
-"""The multiplications that writing one number of a product and reading it again costs, about."""
-
 ROWS_A_FEATURE = 2
 """With fewer rows a feature, in a half where one half is fitted, first order is not enough."""
 AFFORDABLE = 512
 """Features, or rows if there are fewer, up to which groups are left out again nevertheless."""
-
-Asked = tuple[Definition | Comparison, tuple[int, ...]]
-"""A measure and the runs that it is of."""
-Slopes = dict[str, Tensor]
-
-
-class Term(NamedTuple):
-    """The derivative of a number with respect to the sums over some rows of a run, or of a pair of runs."""
-
-    runs: tuple[int, ...]
-    """The run, or the two."""
-    half: int | None
-    """The half of the samples that was summed; None for all."""
-    slopes: Slopes
-    """The derivative by the name of the sum, without that of the run."""
 
 
 class FirstOrder(NamedTuple):
@@ -76,7 +58,7 @@ def prepare(view: View, asked: Sequence[Asked]) -> None:
 def first_order(view: View, asked: Sequence[Asked]) -> dict[Asked, Replicates]:
     """The numbers that have influences, with each unit of samples left out to first order."""
     found: dict[Asked, FirstOrder | Replicates | None] = {}
-    contractions: dict[tuple[int, ...], _Contraction] = {}
+    contractions: dict[tuple[int, ...], Contraction] = {}
     for what, runs in asked:
         if (what, runs) in found or ("evaluate", what, *runs) in view.results:
             continue
@@ -86,7 +68,7 @@ def first_order(view: View, asked: Sequence[Asked]) -> dict[Asked, Replicates]:
             continue
         # Matrices that are one direction are kept once: at width 4,096 those of every number would be gigabytes
         for term in one.terms if isinstance(one, FirstOrder) else ():
-            contractions.setdefault(term.runs, _Contraction(view, term.runs)).take((what, runs), term)
+            contractions.setdefault(term.runs, Contraction(view, term.runs)).take((what, runs), term)
         found[what, runs] = one._replace(terms=()) if isinstance(one, FirstOrder) else one
     # Numbers of one measure are subtracted from each other, so all of them are found in one way
     view.results |= {("solved again", what): True for (what, _), one in found.items() if one is None}
@@ -168,21 +150,24 @@ def _enough(view: View, what: Definition | Comparison) -> int:
     return max(view.widths) * ROWS_A_FEATURE * (2 if what.reads == "folds" else 1)
 
 
-@computed_once
 def _share_of_units(view: View, run: int, *, in_half: bool) -> Tensor:
     """``(U,)`` each unit's share of the rows or of the variation of a run, whichever is more: of all, or of its half.
 
     Most numbers are relative to the variation, and what a unit takes away from it makes the others weigh more.
     """
-    z, shift, division = view.spanned[run], view.shift(run), view.division
-    step = max(1, BLOCK // z.shape[1])
-    squares = torch.cat([(lifted(part, shift.device) - shift).square().sum(1) for part in z.split(step)])
     shares = []
-    for weight in (torch.ones_like(squares), squares):
-        of_unit = weight.new_zeros(division.units).index_add_(0, division.unit.to(weight.device), weight)
-        of_half = weight.new_zeros(2).index_add_(0, division.unit_half, of_unit)
-        shares.append(of_unit / (of_half[division.unit_half] if in_half else of_half.sum()))
+    for of_unit in (view.division.unit_rows, _variation_of_units(view, run)):
+        of_half = of_unit.new_zeros(2).index_add_(0, view.division.unit_half, of_unit)
+        shares.append(of_unit / (of_half[view.division.unit_half] if in_half else of_half.sum()))
     return torch.stack(shares).nan_to_num().amax(0)
+
+
+@computed_once
+def _variation_of_units(view: View, run: int) -> Tensor:
+    """``(U,)`` Σ ‖x - x̄‖² over the rows of each unit."""
+    z, shift = view.spanned[run], view.shift(run)
+    squares = torch.cat([(lifted(part, shift.device) - shift).square().sum(1) for part in blocks(z)])
+    return torch.zeros_like(view.division.unit_rows).index_add_(0, view.division.unit.to(shift.device), squares)
 
 
 def _terms(runs: tuple[int, ...], half: int | None, slopes: Slopes) -> Iterator[Term]:
@@ -210,17 +195,11 @@ def _of_samples(view: View, what: Definition | Comparison, run: int) -> Replicat
 
 
 def _of_spectrum(view: View, run: int, centred: bool, s: Tensor, slope: Tensor) -> Term:
-    """The derivative by the sums over the rows of a run, of a function of its singular values."""
-    whole = view.part(run)
-    axes = (whole.principal if centred else whole.principal_about_origin).vectors[:, : len(s)]
+    """The derivative by the eigenvalues of a run, of a function of its singular values."""
     # λ = σ², so ∂f/∂λ = ∂f/∂σ / 2σ. Where σ is 0 no row reaches that direction, and none changes it
-    by_eigenvalue = (slope / (2 * s.where(s > 0, 1))).where(s > 0, 0)
-    matrix = (axes * by_eigenvalue) @ axes.mT
-    if centred:
-        return Term((run,), None, {"second": matrix})
-    # A row is z + c about the origin, c the shift: xᵀGx = zᵀGz + 2 cᵀGz + cᵀGc
-    turned = matrix @ whole.shift
-    return Term((run,), None, {"second": matrix, "first": 2 * turned, "rows": turned @ whole.shift})
+    by_eigenvalue = s.new_zeros(view.spanned[run].shape[1])
+    by_eigenvalue[: len(s)] = (slope / (2 * s.where(s > 0, 1))).where(s > 0, 0)
+    return Term((run,), None, {f"{'principal' if centred else 'principal_about_origin'}.values": by_eigenvalue})
 
 
 def _cross_fitted(view: View, what: Definition | Comparison, a: int, b: int) -> FirstOrder | None:
@@ -253,104 +232,6 @@ def _across(view: View, what: Comparison, a: int, b: int) -> FirstOrder | None:
     return FirstOrder(found.value, None, 0.0, tuple(_terms((a, b), None, of_pair)), direct)
 
 
-def _blocks(view: View, count: int) -> Iterator[tuple[slice, Tensor]]:
-    """The units in ``count`` blocks or more, and the ``(m,)`` indices of the rows of each."""
-    step = max(1, view.division.units // count)
-    ends = view.division.unit_rows.cumsum(0).long().tolist()
-    for first in range(0, view.division.units, step):
-        last = min(first + step, view.division.units)
-        yield slice(first, last), view.division.by_unit[(ends[first - 1] if first else 0) : ends[last - 1]]
-
-
 def _nothing(view: View) -> Tensor:
     """``(U,)`` no influence."""
     return torch.zeros(view.division.units, dtype=torch.float64, device=view.device)
-
-
-class _Contraction:
-    """The sums of every unit of a run, or of a pair of runs, contracted with the derivatives of all numbers by them."""
-
-    MATRIX = ("second", "cross")
-
-    def __init__(self, view: View, runs: tuple[int, ...]) -> None:
-        self.view, self.runs = view, runs
-        self.directions = Directions()
-        self.terms: list[tuple[Asked, Term, tuple[float, int | None, float] | None]] = []
-
-    def take(self, key: Asked, term: Term) -> None:
-        """The derivatives of a number: what is a matrix becomes a share of a direction."""
-        where = next((self.directions.place(term.slopes[name]) for name in self.MATRIX if name in term.slopes), None)
-        rest = {name: slope for name, slope in term.slopes.items() if name not in self.MATRIX}
-        self.terms.append((key, term._replace(slopes=rest), where))
-
-    def add_to(self, influences: dict[Asked, Tensor]) -> None:
-        """Add what the sums of each unit contribute to the ``(U,)`` influences of the numbers that are still asked for."""
-        view = self.view
-        width = max(view.spanned[run].shape[1] for run in self.runs)
-        for units, rows in _blocks(view, view.n * width // BLOCK + 1):
-            sums, along = self._sums(units, rows)
-            for key, term, where in self.terms:
-                if key not in influences:
-                    continue
-                found = sums["rows"].new_zeros(len(sums["rows"]))
-                for name, slope in term.slopes.items():
-                    times = 2 if name in TWICE else 1
-                    found += times * (sums[name] @ slope if sums[name].ndim > 1 else sums[name] * slope)
-                if where is not None:
-                    trace, direction, share = where
-                    if trace:
-                        found += trace * sums["trace"]
-                    if direction is not None:
-                        found += share * along[:, direction]
-                here = view.division.unit_half[units] == term.half if term.half is not None else 1
-                influences[key][units] += found * here
-
-    def _sums(self, units: slice, rows: Tensor) -> tuple[dict[str, Tensor], Tensor]:
-        """The sums of each unit of a block by name, the ``trace`` of products for them, and ``(u, K)`` along directions."""
-        view = self.view
-        z = [lifted(view.spanned[run][rows], view.device) - view.shift(run) for run in self.runs]
-        place = (view.division.unit[rows] - units.start).to(view.device)
-        squares = [one.square().sum(1) for one in z]
-        count = view.division.unit_rows[units]
-
-        def summed(values: Tensor) -> Tensor:
-            return values.new_zeros(len(count), *values.shape[1:]).index_add_(0, place, values)
-
-        first, last = z[0], z[-1]
-        sums = {"rows": count}
-        if len(z) == 1:
-            (square,) = squares
-            sums |= {"first": summed(first), "third": summed(first * square[:, None]), "fourth": summed(square**2)}
-        else:
-            sums |= {
-                "a_weighted": summed(first * squares[1][:, None]),
-                "b_weighted": summed(last * squares[0][:, None]),
-                "norms": summed(squares[0] * squares[1]),
-            }
-        if first.shape[1] == last.shape[1]:
-            sums["trace"] = summed((first * last).sum(1))
-        matrices = self.directions.matrices
-        if len(rows) * len(matrices) <= len(rows) + PRODUCT * len(count):
-            # zᵀDz row by row: with few rows a unit and few directions this is less than the products of each unit
-            along = [summed(((first @ matrix) * last).sum(1)) for matrix in matrices]
-            return sums, torch.stack(along, 1) if along else sums["rows"][:, None]
-        return sums, self._along(first, last, count.long().tolist())
-
-    def _along(self, first: Tensor, last: Tensor, sizes: Sequence[int]) -> Tensor:
-        """``(u, K)`` the products of the rows of each unit along each direction, a stretch of columns of all units at a time.
-
-        So the directions, of which there may be gigabytes, are read once for many units.
-        """
-        matrices, parts = self.directions.matrices, (first.split(sizes), last.split(sizes))
-        found = first.new_zeros(len(sizes), len(matrices))
-        height = len(sizes) * first.shape[1]
-        step = max(1, min(BLOCK // height, last.shape[1]))
-        room = first.new_empty(height * step)  # once, because new memory costs as much as the products
-        for start in range(0, last.shape[1], step):
-            columns = slice(start, start + step)
-            across = min(step, last.shape[1] - start)
-            products = room[: height * across].view(len(sizes), first.shape[1], across)
-            for place, (x, y) in enumerate(zip(*parts, strict=True)):
-                torch.mm(x.mT, y[:, columns], out=products[place])
-            found += products.flatten(1) @ torch.stack([matrix[:, columns].flatten() for matrix in matrices], 1)
-        return found

@@ -96,7 +96,12 @@ class View:
     def half(self, which: int) -> View:
         """The rows of one half of the samples alone."""
         keep = self.division.fold == which
-        return self.derived([x[keep] for x in self.features], keep)
+        made = self.derived([x[keep] for x in self.features], keep)
+        for run, width in enumerate(self.widths):
+            part = self.part(run, which)
+            if "principal" in part.__dict__ and made.spanned[run].shape[1] == width == part.width:
+                made.results["spectrum", run, ("centred", True)] = singular_values_of(part).values  # solved already
+        return made
 
     @computed_once
     def only(self, *places: int) -> View:
@@ -145,10 +150,13 @@ class View:
         return replace(found, a=self.part(a, half), b=self.part(b, half))
 
     @computed_once
-    def spectrum(self, run: int, *, centred: bool, left_out: bool = False) -> Tensor:
-        """Singular values of all rows ``(r,)``, or without each group ``(G, r)``; r is at most min(n, d)."""
-        if left_out:
-            return singular_values_of(self._without_each(self.moments(run)), centre=centred).values
+    def _spectrum_left_out(self, run: int, *, centred: bool) -> Tensor:
+        """``(G, r)`` singular values without each group."""
+        return singular_values_of(self._without_each(self.moments(run)), centre=centred).values
+
+    @computed_once
+    def spectrum(self, run: int, *, centred: bool) -> Tensor:
+        """``(r,)`` singular values of all rows; r is at most min(n, d)."""
         whole = self.part(run)
         if self._replicated:  # what each sample does to the values takes the vectors, which come with them
             _ = whole.principal if centred else whole.principal_about_origin
@@ -248,7 +256,8 @@ class View:
     ) -> tuple[Tensor | Sums, ...]:
         """What the function reads: of all rows, or without each group."""
         if what.reads in ("spectrum", "spectra"):
-            found = [self.spectrum(run, centred=bool(what.centred), left_out=left_out) for run in runs]
+            spectrum = self._spectrum_left_out if left_out else self.spectrum
+            found = [spectrum(run, centred=bool(what.centred)) for run in runs]
             if isinstance(what, Definition) and what.resolved:
                 found = [s.where(s >= self.floor(run), 0) for s, run in zip(found, runs, strict=True)]
             return tuple(found)

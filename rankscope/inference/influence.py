@@ -32,10 +32,13 @@ import torch
 from torch import Tensor
 
 from rankscope.errors import UsageError
+from rankscope.linalg.principal import Principal
 from rankscope.linalg.sums import Sums
 
 TWICE = frozenset({"fourth", "norms", "traces_squared", "norms_squared"})
 """The sums over products of two rows of one sample."""
+SOLVED = ("principal", "principal_about_origin")
+"""The eigendecompositions that sums keep."""
 ALIKE = 1e-11
 """Relative distance at which two matrices are one direction, several digits above what rounding leaves between them."""
 
@@ -46,12 +49,13 @@ class Gradient(NamedTuple):
     value: Tensor
     """``()`` the number."""
     slopes: tuple[dict[str, Tensor], ...]
-    """For each of the sums the derivative with respect to its fields; those of nested sums as ``a.second``."""
+    """For each of the sums the derivative with respect to its fields, those of nested sums as ``a.second``; and to the
+    eigenvalues and eigenvectors of which it was made, as ``principal.values``."""
 
 
 def leaves(sums: Sums) -> Sums:
     """The same sums as leaves of a graph; what was solved of them is solved for these too."""
-    made = sums._mapped(lambda value: value.detach().clone().requires_grad_())
+    made = sums._mapped(lambda value: value.detach().requires_grad_())
     _remember(made, sums)
     return made
 
@@ -64,7 +68,7 @@ def _remember(made: Sums, origin: Sums) -> None:
 
 
 def named(sums: Sums, prefix: str = "") -> dict[str, Tensor]:
-    """Every sum by its name, those of nested sums as ``a.second``, without the shift."""
+    """Every sum by its name, those of nested sums as ``a.second``, without the shift, and what was solved of them."""
     found: dict[str, Tensor] = {}
     for name in (f.name for f in fields(sums)):
         value = getattr(sums, name)
@@ -72,6 +76,9 @@ def named(sums: Sums, prefix: str = "") -> dict[str, Tensor]:
             found |= named(value, f"{prefix}{name}.")
         elif name != "shift":
             found[prefix + name] = value
+    for name in SOLVED:
+        if isinstance(solved := sums.__dict__.get(name), Principal):
+            found |= {f"{prefix}{name}.{part}": value for part, value in solved._asdict().items()}
     return found
 
 

@@ -5,6 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+STRIPES, NARROWEST = 8, 256
+"""Into how many stripes a symmetric product is divided, of which nearly half need not be computed, and how wide each is at least:
+narrower products are slower."""
+
 
 def trace(matrix: Tensor) -> Tensor:
     """Sum of the diagonal of ``(*, d, d)`` matrices: ``(*,)``."""
@@ -35,3 +39,12 @@ def column_forms(left: Tensor, middle: Tensor, right: Tensor) -> Tensor:
         right: ``(*, n, k)`` columns.
     """
     return (left * (middle @ right)).sum(-2)
+
+
+def add_products(total: Tensor, z: Tensor) -> None:
+    """Add zᵀz of ``(n, d)`` rows to a symmetric ``(d, d)`` matrix, in place: blocks on and above the diagonal, then their mirror."""
+    step = max(NARROWEST, -(-len(total) // STRIPES))
+    for start in range(0, len(total), step):
+        rows, later = slice(start, start + step), slice(start + step, None)
+        total[rows, start:].addmm_(z[:, rows].mT, z[:, start:])
+        total[later, rows] = total[rows, later].mT

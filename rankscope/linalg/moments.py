@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from rankscope.errors import UsageError
-from rankscope.linalg.forms import dot, quadratic, trace
+from rankscope.linalg.forms import add_products, dot, quadratic, trace
 from rankscope.linalg.principal import Principal, principal
 from rankscope.linalg.sums import Sums, refuse_non_finite, row_blocks, shifted
 
@@ -69,7 +69,7 @@ class Moments(Sums):
         squares = z.square().sum(-1)
         self.rows[g] += len(z)
         self.first[g] += z.sum(0)
-        self.second[g].addmm_(z.mT, z)
+        add_products(self.second[g], z)
         self.third[g] += squares @ z
         self.fourth[g] += squares @ squares
         return squares
@@ -144,7 +144,10 @@ class Moments(Sums):
         return self._solved("principal_about_origin", self.gram)
 
     def _solved(self, name: str, matrix: Tensor) -> Principal:
-        return principal(matrix, None if self.origin is None else getattr(self.origin, name))
+        if self.origin is None:
+            return principal(matrix)
+        # In a graph of derivatives they are leaves of their own: what moves them is a few products, and no matrix
+        return Principal(*(part.detach().requires_grad_() for part in getattr(self.origin, name)))
 
     @property
     def fourth_central(self) -> Tensor:

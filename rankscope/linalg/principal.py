@@ -7,7 +7,7 @@ the basis inside a tie, so the terms between equal eigenvalues vanish and are le
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -25,37 +25,27 @@ class Principal(NamedTuple):
     """``(*, d, d)`` orthonormal columns, in the same order."""
 
 
-def principal(matrix: Tensor, solved: Principal | None = None) -> Principal:
-    """The eigendecomposition of ``(*, d, d)`` symmetric matrices, which can be differentiated.
+def principal(matrix: Tensor) -> Principal:
+    """The eigendecomposition of ``(*, d, d)`` symmetric float64 matrices."""
+    matrix = matrix.detach()
+    found = torch.linalg.eigh(matrix.cpu() if matrix.shape[-1] <= ON_CPU else matrix)
+    return Principal(*(part.flip(-1).to(matrix.device) for part in found))
+
+
+def turned(solved: Principal, slope: Tensor) -> tuple[Tensor, Tensor]:
+    """The derivative with respect to a matrix of a number that depends on its eigenvectors.
 
     Args:
-        matrix: the matrices, float64.
-        solved: their eigendecomposition, if it is known.
+        solved: the eigendecomposition of a ``(d, d)`` matrix.
+        slope: ``(d, d)`` the derivative with respect to its eigenvectors. Mostly only a few leading ones were asked for, and
+            the columns of the others are zero.
+
+    Returns:
+        Two ``(d, k)`` factors A and B, k the number of vectors that were asked for; the derivative is the symmetric part of ABᵀ.
     """
-    if solved is None:
-        found = torch.linalg.eigh(matrix.detach().cpu() if matrix.shape[-1] <= ON_CPU else matrix.detach())
-        solved = Principal(*(part.flip(-1).to(matrix.device) for part in found))
-    return Principal(*_Eigen.apply(matrix, *solved)) if matrix.requires_grad else solved
-
-
-class _Eigen(torch.autograd.Function):
-    """A known eigendecomposition as a function of its matrix."""
-
-    @staticmethod
-    def forward(ctx: Any, matrix: Tensor, values: Tensor, vectors: Tensor) -> tuple[Tensor, Tensor]:
-        ctx.save_for_backward(values, vectors)
-        return values.clone(), vectors.clone()
-
-    @staticmethod
-    def backward(ctx: Any, *given: Tensor) -> tuple[Tensor, None, None]:
-        values, vectors = ctx.saved_tensors
-        of_values, of_vectors = given
-        gradient = (vectors * of_values[..., None, :]) @ vectors.mT  # V diag(∂f/∂λ) Vᵀ
-        # Mostly only a few leading vectors were asked for; the columns of the others are zero.
-        used = (of_vectors != 0).reshape(-1, of_vectors.shape[-1]).any(0).nonzero().flatten()
-        if len(used):
-            gap = values[..., None, used] - values[..., :, None]
-            tie = gap.abs() <= torch.finfo(values.dtype).eps * values.abs().amax(-1)[..., None, None]
-            turned = (vectors.mT @ of_vectors[..., used] / gap.where(~tie, 1)).where(~tie, 0)
-            gradient = gradient + vectors @ turned @ vectors[..., used].mT
-        return (gradient + gradient.mT) / 2, None, None
+    values, vectors = solved
+    used = (slope != 0).any(0).nonzero().flatten()
+    gap = values[used] - values[:, None]
+    tie = gap.abs() <= torch.finfo(values.dtype).eps * values.abs().max()
+    towards = (vectors.mT @ slope[:, used] / gap.where(~tie, 1)).where(~tie, 0)
+    return vectors @ towards, vectors[:, used]

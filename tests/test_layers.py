@@ -18,7 +18,7 @@ PACKAGE = ROOT / "rankscope"
 # Each row imports only from rows above it. Names in one row never import each other.
 ROWS: list[set[str]] = [
     {"errors"},
-    {"sites", "definition", "devices", "names", "progress", "catalogue", "writing"},
+    {"sites", "definition", "devices", "memory", "names", "progress", "catalogue", "writing"},
     {"features", "checkpoint", "linalg", "data"},
     {"spectrum", "store", "scores", "inference", "reading"},
     {"measures", "comparisons"},

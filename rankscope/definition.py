@@ -114,7 +114,7 @@ class Definition(Described):
     """Whether it is defined only for samples with several rows."""
     prepare: Callable[[Tensor, Tensor], Tensor] | None = None
     """From the ``(n, d)`` features and the ``(n,)`` sample of each row to ``(S, m)``, one row per sample in ascending order
-    (``reads="samples"`` only)."""
+    (``reads="samples"`` only). Features that are larger than memory are handed over unread: ``x[index]`` reads some rows."""
     smooth: Callable[..., Tensor] | None = None
     """For a function that moves in steps: the continuous quantity that ``function`` rounds up to the next step. Its interval
     is widened to the steps that it touches, which makes that of the value."""

@@ -90,6 +90,10 @@ class NotComparable(RankscopeError, ValueError):
     exit_code = 5
 
 
+class TooLarge(NotComparable, MemoryError):
+    """A number that needs more rows in memory at once than fit there."""
+
+
 class MissingTool(RankscopeError, ImportError):
     """A required optional package or program is not installed."""
 

@@ -9,15 +9,20 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from rankscope import memory
 from rankscope.analysis.repeats import repeated_samples
 from rankscope.collecting.source import TENSORS
 from rankscope.data.intake import COPIED
 from rankscope.errors import NotComparable
 from rankscope.features import Rows, common, first_difference
+from rankscope.linalg.streamed import RowMatrix, taken
 from rankscope.sites import Site, describe, select
 from rankscope.store import Run
 
 _Kept = tuple[Sequence[Tensor | None], Rows]
+HELD = 1 / 8
+"""The part of the free memory that the rows of all runs at a site may take to be held, because measures make copies of them, some
+in float64. More rows are streamed from their files."""
 _MOST_NAMED = 3
 """Samples that a note names."""
 
@@ -54,15 +59,16 @@ class Aligned:
             )
         return found
 
-    def at(self, site: Site) -> tuple[list[Tensor], Rows]:
-        """The features of each run at a site, on the same rows.
+    def at(self, site: Site) -> tuple[list[RowMatrix], Rows]:
+        """The features of each run at a site, on the same rows; streamed from their files where they are large.
 
         Raises:
             NotComparable: if the rows differ and common ones were not asked for, or there are none.
         """
         kept, rows = self._kept(site)
-        features = [run.features(site) for run in self.runs]
-        return [x if k is None else x[k] for x, k in zip(features, kept, strict=True)], rows
+        held = sum(run.bytes(site) for run in self.runs) <= HELD * memory.free()
+        features = [run.features(site) if held else run.streamed(site) for run in self.runs]
+        return [x if k is None else taken(x, k) for x, k in zip(features, kept, strict=True)], rows
 
     def n(self, site: Site) -> int:
         """The number of rows at a site."""

@@ -41,7 +41,9 @@ def _same_bytes(one: Run, other: Run) -> bool:
     mine, theirs = (run.manifest.checkpoint.get("digest") for run in (one, other))
     if mine != theirs or one.sites != other.sites or one.rows.ids != other.rows.ids:
         return False
-    return torch.equal(*(run.features(run.sites[-1]) for run in (one, other)))
+    if one.n(one.sites[-1]) != other.n(other.sites[-1]):
+        return False
+    return all(map(torch.equal, *(run.stretches(run.sites[-1]) for run in (one, other))))
 
 
 def _differences(one: Run, other: Run) -> Iterator[str]:

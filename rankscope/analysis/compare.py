@@ -24,6 +24,7 @@ from rankscope.comparisons.cka_map import cka_map
 from rankscope.definition import Comparison, Definition
 from rankscope.errors import NotComparable, public
 from rankscope.linalg.rows import at_unit_scale, sample_means
+from rankscope.linalg.streamed import taken
 from rankscope.linalg.svd import singular_values_of
 from rankscope.progress import Progress, silent
 from rankscope.registry import DEFAULT_COMPARED, Measure, known
@@ -255,6 +256,6 @@ def _similarity(aligned: Aligned, reference: int) -> Tensor | None:
         features, rows = aligned.at(site)
         kept = torch.isin(rows.sample, torch.tensor(shared))
         for side, run in zip(sides, (reference, 1), strict=True):
-            (x,), _ = at_unit_scale([features[run][kept]])
+            (x,), _ = at_unit_scale([taken(features[run], kept)])
             side.append(sample_means(x, rows.sample[kept]))
     return cka_map(*sides)

@@ -23,7 +23,9 @@ if TYPE_CHECKING:
     from rankscope.analysis.view import View
 
 BLOCK = 1 << 26
-"""Rows, and products of rows, that exist at a time, in numbers (512 MiB)."""
+"""Products of rows that exist at a time, in numbers (512 MiB)."""
+ROWS = 1 << 23
+"""Rows that exist at a time, in numbers (64 MiB), of which there are several copies."""
 PRODUCT = 150
 """The multiplications that writing one number of a product and reading it again costs, about."""
 Asked = tuple[Definition | Comparison, tuple[int, ...]]
@@ -96,11 +98,12 @@ class Contraction:
         """Add what the sums of each unit contribute to the ``(U,)`` influences of the numbers that are still asked for."""
         view = self.view
         width = max(view.spanned[run].shape[1] for run in self.runs)
-        for units, rows in _blocks(view, view.n * width // BLOCK + 1):
+        for units, rows in _blocks(view, width):
             z = [lifted(view.spanned[run][rows], view.device) - view.shift(run) for run in self.runs]
             place = (view.division.unit[rows] - units.start).to(view.device)
             half = view.division.fold[rows].to(view.device)
-            sums, along = self._sums(z, place, half, view.division.unit_rows[units])
+            count = torch.bincount(place, minlength=units.stop - units.start).double()
+            sums, along = self._sums(z, place, half, count)
             for axes in self.axes.values():
                 for key, found in axes.of_units(z[0], place, half, len(sums["rows"])):
                     if key in influences:
@@ -221,10 +224,11 @@ def _only(halves: set[int | None]) -> int | None:
     return None if others else first
 
 
-def _blocks(view: View, count: int) -> Iterator[tuple[slice, Tensor]]:
-    """The units in ``count`` blocks or more, and the ``(m,)`` indices of the rows of each."""
-    step = max(1, view.division.units // count)
+def _blocks(view: View, width: int) -> Iterator[tuple[slice, Tensor]]:
+    """The units in blocks of some :data:`ROWS` numbers, and the ``(m,)`` indices of the rows of each, of a large unit in parts."""
+    step = max(1, view.division.units // (view.n * width // ROWS + 1))
     ends = view.division.unit_rows.cumsum(0).long().tolist()
     for first in range(0, view.division.units, step):
         last = min(first + step, view.division.units)
-        yield slice(first, last), view.division.by_unit[(ends[first - 1] if first else 0) : ends[last - 1]]
+        rows = view.division.by_unit[(ends[first - 1] if first else 0) : ends[last - 1]]
+        yield from ((slice(first, last), part) for part in rows.split(max(1, 2 * ROWS // width)))

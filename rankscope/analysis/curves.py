@@ -18,6 +18,7 @@ from rankscope.analysis.references import noise_value
 from rankscope.definition import Definition
 from rankscope.errors import NotComparable, UnknownName, UsageError, public
 from rankscope.inference.extrapolate import LAWS, Curve, extrapolate, subsampling_curve
+from rankscope.linalg.streamed import taken
 from rankscope.progress import Progress, silent
 from rankscope.registry import Measure, definition
 from rankscope.results.record import number
@@ -90,7 +91,7 @@ def _points(
 
     def values(cell: Tensor) -> Tensor:
         """``(measures, 2)``: each measure of some of the rows, and of noise of their shape."""
-        part = view.derived([view.features[0][cell]], cell)
+        part = view.derived([taken(view.features[0], cell)], cell)
         found = [(part.value(what, 0), noise_value(what, part)) for what in drawn]
         return torch.stack([torch.stack([x.double().cpu() for x in both]) for both in found])
 

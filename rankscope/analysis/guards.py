@@ -15,14 +15,15 @@ from torch import Tensor
 
 from rankscope.analysis.align import Aligned, distinct_names
 from rankscope.analysis.options import Analysis
-from rankscope.analysis.repeats import CHUNK, row_classes
+from rankscope.analysis.repeats import row_classes
 from rankscope.analysis.replicates import computed_once
 from rankscope.analysis.view import FEWEST, View
 from rankscope.devices import where
 from rankscope.errors import NonFinite
 from rankscope.features import Rows
-from rankscope.linalg.rows import at_unit_scale, blocks
-from rankscope.measures.sinks import massive_dimensions, sink_rows, standardised
+from rankscope.linalg.rows import at_unit_scale, blocks, mean_row
+from rankscope.linalg.streamed import RowMatrix, mapped, taken
+from rankscope.measures.sinks import deviations, massive_dimensions, sink_rows
 from rankscope.sites import Site
 
 MOST_COPIES = 0.005
@@ -75,7 +76,7 @@ def guarded_views(aligned: Aligned, options: Analysis, *, then: str = "done") ->
 
 
 def _guarded(
-    features: Sequence[Tensor], rows: Rows, site: Site, names: Sequence[str], options: Analysis
+    features: Sequence[RowMatrix], rows: Rows, site: Site, names: Sequence[str], options: Analysis
 ) -> GuardedView:
     for x, name in zip(features, names, strict=True):
         check_finite(x, rows, site, name)
@@ -97,11 +98,11 @@ def _guarded(
     norm = "after the final norm, so not on one curve with the sites before it" if site.point == "final" else ""
     view.remarks = tuple(filter(None, (*remarks, left_out, _massive_words(features, sinks, names), norm)))
     if massive.any() and len(torch.unique(rows.sample[~massive])) >= FEWEST:
-        view.without_sinks = view.derived([x[~massive] for x in features], ~massive, groups=options.groups)
+        view.without_sinks = view.derived([taken(x, ~massive) for x in features], ~massive, groups=options.groups)
     return view
 
 
-def check_finite(x: Tensor, rows: Rows, site: Site, name: str) -> None:
+def check_finite(x: RowMatrix, rows: Rows, site: Site, name: str) -> None:
     """Refuse features that are NaN or infinite, which a run holds if it was collected with ``nonfinite="keep"``.
 
     Args:
@@ -113,7 +114,7 @@ def check_finite(x: Tensor, rows: Rows, site: Site, name: str) -> None:
     Raises:
         NonFinite: naming the run, the site and the first such row.
     """
-    finite = torch.cat([torch.isfinite(part).all(1) for part in blocks(x)]) if len(x) else torch.isfinite(x).all(1)
+    finite = torch.cat([torch.isfinite(part).all(1) for part in blocks(x)]) if len(x) else torch.ones(0).bool()
     if not finite.all():
         first = rows[finite.logical_not().cpu()]
         raise NonFinite(
@@ -122,7 +123,7 @@ def check_finite(x: Tensor, rows: Rows, site: Site, name: str) -> None:
         )
 
 
-def mean_share(x: Tensor) -> float:
+def mean_share(x: RowMatrix) -> float:
     """‖x̄‖²/(‖x̄‖² + tr S) of features, S their sample covariance; 0 where all are zero.
 
     As :func:`rankscope.measures.mean_share.mean_share`, without the sums of products that it does not need.
@@ -130,15 +131,14 @@ def mean_share(x: Tensor) -> float:
     Args:
         x: ``(n, d)`` features.
     """
-    mean = x.mean(0, dtype=torch.float64)
-    step = max(1, CHUNK // max(1, x.shape[1]))
-    # tr S = Σ ‖xᵢ - x̄‖² / (n - 1), in chunks of rows so that no float64 copy of all features is made.
-    spread = sum(float((x[i : i + step] - mean).square().sum()) for i in range(0, len(x), step)) / max(1, len(x) - 1)
+    mean = mean_row(x, x.device)
+    # tr S = Σ ‖xᵢ - x̄‖² / (n - 1)
+    spread = sum(float((part - mean).square().sum()) for part in blocks(x)) / max(1, len(x) - 1)
     length = float(mean.square().sum())
     return length / (length + spread) if length else 0.0
 
 
-def copies(x: Tensor, rows: Rows, site: Site) -> Copies:
+def copies(x: RowMatrix, rows: Rows, site: Site) -> Copies:
     """Which rows equal an earlier one, and which of those the data do not explain.
 
     Explained are, at an embedding, all of them; elsewhere those of samples that begin alike, up to where they part.
@@ -209,12 +209,15 @@ def _judged(found: Sequence[Copies], names: Sequence[str], site: Site, options: 
 
 
 def _varied(
-    features: Sequence[Tensor], rows: Rows, copied: Sequence[Tensor], variant: str
-) -> tuple[list[Tensor], Rows, str]:
+    features: Sequence[RowMatrix], rows: Rows, copied: Sequence[Tensor], variant: str
+) -> tuple[list[RowMatrix], Rows, str]:
     """The features and rows of a variant, and what was done."""
     if variant == "standardised":
-        scaled = [standardised(x).to(x.dtype) for x in features]
-        return scaled, rows, "every feature centred and divided by its deviation over all rows"
+        return (
+            [_standardised(x) for x in features],
+            rows,
+            "every feature centred and divided by its deviation over all rows",
+        )
     if variant == "raw":
         return list(features), rows, ""
     masks = copied if variant == "distinct" else [sink_rows(x) for x in features]
@@ -225,10 +228,15 @@ def _varied(
         return list(features), rows, ""
     if rows[~drop].samples < FEWEST:
         return list(features), rows, f"{words}, are kept, because too few would be left without them"
-    return [x[~drop] for x in features], rows[~drop], f"without {words}"
+    return [taken(x, ~drop) for x in features], rows[~drop], f"without {words}"
 
 
-def _massive_words(features: Sequence[Tensor], sinks: Sequence[Tensor], names: Sequence[str]) -> str:
+def _standardised(x: RowMatrix) -> RowMatrix:
+    mean, deviation = mean_row(x, x.device), deviations(x)
+    return mapped(x, lambda part: ((part.double() - mean) / deviation).to(x.dtype))
+
+
+def _massive_words(features: Sequence[RowMatrix], sinks: Sequence[Tensor], names: Sequence[str]) -> str:
     counts = [(int(s.sum()), int(massive_dimensions(x).sum())) for x, s in zip(features, sinks, strict=True)]
     found = [f"{r} rows and {c} features in {name}" for name, (r, c) in zip(names, counts, strict=True) if r or c]
     return f"massive (over ten medians): {', '.join(found)}; see variants" if found else ""

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from rankscope.analysis.align import Aligned
 from rankscope.analysis.cautions import below_floor, cautions, convention, shape, why_not
@@ -18,6 +19,7 @@ from rankscope.analysis.second_pass import prepare
 from rankscope.definition import Definition
 from rankscope.devices import where
 from rankscope.errors import NotComparable, public
+from rankscope.linalg.streamed import Streamed
 from rankscope.linalg.svd import singular_values
 from rankscope.progress import Progress, silent
 from rankscope.registry import DEFAULT_DEFINITIONS, Measure, definition
@@ -67,13 +69,17 @@ def spectra_of(aligned: Aligned, *, centre: bool = True, device: str | None = No
     for (n, d), members in shapes.items():
         step = max(1, BATCH_BYTES // (8 * n * d))
         for some in (members[i : i + step] for i in range(0, len(members), step)):
-            features = []
+            held: dict[Site, Tensor] = {}
             for site in some:
                 (x, *_), rows = aligned.at(site)
                 check_finite(x, rows, site, run.name)
-                features.append(x)
-            solved = singular_values(torch.stack(features).to(where(device)), centre=centre)
-            found |= {site: Spectrum.of(solved, site, i) for i, site in enumerate(some)}
+                if isinstance(x, Streamed):
+                    found[site] = Spectrum.of(singular_values(x.to(where(device)), centre=centre), site)
+                else:
+                    held[site] = x
+            if held:
+                solved = singular_values(torch.stack([*held.values()]).to(where(device)), centre=centre)
+                found |= {site: Spectrum.of(solved, site, i) for i, site in enumerate(held)}
     return {site: found[site] for site in aligned.sites}
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, MutableMapping
+from functools import lru_cache
 from typing import NamedTuple
 
 import torch
@@ -17,10 +18,13 @@ from rankscope.features import Rows
 from rankscope.inference.nulls import exchanged, is_ragged, shuffles
 from rankscope.linalg.moments import PairMoments
 from rankscope.linalg.principal import Principal
+from rankscope.linalg.streamed import RowMatrix, Streamed, mapped, taken
 from rankscope.linalg.sums import lifted
 from rankscope.linalg.svd import singular_values_of
 from rankscope.results.record import number
 
+DRAWN = 1 << 24
+"""Numbers of noise that are drawn from one seed: as many as are lifted to float64 at a time."""
 RAGGED_DRAWS = 20
 """The most draws whose mean is the value of unrelated runs of unequal samples, apart from those of the p-value."""
 
@@ -56,8 +60,28 @@ def _of_noise(view: View, run: int, asked: Hashable, find: Callable[[View], Tens
 
 @computed_once
 def _noise(view: View, width: int, dtype: torch.dtype) -> View:
-    generator = torch.Generator().manual_seed(view.n * 1_000_003 + width)
-    return view.derived([torch.randn(view.n, width, generator=generator).to(dtype)])
+    drawn = gaussian(view.n, width, dtype)
+    held = not any(isinstance(x, Streamed) for x in view.features)
+    return view.derived([drawn[:] if held else drawn])
+
+
+def gaussian(n: int, d: int, dtype: torch.dtype) -> Streamed:
+    """``(n, d)`` isotropic Gaussian features from a fixed seed, drawn when they are read, :data:`DRAWN` numbers at a time."""
+    step = max(1, DRAWN // d)
+
+    @lru_cache(maxsize=1)  # rows are mostly read in their order, so that each stretch is drawn once
+    def stretch(number: int) -> Tensor:
+        generator = torch.Generator().manual_seed(n * 1_000_003 + d + number * 7_919)
+        return torch.randn(min(step, n - number * step), d, generator=generator).to(dtype)
+
+    def read(rows: Tensor) -> Tensor:
+        out, number = torch.empty(len(rows), d, dtype=dtype), rows // step
+        for one in torch.unique(number).tolist():
+            here = number == one
+            out[here] = stretch(one)[rows[here] - one * step]
+        return out
+
+    return Streamed((n, d), dtype, read)
 
 
 def unrelated(view: View, comparison: Comparison, a: int, b: int, *, draws: int = 0) -> Unrelated:
@@ -135,22 +159,22 @@ def _apart(view: View, a: int, b: int, draw: int) -> View:
     generator = torch.Generator().manual_seed(view.n + draw * 7_919)
     keep, order = exchanged(view.rows.sample, generator=generator)
     turned, _ = _turned(view, b, order, view.widths[a], generator)
-    return view.derived([view.features[a][keep], turned], keep)
+    return view.derived([taken(view.features[a], keep), turned], keep)
 
 
 def _turned(
     view: View, run: int, order: Tensor, width: int, generator: torch.Generator
-) -> tuple[Tensor, Tensor | None]:
+) -> tuple[RowMatrix, Tensor | None]:
     """``(n, d)`` float64 features of a run in some order, in a random basis where a run of that width could share theirs.
 
     The ``(d, d)`` rotation R, which made them XR, is returned with them; None where there is none.
     """
-    x = view.features[run][order]
+    x = taken(view.features[run], order)
     if x.shape[1] != width:
-        return x.double(), None
+        return mapped(x, Tensor.double), None
     drawn = torch.randn(width, width, generator=generator, dtype=torch.float64)
     turn = torch.linalg.qr(drawn.to(view.device)).Q
-    return (lifted(x, view.device) @ turn).to(x.device), turn
+    return mapped(x, lambda part: (lifted(part, view.device) @ turn).to(x.device)), turn
 
 
 def _few_exchanged(view: View, a: int, b: int) -> tuple[str, ...]:

@@ -7,16 +7,17 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from rankscope.linalg.streamed import RowMatrix
 from rankscope.sites import Site
 from rankscope.store import Run
 
-CHUNK = 1 << 24
+CHUNK = 1 << 22
 """The numbers that are looked at together, so that no copy of all features is made."""
 _SPREAD = 0x9E3779B97F4A7C15 - (1 << 64)  # 2⁶⁴ over the golden ratio, as int64: Knuth's multiplicative hash
 _BITS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
-def row_classes(x: Tensor) -> Tensor:
+def row_classes(x: RowMatrix) -> Tensor:
     """``(n,)`` int64, equal exactly for rows that are equal number for number, by a hash of 64 bits.
 
     Args:
@@ -25,7 +26,7 @@ def row_classes(x: Tensor) -> Tensor:
     return torch.unique(_row_hashes(x), return_inverse=True)[1]
 
 
-def _row_hashes(x: Tensor) -> Tensor:
+def _row_hashes(x: RowMatrix) -> Tensor:
     """``(n,)`` int64 hashes of rows."""
     generator = torch.Generator().manual_seed(x.shape[1])
     weights = torch.randint(-(1 << 62), 1 << 62, (x.shape[1],), generator=generator, dtype=torch.int64) | 1
@@ -80,9 +81,12 @@ def _sample_hashes(run: Run, sites: Sequence[Site]) -> dict[str, int]:
     total, count = torch.zeros(len(ids), dtype=torch.int64), torch.zeros(len(ids), dtype=torch.int64)
     lives = torch.zeros(len(ids), dtype=torch.bool)
     for place, site in enumerate(sites):
-        x, rows = run.features(site), run.rows_at(site)
-        # The sum is over rows in any order, so each is mixed with its position and its site first.
-        total.index_add_(0, rows.sample, _mixed(_row_hashes(x) + _mixed(rows.position * len(sites) + place)))
+        rows, start = run.rows_at(site), 0
+        for x in run.stretches(site):
+            sample, position = (of[start : start + len(x)] for of in (rows.sample, rows.position))
+            # The sum is over rows in any order, so each is mixed with its position and its site first.
+            total.index_add_(0, sample, _mixed(_row_hashes(x) + _mixed(position * len(sites) + place)))
+            lives[sample[(x != 0).any(1)]] = True
+            start += len(x)
         count += torch.bincount(rows.sample, minlength=len(ids))
-        lives[rows.sample[(x != 0).any(1)]] = True
     return {ids[i]: int(total[i]) for i in torch.nonzero((count > 1) & lives).flatten().tolist()}

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, cast
 
 import torch
 from torch import Tensor
@@ -25,8 +25,9 @@ from rankscope.errors import NotComparable
 from rankscope.features import Rows
 from rankscope.linalg.clusters import ClusterMoments
 from rankscope.linalg.moments import Moments, PairMoments
-from rankscope.linalg.rows import at_unit_scale, blocks
-from rankscope.linalg.sums import Sums, lifted
+from rankscope.linalg.rows import at_unit_scale, mean_row
+from rankscope.linalg.streamed import RowMatrix, taken
+from rankscope.linalg.sums import Sums
 from rankscope.linalg.svd import singular_values_of
 from rankscope.measures.dtype_floor import values_below_floor
 from rankscope.spectrum import rounding_floor
@@ -42,7 +43,7 @@ class View:
 
     def __init__(
         self,
-        features: Sequence[Tensor],
+        features: Sequence[RowMatrix],
         rows: Rows,
         *,
         groups: int = 20,
@@ -54,7 +55,7 @@ class View:
         """Take the runs' features together.
 
         Args:
-            features: for each run ``(n, d)``, of any floating dtype; the widths may differ.
+            features: for each run ``(n, d)``, of any floating dtype, or streamed; the widths may differ.
             rows: where the n rows came from; the same for all.
             groups: how many groups of samples the jackknife leaves out in turn; fewer samples make fewer groups. Every
                 other one belongs to the second half of the samples, with which what the first half fits is evaluated.
@@ -81,7 +82,7 @@ class View:
         self.spanned = in_span_of_rows(self.features)
         self.results: dict[tuple[object, ...], Any] = {}
 
-    def derived(self, features: Sequence[Tensor], keep: Tensor | None = None, *, groups: int | None = None) -> View:
+    def derived(self, features: Sequence[RowMatrix], keep: Tensor | None = None, *, groups: int | None = None) -> View:
         """Other features in the place of these, on all rows or on some (a mask or indices), with nothing left out."""
         rows = self.rows if keep is None else self.rows[keep]
         made = partial(View, features, rows, device=self.device, exponent=self.exponent, replicated=False)
@@ -96,7 +97,7 @@ class View:
     def half(self, which: int) -> View:
         """The rows of one half of the samples alone."""
         keep = self.division.fold == which
-        made = self.derived([x[keep] for x in self.features], keep)
+        made = self.derived([taken(x, keep) for x in self.features], keep)
         for run, width in enumerate(self.widths):
             part = self.part(run, which)
             if "principal" in part.__dict__ and made.spanned[run].shape[1] == width == part.width:
@@ -218,7 +219,10 @@ class View:
         f = self.function_of(what, *runs)
         if what.reads == "rows":
             features, sample = [self.features[run] for run in runs], self.rows.sample
-            found = self._over_rows(left, lambda keep: f(*(x[keep].to(self.device) for x in features), sample[keep]))
+            # A function that takes streamed features as a tensor is refused by them, unless it goes block by block
+            found = self._over_rows(
+                left, lambda keep: f(*(taken(x, keep).to(self.device) for x in features), sample[keep])
+            )
         elif what.reads == "folds":
             found = self._replicates(left, lambda left_out: self._cross_fitted(f, what, runs, left_out))
         else:
@@ -289,7 +293,7 @@ class View:
     def _prepared(self, definition: Definition, run: int) -> Tensor:
         """``(S, m)`` what a definition makes of each sample."""
         assert definition.prepare is not None, f"{definition.name} reads samples and prepares none"
-        return definition.prepare(self.features[run].to(self.device), self.rows.sample)
+        return definition.prepare(cast(Tensor, self.features[run].to(self.device)), self.rows.sample)
 
     @computed_once
     def sample_mean(
@@ -366,11 +370,10 @@ class View:
     @computed_once
     def shift(self, run: int) -> Tensor:
         """The mean over rows, about which sums are taken so that they do not cancel."""
-        x = self.spanned[run]
-        return torch.stack([lifted(part, self.device).sum(0) for part in blocks(x)]).sum(0) / len(x)
+        return mean_row(self.spanned[run], self.device)
 
 
-def in_span_of_rows(features: Sequence[Tensor]) -> tuple[Tensor, ...]:
+def in_span_of_rows(features: Sequence[RowMatrix]) -> tuple[RowMatrix, ...]:
     """The same rows in coordinates of the space that they span, where that is smaller than the space they lie in.
 
     Runs of one width share one orthonormal basis, so that every inner product within and between them stays as it was;
@@ -381,6 +384,9 @@ def in_span_of_rows(features: Sequence[Tensor]) -> tuple[Tensor, ...]:
 
     Returns:
         For each run ``(n, min(d, m))``, m the number of rows of all runs that share the basis.
+
+    Raises:
+        TooLarge: where that space is smaller, and the rows do not fit into memory.
     """
     n = len(features[0])
     widths = {x.shape[1] for x in features}
@@ -388,6 +394,7 @@ def in_span_of_rows(features: Sequence[Tensor]) -> tuple[Tensor, ...]:
         return tuple(in_span_of_rows([x])[0] for x in features)
     if n * len(features) >= widths.pop():
         return tuple(features)
-    together = torch.cat([x.double() for x in features])
+    # Streamed rows refuse this, as their sums would not fit either: they have d² numbers, more than the rows
+    together = torch.cat([cast(Tensor, x).double() for x in features])
     basis, _ = torch.linalg.qr(together.mT)  # QQᵀ projects on the span of the rows, so XQ(YQ)ᵀ = XYᵀ
     return tuple((together @ basis).split(n))

@@ -16,11 +16,13 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 from rankscope.comparisons.requirements import require_rows
 from rankscope.linalg.forms import dot, squared_norm
 from rankscope.linalg.moments import Moments, PairMoments
 from rankscope.linalg.rows import samples_by_size
+from rankscope.linalg.streamed import RowMatrix
 from rankscope.linalg.sums import BLOCK, lifted
 
 SAMPLES = 4
@@ -59,7 +61,7 @@ def cross_sample_inner(inner: Tensor, rows: Tensor, sums_k: Tensor, sums_l: Tens
     return inner - 2 * products.sum(-1)
 
 
-def cross_sample_cka(pair: PairMoments, x: Tensor, y: Tensor, sample: Tensor, kept: Tensor) -> Tensor:
+def cross_sample_cka(pair: PairMoments, x: RowMatrix, y: RowMatrix, sample: Tensor, kept: Tensor) -> Tensor:
     r"""Debiased linear CKA from pairs of rows of different samples.
 
     It is 0 in expectation (of the criterion) for unrelated runs, whatever rows of one sample share, and 1 for features
@@ -109,7 +111,7 @@ def cross_sample_cka(pair: PairMoments, x: Tensor, y: Tensor, sample: Tensor, ke
 class _Side(NamedTuple):
     """The rows of one run, lifted to float64 a block at a time."""
 
-    x: Tensor
+    x: RowMatrix
     """``(n, d)`` features as they are stored."""
     shift: Tensor
     """``(d,)`` what is subtracted from them."""
@@ -117,7 +119,7 @@ class _Side(NamedTuple):
     """``(B, d)`` the mean of each entry about the shift."""
 
     @classmethod
-    def of(cls, moments: Moments, x: Tensor) -> _Side:
+    def of(cls, moments: Moments, x: RowMatrix) -> _Side:
         return cls(x, moments.shift, moments.offset.reshape(-1, moments.width))
 
     def blocks(self, rows: Tensor) -> list[Tensor]:
@@ -139,12 +141,19 @@ def _block_sums(a: _Side, b: _Side, sample: Tensor, kept: Tensor) -> dict[str, T
         step = max(1, BLOCK // max(length * length, length * max(a.means.shape[1], b.means.shape[1])))
         for some, rows in zip(members.split(step), index.split(step), strict=True):
             order.append(some)
-            entries = [_of_blocks(k, m) for k, m in zip(a.blocks(rows), b.blocks(rows), strict=True)]
-            for name in entries[0]:
-                found.setdefault(name, []).append(torch.stack([entry[name] for entry in entries]))
+            # For a gradient the rows are read once more, since its graph would keep every block of them in float64
+            sums = checkpoint(_of_samples, a, b, rows, use_reentrant=False, preserve_rng_state=False)
+            for name, value in sums.items():
+                found.setdefault(name, []).append(value)
     back = torch.argsort(torch.cat(order)).to(sizes.device)  # from the order of their sizes
     sums = {name: torch.cat(values, -1)[..., back] for name, values in found.items()}
     return sums | {"sizes": sizes.expand(kept.shape)}
+
+
+def _of_samples(a: _Side, b: _Side, rows: Tensor) -> dict[str, Tensor]:
+    """``(B, m)`` sums of samples of equal size, whose rows are ``(m, L)``."""
+    entries = [_of_blocks(k, m) for k, m in zip(a.blocks(rows), b.blocks(rows), strict=True)]
+    return {name: torch.stack([entry[name] for entry in entries]) for name in entries[0]}
 
 
 def _of_blocks(k: Tensor, m: Tensor) -> dict[str, Tensor]:

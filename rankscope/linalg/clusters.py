@@ -19,6 +19,7 @@ from rankscope.errors import UsageError
 from rankscope.linalg.forms import dot, quadratic, squared_norm, trace
 from rankscope.linalg.moments import Moments, squared_traces_about
 from rankscope.linalg.rows import blocks_of_samples, samples_by_size
+from rankscope.linalg.streamed import RowMatrix
 from rankscope.linalg.sums import Sums, lifted
 
 
@@ -51,7 +52,7 @@ class ClusterMoments(Sums):
 
     @classmethod
     def of(
-        cls, x: Tensor, sample: Tensor, *, shift: Tensor, group: Tensor | None = None, groups: int = 1
+        cls, x: RowMatrix, sample: Tensor, *, shift: Tensor, group: Tensor | None = None, groups: int = 1
     ) -> ClusterMoments:
         """The sums over the samples of ``x``; all rows of a sample must come in one call.
 
@@ -75,7 +76,7 @@ class ClusterMoments(Sums):
         return cls(moments, *(torch.stack(values) for values in zip(*parts, strict=True)))
 
     @classmethod
-    def about_mean(cls, moments: Moments, x: Tensor, sample: Tensor) -> tuple[ClusterMoments, Tensor, Tensor]:
+    def about_mean(cls, moments: Moments, x: RowMatrix, sample: Tensor) -> tuple[ClusterMoments, Tensor, Tensor]:
         """The sums over all samples about the mean, where those that are only ever multiplied by its square need no product.
 
         Args:
@@ -124,11 +125,16 @@ class ClusterMoments(Sums):
         return self.norms_squared + even + norm.square() * self.sizes_squared - 4 * linear
 
 
-def _sums(x: Tensor, sample: Tensor, chosen: Tensor, shift: Tensor) -> tuple[Tensor, ...]:
+def _sums(x: RowMatrix, sample: Tensor, chosen: Tensor, shift: Tensor) -> tuple[Tensor, ...]:
     """The fields of :class:`ClusterMoments` after the first, over the chosen rows."""
-    z, place, sizes, first, traces = _of_samples(x[chosen.to(x.device)], sample[chosen], shift)
-    sums = _scalars_and_vectors(z, place, sizes, first, traces, _squared_norms(z, place).sum())
-    return *sums, first.mT @ first, (z * sizes[place, None]).mT @ z
+    found, total = chosen.nonzero().flatten(), tuple[Tensor, ...]()
+    for part in [*blocks_of_samples(sample[found], x.shape[1])] or [found]:
+        rows = found[part]
+        z, place, sizes, first, traces = _of_samples(x[rows.to(x.device)], sample[rows], shift)
+        sums = _scalars_and_vectors(z, place, sizes, first, traces, _squared_norms(z, place).sum())
+        sums = (*sums, first.mT @ first, (z * sizes[place, None]).mT @ z)
+        total = tuple(map(torch.add, total, sums)) if total else sums
+    return total
 
 
 def _of_samples(x: Tensor, sample: Tensor, shift: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:

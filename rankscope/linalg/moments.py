@@ -17,6 +17,7 @@ from torch import Tensor
 from rankscope.errors import UsageError
 from rankscope.linalg.forms import add_products, dot, quadratic, trace
 from rankscope.linalg.principal import Principal, principal
+from rankscope.linalg.streamed import RowMatrix
 from rankscope.linalg.sums import Sums, refuse_non_finite, row_blocks, shifted
 
 
@@ -38,7 +39,7 @@ class Moments(Sums):
     """``(*,)`` Σ ‖z‖⁴."""
 
     @classmethod
-    def of(cls, x: Tensor, *, shift: Tensor, group: Tensor | None = None, groups: int = 1) -> Moments:
+    def of(cls, x: RowMatrix, *, shift: Tensor, group: Tensor | None = None, groups: int = 1) -> Moments:
         """The sums over the rows of ``x``, one batch entry per group.
 
         Args:
@@ -238,8 +239,8 @@ class PairMoments(Sums):
     @classmethod
     def of(
         cls,
-        x_a: Tensor,
-        x_b: Tensor,
+        x_a: RowMatrix,
+        x_b: RowMatrix,
         *,
         shift_a: Tensor,
         shift_b: Tensor,
@@ -268,7 +269,9 @@ class PairMoments(Sums):
         return cls.between(a, b, x_a, x_b, group=group)
 
     @classmethod
-    def between(cls, a: Moments, b: Moments, x_a: Tensor, x_b: Tensor, *, group: Tensor | None = None) -> PairMoments:
+    def between(
+        cls, a: Moments, b: Moments, x_a: RowMatrix, x_b: RowMatrix, *, group: Tensor | None = None
+    ) -> PairMoments:
         """The sums over pairs of rows, beside those over the rows of each side, which are there already.
 
         Args:

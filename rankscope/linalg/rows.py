@@ -9,13 +9,14 @@ import torch
 from torch import Tensor
 
 from rankscope.errors import NotComparable
-from rankscope.linalg.sums import BLOCK
+from rankscope.linalg.streamed import RowMatrix, Streamed, mapped
+from rankscope.linalg.sums import BLOCK, lifted
 
 LARGE = 128
 """Features of up to 2 to this power, and down to its inverse, are summed as they are: their fourth powers fit into float64."""
 
 
-def at_unit_scale(features: Sequence[Tensor]) -> tuple[tuple[Tensor, ...], int]:
+def at_unit_scale(features: Sequence[RowMatrix]) -> tuple[tuple[RowMatrix, ...], int]:
     """The same features in a unit in which their powers neither overflow nor vanish in float64.
 
     Only float64 features need another one. It is a power of two, which changes no digit, and one for all, so that what
@@ -30,7 +31,7 @@ def at_unit_scale(features: Sequence[Tensor]) -> tuple[tuple[Tensor, ...], int]:
     Raises:
         NotComparable: if no unit suits all, as those of one are too small beside those of another.
     """
-    largest = [max(abs(float(end)) for end in x.aminmax()) if x.numel() else 0.0 for x in features]
+    largest = [_largest(x) for x in features]
     top = max(largest, default=0.0)
     exponent = frexp(top)[1]
     if not 0 < top < inf:
@@ -44,12 +45,24 @@ def at_unit_scale(features: Sequence[Tensor]) -> tuple[tuple[Tensor, ...], int]:
     if abs(exponent) <= LARGE:
         return tuple(features), 0
     half = exponent // 2  # in two steps, because the inverse of the smallest float64 overflows
-    return tuple(x * 2.0**-half * 2.0 ** (half - exponent) for x in features), exponent
+    return tuple(mapped(x, lambda part: part * 2.0**-half * 2.0 ** (half - exponent)) for x in features), exponent
 
 
-def blocks(x: Tensor) -> tuple[Tensor, ...]:
+def _largest(x: RowMatrix) -> float:
+    """The largest magnitude of a feature; NaN if one is."""
+    ends = [part.aminmax() for part in (blocks(x) if isinstance(x, Streamed) else [x]) if part.numel()]
+    return float(torch.stack([end for both in ends for end in both]).abs().max()) if ends else 0.0
+
+
+def blocks(x: RowMatrix) -> Iterator[Tensor]:
     """``(n, d)`` features in stretches of at most :data:`BLOCK` numbers, so that no float64 copy of all is made."""
-    return x.split(max(1, BLOCK // max(1, x.shape[1])))
+    step = max(1, BLOCK // max(1, x.shape[1]))
+    return (x[i : i + step] for i in range(0, len(x), step))
+
+
+def mean_row(x: RowMatrix, device: torch.device) -> Tensor:
+    """``(d,)`` the mean over ``(n, d)`` features, float64 on a device, without a float64 copy of all."""
+    return torch.stack([lifted(part, device).sum(0) for part in blocks(x)]).sum(0) / len(x)
 
 
 def centred(x: Tensor) -> Tensor:
@@ -65,7 +78,7 @@ def unit_rows(x: Tensor) -> Tensor:
     return z[length > 0] / length[length > 0, None]
 
 
-def sample_means(x: Tensor, sample: Tensor) -> Tensor:
+def sample_means(x: RowMatrix, sample: Tensor) -> Tensor:
     """The mean row of each sample.
 
     Args:
@@ -77,8 +90,12 @@ def sample_means(x: Tensor, sample: Tensor) -> Tensor:
     """
     _, place, count = torch.unique(sample, return_inverse=True, return_counts=True)
     place, count = place.to(x.device), count.to(x.device)
-    total = x.new_zeros((*x.shape[:-2], len(count), x.shape[-1]), dtype=torch.float64)
-    return total.index_add_(-2, place, x.double()) / count[:, None]
+    total = torch.zeros((*x.shape[:-2], len(count), x.shape[-1]), dtype=torch.float64, device=x.device)
+    start = 0
+    for part in blocks(x) if isinstance(x, Streamed) or x.ndim == 2 else [x]:
+        total.index_add_(-2, place[start : start + part.shape[-2]], part.double())
+        start += part.shape[-2]
+    return total / count[:, None]
 
 
 def samples_by_size(sample: Tensor) -> Iterator[tuple[Tensor, Tensor]]:

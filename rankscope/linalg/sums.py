@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from rankscope.errors import NonFinite, UsageError
+from rankscope.linalg.streamed import RowMatrix
 
 BLOCK = 1 << 24
 """Numbers converted to float64 at a time (128 MiB)."""
@@ -73,7 +74,7 @@ class Sums:
         return self._mapped(lambda value: value.to(device), shift=True)
 
 
-def row_blocks(x: Tensor, group: Tensor | None, groups: int) -> Iterator[tuple[int, slice | Tensor]]:
+def row_blocks(x: RowMatrix, group: Tensor | None, groups: int) -> Iterator[tuple[int, slice | Tensor]]:
     """The rows of each group in turn, as (group, index) pairs of at most ``BLOCK`` numbers each."""
     if x.ndim != 2:
         raise UsageError(f"rows are given as an (n, d) matrix; got shape {tuple(x.shape)}")
@@ -94,7 +95,7 @@ def row_blocks(x: Tensor, group: Tensor | None, groups: int) -> Iterator[tuple[i
         yield from ((g, part.to(x.device)) for part in index.split(step))
 
 
-def shifted(x: Tensor, index: slice | Tensor, shift: Tensor) -> Tensor:
+def shifted(x: RowMatrix, index: slice | Tensor, shift: Tensor) -> Tensor:
     """The rows of ``x`` at ``index`` minus the shift, in float64 and on the device of the shift."""
     if x.shape[1] != len(shift):
         raise UsageError(f"the rows have {x.shape[1]} features, but the shift {len(shift)}")
@@ -109,9 +110,10 @@ def lifted(x: Tensor, device: torch.device) -> Tensor:
     return x.detach().to(device).double()
 
 
-def refuse_non_finite(sums: Tensor, x: Tensor) -> None:
+def refuse_non_finite(sums: Tensor, x: RowMatrix) -> None:
     """Raise NonFinite, naming the first offending row of ``x``, if the sums over its rows are not finite."""
     if not torch.isfinite(sums).all():
-        bad = (~torch.isfinite(x)).any(-1).nonzero().flatten().tolist()
+        finite = torch.cat([torch.isfinite(x[index]).all(-1) for _, index in row_blocks(x, None, 1)])
+        bad = (~finite).nonzero().flatten().tolist()
         where = f"row {bad[0]} of {len(x)} ({len(bad)} in all)" if bad else "their fourth powers"
         raise NonFinite(f"features must be finite; NaN or infinite in {where}")

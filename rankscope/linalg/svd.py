@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -21,7 +22,8 @@ from rankscope.errors import NonFinite, RankscopeError, UsageError
 from rankscope.linalg.forms import squared_norm, trace
 from rankscope.linalg.moments import Moments
 from rankscope.linalg.principal import ON_CPU
-from rankscope.linalg.rows import at_unit_scale, centred
+from rankscope.linalg.rows import at_unit_scale, blocks, centred
+from rankscope.linalg.streamed import RowMatrix, Streamed
 from rankscope.linalg.sums import BLOCK
 
 UNIT = torch.finfo(torch.float64).eps / 2
@@ -54,7 +56,7 @@ class Decomposition:
     """``(*,)`` Frobenius norm of the features as stored, before centring; their rounding error scales with it."""
 
 
-def singular_values(x: Tensor, *, centre: bool = False) -> Decomposition:
+def singular_values(x: RowMatrix, *, centre: bool = False) -> Decomposition:
     """The singular values of each matrix of a batch, in float64.
 
     For float64 features they agree with a float64 decomposition to 1e-10 relative; for narrower dtypes to ``u
@@ -62,7 +64,7 @@ def singular_values(x: Tensor, *, centre: bool = False) -> Decomposition:
     whether TF32 is allowed, as no product is computed below float64.
 
     Args:
-        x: ``(*, n, d)`` features of any floating dtype, on any device.
+        x: ``(*, n, d)`` features of any floating dtype, on any device; or ``(n, d)`` that are streamed.
         centre: subtract the mean over rows first; with n ≤ d the last value is then exactly 0.
 
     Raises:
@@ -71,7 +73,7 @@ def singular_values(x: Tensor, *, centre: bool = False) -> Decomposition:
     """
     (x,), exponent = at_unit_scale([_checked(x)])
     *batch, n, d = x.shape
-    flat = x.reshape(math.prod(batch), n, d)
+    flat = x if isinstance(x, Streamed) else x.reshape(math.prod(batch), n, d)
     r = min(n, d)
     norm = _norms(flat)
     if not torch.isfinite(norm).all():
@@ -80,14 +82,15 @@ def singular_values(x: Tensor, *, centre: bool = False) -> Decomposition:
             "collect again in a dtype with a wider range, or leave out the affected samples"
         )
     if max(n, d) * r * r <= _DIRECT:
-        values, routes = _direct(flat, centre=centre), ["direct"] * len(flat)
+        values, routes = _direct(flat, centre=centre), ["direct"] * len(norm)
     else:
         gram = _gram(flat, centre=centre)
         values, _ = _roots(gram)
-        routes = ["kernel" if n < d else "gram"] * len(flat)
+        routes = ["kernel" if n < d else "gram"] * len(norm)
         known = r - 1 if centre and n <= d else r  # centred rows sum to zero, so with n ≤ d the last value is zero
         for i in _unresolved(values[:, :known], max(n, d), _TOLERANCE.get(x.dtype, _NARROW)):
-            values[i], routes[i] = _direct(flat[i : i + 1], centre=centre)[0], "direct"
+            one = flat if isinstance(flat, Streamed) else flat[i : i + 1]
+            values[i], routes[i] = _direct(one, centre=centre)[0], "direct"
     if centre and n <= d:
         values[:, r - 1 :] = 0
     unit = 2.0**exponent
@@ -149,41 +152,65 @@ def leading_axes_of(moments: Moments, k: int) -> Tensor:
     return torch.where(largest < 0, -vectors, vectors)
 
 
-def _checked(x: Tensor) -> Tensor:
+def _checked(x: RowMatrix) -> RowMatrix:
     """The features without their gradient, if they are ``(*, n, d)`` of a floating dtype."""
-    if x.ndim < 2 or not x.is_floating_point():
+    if x.ndim < 2 or not x.dtype.is_floating_point:
         raise UsageError(f"features are (*, n, d) of a floating dtype; got shape {tuple(x.shape)}, {x.dtype}")
-    return x.detach()
+    return x if isinstance(x, Streamed) else x.detach()
 
 
-def _norms(flat: Tensor) -> Tensor:
+def _norms(flat: RowMatrix) -> Tensor:
     """``(b,)`` Frobenius norms of ``(b, n, d)`` features, block by block."""
-    total = torch.zeros(len(flat), dtype=torch.float64, device=flat.device)
+    total = torch.zeros(_matrices(flat), dtype=torch.float64, device=flat.device)
     for block in _row_blocks(flat):
         total += block.double().square().sum((-2, -1))
     return total.sqrt()
 
 
-def _row_blocks(flat: Tensor) -> tuple[Tensor, ...]:
+def _matrices(flat: RowMatrix) -> int:
+    """b, the number of matrices; those that are streamed are alone."""
+    return 1 if isinstance(flat, Streamed) else len(flat)
+
+
+def _row_blocks(flat: RowMatrix) -> Iterator[Tensor]:
     """``(b, n, d)`` features in blocks of rows of at most ``BLOCK`` numbers; no block without rows."""
+    if isinstance(flat, Streamed):
+        return (part[None] for part in blocks(flat))
     per_row = max(1, len(flat) * flat.shape[-1])
-    return flat.split(max(1, BLOCK // per_row), dim=-2) if flat.shape[-2] else ()
+    return iter(flat.split(max(1, BLOCK // per_row), dim=-2) if flat.shape[-2] else ())
 
 
-def _gram(flat: Tensor, *, centre: bool) -> Tensor:
+def _gram(flat: RowMatrix, *, centre: bool) -> Tensor:
     """The smaller Gram matrix of each matrix, block by block; about the mean if ``centre``."""
-    b, n, d = flat.shape
+    n, d = flat.shape[-2:]
     if n < d:
-        z = centred(flat) if centre else flat.double()
+        z = _lifted(flat, centre=centre)
         return z @ z.mT
-    mean = torch.zeros(b, 1, d, dtype=torch.float64, device=flat.device)
-    gram = torch.zeros(b, d, d, dtype=torch.float64, device=flat.device)
-    for block in _row_blocks(flat) if centre else ():
-        mean += block.double().sum(-2, keepdim=True) / n
+    mean = _means(flat) if centre else 0
+    gram = torch.zeros(_matrices(flat), d, d, dtype=torch.float64, device=flat.device)
     for block in _row_blocks(flat):
         z = block.double() - mean
         gram += z.mT @ z
     return gram
+
+
+def _means(flat: RowMatrix) -> Tensor:
+    """``(b, 1, d)`` mean rows, block by block."""
+    n, d = flat.shape[-2:]
+    mean = torch.zeros(_matrices(flat), 1, d, dtype=torch.float64, device=flat.device)
+    for block in _row_blocks(flat):
+        mean += block.double().sum(-2, keepdim=True) / n
+    return mean
+
+
+def _lifted(flat: RowMatrix, *, centre: bool) -> Tensor:
+    """``(b, n, d)`` features in float64, about their mean if ``centre``; of one that is streamed an R with the same RᵀR."""
+    if not isinstance(flat, Streamed):
+        return centred(flat) if centre else flat.double()
+    mean, r = _means(flat) if centre else 0, torch.zeros(1, 0, flat.shape[1], dtype=torch.float64, device=flat.device)
+    for block in _row_blocks(flat):  # X = QR by blocks: what is below an R has the singular values of all above it too
+        r = torch.linalg.qr(torch.cat([r, block.double() - mean], -2), mode="r").R
+    return r
 
 
 def _roots(gram: Tensor, solved: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -228,9 +255,9 @@ def _unresolved(values: Tensor, depth: int, tolerance: float) -> list[int]:
     return unresolved.nonzero().flatten().tolist()
 
 
-def _direct(flat: Tensor, *, centre: bool) -> Tensor:
+def _direct(flat: RowMatrix, *, centre: bool) -> Tensor:
     """Singular values by decomposition in float64, after a QR step if one side is at least twice the other."""
-    z = centred(flat) if centre else flat.double()
+    z = _lifted(flat, centre=centre)
     z = z if z.shape[-2] >= z.shape[-1] else z.mT
     if z.shape[-2] >= 2 * z.shape[-1] and z.shape[-1]:
         z = torch.linalg.qr(z, mode="r").R

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from rankscope.definition import Definition
 from rankscope.linalg.rows import samples_by_size
+from rankscope.linalg.streamed import RowMatrix
 from rankscope.linalg.svd import singular_values
 from rankscope.measures.energy import crossing, first_reaching
 from rankscope.measures.hill import weights
@@ -61,7 +62,7 @@ def spectrum_ratio(s: Tensor, share: float = SHARE) -> Tensor:
     return torch.where(s.isnan().any(-1), torch.nan, percent)
 
 
-def sample_spectra(x: Tensor, sample: Tensor) -> list[Tensor]:
+def sample_spectra(x: RowMatrix, sample: Tensor) -> list[Tensor]:
     """Singular values of the uncentred rows of each sample, samples in ascending order.
 
     Args:
@@ -74,7 +75,7 @@ def sample_spectra(x: Tensor, sample: Tensor) -> list[Tensor]:
     Raises:
         NonFinite: if a feature is NaN or infinite.
     """
-    spectra = [x.new_zeros(0)] * len(torch.unique(sample))
+    spectra = [torch.zeros(0, device=x.device)] * len(torch.unique(sample))
     for members, rows in samples_by_size(sample):
         together = max(1, _BLOCK // max(1, rows.shape[1] * x.shape[1]))
         for part, index in zip(members.split(together), rows.split(together), strict=True):
@@ -99,7 +100,7 @@ def _stretched(curve: Tensor, r: int) -> Tensor:
     return padded[low] + (at - low) * (padded[low + 1] - padded[low])
 
 
-def curves_of_samples(x: Tensor, sample: Tensor, *, length: Length = "relative") -> Tensor:
+def curves_of_samples(x: RowMatrix, sample: Tensor, *, length: Length = "relative") -> Tensor:
     """Cumulative curve of every sample on a common grid; for ``ratio``, the sample's own ratio over 100.
 
     The ratio of the paper is a function of the mean of these curves, so leaving samples out requires no further

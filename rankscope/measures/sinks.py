@@ -7,13 +7,14 @@ from torch import Tensor
 
 from rankscope.definition import Definition, rows_of, width_of
 from rankscope.linalg.batch import each_matrix
-from rankscope.linalg.rows import blocks, centred
+from rankscope.linalg.rows import blocks, mean_row
+from rankscope.linalg.streamed import RowMatrix
 
 TIMES = 10.0
 """How many times the median length counts as massive."""
 
 
-def sink_rows(x: Tensor, *, times: float = TIMES) -> Tensor:
+def sink_rows(x: RowMatrix, *, times: float = TIMES) -> Tensor:
     """Which rows are longer than ``times`` the median row, as attention sinks are.
 
     Xiao et al., ICLR 2024 (arXiv 2309.17453); Sun et al., COLM 2024 (arXiv 2402.17762).
@@ -25,11 +26,11 @@ def sink_rows(x: Tensor, *, times: float = TIMES) -> Tensor:
     Returns:
         ``(n,)`` bool.
     """
-    length = torch.cat([part.double().square().sum(1) for part in blocks(x)]).sqrt() if len(x) else x.new_zeros(0)
+    length = torch.cat([part.double().square().sum(1) for part in blocks(x)]).sqrt() if len(x) else torch.zeros(0)
     return length > times * length.median() if len(x) else length.bool()
 
 
-def massive_dimensions(x: Tensor, *, times: float = TIMES) -> Tensor:
+def massive_dimensions(x: RowMatrix, *, times: float = TIMES) -> Tensor:
     """Which dimensions have a root mean square above ``times`` that of the median dimension.
 
     Timkey & van Schijndel, EMNLP 2021 (arXiv 2109.04404), where they are called rogue dimensions.
@@ -41,7 +42,7 @@ def massive_dimensions(x: Tensor, *, times: float = TIMES) -> Tensor:
     Returns:
         ``(d,)`` bool.
     """
-    total = x.new_zeros(x.shape[1], dtype=torch.float64)
+    total = torch.zeros(x.shape[1], dtype=torch.float64, device=x.device)
     for part in blocks(x):
         total += part.double().square().sum(0)
     size = (total / len(x)).sqrt()
@@ -53,9 +54,15 @@ def standardised(x: Tensor) -> Tensor:
 
     Their covariance is the correlation matrix, in which no dimension is massive.
     """
-    z = centred(x)
-    deviation = z.square().mean(0).sqrt()
-    return z / deviation.where(deviation > 0, 1)
+    return (x.double() - mean_row(x, x.device)) / deviations(x)
+
+
+def deviations(x: RowMatrix) -> Tensor:
+    """``(d,)`` the standard deviation of every dimension of ``(n, d)`` features, float64; 1 of those that do not vary."""
+    mean = mean_row(x, x.device)
+    squares = torch.stack([(part.double() - mean).square().sum(0) for part in blocks(x)]).sum(0)
+    deviation = (squares / len(x)).sqrt()
+    return deviation.where(deviation > 0, 1)
 
 
 @each_matrix

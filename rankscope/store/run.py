@@ -13,6 +13,7 @@ from torch import Tensor
 
 from rankscope.errors import StoreCorrupt, UnknownName
 from rankscope.features import ROLES, Rows
+from rankscope.linalg.streamed import Streamed
 from rankscope.names import UNNAMED, printable
 from rankscope.sites import Site, describe
 from rankscope.store.files import corrupt
@@ -151,6 +152,17 @@ class Run:
         name = str(self.site(site))
         for stored in self._ordered(self.manifest.stack(name))[1].split(self._step(name)):
             yield self._gather(name, stored)
+
+    def streamed(self, site: Site | str) -> Streamed:
+        """The rows of :meth:`features` as a matrix that stays in its files: some rows are read when they are asked for."""
+        name = str(self.site(site))
+        order = self._ordered(self.manifest.stack(name))[1]
+        shape = (len(order), self.manifest.width(name))
+        return Streamed(shape, self.manifest.torch_dtype, lambda rows: self._gather(name, order[rows]))
+
+    def bytes(self, site: Site | str) -> int:
+        """Bytes of the features at a site."""
+        return self.n(site) * self.width(site) * self.manifest.torch_dtype.itemsize
 
     def _step(self, name: str) -> int:
         """Number of rows in a stretch."""

@@ -24,7 +24,7 @@ from rankscope.linalg.svd import singular_values_of
 from rankscope.results.record import number
 
 DRAWN = 1 << 24
-"""Numbers of noise that are drawn from one seed: as many as are lifted to float64 at a time."""
+"""Numbers of noise that are drawn from one seed (64 MiB)."""
 RAGGED_DRAWS = 20
 """The most draws whose mean is the value of unrelated runs of unequal samples, apart from those of the p-value."""
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import partial
+from functools import cached_property, partial
 from typing import Any, Literal, TypeVar, cast
 
 import torch
@@ -76,17 +76,25 @@ class View:
         self.exponent = exponent + further
         self.widths = tuple(x.shape[1] for x in features)
         self.device = torch.device(device)
-        self.division = Division(rows, groups, self.device)
+        self._groups = groups
         self._replicated = replicated
         self.by_influence = replicated and interval == "influence"
         self.spanned = in_span_of_rows(self.features)
         self.results: dict[tuple[object, ...], Any] = {}
 
+    @cached_property
+    def division(self) -> Division:
+        """How the samples are divided."""
+        return Division(self.rows, self._groups, self.device)
+
     def derived(self, features: Sequence[RowMatrix], keep: Tensor | None = None, *, groups: int | None = None) -> View:
         """Other features in the place of these, on all rows or on some (a mask or indices), with nothing left out."""
         rows = self.rows if keep is None else self.rows[keep]
         made = partial(View, features, rows, device=self.device, exponent=self.exponent, replicated=False)
-        return made(groups=groups or self.division.groups)
+        found = made(groups=groups or self.division.groups)
+        if keep is None and groups is None:
+            found.division = self.division  # the same rows, of which there may be millions
+        return found
 
     def adopt(self, place: int, other: View, run: int) -> None:
         """Take over what another view has solved of a run that both have, on the same rows in the same coordinates."""

@@ -80,7 +80,7 @@ def compare(
             result = rankscope.compare(pair[0], pair[1], **how, **of_two, progress=progress)
             table, name = partial(_table, result), "-".join(result.names[:2])
     printing.notes(result.notes)
-    printing.records(result.to_records(), table)
+    printing.records(result.to_records(), table, result.to_json)
     show.figure(result, (out or Path(file_name(name))) if plot else None)
 
 

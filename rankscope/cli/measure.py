@@ -33,7 +33,7 @@ def measure(
             run, groups=groups, interval=interval, base_model=base_model, **analysed.keywords(), progress=progress
         )
     printing.notes(result.notes)
-    printing.records(result.to_records(), lambda: _table(result))
+    printing.records(result.to_records(), lambda: _table(result), result.to_json)
     show.figure(result, plot)
 
 

@@ -139,7 +139,9 @@ class Analysed:
 class Printing:
     """How a result is printed."""
 
-    as_json: Annotated[bool, Option("--json", help="Print a list of flat records as JSON.")] = False
+    as_json: Annotated[
+        bool, Option("--json", help="Print flat records as JSON, after the verdict where there is one.")
+    ] = False
     as_csv: Annotated[bool, Option("--csv", help="Print the records as CSV.")] = False
     quiet: Quiet = False
 
@@ -152,9 +154,11 @@ class Printing:
         for text in () if self.quiet else texts:
             show.note(f"note: {text}")
 
-    def records(self, rows: Sequence[Mapping[str, Any]], table: Callable[[], None]) -> None:
-        """The records as JSON or CSV, or else the table that ``table`` prints."""
-        show.records(rows, as_json=self.as_json, as_csv=self.as_csv, table=table)
+    def records(
+        self, rows: Sequence[Mapping[str, Any]], table: Callable[[], None], whole: Callable[[], Any] | None = None
+    ) -> None:
+        """The records as JSON or CSV, or else the table that ``table`` prints; with ``whole``, JSON is what it returns."""
+        show.records(rows, as_json=self.as_json, as_csv=self.as_csv, table=table, whole=whole)
 
 
 def or_scenes(data: str | None, checkpoint: Path | OnDisk, scenes: str) -> str:

@@ -38,10 +38,17 @@ def made(path: Path) -> None:
         streams.drop(sys.stdout)
 
 
-def records(rows: Sequence[Mapping[str, Any]], *, as_json: bool, as_csv: bool, table: Callable[[], None]) -> None:
-    """Print records in the form that was asked for: JSON, CSV, or the table that ``table`` prints."""
+def records(
+    rows: Sequence[Mapping[str, Any]],
+    *,
+    as_json: bool,
+    as_csv: bool,
+    table: Callable[[], None],
+    whole: Callable[[], Any] | None = None,
+) -> None:
+    """Print records in the form that was asked for: JSON (what ``whole`` returns, or a list), CSV, or what ``table`` prints."""
     if as_json:
-        echo(json.dumps(list(rows), indent=1, allow_nan=False))
+        echo(json.dumps(whole() if whole else list(rows), indent=1, allow_nan=False))
     elif as_csv:
         import csv
 

@@ -35,7 +35,10 @@ class Span:
     """The upper end."""
 
 
-NO_SPAN = Span()
+N_LIMITED = "n-limited"
+"""How the note begins of a number for which rows are too few, so that it also measures how many they are."""
+FEW_DECIDE = "a few samples make up most of its error"
+"""How the note begins of a number whose interval may be too narrow."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +51,9 @@ class Estimate:
     """The lower end of its interval."""
     high: float | None = None
     """The upper end of its interval."""
+
+
+NO_SPAN, NO_ESTIMATE = Span(), Estimate()
 
 
 @dataclass(frozen=True)

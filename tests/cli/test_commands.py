@@ -81,21 +81,23 @@ def test_json_and_csv_are_what_python_gives(rankscope_: Call, folder: Call, text
     run = rankscope.collect(folder("gpt2", "lora"), texts, out="a.pt")
     rankscope.collect(folder("gpt2"), texts, out="b.pt")
     printed = json.loads(rankscope_("measure", "a.pt", "--json").out)
-    assert printed == rankscope.measure(run).to_records()
-    assert {"site", "measure", "value", "n", "d", "dtype", "convention"} <= set(printed[0])
+    assert printed == rankscope.measure(run).to_json()
+    assert next(iter(printed)) == "verdict"
+    assert {"site", "measure", "value", "n", "d", "dtype", "convention"} <= set(printed["records"][0])
     rows = list(csv.DictReader(io.StringIO(rankscope_("measure", "a.pt", "--csv", "-q").out)))
-    assert [r["site"] for r in rows] == [r["site"] for r in printed]
+    assert [r["site"] for r in rows] == [r["site"] for r in printed["records"]]
     compared = json.loads(rankscope_("compare", "b.pt", "a.pt", "--json", "-m", "cka,roy-vetterli").out)
     assert {"site", "measure", "value", "a", "b", "difference", "low", "high", "n", "d", "dtype", "convention"} <= set(
-        compared[0]
+        compared["records"][0]
     )
-    assert compared == rankscope.compare("b.pt", "a.pt", measures=["cka", "roy-vetterli"]).to_records()
+    assert next(iter(compared)) == "verdict"
+    assert compared == rankscope.compare("b.pt", "a.pt", measures=["cka", "roy-vetterli"]).to_json()
 
 
 def test_a_function_in_a_file_is_a_measure(rankscope_: Call, folder: Call, texts: Path, here: Path) -> None:
     rankscope.collect(folder("gpt2"), texts, out="a.pt")
     (here / "mine.py").write_text('def largest(s):\n    """The largest singular value."""\n    return s.amax(-1)\n')
-    printed = json.loads(rankscope_("measure", "a.pt", "--json", "-m", "mine.py:largest").out)
+    printed = json.loads(rankscope_("measure", "a.pt", "--json", "-m", "mine.py:largest").out)["records"]
     assert printed[0]["measure"] == "largest"
     run = rankscope.load("a.pt")
     assert printed[0]["value"] == pytest.approx(float(rankscope.spectra(run)[run.sites[0]].values[0]))
@@ -286,8 +288,8 @@ def test_arms_are_named_with_a_pattern(rankscope_: Call, here: Path) -> None:
     assert (here / "lora-full.svg").exists()
     printed = json.loads(rankscope_(*command, "--json", "-m", "cka,drift").out)
     arms = {arm: sorted(here.glob(f"{arm}-s*.pt")) for arm in ("lora", "full")}
-    assert printed == rankscope.compare_arms(arms, base="base.pt", measures=["cka", "drift"]).to_records()
-    assert printed[0]["verdict"]
+    assert printed == rankscope.compare_arms(arms, base="base.pt", measures=["cka", "drift"]).to_json()
+    assert printed["records"][0]["verdict"]
 
 
 @pytest.mark.parametrize(

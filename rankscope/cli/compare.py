@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -40,6 +41,7 @@ def compare(
     ] = False,
     out: Annotated[Path | None, Option(help="The figure's path, without suffix. Default: A-B.")] = None,
     base_model: options.BaseModel = None,
+    full: options.Full = False,
 ) -> None:
     """Compare two runs: changes of rank, similarity, overlap, recoverability and drift, with paired intervals.
 
@@ -73,18 +75,26 @@ def compare(
     how: dict[str, Any] = {"base": base, "groups": groups, "interval": interval, **analysed.keywords()}
     with printing.progress("comparing") as progress:
         result: Contrast | ArmContrast
+        table: Callable[[], None]
         if arm:
             result = rankscope.compare_arms(several, **how, progress=progress)
-            table, name = partial(arms.table, result), "-".join(result.arms)
+            table = partial(arms.table, result, printing.notes_of)
+            name = "-".join(result.arms)
         else:
             result = rankscope.compare(pair[0], pair[1], **how, **of_two, progress=progress)
-            table, name = partial(_table, result), "-".join(result.names[:2])
+            table = show.view(
+                result,
+                full=full or analysed.measures is not None,
+                records=partial(_table, result, quiet=printing.quiet),
+                say=printing.notes_of,
+            )
+            name = "-".join(result.names[:2])
     printing.notes(result.notes)
     printing.records(result.to_records(), table, result.to_json)
     show.figure(result, (out or Path(file_name(name))) if plot else None)
 
 
-def _table(result: Contrast) -> None:
+def _table(result: Contrast, *, quiet: bool) -> None:
     a, b, *base = result.names
     first = result.records[0]
     against = f", against {base[0]}" if base else ""
@@ -93,8 +103,10 @@ def _table(result: Contrast) -> None:
     shuffled = any(r.p_unrelated is not None for r in result.records)
     lines = [_line(r) + [show.number(r.p_unrelated)] * shuffled for r in result.records]
     show.table(title, columns + ["p unrelated"] * shuffled, lines, words=2)
-    show.shares({r.site: f"{show.percent(r.mean_share)} and {show.percent(r.mean_share_b)}" for r in result.records})
-    show.notes(result.records)
+    if not quiet:
+        show.shares(
+            {r.site: f"{show.percent(r.mean_share)} and {show.percent(r.mean_share_b)}" for r in result.records}
+        )
 
 
 def _line(r: PairRecord) -> list[str]:

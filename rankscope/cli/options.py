@@ -70,8 +70,9 @@ Interval = Annotated[
 Figure = Annotated[
     Path | None, Option(help="Write the figure here, without suffix: SVG, PDF and PNG. An earlier one is replaced.")
 ]
+Full = Annotated[bool, Option("--full", help="Print every record, not one row a site.")]
 Overwrite = Annotated[bool, Option("--overwrite", help="Replace an existing output, which is kept otherwise.")]
-Quiet = Annotated[bool, Option("--quiet", "-q", help="No progress and no notes.")]
+Quiet = Annotated[bool, Option("--quiet", "-q", help="The result alone: no progress and no notes.")]
 Json = Annotated[bool, Option("--json", help="Print the result as JSON.")]
 # Words that are refused before the library, which knows them too, is imported; tests/cli/test_early.py holds the two equal.
 Variant = Literal["raw", "distinct", "sinks-dropped", "standardised"]
@@ -153,6 +154,11 @@ class Printing:
         """Notes on stderr, unless the command is to be quiet."""
         for text in () if self.quiet else texts:
             show.note(f"note: {text}")
+
+    def notes_of(self, records: Sequence[Any]) -> None:
+        """The notes of records on stderr, unless the command is to be quiet."""
+        if not self.quiet:
+            show.notes(records)
 
     def records(
         self, rows: Sequence[Mapping[str, Any]], table: Callable[[], None], whole: Callable[[], Any] | None = None

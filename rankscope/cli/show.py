@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -16,8 +17,12 @@ from rankscope.cli import streams
 from rankscope.names import printable
 
 if TYPE_CHECKING:
+    from rankscope.results.claims import Account
     from rankscope.results.record import Estimate, Span, Table
-    from rankscope.results.runs import PairRecord, RunRecord
+    from rankscope.results.runs import Contrast, Measurement, PairRecord, RunRecord
+
+WIDEST = 100
+"""The longest lines of a paragraph, which the eye still follows."""
 
 
 def note(text: str) -> None:
@@ -75,16 +80,86 @@ def table(title: str, columns: Sequence[str], lines: Sequence[Sequence[str]], *,
     from rich.table import Table as Grid
 
     shown = Grid(title=printable(title), title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
+    least = [
+        max(len(word) for cell in cells for word in f"{cell} ".split(" "))
+        for cells in zip(columns, *lines, strict=True)
+    ]
     for i, column in enumerate(columns):
-        shown.add_column(printable(column), justify="left" if i < words else "right", overflow="fold")
+        # No word is broken: a table that does not fit is wider than the terminal instead
+        shown.add_column(printable(column), justify="left" if i < words else "right", min_width=least[i])
     for line in lines:
         shown.add_row(*(printable(cell, keep="\n") for cell in line))
-    Console(width=columns_there(), highlight=False, markup=False).print(shown)
+    width = max(columns_there(), sum(2 + one for one in least))
+    Console(width=width, highlight=False, markup=False).print(shown)
 
 
 def columns_there() -> int:
     """How wide a table may be: as the terminal, or as it is where it is read by a program or a pager."""
     return get_terminal_size().columns if sys.stdout.isatty() else 1000
+
+
+def view(
+    result: Contrast | Measurement,
+    *,
+    say: Callable[[Sequence[Any]], None],
+    full: bool = False,
+    records: Callable[[], None] = lambda: None,
+) -> Callable[[], None]:
+    """What prints a result: its notes, one row a site or every record, and last the verdict.
+
+    Args:
+        result: the result.
+        say: prints the notes of records.
+        full: whether every record is printed.
+        records: prints them.
+    """
+
+    def printed() -> None:
+        if full:
+            say(result.records)
+            records()
+        else:
+            from rankscope.results.glance import glance, relied_on
+
+            say([r for r in result.records if r.measure in relied_on(result)])
+            small = glance(result)
+            paragraphs([small.title])
+            plain(small.columns, small.rows)
+            paragraphs(small.below)
+        verdict(result.verdict)
+
+    return printed
+
+
+def verdict(found: Account) -> None:
+    """The verdict, on stdout."""
+    line("")
+    paragraphs([*([f"Verdict: {found.headline}."] if found.claims else []), *(f"· {text}" for text in found.sentences)])
+
+
+def plain(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """A small table without lines, on stdout: the first column to the left, the others to the right."""
+    widths = [max(map(len, cells)) for cells in zip(columns, *rows, strict=True)]
+    for cells in (columns, *rows):
+        first, *rest = (printable(cell) for cell in cells)
+        line("  ".join((first.ljust(widths[0]), *(text.rjust(w) for text, w in zip(rest, widths[1:], strict=True)))))
+
+
+def paragraphs(texts: Sequence[str]) -> None:
+    """Each text on lines that fit, on stdout; no word is broken."""
+    from textwrap import wrap
+
+    width, joined = min(columns_there(), WIDEST), "\ue000"
+    for text in texts:
+        # A number and its per cent sign stay on one line
+        lines = wrap(
+            text.replace(" %", f"{joined}%"),
+            width,
+            subsequent_indent="  ",
+            break_long_words=False,
+            break_on_hyphens=False,
+        )
+        line("\n".join(lines).replace(joined, " "))
 
 
 def fits(columns: Sequence[str], lines: Sequence[Sequence[str]]) -> bool:
@@ -93,16 +168,24 @@ def fits(columns: Sequence[str], lines: Sequence[Sequence[str]]) -> bool:
 
 
 def notes(records: Sequence[Any]) -> None:
-    """The notes of the records, on stderr: each once, with its measures and sites."""
-    said: dict[str, tuple[dict[str, None], dict[str, None]]] = {}
+    """The notes of the records, on stderr: each kind once, with its measures and the number of its sites."""
+    said: dict[str, tuple[dict[str, None], dict[str, None], dict[str, None]]] = {}
     for record in records:
         for text in record.notes:
-            measures, sites = said.setdefault(text, ({}, {}))
-            measures[record.measure], sites[record.site] = None, None
-    everything = len({record.measure for record in records})
-    for text, (measures, sites) in said.items():
-        which = "every measure" if 1 < len(measures) == everything else ", ".join(measures)
-        note(f"note: {which} at {', '.join(sites)}: {text}")
+            kind = _NUMBER.sub("#", text.replace(record.site, "#"))
+            texts, measures, sites = said.setdefault(kind, ({}, {}, {}))
+            texts[text], measures[record.measure], sites[record.site] = None, None, None
+    everything, everywhere = ({getattr(record, of) for record in records} for of in ("measure", "site"))
+    for texts, measures, sites in said.values():
+        which = "every measure" if 1 < len(measures) == len(everything) else ", ".join(measures)
+        first, *others = texts
+        alike = f" ({len(others)} more with other numbers)" if others else ""
+        where = "every site" if 1 < len(sites) == len(everywhere) else f"{len(sites)} of {len(everywhere)} sites"
+        where = where if len(sites) > 1 else next(iter(sites))
+        note(f"note: {which} at {where}: {first}{alike}")
+
+
+_NUMBER = re.compile(r"\d[\d.,]*")
 
 
 def number(value: float | None) -> str:

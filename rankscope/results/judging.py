@@ -71,13 +71,7 @@ class _Held(NamedTuple):
 
 def judged(contrast: Contrast) -> Account:
     """What a comparison of two runs found."""
-    a, b, *base = contrast.names
-    again = contrast.again
-    subjects = [Subject(b, a, a, "pair", again)]
-    if base:
-        against_base = [Subject(a, base[0], base[0], "a", again), Subject(b, base[0], base[0], "b", again)]
-        subjects = [*against_base, Subject(b, a, base[0], "difference", again)]
-    found = {subject: some for subject in subjects if (some := list(_claims(contrast, subject)))}
+    found = {subject: some for subject in subjects(contrast) if (some := list(_claims(contrast, subject)))}
     if not found:
         needed = ", ".join((RANKS[0], *(name for names in RELATIONS.values() for name in names)))
         return Account("no verdict", (f"No verdict: it rests on {needed}, and none of them has a number here.",))
@@ -88,10 +82,20 @@ def judged(contrast: Contrast) -> Account:
     )
 
 
+def subjects(contrast: Contrast) -> list[Subject]:
+    """Who is compared: each run with the base and the second with the first, or with the first alone."""
+    a, b, *base = contrast.names
+    again = contrast.again
+    if not base:
+        return [Subject(b, a, a, "pair", again)]
+    against_base = [Subject(a, base[0], base[0], "a", again), Subject(b, base[0], base[0], "b", again)]
+    return [*against_base, Subject(b, a, base[0], "difference", again)]
+
+
 def surveyed(measurement: Measurement) -> Account:
     """What measuring one run found: how far its rank reaches along the sites. Rank alone gives no verdict (rule 6)."""
     there = [r for r in measurement.records if r.value is not None]
-    records = _ranks(there) or [r for r in there if r.measure == there[0].measure]
+    records = ranks(there) or [r for r in there if r.measure == there[0].measure]
     if not records:
         return Account("no number", (f"{measurement.run} has no number at any site.",))
     least, most = (pick(records, key=lambda r: r.value) for pick in (min, max))
@@ -126,13 +130,13 @@ def arms_judged(contrast: ArmContrast) -> Account:
 
 def _claims(contrast: Contrast, subject: Subject) -> Iterator[Claim]:
     """A claim for each meaning whose measures were asked for and have numbers."""
-    ranks = [one for r in _ranks(contrast.records) if (one := _quoted(r, subject))]
-    if ranks:
-        yield _claim("reshaped", subject, [(one, _held("reshaped", subject, one)) for one in ranks])
-    flat = {r.record.site for r in ranks if r.record.noise is not None and r.after >= FLAT * r.record.noise}
+    along = [one for r in ranks(contrast.records) if (one := quoted(r, subject))]
+    if along:
+        yield _claim("reshaped", subject, [(one, _held("reshaped", subject, one)) for one in along])
+    flat = {one.record.site for one in along if one.record.noise is not None and one.after >= FLAT * one.record.noise}
     for meaning, names in RELATIONS.items():
         first, *more = (
-            {r.site: x for r in contrast.records if r.measure == name and (x := _quoted(r, subject))} for name in names
+            {r.site: x for r in contrast.records if r.measure == name and (x := quoted(r, subject))} for name in names
         )
         at = []
         for site, one in first.items():
@@ -143,7 +147,7 @@ def _claims(contrast: Contrast, subject: Subject) -> Iterator[Claim]:
             yield _claim(meaning, subject, at)
 
 
-def _ranks(records: Sequence[Any]) -> list[Any]:
+def ranks(records: Sequence[Any]) -> list[Any]:
     """The records of the first of :data:`RANKS` that has numbers and suits the rows."""
     for name in RANKS:
         mine = [r for r in records if r.measure == name and r.value is not None]
@@ -153,7 +157,7 @@ def _ranks(records: Sequence[Any]) -> list[Any]:
     return []
 
 
-def _quoted(r: PairRecord, subject: Subject) -> Quoted | None:
+def quoted(r: PairRecord, subject: Subject) -> Quoted | None:
     """What a record says of a subject; None where it has no number."""
     first = r.a.value if r.base is None or r.a.value is None else r.base + r.a.value
     change, band, percent, before = {

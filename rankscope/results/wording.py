@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from rankscope.results.claims import Claim, Meaning, Quoted, State, Subject
 from rankscope.results.record import FEW_DECIDE, Estimate
+from rankscope.sites import Site, describe
 
 SEEDS = "Each run is one training, so seed noise is unknown."
 """What is said of two runs."""
@@ -24,6 +25,11 @@ def title(subject: Subject) -> str:
     return f"{subject.run} against {subject.against}"
 
 
+def _who(subject: Subject) -> str:
+    """Whom a sentence is about; it names the reference itself."""
+    return title(subject) if subject.of_runs else subject.run
+
+
 def headline(subject: Subject, found: Sequence[Claim], collapsed: Sequence[str]) -> str:
     """The words of the verdict on one run.
 
@@ -34,11 +40,19 @@ def headline(subject: Subject, found: Sequence[Claim], collapsed: Sequence[str])
     """
     words: list[str] = [one.meaning for one in found if one.state == "shown"]
     if collapsed:
-        words = [f"collapsed at {', '.join(collapsed)}", *(w for w in words if w not in ("reshaped", "lost"))]
+        words = [
+            f"collapsed at {describe([Site.parse(site) for site in collapsed])}",
+            *(w for w in words if w not in ("reshaped", "lost")),
+        ]
     if not words:
         words = ["preserved" if len(found) == 4 and all(one.state == "kept" for one in found) else "no change shown"]
     left = [one.meaning for one in found if one.state == "open"]
     return f"{title(subject)}: {listed(words)}" + (f" ({listed(left)} open)" if left else "")
+
+
+def _none(subject: Subject) -> str:
+    """How large a change is that counts as none."""
+    return f"within what {subject.reference} read again gives, or 1 %," if subject.again else "within 1 %"
 
 
 def told(subject: Subject, found: Sequence[Claim]) -> Iterator[str]:
@@ -47,8 +61,9 @@ def told(subject: Subject, found: Sequence[Claim]) -> Iterator[str]:
     kept = [one for one in found if one.state == "kept"]
     if kept:
         words = listed([one.meaning for one in kept], "or")
-        yield f"{title(subject)}: not {words}, within 1 % everywhere ({_sites(kept[0].looked_at)})."
-    yield from (one.sentence for one in found if one.state == "open")
+        yield f"{title(subject)}: not {words}, {_none(subject)} everywhere ({_sites(kept[0].looked_at)})."
+    if not subject.of_runs:  # of two runs a difference that is not shown needs no sentence
+        yield from (one.sentence for one in found if one.state == "open")
 
 
 def sentence(subject: Subject, meaning: Meaning, one: Quoted, state: State, why: str, shown: str) -> str:
@@ -67,27 +82,24 @@ def sentence(subject: Subject, meaning: Meaning, one: Quoted, state: State, why:
     unsure = subject.column in ("pair", "difference") and any(n.startswith(FEW_DECIDE) for n in one.record.notes)
     few = f"; {FEW_DECIDE}" if unsure else ""
     if state == "open":
-        return f"{title(subject)}, whether {meaning} is open, as {why}: {said}{few}."
+        return f"{_who(subject)}, whether {meaning} is open, as {why}: {said}{few}."
     if state == "kept":
-        return f"{title(subject)}, not {meaning}: {said}, within 1 % everywhere{few}."
-    return f"{title(subject)}, {meaning}: {said}; beyond row noise at {shown}{few}."
+        return f"{_who(subject)}, not {meaning}: {said}, {_none(subject)} everywhere{few}."
+    return f"{_who(subject)}, {meaning}: {said}; beyond row noise at {shown}{few}."
 
 
 def _reshaped(subject: Subject, one: Quoted) -> str:
     r = one.record
-    if subject.of_runs:
-        move = f"is {number(one.after)}, and {number(one.before)} in {subject.against}"
-    else:
-        low, high = one.change.low, one.change.high
-        verb = "goes" if low is None or high is None or low <= 0 <= high else "falls" if high < 0 else "rises"
-        move = f"{verb} from {number(one.before)} to {number(one.after)}"
-    itself = (
-        f"{subject.reference} read again differs by" if subject.again else f"{subject.reference}'s two halves differ by"
-    )
     change = _percents(one.percent, "+") if one.percent.value is not None else f"change {interval(one.change)}"
+    if subject.of_runs:
+        return f"the {rank_name(r.measure)} is {number(one.after)}, and {number(one.before)} in {subject.against} ({change})"
+    low, high = one.change.low, one.change.high
+    verb = "goes" if low is None or high is None or low <= 0 <= high else "falls" if high < 0 else "rises"
+    move = f"{verb} from {subject.reference}'s {number(one.before)} to {number(one.after)}"
+    itself = "read again it differs by" if subject.again else "its two halves differ by"
     beside = [] if r.itself is None else [f"{itself} {number(abs(r.itself))}"]
-    beside += [] if r.noise is None else [f"Gaussian noise scores {number(r.noise)}"]
-    return f"the {rank_name(r.measure)} {move} ({'; '.join((change, *beside))})"
+    beside += [] if r.noise is None else [f"Gaussian noise has {number(r.noise)}"]
+    return f"the {rank_name(r.measure)} {move} ({change}; {', '.join(beside)})"
 
 
 def _turned(subject: Subject, one: Quoted) -> str:
@@ -116,9 +128,9 @@ def _drifted(subject: Subject, one: Quoted) -> str:
         apart = f"and by {number(one.before)} in {subject.against} (difference {interval(one.change)})"
         return f"rows moved by {number(one.after)} {unit}, {apart}"
     r = one.record
-    beside = [] if r.noise is None else [f"{_unrelated(subject, one)}: {number(r.noise)}"]
-    beside += [f"{subject.reference} read again: {number(r.itself)}"] if subject.again and r.itself is not None else []
-    return f"rows moved by {interval(one.change)} {unit}" + (f" ({'; '.join(beside)})" if beside else "")
+    beside = [] if r.noise is None else [f"{_unrelated(subject, one)} {number(r.noise)}"]
+    beside += [f"itself read again {number(r.itself)}"] if subject.again and r.itself is not None else []
+    return f"rows moved by {interval(one.change)} {unit}" + (f" ({', '.join(beside)})" if beside else "")
 
 
 _SAYS: Mapping[Meaning, Callable[[Subject, Quoted], str]] = {
@@ -133,7 +145,7 @@ def _beside(subject: Subject, one: Quoted) -> str:
     """What the reference scores against itself, and unrelated rows."""
     r = one.record
     noise = "none" if r.noise is not None and r.noise <= 0 else _percent(r.noise)
-    return f"{subject.reference} itself: {_percent(r.itself)}; {_unrelated(subject, one)}: {noise}"
+    return f"itself {_percent(r.itself)}, {_unrelated(subject, one)} {noise}"
 
 
 def _unrelated(subject: Subject, one: Quoted) -> str:

@@ -65,6 +65,7 @@ ANALYSED = {
 DEVICE, BASE_MODEL = ANALYSED["device"], case("--base-model", "b", value="b")
 TRUST, OVERWRITE = switch("--trust-remote-code"), switch("--overwrite")
 MEASURES = case("-m", "rankme", value=[DEFINITIONS["rankme"]])
+FULL = switch("--full", target="rankscope.cli.show.view")
 GROUPS = case("--groups", "7", value=7)
 INTERVAL = case("--interval", "jackknife", value="jackknife")
 
@@ -159,6 +160,7 @@ COMMANDS = {
             **ANALYSED,
             **PRINTING,
             "plot": case("--plot", "f", value=Path("f"), keyword="stem", target=FIGURE),
+            "full": FULL,
         },
     ),
     "compare": Command(
@@ -186,6 +188,7 @@ COMMANDS = {
             **ANALYSED,
             **PRINTING,
             "plot": case("--plot", value=Path("u-v"), keyword="stem", target=FIGURE),
+            "full": FULL,
             "out": case("--plot", "--out", "f", value=Path("f"), keyword="stem", target=FIGURE),
         },
     ),

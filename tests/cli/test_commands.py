@@ -53,14 +53,25 @@ def test_the_main_job_works_as_typed(rankscope_: Call, folder: Call, texts: Path
         )
         assert (done.code, done.out.strip()) == (0, f"{name}.pt")
         assert "probe set   texts.jsonl: 24 samples" in done.err.replace(str(here) + "/", "")
-    table = rankscope_("measure", "lora.pt")
+    table = rankscope_("measure", "lora.pt", "--full")
     assert table.code == 0
     for word in ("roy-vetterli", "stable-rank", "participation-ratio", "energy-90", "pt-peft", "decoder.final"):
         assert word in table.out
-    done = rankscope_("compare", "lora.pt", "ptlora.pt", "--plot", "--base", "pretrained.pt")
+    command = ("compare", "lora.pt", "ptlora.pt", "--base", "pretrained.pt")
+    done = rankscope_(*command, "--plot", "--full")
     assert done.code == 0
     for word in ("recoverability", "overlap", "drift", "cumulative-distance", "against pretrained"):
         assert word in done.out
+    small = rankscope_(*command)
+    assert small.code == 0
+    assert len(small.out.splitlines()) <= 45
+    assert max(map(len, small.out.splitlines())) <= 100
+    for word in ("readable", "embed", "lora/ptlora against pretrained", "drifted", "seed noise is unknown."):
+        assert word in small.out
+    assert small.out.splitlines()[-1] == "· Each run is one training, so seed noise is unknown.", "the verdict is last"
+    assert "cumulative-distance" not in small.out + small.err
+    quiet = rankscope_(*command, "-q")
+    assert (quiet.out, quiet.err) == (small.out, "")
     assert {p.name for p in here.glob("lora-ptlora.*")} == {f"lora-ptlora.{kind}" for kind in ("svg", "pdf", "png")}
     assert rankscope_("verify", "lora.pt").code == 0
 
@@ -69,12 +80,18 @@ def test_a_table_is_never_broken_in_a_pipe_and_long_in_a_narrow_terminal(
     rankscope_: Call, folder: Call, texts: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = rankscope.collect(folder("gpt2"), texts, out="a.pt", sites="0-2")
-    wide = [line for line in rankscope_("measure", "a.pt").out.splitlines() if line.strip()]
+    wide = [line for line in rankscope_("measure", "a.pt", "--full").out.splitlines() if line.strip()]
+    wide = wide[: wide.index(next(line for line in wide if line.startswith("·")))]
     assert len(wide) == 1 + 2 + 3
     assert "participation-ratio-clustered" in wide[1]
     monkeypatch.setattr("rankscope.cli.show.columns_there", lambda: 100)
-    narrow = [line for line in rankscope_("measure", "a.pt").out.splitlines() if line.strip()]
+    narrow = [line for line in rankscope_("measure", "a.pt", "--full").out.splitlines() if line.strip()]
+    narrow = narrow[: narrow.index(next(line for line in narrow if line.startswith("·")))]
     assert len(narrow) == 1 + 2 + len(rankscope.measure(run).records)
+    monkeypatch.setattr("rankscope.cli.show.columns_there", lambda: 40)
+    told = rankscope_("measure", "a.pt", "--full").out
+    for word in ("participation-ratio-clustered", "pt-peft-pooled", "decoder.0"):
+        assert word in told, "no word is broken, however narrow"
 
 
 def test_json_and_csv_are_what_python_gives(rankscope_: Call, folder: Call, texts: Path) -> None:

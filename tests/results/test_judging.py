@@ -25,8 +25,8 @@ PLANTED: dict[str, tuple[str, str]] = {
     "random rotation": ("turned and drifted", ""),
     "invertible reshape": ("reshaped and drifted", ""),
     "whitened": ("reshaped and drifted", "turned"),
-    "top-16 collapse": ("collapsed at decoder.0 and drifted", ""),
-    "rank-1 collapse": ("collapsed at decoder.0 and drifted", "turned"),
+    "top-16 collapse": ("collapsed at decoder (0) and drifted", ""),
+    "rank-1 collapse": ("collapsed at decoder (0) and drifted", "turned"),
     "independent noise added": ("lost and drifted", "reshaped"),
     "independent features": ("lost and drifted", "reshaped"),
     "mean shift": ("drifted", ""),
@@ -88,14 +88,14 @@ def test_a_sentence_quotes_the_record_of_the_largest_site(make: Make) -> None:
     share = record.b.value / record.a.value - 1
     assert found.percent.value == pytest.approx(share)
     expected = (
-        f"lora against base, reshaped: at decoder.1 the participation ratio falls from {record.a.value:.3g} to "
+        f"lora, reshaped: at decoder.1 the participation ratio falls from base's {record.a.value:.3g} to "
         f"{record.b.value:.3g} (−{-100 * share:.0f} % [−"
     )
     assert found.sentence.startswith(expected)
     assert found.sentence.endswith("; beyond row noise at 2 of 2 sites.")
     lost = of(c.verdict, "lost", "lora").sentence
     assert re.search(
-        r"lost: at decoder\.1 \d+ % \[\d+, \d+\] of the variance of base's principal scores can still be read \(base it",
+        r"lost: at decoder\.1 \d+ % \[\d+, \d+\] of the variance of base's principal scores can still be read \(itself 100 %, unr",
         lost,
     )
 
@@ -173,14 +173,14 @@ def test_with_a_base_both_runs_and_their_difference_are_judged(make: Make) -> No
     runs = make("lora", _0=collapsed), make("ptlora", _0=turned)
     found = rankscope.compare(*runs, base=make("base", _0=x), measures=MEASURES).verdict
     assert found.headline == (
-        "lora against base: collapsed at decoder.0 and drifted; ptlora against base: turned and drifted"
+        "lora against base: collapsed at decoder (0) and drifted; ptlora against base: turned and drifted"
     )
     assert [one.against for one in found.claims] == [*["base"] * 8, *["lora"] * 4]
     lost = next(one for one in found.claims if (one.meaning, one.against) == ("lost", "lora"))
     assert lost.change.value == pytest.approx(lost.value - lost.before)
     assert re.search(r"can still be read, and \d+ % in lora \(\+\d+ points \[\+\d+, \+\d+\]\)", lost.sentence)
     first = of(found, "lost", "lora").sentence
-    assert "unrelated rows of ptlora: " in first, "the shuffled rows are those of the second run, and it says so"
+    assert "unrelated rows of ptlora " in first, "the shuffled rows are those of the second run, and it says so"
 
 
 def test_bands_of_both_runs_hold_over_all_sites(make: Make) -> None:
@@ -204,7 +204,7 @@ def test_a_base_read_again_sets_what_counts_as_none(make: Make) -> None:
     assert (drifted.state, drifted.value > SMALL) == ("shown", True)
     again = of(rankscope.compare(*runs, measures=MEASURES, again=make("again", _0=rough)).verdict, "drifted")
     assert again.state == "kept"
-    assert "base read again: " in again.sentence
+    assert "itself read again 0.0" in again.sentence
 
 
 def test_one_run_has_a_sentence_and_no_verdict(make: Make) -> None:

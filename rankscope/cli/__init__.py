@@ -6,7 +6,9 @@ import os
 import signal
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
+from itertools import zip_longest
 from types import FrameType
 from typing import Annotated, NoReturn
 
@@ -75,13 +77,24 @@ def main() -> NoReturn:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _interrupted)
     with streams.checked():
-        status = _ended(app) or _ended(sys.stdout.flush)
+        status = _ended(partial(app, in_full(sys.argv[1:]))) or _ended(sys.stdout.flush)
     if status:  # its cause has been told; what stdout may still hold is delivered if it can be
         try:
             sys.stdout.flush()
         except OSError:
             streams.drop(sys.stdout)
     sys.exit(status)
+
+
+def in_full(arguments: Sequence[str]) -> list[str]:
+    """The arguments with the path that ``--plot`` may go without: the folder where the command was typed.
+
+    Typer knows no option whose value may be missing.
+    """
+    full: list[str] = []
+    for here, following in zip_longest(arguments, arguments[1:], fillvalue="-"):
+        full += ["--plot", "."] if here == "--plot" and following.startswith("-") else [here]
+    return full
 
 
 def _ended(work: Callable[[], object]) -> int:

@@ -12,7 +12,6 @@ from typer import Argument, Option
 
 from rankscope.cli import arms, early, options, show
 from rankscope.errors import UsageError
-from rankscope.names import file_name
 
 if TYPE_CHECKING:
     from rankscope.results.arms import ArmContrast
@@ -36,10 +35,7 @@ def compare(
     groups: options.Groups = 20,
     interval: options.Interval = "influence",
     common_rows: Annotated[bool, Option("--common-rows", help="If the rows differ, use those both runs have.")] = False,
-    plot: Annotated[
-        bool, Option("--plot", help="Draw the figure: SVG, PDF and PNG. An earlier one is replaced.")
-    ] = False,
-    out: Annotated[Path | None, Option(help="The figure's path, without suffix. Default: A-B.")] = None,
+    plot: options.Figure = None,
     base_model: options.BaseModel = None,
     full: options.Full = False,
 ) -> None:
@@ -70,6 +66,7 @@ def compare(
     named = [path for path in (*pair, base, *chain(*several.values())) if path is not None]
     early.need_runs(*named, again, base_model=base_model)
     early.need_sites(analysed.sites, *named)
+    early.need_figure(plot)
     import rankscope
 
     how: dict[str, Any] = {"base": base, "groups": groups, "interval": interval, **analysed.keywords()}
@@ -91,7 +88,7 @@ def compare(
             name = "-".join(result.names[:2])
     printing.notes(result.notes)
     printing.records(result.to_records(), table, result.to_json)
-    show.figure(result, (out or Path(file_name(name))) if plot else None)
+    show.figure(result, plot, name, quiet=printing.quiet)
 
 
 def _table(result: Contrast, *, quiet: bool) -> None:

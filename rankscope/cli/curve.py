@@ -28,13 +28,14 @@ def curve(
     early.need_runs(run, base_model=base_model)
     early.need_sites(analysed.sites, run)
     early.need_numbers_of_one_run(analysed.measures)
+    early.need_figure(plot)
     import rankscope
 
     with printing.progress("measuring") as progress:
         result = rankscope.curve(run, seed=seed, base_model=base_model, **analysed.keywords(), progress=progress)
     printing.notes(result.notes)
     printing.records(result.to_records(), lambda: _table(result, printing.notes_of))
-    show.figure(result, plot)
+    show.figure(result, plot, f"{result.run}-curve", quiet=printing.quiet)
 
 
 def _table(result: Curves, say: Callable[[Sequence[CurvePoint]], None]) -> None:

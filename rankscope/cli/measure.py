@@ -28,6 +28,7 @@ def measure(
     early.need_runs(run, base_model=base_model)
     early.need_sites(analysed.sites, run)
     early.need_numbers_of_one_run(analysed.measures)
+    early.need_figure(plot)
     import rankscope
 
     with printing.progress("measuring") as progress:
@@ -42,7 +43,7 @@ def measure(
         say=printing.notes_of,
     )
     printing.records(result.to_records(), table, result.to_json)
-    show.figure(result, plot)
+    show.figure(result, plot, f"{result.run}-measures", quiet=printing.quiet)
 
 
 def _table(result: Measurement, *, quiet: bool) -> None:

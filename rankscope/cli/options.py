@@ -68,7 +68,12 @@ Interval = Annotated[
     Option(help="Intervals from the influence of every sample, or from leaving groups of samples out in turn."),
 ]
 Figure = Annotated[
-    Path | None, Option(help="Write the figure here, without suffix: SVG, PDF and PNG. An earlier one is replaced.")
+    Path | None,
+    Option(
+        metavar="[PATH]",
+        help="Draw the figure: SVG, PDF and PNG, or only the kind of a suffix. Without PATH it is named after the result, as it "
+        "is in a folder. An earlier one is replaced.",
+    ),
 ]
 Full = Annotated[bool, Option("--full", help="Print every record, not one row a site.")]
 Overwrite = Annotated[bool, Option("--overwrite", help="Replace an existing output, which is kept otherwise.")]

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from typer import echo
 
 from rankscope.cli import streams
-from rankscope.names import printable
+from rankscope.names import file_name, printable
 
 if TYPE_CHECKING:
     from rankscope.results.claims import Account
@@ -64,12 +64,27 @@ def records(
         table()
 
 
-def figure(result: Table[Any], stem: Path | None) -> None:
-    """Draw a result into ``stem.svg``, ``stem.pdf`` and ``stem.png``, where a stem is given, and name the files on stderr."""
-    if stem is not None:
-        from rankscope import plots
+KINDS = ("svg", "pdf", "png")
+"""The kinds of figures."""
 
-        for path in plots.save(result.plot(), stem):
+
+def figure(result: Table[Any], plot: Path | None, name: str, *, quiet: bool = False) -> None:
+    """Draw a result, where a path is given, and name the files on stderr.
+
+    Args:
+        result: the result.
+        plot: the path without suffix, or with that of the one kind that is wanted, or a folder; None for no figure.
+        name: what the figure is called in a folder.
+        quiet: whether the files are not named.
+    """
+    if plot is None:
+        return
+    from rankscope import plots
+
+    one = plot.suffix.removeprefix(".").lower()
+    stem = plot / file_name(name) if plot.is_dir() else plot.with_suffix("") if one in KINDS else plot
+    for path in plots.save(result.plot(), stem, (one,) if one in KINDS and not plot.is_dir() else KINDS):
+        if not quiet:
             note(f"figure: {path}")
 
 

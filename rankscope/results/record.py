@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from torch import Tensor
 
+from rankscope.catalogue import canonical
 from rankscope.errors import UnknownName
 
 if TYPE_CHECKING:
@@ -141,12 +142,12 @@ class Table(Generic[R]):
         return [record.flat() for record in self.records]
 
     def of(self, measure: str) -> tuple[R, ...]:
-        """The records of one measure, along the sites.
+        """The records of one measure, along the sites, by its name here or in the field.
 
         Raises:
             UnknownName: if it is not among the results.
         """
-        found = tuple(r for r in self.records if r.measure == measure)
+        found = tuple(r for r in self.records if r.measure in (measure, canonical(measure)))
         if not found:
             raise UnknownName(f"{measure!r} was not measured; there are {', '.join(self.measures)}")
         return found

@@ -65,6 +65,7 @@ ANALYSED = {
 DEVICE, BASE_MODEL = ANALYSED["device"], case("--base-model", "b", value="b")
 TRUST, OVERWRITE = switch("--trust-remote-code"), switch("--overwrite")
 MEASURES = case("-m", "rankme", value=[DEFINITIONS["rankme"]])
+PLOT = case("--plot", "f", value=Path("f"), target=FIGURE)
 FULL = switch("--full", target="rankscope.cli.show.view")
 GROUPS = case("--groups", "7", value=7)
 INTERVAL = case("--interval", "jackknife", value="jackknife")
@@ -159,7 +160,7 @@ COMMANDS = {
             "interval": INTERVAL,
             **ANALYSED,
             **PRINTING,
-            "plot": case("--plot", "f", value=Path("f"), keyword="stem", target=FIGURE),
+            "plot": PLOT,
             "full": FULL,
         },
     ),
@@ -187,9 +188,8 @@ COMMANDS = {
             "base_model": BASE_MODEL,
             **ANALYSED,
             **PRINTING,
-            "plot": case("--plot", value=Path("u-v"), keyword="stem", target=FIGURE),
+            "plot": case("--plot", value=Path(), target=FIGURE),
             "full": FULL,
-            "out": case("--plot", "--out", "f", value=Path("f"), keyword="stem", target=FIGURE),
         },
     ),
     "curve": Command(
@@ -202,7 +202,7 @@ COMMANDS = {
             "base_model": BASE_MODEL,
             **ANALYSED,
             **PRINTING,
-            "plot": case("--plot", "f", value=Path("f"), keyword="stem", target=FIGURE),
+            "plot": PLOT,
         },
     ),
     "weights": Command(

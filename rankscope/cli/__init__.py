@@ -15,7 +15,7 @@ from typing import Annotated, NoReturn
 import typer
 from typer import Option
 
-from rankscope.cli import show, streams
+from rankscope.cli import interruption, show, streams
 from rankscope.cli.collect import collect
 from rankscope.cli.compare import compare
 from rankscope.cli.curve import curve
@@ -111,7 +111,7 @@ def _ended(work: Callable[[], object]) -> int:
 
 
 def _interrupted(number: int, frame: FrameType | None) -> NoReturn:
-    show.note("\ninterrupted; finished work is kept, and the same command continues it (train: add --resume)")
+    show.note(f"\n{interruption.words()}")
     sys.exit(128 + number)
 
 

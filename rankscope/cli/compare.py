@@ -21,10 +21,12 @@ if TYPE_CHECKING:
 def compare(
     analysed: options.Analysed,
     printing: options.Printing,
-    a: Annotated[
-        Path | None, Argument(help="A run, or a checkpoint folder, collected first on the other's data.")
+    runs: Annotated[
+        list[Path] | None,
+        Argument(
+            metavar="A B", help="Two runs, or checkpoint folders, collected first on the data of a run among them."
+        ),
     ] = None,
-    b: Annotated[Path | None, Argument(help="The other run.")] = None,
     arm: Annotated[list[str] | None, Option(help="Instead of two runs: name=pattern for the runs of an arm.")] = None,
     base: Annotated[Path | None, Option(help="The pre-trained run, against which changes are measured.")] = None,
     again: Annotated[
@@ -54,7 +56,7 @@ def compare(
         "common_rows": common_rows,
         "permutations": permutations,
     }
-    pair = [path for path in (a, b) if path is not None]
+    pair = runs or []
     if arm and (pair or any(of_two.values())):
         raise UsageError(
             "--arm replaces the two runs, and needs runs with the same rows; "
@@ -62,6 +64,11 @@ def compare(
         )
     if not arm and len(pair) < 2:
         raise UsageError("give two runs to compare, or --arm name=pattern for several of each recipe")
+    if len(pair) > 2:
+        raise UsageError(
+            f"compare takes two runs, and {len(pair)} were given. Several trainings of each recipe are compared as arms: "
+            f"rankscope compare --arm first={pair[0]},{pair[1]} --arm second={pair[2]} --base BASE; the pre-trained run is --base"
+        )
     several = arms.named_arms(arm or ())
     named = [path for path in (*pair, base, *chain(*several.values())) if path is not None]
     early.need_runs(*named, again, base_model=base_model)

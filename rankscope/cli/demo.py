@@ -7,7 +7,7 @@ from typing import Annotated
 
 from typer import Option, echo
 
-from rankscope.cli import options, show
+from rankscope.cli import interruption, options, show
 
 
 def demo(
@@ -23,9 +23,14 @@ def demo(
     """
     from rankscope.demo import run_demo
 
-    with show.progress("demo", quiet=quiet) as progress:
+    with show.progress("demo", quiet=quiet, unit="parts") as progress, interruption.keeping(lambda: _kept(out)):
         result = run_demo(out, steps=steps, samples=samples, overwrite=overwrite, progress=progress)
     losses = ", ".join(f"{name} {loss:.3f}" for name, loss in result.losses.items())
     show.paragraphs([f"held-out loss: {losses}", ""])
     show.view(result.contrast, say=lambda records: None if quiet else show.notes(records))()
     echo(f"figure {out / 'compare.svg'}, table {out / 'compare.csv'}, checkpoints and runs beside them")
+
+
+def _kept(out: Path) -> str:
+    made = out.is_dir() and any(out.iterdir())
+    return f"what was finished is kept in {out}, and the same command continues it" if made else ""

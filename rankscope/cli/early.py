@@ -70,7 +70,7 @@ def need_sites(spec: str, *runs: Path) -> None:
     Raises:
         UnknownName: if they do not.
     """
-    there = [sites for run in runs if (sites := _sites_of(run))]
+    there = [sites for run in runs if (sites := sites_of(run))]
     if len(there) == len(runs) and (shared := [s for s in there[0] if all(s in sites for sites in there)]):
         select(spec, shared)
 
@@ -201,7 +201,7 @@ def _strings_of(path: Path) -> Sequence[str]:
     return ()
 
 
-def _sites_of(run: Path) -> Sequence[Site]:
+def sites_of(run: Path) -> Sequence[Site]:
     """The sites of a run, as it says itself; none if it does not."""
     with suppress(OSError, ValueError, KeyError, TypeError, IndexError):
         if run.is_dir():

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
 from typer import Argument, Option
 
 from rankscope.catalogue import check_measure, listed
-from rankscope.cli import show
+from rankscope.cli import completion, show
 from rankscope.devices import check_device
 from rankscope.errors import UsageError
 from rankscope.sites import check_selection
@@ -55,12 +55,19 @@ Sites = Annotated[
         "--layers",
         "--sites",
         callback=refusing(check_selection),
+        autocompletion=completion.sites,
         help="Sites: all; decoder.0,decoder.3-5,final; 0:12:2; vision.*; last.",
     ),
 ]
 Measures = Annotated[
     str | None,
-    Option("--measures", "-m", callback=refusing(check_measures), help="Names or file.py:function, comma-separated."),
+    Option(
+        "--measures",
+        "-m",
+        callback=refusing(check_measures),
+        autocompletion=completion.measures,
+        help="Names or file.py:function, comma-separated.",
+    ),
 ]
 Groups = Annotated[int, Option(min=2, help="Number of sample groups that the jackknife leaves out in turn.")]
 Interval = Annotated[
@@ -151,9 +158,9 @@ class Printing:
     as_csv: Annotated[bool, Option("--csv", help="Print the records as CSV.")] = False
     quiet: Quiet = False
 
-    def progress(self, what: str) -> AbstractContextManager[Progress]:
+    def progress(self, what: str, unit: str = "sites") -> AbstractContextManager[Progress]:
         """A bar on stderr, unless the command is to be quiet."""
-        return show.progress(what, quiet=self.quiet)
+        return show.progress(what, quiet=self.quiet, unit=unit)
 
     def notes(self, texts: Iterable[str]) -> None:
         """Notes on stderr, unless the command is to be quiet."""

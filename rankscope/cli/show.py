@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from shutil import get_terminal_size
+from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from typer import echo
@@ -237,32 +238,70 @@ def with_and_without_sinks(record: RunRecord | PairRecord) -> str:
     return interval(record.estimate) + calm
 
 
+class Pace:
+    """How fast work goes, from where it began or was taken up again."""
+
+    def __init__(self, unit: str) -> None:
+        self.unit = unit
+        self.begun: tuple[float, int] | None = None
+
+    def words(self, done: int, total: int) -> str:
+        """``310 tokens/s, 2 min left``; nothing before there is a pace."""
+        now = monotonic()
+        self.begun = self.begun or (now, done)
+        since, first = now - self.begun[0], done - self.begun[1]
+        if first <= 0 or since <= 0:
+            return ""
+        return f"{first / since:,.3g} {self.unit}/s, {duration((total - done) * since / first)} left"
+
+
+def duration(seconds: float) -> str:
+    """A time in its largest fitting unit: ``40 s``, ``12 min``, ``3.5 h``."""
+    for unit, size, until in (("s", 1, 100), ("min", 60, 100 * 60)):
+        if seconds < until:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{seconds / 3600:.1f} h"
+
+
 @contextmanager
-def progress(what: str, *, quiet: bool = False) -> Iterator[Callable[[int, int, str], None]]:
-    """A bar on stderr with rate and time left; a line every 30 seconds where stderr is no terminal."""
+def progress(what: str, *, quiet: bool = False, unit: str = "sites") -> Iterator[Callable[[int, int, str], None]]:
+    """A bar on stderr with rate and time left; a line every 30 seconds where stderr is no terminal.
+
+    Args:
+        what: what is done.
+        quiet: whether nothing is shown.
+        unit: what is counted.
+    """
+    pace = Pace(unit)
     if quiet:
         yield lambda done, total, text: None
     elif not sys.stderr.isatty():
-        yield _lines(what)
+        yield _lines(what, pace)
     else:
         from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
-        layout = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        layout = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[pace]}"),
+        )
         with Progress(*layout, TextColumn("{task.fields[text]}"), console=Console(stderr=True)) as bar:
-            task = bar.add_task(what, total=None, text="")
-            yield lambda done, total, text: bar.update(task, completed=done, total=total, text=text)
+            task = bar.add_task(what, total=None, text="", pace="")
+            yield lambda done, total, text: bar.update(
+                task, completed=done, total=total, text=text, pace=pace.words(done, total)
+            )
 
 
-def _lines(what: str) -> Callable[[int, int, str], None]:
-    from time import monotonic
-
+def _lines(what: str, pace: Pace) -> Callable[[int, int, str], None]:
     last = monotonic()
 
     def line(done: int, total: int, text: str) -> None:
         nonlocal last
+        speed = pace.words(done, total)
         if monotonic() - last >= 30:
             last = monotonic()
-            note(f"{what}: {done} of {total}  {text}")
+            note(f"{what}: {done:,} of {total:,} {pace.unit}, {speed}  {text}")
 
     return line

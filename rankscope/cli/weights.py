@@ -48,7 +48,7 @@ def weights(
     early.need_free(spectra, overwrite=overwrite)
     import rankscope
 
-    with printing.progress("weighing") as progress:
+    with printing.progress("weighing", unit="matrices") as progress:
         result = rankscope.weigh(checkpoint, **vars(weighing), progress=progress)
     printing.notes(result.notes)
     printing.records(result.to_records(), lambda: _table(result, printing))

@@ -168,8 +168,7 @@ COMMANDS = {
         "rankscope.compare",
         ("r", "s"),
         {
-            "a": case("x", "s", value=Path("x"), alone=True),
-            "b": case("r", "x", value=Path("x"), alone=True),
+            "runs": case("r", "x", value=Path("x"), keyword="b", alone=True),
             "arm": case(
                 "--arm",
                 "t=tests/cli/test_joins.py",

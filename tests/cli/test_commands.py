@@ -4,6 +4,7 @@ import csv
 import io
 import itertools
 import json
+import re
 import resource
 import signal
 import subprocess
@@ -126,6 +127,8 @@ def test_a_dry_run_writes_nothing(rankscope_: Call, folder: Call, texts: Path, h
     done = rankscope_("collect", folder("gpt2"), "--data", texts, "--dry-run")
     assert (done.code, done.out) == (0, "")
     assert "gpt2.pt: about" in done.err
+    assert "in all about 24 of decoder" in done.err
+    assert re.search(r"time        \d+ s, as one of its batches took", done.err), done.err
     assert [p.name for p in here.iterdir()] == ["texts.jsonl"]
 
 
@@ -270,11 +273,22 @@ def test_an_interrupted_collect_says_so_and_continues(
 
     monkeypatch.setattr(collecting, "read", interrupted)
     stopped = rankscope_(*command)
-    assert (stopped.code, "the same command continues it" in stopped.err) == (code, True)
+    assert stopped.code == code
+    kept = re.search(r"interrupted; (\d) of 24 batches are kept in run, and the same command continues it", stopped.err)
+    assert kept is not None, stopped.err
+    assert 3 <= int(kept[1]) <= 5
     assert rankscope_("measure", "run").code == 4
     assert rankscope_(*command).code == 0
     assert next(batches) == 25  # the interrupted batch twice
     assert rankscope.load("run").n("decoder.0") == 24
+
+
+def test_an_interrupted_collect_without_a_batch_says_that_nothing_was_kept(
+    rankscope_: Call, folder: Call, texts: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(collecting, "read", lambda *args, **options: signal.raise_signal(signal.SIGINT))
+    stopped = rankscope_("collect", folder("gpt2"), "--data", texts, "--out", "run")
+    assert (stopped.code, "interrupted; nothing was kept" in stopped.err) == (130, True), stopped.err
 
 
 def test_help_answers_in_half_a_second() -> None:

@@ -92,6 +92,11 @@ CASES: list[tuple[str, int, str]] = [
     ("collect base --padding-side both", 2, CHOICE),
     ("collect base --no-such-option", 2, "No such option"),
     ("compare here.pt", 2, "give two runs to compare"),
+    (
+        "compare a.pt b.pt c.pt",
+        2,
+        "compare takes two runs, and 3 were given. Several trainings of each recipe are compared as arms",
+    ),
     ("compare here.pt --arm a=here.pt", 2, "--arm replaces the two runs"),
     ("compare here.pt here.pt --permutations -1", 2, RANGE),
     ("measure here.pt --variant new", 2, CHOICE),

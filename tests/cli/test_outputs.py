@@ -18,8 +18,8 @@ from rankscope.store import export_run, import_features, open_run
 Call = Callable[..., Any]
 
 INPUTS = {
-    "a", "again", "answers", "b", "base", "checkpoint", "config", "ids", "images", "model", "predictions", "processor", "regions",
-    "run", "source", "spice_home",
+    "again", "answers", "base", "checkpoint", "config", "ids", "images", "model", "predictions", "processor", "regions",
+    "run", "runs", "source", "spice_home",
 }  # fmt: skip
 """Options that are paths, and are read."""
 KEPT: dict[str, tuple[str, str]] = {

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from rankscope.cli import show
+from rankscope.cli import interruption, show
 
 ODD = "4 of 96 rows equal another: texts that begin alike"
 RECORDS = [
@@ -47,3 +47,23 @@ def test_a_table_breaks_no_word_in_a_narrow_terminal(
     told = capsys.readouterr().out
     assert "participation-ratio-clustered" in told
     assert "decoder.final" in told
+
+
+def test_pace_is_counted_from_where_work_was_taken_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = iter([100.0, 100.0, 110.0, 120.0])
+    monkeypatch.setattr(show, "monotonic", lambda: next(now))
+    pace = show.Pace("tokens")
+    assert pace.words(5000, 20000) == "", "what was read before is no pace"
+    assert pace.words(5000, 20000) == ""
+    assert pace.words(6000, 20000) == "100 tokens/s, 140 s left".replace("140 s", "2 min")
+    assert pace.words(20000, 20000) == "750 tokens/s, 0 s left"
+    assert [show.duration(s) for s in (0.4, 99, 100, 7200)] == ["0 s", "99 s", "2 min", "2.0 h"]
+
+
+def test_an_interruption_says_what_is_kept_only_if_it_is() -> None:
+    assert interruption.words() == "interrupted; nothing was kept"
+    with interruption.keeping(lambda: "3 of 4 batches are kept"):
+        assert interruption.words() == "interrupted; 3 of 4 batches are kept"
+        with interruption.keeping(lambda: ""):
+            assert interruption.words() == "interrupted; nothing was kept"
+    assert interruption.words() == "interrupted; nothing was kept"

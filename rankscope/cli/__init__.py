@@ -22,6 +22,7 @@ from rankscope.cli.curve import curve
 from rankscope.cli.data import check
 from rankscope.cli.definitions import definitions
 from rankscope.cli.demo import demo
+from rankscope.cli.doctor import doctor
 from rankscope.cli.exchange import export, import_
 from rankscope.cli.generate import generate
 from rankscope.cli.inspect import inspect
@@ -43,7 +44,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-WITH_RUNS = (demo, inspect, collect, measure, compare, curve, weights, verify, import_, export)
+WITH_RUNS = (demo, inspect, doctor, collect, measure, compare, curve, weights, verify, import_, export)
 WITHOUT = (train, generate, score, definitions, selftest)
 for command in (*WITH_RUNS, *WITHOUT):
     app.command(command.__name__.strip("_"))(flat(command))

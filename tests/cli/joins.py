@@ -118,6 +118,20 @@ COMMANDS = {
         },
         (READ, UNTRAINED),
     ),
+    "doctor": Command(
+        "rankscope.collecting.doctor.examine",
+        ("c", "--data", "e"),
+        {
+            "checkpoint": case("x", "y", value=[Path("x"), Path("y")], alone=True),
+            "data": case("--data", "d", value="d"),
+            **data(),
+            "rows": case("--rows", "mean", value="mean"),
+            "base_model": BASE_MODEL,
+            "device": DEVICE,
+            "trust_remote_code": TRUST,
+            "as_json": PRINTING["as_json"],
+        },
+    ),
     "collect": Command(
         "rankscope.collect",
         ("c", "--data", "e"),

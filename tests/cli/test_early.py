@@ -55,6 +55,8 @@ CASES: list[tuple[str, int, str]] = [
     ("collect base --data texts.txt --images absent", 3, "no such folder of images: absent"),
     ("collect base --data texts.txt --regions absent", 3, NO_MODEL),
     ("inspect absent", 3, NO_MODEL),
+    ("doctor absent", 3, NO_MODEL),
+    ("doctor base --data absent", 3, NO_DATA),
     ("inspect base --data absent", 3, NO_DATA),
     ("weights absent", 3, NO_MODEL),
     ("generate absent", 3, NO_MODEL),

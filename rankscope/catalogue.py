@@ -83,13 +83,50 @@ FILES: dict[str, dict[str, tuple[str, ...]]] = {
 """The names of the numbers of one run, of two runs and of weights, by package and file."""
 ORDERS = ("hill", "hill-sigma", "renyi")
 """Families with a member for every order, as in ``hill-0.5``, ``hill-sigma-3`` and ``renyi-inf``."""
+ALIASES = {
+    **dict.fromkeys(("effective-rank", "erank", "er"), "roy-vetterli"),
+    **dict.fromkeys(("pr", "participation", "participation-ratio-unbiased"), "participation-ratio"),
+    **dict.fromkeys(("von-neumann-rank", "matrix-entropy-rank"), "entropy-rank"),
+    **dict.fromkeys(("matrix-entropy", "von-neumann-entropy", "spectral-entropy", "svd-entropy"), "renyi-1"),
+    **dict.fromkeys(("srank", "numeric-rank"), "stable-rank"),
+    **dict.fromkeys(("average-cosine", "mean-cosine"), "anisotropy"),
+    **dict.fromkeys(("mutual-knn", "mknn"), "mutual-neighbours"),
+    **dict.fromkeys(("grassmann", "geodesic-distance", "principal-angles"), "subspace-distance"),
+    **dict.fromkeys(("subspace-overlap", "subspace-similarity"), "overlap"),
+    **dict.fromkeys(("bures-wasserstein", "wasserstein-2"), "bures"),
+    **dict.fromkeys(("frechet-distance", "fid"), "frechet"),
+    "linear-cka": "cka",
+    "explained-variance": "variance-captured",
+    "feature-distortion": "drift",
+    "self-clustering": "self-cluster",
+    "shape-distance": "procrustes-angle",
+    "twonn": "two-nn",
+    "iso-score": "isoscore",
+    "rank-me": "rankme",
+    "alphareq": "alpha-req",
+}
+"""What the field calls a measure → its name here."""
 DIRECTIONS = ("usage", "relative-usage", "recoverability", "drift")
 """Families of relations with a member for every principal direction of the base, as in ``usage-3`` and ``drift-1``."""
+
+
+def canonical(name: str) -> str:
+    """The name here of a measure, which the field may call otherwise: ``Effective_Rank`` is ``roy-vetterli``.
+
+    Names that are not known, and ``file.py:function``, come back as they are.
+    """
+    spelled = re.sub(r"[_\s]+", "-", name.strip().lower())
+    if ".py:" in name or (spelled not in ALIASES and spelled not in _NAMES and member(spelled) is None):
+        return name
+    return ALIASES.get(spelled, spelled)
 
 
 def names(package: str) -> tuple[str, ...]:
     """The names that one of the packages in :data:`FILES` defines."""
     return tuple(name for some in FILES[package].values() for name in some)
+
+
+_NAMES = {name for package in FILES for name in names(package)}
 
 
 def member(name: str) -> tuple[str, str] | None:
@@ -101,8 +138,8 @@ def member(name: str) -> tuple[str, str] | None:
 
 
 def listed(text: str) -> list[str]:
-    """The names in a comma-separated list; ``usage-1..8`` stands for eight of them."""
-    return [name for part in text.split(",") for name in _counted(part.strip())]
+    """The names in a comma-separated list, as they are here; ``usage-1..8`` stands for eight of them."""
+    return [canonical(name) for part in text.split(",") for name in _counted(part.strip())]
 
 
 def _counted(name: str) -> list[str]:
@@ -128,6 +165,7 @@ def check_measure(name: str, *, relations: bool = True) -> None:
         if not (path.endswith(".py") and Path(path).is_file()):
             raise UnknownName(f"there is no file {path!r} that could define the measure {function!r}")
         return
+    name = canonical(name)
     if name in names("weights"):
         raise UsageError(f"{name} is a number of weights, not of features; ask 'rankscope weights' for it")
     found = member(name)

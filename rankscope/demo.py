@@ -22,8 +22,6 @@ TRAINING = "scenes:captions/train?n=2000"
 """The training data: captions of a look that pre-training did not have."""
 HELD_OUT = "scenes:captions/test"
 """The data on which features are read."""
-SHOWN = ("participation-ratio", "pt-peft", "overlap", "recoverability", "drift")
-"""The measures in the printed table."""
 TABLES, ENDINGS = "compare", ("csv", "json", "svg", "pdf", "png")
 """The name of the tables and figures, and their endings."""
 
@@ -101,7 +99,7 @@ def _is_of_a_demo(record: Path) -> bool:
 
 
 def _leave(result: Demo, versions: Mapping[str, Any]) -> None:
-    found = {"versions": versions, "held_out_loss": result.losses, "records": result.contrast.to_records()}
+    found = {"versions": versions, "held_out_loss": result.losses, **result.contrast.to_json()}
     # The record first: by it the next demo knows that the others are a demo's.
     write_output(result.out / f"{TABLES}.json", json.dumps(found, indent=1).encode())
     write_output(result.out / f"{TABLES}.csv", result.contrast.to_frame().to_csv(index=False).encode())

@@ -15,7 +15,7 @@ from typing import ClassVar, ParamSpec, TypeVar
 P = ParamSpec("P")
 T = TypeVar("T")
 
-_ON_THE_COMMAND_LINE = {"layers": "sites", "vqa_rule": "rule", "column": "columns", "arm": "arms"}
+_ON_THE_COMMAND_LINE = {"vqa_rule": "rule", "column": "columns", "arm": "arms"}
 """Keywords whose name on the command line is another."""
 
 
@@ -121,7 +121,8 @@ class NonFinite(RankscopeError, ArithmeticError):
 def public(function: Callable[P, T]) -> Callable[P, T]:
     """The function itself, except that a call which does not fit its signature raises an error that says what to write.
 
-    A type checker sees the signature of the function as it was written.
+    A type checker sees the signature of the function as it was written. ``layers=`` is taken for ``sites=``, as
+    ``--sites`` is for ``--layers``.
 
     Raises:
         WrongCall: naming the nearest keyword and all that the function takes.
@@ -133,6 +134,8 @@ def public(function: Callable[P, T]) -> Callable[P, T]:
 
     @wraps(function)
     def called(*args: P.args, **kwargs: P.kwargs) -> T:
+        if "layers" in kwargs and "sites" in signature.parameters and "sites" not in kwargs:
+            kwargs["sites"] = kwargs.pop("layers")
         try:
             signature.bind(*args, **kwargs)
         except TypeError as error:

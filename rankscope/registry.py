@@ -14,7 +14,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from rankscope.catalogue import FILES, check_measure, listed, member
+from rankscope.catalogue import FILES, canonical, check_measure, listed, member
 from rankscope.comparisons import drift, recoverability, usage
 from rankscope.definition import Comparison, Definition, WeightDefinition
 from rankscope.errors import RankscopeError, UnknownName, UsageError
@@ -81,6 +81,7 @@ def known(what: Measure) -> Definition | Comparison:
         raise UsageError(
             f"a measure is a name, a definition or a function on singular values; got {type(what).__name__}"
         )
+    what = canonical(what)
     check_measure(what)
     if ".py:" in what:
         return _custom(_from_file(what))

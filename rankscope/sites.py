@@ -17,6 +17,7 @@ from rankscope.errors import UnknownName, UsageError
 _NAME = re.compile(r"[a-z0-9_][a-z0-9._-]*")
 _RANGE = re.compile(r"(?:(?P<stack>[^:]+)\.)?(?P<first>\d+)-(?P<last>\d+)")
 _SLICE = re.compile(r"(?:(?P<stack>[^:]+)\.)?(?P<start>(?:-?\d+)?):(?P<stop>(?:-?\d+)?)(?::(?P<step>(?:-?\d+)?))?")
+_PRINTED = re.compile(r"([^,()\s]+)\s*\(([^()]*)\)")
 _INDEX = re.compile(r"-?\d+")
 _PATTERN = re.compile(r"[a-z0-9_.*?!\[\]-]+")
 
@@ -86,7 +87,8 @@ def select(spec: str | Sequence[str | Site], available: Sequence[Site]) -> tuple
 
     A specification is ``all``, or a comma-separated list (or a sequence) of: a site (``decoder.3``), a stack
     (``decoder``), a range (``decoder.3-5``), a slice (``0:12:2``), a glob (``vision.*``), or a point of every
-    stack (``final``, ``embed``, ``last`` for the last block, ``0``, ``-1``).
+    stack (``final``, ``embed``, ``last`` for the last block, ``0``, ``-1``). What :func:`describe` prints,
+    ``decoder (0-3, final)``, is one too.
 
     Args:
         spec: the specification.
@@ -96,7 +98,7 @@ def select(spec: str | Sequence[str | Site], available: Sequence[Site]) -> tuple
         UnknownName: if a part names no site; the message lists the available sites.
         UsageError: if a slice has a step of 0.
     """
-    parts = [p.strip() for p in spec.split(",")] if isinstance(spec, str) else [str(p) for p in spec]
+    parts = _parts(spec) if isinstance(spec, str) else [str(p) for p in spec]
     chosen: set[Site] = set()
     for part in parts:
         found = _matching(part, available)
@@ -106,13 +108,19 @@ def select(spec: str | Sequence[str | Site], available: Sequence[Site]) -> tuple
     return tuple(site for site in available if site in chosen)
 
 
+def _parts(spec: str) -> list[str]:
+    """The parts of a specification; those of one stack in brackets, as they are printed, each with its stack."""
+    spelled = _PRINTED.sub(lambda m: ",".join(f"{m[1]}.{point.strip()}" for point in m[2].split(",")), spec)
+    return [part.strip() for part in spelled.split(",")]
+
+
 def check_selection(spec: str) -> None:
     """Check that a specification could name sites of some network, as :func:`select` takes it.
 
     Raises:
         UsageError: if no network can have such sites.
     """
-    for part in (part.strip() for part in spec.split(",")):
+    for part in _parts(spec):
         if match := _SLICE.fullmatch(part):
             _bounds(match)
             continue

@@ -9,7 +9,8 @@ import pandas as pd
 import pytest
 
 import rankscope
-from rankscope.demo import SHOWN, run_demo
+from rankscope.demo import run_demo
+from rankscope.registry import DEFAULT_COMPARED
 
 
 def test_the_demo_leaves_checkpoints_runs_tables_and_figures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -25,9 +26,10 @@ def test_the_demo_leaves_checkpoints_runs_tables_and_figures(tmp_path: Path, mon
     }  # fmt: skip
     assert rankscope.load(tmp_path / "lora.pt").sites == rankscope.load(tmp_path / "pre-trained.pt").sites
     table = pd.read_csv(tmp_path / "compare.csv")
-    assert set(SHOWN) <= set(table["measure"])
+    assert set(DEFAULT_COMPARED) <= set(table["measure"])
     told = json.loads((tmp_path / "compare.json").read_text())
     assert told["held_out_loss"] == found.losses
+    assert told["verdict"]["headline"] == found.contrast.verdict.headline
     assert {"rankscope", "torch"} <= set(told["versions"])
 
     before = {path: path.stat().st_mtime_ns for path in tmp_path.glob("*.pt")}

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, strategies as st
 
 from rankscope.errors import RankscopeError, UnknownName, UsageError
-from rankscope.sites import Site, describe, points, select
+from rankscope.sites import Site, check_selection, describe, points, select
 
 AVAILABLE = tuple(Site(stack, point) for stack in ("vision", "decoder") for point in points(6))
 
@@ -24,10 +24,18 @@ AVAILABLE = tuple(Site(stack, point) for stack in ("vision", "decoder") for poin
         ("decoder", "decoder.embed decoder.0 decoder.1 decoder.2 decoder.3 decoder.4 decoder.5 decoder.final"),
         ("last", "vision.5 decoder.5"),
         ("decoder.3,decoder.3", "decoder.3"),
+        ("vision (embed, 0-1), decoder (final)", "vision.embed vision.0 vision.1 decoder.final"),
     ],
 )
 def test_a_specification_names_sites_in_the_networks_order(spec: str, expected: str) -> None:
     assert " ".join(map(str, select(spec, AVAILABLE))) == expected
+
+
+@given(st.sets(st.sampled_from(AVAILABLE), min_size=1))
+def test_what_is_printed_of_sites_can_be_typed(sites: set[Site]) -> None:
+    chosen = tuple(site for site in AVAILABLE if site in sites)
+    assert select(describe(chosen), AVAILABLE) == chosen
+    check_selection(describe(chosen))
 
 
 def test_all_names_every_site_and_a_sequence_works_as_a_list() -> None:

@@ -134,17 +134,13 @@ def _grounds(view: GuardedView, places: Sequence[int], base: int) -> tuple[ArmNu
     found = []
     independent, clustered, entropy = _RANKS
     for name in (independent if view.n == view.rows.samples else clustered, entropy):
-        before, *after = (_log(view.evaluate(known(name), i)) for i in (base, *places))
+        before, *after = (view.evaluate(known(name), i).log() for i in (base, *places))
         found.append(_changes([one - before for one in after], view))
     basis, information, drift = (_number(known(name), view, places, base) for name in _RELATIONS)
     # Unrelated rows of one covariance vary in the base's basis as much as its own: that is not the basis kept.
     aligned = torch.stack([view.value(known("cka"), base, i).cpu() for i in places]).mean()
     floor = None if information.floor is None else min(information.floor, LOST)
     return (*found, basis._replace(alike=bool(aligned > LOST)), information._replace(floor=floor), drift)
-
-
-def _log(found: Replicates) -> Replicates:
-    return Replicates(found.value.log(), found.left_out.log())
 
 
 def _changes(values: Sequence[Replicates], view: GuardedView) -> ArmNumber:

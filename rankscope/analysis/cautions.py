@@ -6,7 +6,7 @@ from rankscope.analysis.guards import GuardedView
 from rankscope.analysis.replicates import Replicates
 from rankscope.definition import Comparison, Definition, in_full, rows_enough
 from rankscope.inference.jackknife import degrees_of_freedom
-from rankscope.results.record import Shape
+from rankscope.results.record import FEW_DECIDE, N_LIMITED, Shape
 from rankscope.store import Run
 
 FEW = 10
@@ -42,9 +42,7 @@ def cautions(what: Definition | Comparison, view: GuardedView, found: Replicates
             else "too few rows or groups of samples to leave any out, so there is no interval",
         )
     if found is not None and few_samples_decide(found):
-        said.insert(
-            0, "a few samples make up most of its error, so the interval may cover the truth less often than stated"
-        )
+        said.insert(0, f"{FEW_DECIDE}, so the interval may cover the truth less often than stated")
     if found is not None and found.value.isnan():
         said.insert(0, "not defined on these features")
     if found is not None and found.value.isinf():
@@ -67,7 +65,7 @@ def _few_rows(what: Definition | Comparison, view: GuardedView) -> str:
     enough = d * rows_enough(what)
     if view.n < enough:
         return (
-            f"n-limited: {view.n} rows of {d} features, where {enough} are enough, so the value also measures n; "
+            f"{N_LIMITED}: {view.n} rows of {d} features, where {enough} are enough, so the value also measures n; "
             "compare at equal n only"
         )
     if what.name == "participation-ratio" and view.n > view.rows.samples:

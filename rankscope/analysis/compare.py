@@ -13,7 +13,7 @@ from torch import Tensor
 from rankscope.analysis.align import Aligned, data_notes, distinct_names, shared_sites
 from rankscope.analysis.cautions import below_floor, cautions, convention, shape, why_not
 from rankscope.analysis.guards import GuardedView, guarded_views
-from rankscope.analysis.intervals import NO_VALUE, Bounds, banded, bounds_of, limits_of, replicates
+from rankscope.analysis.intervals import NO_VALUE, Banded, banded, bounds_of, limits_of, percent_of, replicates
 from rankscope.analysis.measure import spectra_of
 from rankscope.analysis.options import GROUPS, LEVEL, Analysis, chosen
 from rankscope.analysis.references import Unrelated, against_itself, noise_value, unrelated
@@ -28,7 +28,7 @@ from rankscope.linalg.streamed import taken
 from rankscope.linalg.svd import singular_values_of
 from rankscope.progress import Progress, silent
 from rankscope.registry import DEFAULT_COMPARED, Measure, known
-from rankscope.results.record import number
+from rankscope.results.record import Estimate, number
 from rankscope.results.runs import Contrast, Pair, PairRecord
 from rankscope.sites import Site, describe
 from rankscope.spectrum import Spectrum
@@ -99,7 +99,7 @@ def compare(
     found, solved = [], dict[tuple[int, Site], Spectrum]()
     for site, view in guarded_views(aligned, options, then="spectra and similarity"):
         prepare(view, [one for what in asked if not why_not(what, view) for one in _numbers(what, roles.base)])
-        found += [(what, *_record(runs[0], Pair(*names), site, what, view, roles, level)) for what in asked]
+        found += [(what.name, *_record(runs[0], Pair(*names), site, what, view, roles, level)) for what in asked]
         solved |= {(i, site): one for i in range(len(names)) if (one := _solved(view, runs[i], i, site)) is not None}
     records = banded(found, level)
     if all(r.value is None for r in records):
@@ -115,6 +115,7 @@ def compare(
         similarity=_similarity(aligned, roles.reference),
         similarity_sites=aligned.sites,
         notes=tuple(notes),
+        again=again is not None,
     )
 
 
@@ -154,12 +155,19 @@ class _PairAtSite(NamedTuple):
     base: float | None = None
     null: Unrelated = Unrelated(None)
     itself: float | None = None
+    values: tuple[Replicates | None, ...] = (None, None, None)
+    """A definition in the first run, the second and the base."""
+
+    def percents(self, what: Definition | Comparison, level: float) -> list[Estimate]:
+        """The changes as shares of what was before: b against a, and both against the base."""
+        a, b, base = self.values
+        return [percent_of(after, before, what, level) for after, before in ((b, a), (a, base), (b, base))]
 
 
 def _record(
     run: Run, names: Pair, site: Site, what: Definition | Comparison, view: GuardedView, roles: _Roles, level: float
-) -> tuple[PairRecord, Replicates | None, Bounds]:
-    """A record, and what its band is made from."""
+) -> tuple[PairRecord, dict[str, Banded]]:
+    """A record, and what its bands are made from."""
     reason, found, without_sinks = why_not(what, view), _PairAtSite(), None
     try:
         if not reason:
@@ -175,6 +183,7 @@ def _record(
     a, b = limits_of(found.a, of_side, level), limits_of(found.b, of_side, level)
     between = limits_of(found.between, of_both, level)
     no_interval = dict.fromkeys((*between.notes, *a.notes, *b.notes))
+    percent, percent_a, percent_b = found.percents(what, level)
     record = PairRecord(
         site=str(site),
         measure=what.name,
@@ -196,8 +205,14 @@ def _record(
         interval_by=None if between.estimate.low is None or found.between is None else found.between.method,
         p_unrelated=found.null.p,
         runs=names,
+        percent=percent,
+        percent_a=percent_a,
+        percent_b=percent_b,
     )
-    return record, found.between, of_both
+    sides = {"band": Banded(found.between, of_both, isinstance(what, Definition) or roles.base is not None)}
+    if roles.base is not None:
+        sides |= {"band_a": Banded(found.a, of_side, True), "band_b": Banded(found.b, of_side, True)}
+    return record, sides
 
 
 def _find(what: Definition | Comparison, view: GuardedView, roles: _Roles) -> _PairAtSite:
@@ -208,9 +223,10 @@ def _find(what: Definition | Comparison, view: GuardedView, roles: _Roles) -> _P
         null = Unrelated(number(noise_value(what, view)))
     a, b, between = _sides(what, partial(replicates, what, view), roles.base)
     if isinstance(what, Comparison) or roles.base is None or a is None or b is None:
-        return _PairAtSite(a, b, between, None, null, itself)
+        values = (a, b, None) if isinstance(what, Definition) else (None, None, None)
+        return _PairAtSite(a, b, between, None, null, itself, values)
     base = replicates(what, view, roles.base)
-    return _PairAtSite(a - base, b - base, between, number(base.value), null, itself)
+    return _PairAtSite(a - base, b - base, between, number(base.value), null, itself, (a, b, base))
 
 
 def _sides(

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import NamedTuple
+from math import expm1
+from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
 
 from rankscope.analysis.guards import GuardedView
 from rankscope.analysis.replicates import Replicates
@@ -99,39 +99,81 @@ def limits_of(found: Replicates | None, bounds: Bounds, level: float) -> Limits:
     return Limits(Estimate(value, min(limits.low, value), max(limits.high, value)))
 
 
+class Banded(NamedTuple):
+    """A number of a comparison, of which there is a band over all sites."""
+
+    found: Replicates | None
+    """The number without each group of samples; None where it has no value."""
+    bounds: Bounds
+    """Its bounds."""
+    tested: bool
+    """Whether 0 is a hypothesis about it; it is none for a relation of two runs."""
+
+
 def banded(
-    found: Sequence[tuple[Definition | Comparison, PairRecord, Replicates | None, Bounds]], level: float
+    found: Sequence[tuple[str, PairRecord, Mapping[str, Banded]]],
+    level: float,
 ) -> tuple[PairRecord, ...]:
-    """The records with their bands: each measure by itself, over all its sites.
+    """The records with their bands: each number of each measure by itself, over all its sites.
+
+    Args:
+        found: the name of the measure, the record, and its numbers by the field of their band.
+        level: the confidence of the bands.
+    """
+    records = [record for _, record, _ in found]
+    for field, estimate in (("band", "estimate"), ("band_a", "a"), ("band_b", "b")):
+        sides = {
+            i: (name, side)
+            for i, (name, record, some) in enumerate(found)
+            # What has no interval of its own has no band either.
+            if (side := some.get(field)) and getattr(record, estimate).low is not None
+        }
+        for i, span, p in _bands(sides, level):
+            told: dict[str, Any] = {field: span}
+            if field == "band" and sides[i][1].tested:
+                told["p"] = p
+            records[i] = replace(records[i], **told)
+    return tuple(records)
+
+
+def _bands(sides: Mapping[int, tuple[str, Banded]], level: float) -> Iterator[tuple[int, Span, float | None]]:
+    """Place → its band, and the p-value of 0 adjusted for all sites.
 
     Sites whose rows come from other samples (a stack that some samples do not reach) make a family of their own. With m
     families each gets a share of the error: confidence 1 − (1 − level)/m, and p times m (Bonferroni).
-
-    Args:
-        found: the measure, the record, the number without each group of samples, and its bounds.
-        level: the confidence of the bands.
     """
-    records = [record for _, record, _, _ in found]
-    families: dict[tuple[str, int], dict[int, Tensor]] = {}
-    for i, (what, record, between, _) in enumerate(found):
-        # What has no interval of its own has no band either.
-        if between is not None and len(between.left_out) >= FEWEST_GROUPS and record.low is not None:
-            pseudo = centred_pseudo(between.centre, between.left_out)
-            families.setdefault((what.name, len(pseudo)), {})[i] = pseudo
+    families: dict[tuple[str, int], dict[int, Replicates]] = {}
+    for i, (name, side) in sides.items():
+        if side.found is not None and len(side.found.left_out) >= FEWEST_GROUPS:
+            families.setdefault((name, len(side.found.left_out)), {})[i] = side.found
     shares = Counter(name for name, _ in families)
     for (name, groups), family in families.items():
         level_of_family, generator = 1 - (1 - level) / shares[name], torch.Generator().manual_seed(groups)
-        pseudo = torch.stack([*family.values()], 1)
-        steps = torch.tensor([between.step if (between := found[i][2]) is not None else 0.0 for i in family]).to(pseudo)
-        bands = max_t(pseudo, within=steps, level=level_of_family, generator=generator)
+        pseudo = {i: centred_pseudo(one.centre, one.left_out) for i, one in family.items()}
+        columns = torch.stack([*pseudo.values()], 1)
+        steps = torch.tensor([one.step for one in family.values()]).to(columns)
+        bands = max_t(columns, within=steps, level=level_of_family, generator=generator)
         for k, i in enumerate(family):
-            what, _, _, bounds = found[i]
-            # 0 is no hypothesis for a relation of two runs; it is one for the difference of two relations.
-            tested = isinstance(what, Definition) or records[i].a.value is not None
-            p = number((bands.p[k] * shares[name]).clamp(max=1)) if tested else None
             # No band is narrower than the interval of its site alone
-            alone = float(critical_t(degrees_of_freedom(family[i]), level_of_family))
-            critical = max(bands.critical, alone)
-            low, high, _ = bounds.bounded(float(bands.mean[k]), float(bands.se[k]), critical, step=float(steps[k]))
-            records[i] = replace(records[i], band=Span(low, high), p=p)
-    return tuple(records)
+            alone = float(critical_t(degrees_of_freedom(pseudo[i]), level_of_family))
+            critical, step = max(bands.critical, alone), float(steps[k])
+            low, high, _ = sides[i][1].bounds.bounded(float(bands.mean[k]), float(bands.se[k]), critical, step=step)
+            yield i, Span(low, high), number((bands.p[k] * shares[name]).clamp(max=1))
+
+
+def percent_of(b: Replicates | None, a: Replicates | None, what: Definition | Comparison, level: float) -> Estimate:
+    """The change (b − a)/a of a rank, with its interval made on the logarithm of the ratio; None for other measures.
+
+    The interval of the difference divided by ``a`` would take ``a`` for known exactly.
+    """
+    if a is None or b is None or not isinstance(what, Definition) or what.scale != "log":
+        return Estimate()
+    if not (float(a.value) > 0 and float(b.value) > 0):
+        return Estimate()
+    value = float(b.value / a.value) - 1
+    if a.step or b.step:
+        return Estimate(value)
+    ends = limits_of(b.log() - a.log(), Bounds(Range(), "plain"), level).estimate
+    if ends.low is None or ends.high is None:
+        return Estimate(value)
+    return Estimate(value, expm1(ends.low), expm1(ends.high))

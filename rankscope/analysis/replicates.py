@@ -42,6 +42,10 @@ class Replicates(NamedTuple):
             return Replicates(value, self.left_out.new_empty(0), step, self.centre - other.centre)
         return Replicates(value, self.left_out - other.left_out, step, self.centre - other.centre, self.method)
 
+    def log(self) -> Replicates:
+        """Its natural logarithm, of the continuous number where it moves in steps."""
+        return Replicates(self.centre.log(), self.left_out.log(), method=self.method)
+
 
 def computed_once(function: Callable[Concatenate[Any, P], T]) -> Callable[Concatenate[Any, P], T]:
     """A method or function of a view that is computed once for each set of arguments; the view keeps what it returned."""

@@ -6,20 +6,23 @@ import os
 import signal
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
+from itertools import zip_longest
 from types import FrameType
 from typing import Annotated, NoReturn
 
 import typer
 from typer import Option
 
-from rankscope.cli import show, streams
+from rankscope.cli import interruption, show, streams
 from rankscope.cli.collect import collect
 from rankscope.cli.compare import compare
 from rankscope.cli.curve import curve
 from rankscope.cli.data import check
 from rankscope.cli.definitions import definitions
 from rankscope.cli.demo import demo
+from rankscope.cli.doctor import doctor
 from rankscope.cli.exchange import export, import_
 from rankscope.cli.generate import generate
 from rankscope.cli.inspect import inspect
@@ -41,7 +44,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-WITH_RUNS = (demo, inspect, collect, measure, compare, curve, weights, verify, import_, export)
+WITH_RUNS = (demo, inspect, doctor, collect, measure, compare, curve, weights, verify, import_, export)
 WITHOUT = (train, generate, score, definitions, selftest)
 for command in (*WITH_RUNS, *WITHOUT):
     app.command(command.__name__.strip("_"))(flat(command))
@@ -75,13 +78,24 @@ def main() -> NoReturn:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _interrupted)
     with streams.checked():
-        status = _ended(app) or _ended(sys.stdout.flush)
+        status = _ended(partial(app, in_full(sys.argv[1:]))) or _ended(sys.stdout.flush)
     if status:  # its cause has been told; what stdout may still hold is delivered if it can be
         try:
             sys.stdout.flush()
         except OSError:
             streams.drop(sys.stdout)
     sys.exit(status)
+
+
+def in_full(arguments: Sequence[str]) -> list[str]:
+    """The arguments with the path that ``--plot`` may go without: the folder where the command was typed.
+
+    Typer knows no option whose value may be missing.
+    """
+    full: list[str] = []
+    for here, following in zip_longest(arguments, arguments[1:], fillvalue="-"):
+        full += ["--plot", "."] if here == "--plot" and following.startswith("-") else [here]
+    return full
 
 
 def _ended(work: Callable[[], object]) -> int:
@@ -98,7 +112,7 @@ def _ended(work: Callable[[], object]) -> int:
 
 
 def _interrupted(number: int, frame: FrameType | None) -> NoReturn:
-    show.note("\ninterrupted; finished work is kept, and the same command continues it (train: add --resume)")
+    show.note(f"\n{interruption.words()}")
     sys.exit(128 + number)
 
 

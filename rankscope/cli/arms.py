@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -33,18 +33,19 @@ def named_arms(texts: Sequence[str]) -> dict[str, list[Path]]:
     return found
 
 
-def table(result: ArmContrast) -> None:
-    """Print the verdicts, then the numbers of each arm and of each pair of arms."""
+def table(result: ArmContrast, say: Callable[[Sequence[ArmRecord]], None]) -> None:
+    """Print the numbers of each arm and of each pair of arms, then the verdicts; ``say`` prints the notes of records."""
+    say(result.records)
     first = result.records[0]
     against = f", against {result.base}" if result.base else ""
     runs = ", ".join(f"{arm} ({len(names)} runs)" for arm, names in result.arms.items())
-    if result.verdicts:
-        lines = [[site, arm, v.word, v.why] for (site, arm), v in result.verdicts.items()]
-        show.table("Verdicts", ["site", "arm", "verdict", "because"], lines)
     title = f"{runs}{against}; {result.level:.0%} intervals over seeds and {first.shape.samples} samples, bands over all sites"
     columns = ["site", "measure", "arm", "value", "band", "p", "seed sd", "sample se", "floor", "equivalent"]
     show.table(title, columns, [_line(r) for r in result.records])
-    show.notes(result.records)
+    if result.verdicts:
+        lines = [[site, arm, v.word, v.why] for (site, arm), v in result.verdicts.items()]
+        show.table("Verdicts", ["site", "arm", "verdict", "because"], lines)
+    show.verdict(result.verdict)
 
 
 def _line(r: ArmRecord) -> list[str]:

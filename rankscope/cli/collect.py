@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from typer import Exit, Option
 
-from rankscope.cli import early, options, show
+from rankscope.cli import completion, early, interruption, options, show
 from rankscope.collecting.request import Request
 from rankscope.devices import check_device_map
 
@@ -21,7 +22,10 @@ class Reading:
     """What is read and where it goes; fields are named as :func:`rankscope.collect` names them."""
 
     sites: options.Sites = "all"
-    rows: Annotated[str, Option(help="last, first, mean, tokens, text, image, query, answer or audio.")] = "last"
+    rows: Annotated[
+        str,
+        Option(autocompletion=completion.rows, help="last, first, mean, tokens, text, image, query, answer or audio."),
+    ] = "last"
     n: Annotated[int | None, Option("--n", min=1, help="Read only the first n samples; having fewer is an error.")] = (
         None
     )
@@ -83,17 +87,45 @@ def collect(
     Request(**vars(what))
     examples = probes.open(data)
     import rankscope
+    from rankscope.collecting.collect import seconds_needed
+
+    kept: list[Job] = []
+
+    tokens: list[int] = []
+    """Tokens before each batch, and at the end all of them."""
 
     def preview(job: Job) -> None:
+        tokens.extend(accumulate((len(batch.samples) * batch.length for batch in job.plan), initial=0))
+        kept.append(job)
         if job.finished is not None:
             show.note(f"{job.out} is already finished with exactly these options; --overwrite collects it again")
         elif not quiet or dry_run:
             show.note(job.in_words())
         if dry_run:
+            if job.finished is None:
+                show.note(f"time        {show.duration(seconds_needed(job))}, as one of its batches took")
             raise Exit
 
-    with show.progress("collecting", quiet=quiet or dry_run) as progress:
+    with (
+        show.progress("collecting", quiet=quiet or dry_run, unit="tokens") as told,
+        interruption.keeping(lambda: _kept(*kept)),
+    ):
+
+        def progress(done: int, total: int, text: str) -> None:
+            # Another process may have begun with other batches, which are then taken instead
+            counted = tokens if total == len(tokens) - 1 else range(total + 1)
+            told(counted[done], counted[total], text)
+
         run = rankscope.collect(
             checkpoint, examples, **vars(what), reuse=True, **vars(loading), preview=preview, progress=progress
         )
     show.made(run.path)
+
+
+def _kept(*jobs: Job) -> str:
+    """What is kept of a collect that is interrupted; nothing before it is planned, or before a batch is whole on the disk."""
+    from rankscope.store.layout import committed
+
+    if not jobs or not (batches := committed(jobs[0].folder)):
+        return ""
+    return f"{batches} of {len(jobs[0].plan)} batches are kept in {jobs[0].folder}, and the same command continues it"

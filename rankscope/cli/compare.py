@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -11,7 +12,6 @@ from typer import Argument, Option
 
 from rankscope.cli import arms, early, options, show
 from rankscope.errors import UsageError
-from rankscope.names import file_name
 
 if TYPE_CHECKING:
     from rankscope.results.arms import ArmContrast
@@ -21,10 +21,12 @@ if TYPE_CHECKING:
 def compare(
     analysed: options.Analysed,
     printing: options.Printing,
-    a: Annotated[
-        Path | None, Argument(help="A run, or a checkpoint folder, collected first on the other's data.")
+    runs: Annotated[
+        list[Path] | None,
+        Argument(
+            metavar="A B", help="Two runs, or checkpoint folders, collected first on the data of a run among them."
+        ),
     ] = None,
-    b: Annotated[Path | None, Argument(help="The other run.")] = None,
     arm: Annotated[list[str] | None, Option(help="Instead of two runs: name=pattern for the runs of an arm.")] = None,
     base: Annotated[Path | None, Option(help="The pre-trained run, against which changes are measured.")] = None,
     again: Annotated[
@@ -35,11 +37,9 @@ def compare(
     groups: options.Groups = 20,
     interval: options.Interval = "influence",
     common_rows: Annotated[bool, Option("--common-rows", help="If the rows differ, use those both runs have.")] = False,
-    plot: Annotated[
-        bool, Option("--plot", help="Draw the figure: SVG, PDF and PNG. An earlier one is replaced.")
-    ] = False,
-    out: Annotated[Path | None, Option(help="The figure's path, without suffix. Default: A-B.")] = None,
+    plot: options.Figure = None,
     base_model: options.BaseModel = None,
+    full: options.Full = False,
 ) -> None:
     """Compare two runs: changes of rank, similarity, overlap, recoverability and drift, with paired intervals.
 
@@ -56,7 +56,7 @@ def compare(
         "common_rows": common_rows,
         "permutations": permutations,
     }
-    pair = [path for path in (a, b) if path is not None]
+    pair = runs or []
     if arm and (pair or any(of_two.values())):
         raise UsageError(
             "--arm replaces the two runs, and needs runs with the same rows; "
@@ -64,27 +64,41 @@ def compare(
         )
     if not arm and len(pair) < 2:
         raise UsageError("give two runs to compare, or --arm name=pattern for several of each recipe")
+    if len(pair) > 2:
+        raise UsageError(
+            f"compare takes two runs, and {len(pair)} were given. Several trainings of each recipe are compared as arms: "
+            f"rankscope compare --arm first={pair[0]},{pair[1]} --arm second={pair[2]} --base BASE; the pre-trained run is --base"
+        )
     several = arms.named_arms(arm or ())
     named = [path for path in (*pair, base, *chain(*several.values())) if path is not None]
     early.need_runs(*named, again, base_model=base_model)
     early.need_sites(analysed.sites, *named)
+    early.need_figure(plot)
     import rankscope
 
     how: dict[str, Any] = {"base": base, "groups": groups, "interval": interval, **analysed.keywords()}
     with printing.progress("comparing") as progress:
         result: Contrast | ArmContrast
+        table: Callable[[], None]
         if arm:
             result = rankscope.compare_arms(several, **how, progress=progress)
-            table, name = partial(arms.table, result), "-".join(result.arms)
+            table = partial(arms.table, result, printing.notes_of)
+            name = "-".join(result.arms)
         else:
             result = rankscope.compare(pair[0], pair[1], **how, **of_two, progress=progress)
-            table, name = partial(_table, result), "-".join(result.names[:2])
+            table = show.view(
+                result,
+                full=full or analysed.measures is not None,
+                records=partial(_table, result, quiet=printing.quiet),
+                say=printing.notes_of,
+            )
+            name = "-".join(result.names[:2])
     printing.notes(result.notes)
-    printing.records(result.to_records(), table)
-    show.figure(result, (out or Path(file_name(name))) if plot else None)
+    printing.records(result.to_records(), table, result.to_json)
+    show.figure(result, plot, name, quiet=printing.quiet)
 
 
-def _table(result: Contrast) -> None:
+def _table(result: Contrast, *, quiet: bool) -> None:
     a, b, *base = result.names
     first = result.records[0]
     against = f", against {base[0]}" if base else ""
@@ -93,8 +107,10 @@ def _table(result: Contrast) -> None:
     shuffled = any(r.p_unrelated is not None for r in result.records)
     lines = [_line(r) + [show.number(r.p_unrelated)] * shuffled for r in result.records]
     show.table(title, columns + ["p unrelated"] * shuffled, lines, words=2)
-    show.shares({r.site: f"{show.percent(r.mean_share)} and {show.percent(r.mean_share_b)}" for r in result.records})
-    show.notes(result.records)
+    if not quiet:
+        show.shares(
+            {r.site: f"{show.percent(r.mean_share)} and {show.percent(r.mean_share_b)}" for r in result.records}
+        )
 
 
 def _line(r: PairRecord) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Annotated
 
 from typer import Option
@@ -27,16 +28,17 @@ def curve(
     early.need_runs(run, base_model=base_model)
     early.need_sites(analysed.sites, run)
     early.need_numbers_of_one_run(analysed.measures)
+    early.need_figure(plot)
     import rankscope
 
     with printing.progress("measuring") as progress:
         result = rankscope.curve(run, seed=seed, base_model=base_model, **analysed.keywords(), progress=progress)
     printing.notes(result.notes)
-    printing.records(result.to_records(), lambda: _table(result))
-    show.figure(result, plot)
+    printing.records(result.to_records(), lambda: _table(result, printing.notes_of))
+    show.figure(result, plot, f"{result.run}-curve", quiet=printing.quiet)
 
 
-def _table(result: Curves) -> None:
+def _table(result: Curves, say: Callable[[Sequence[CurvePoint]], None]) -> None:
     levels = list(dict.fromkeys(round(r.rows) for r in result.records))
     by_name: dict[tuple[str, str], list[CurvePoint]] = {}
     for record in result.records:
@@ -47,4 +49,4 @@ def _table(result: Curves) -> None:
         lines.append([site, measure, *(at.get(n, "") for n in levels), show.number(mine[0].limit)])
     title = f"{result.run}: value (of noise) by number of rows; {result.records[0].d} features"
     show.table(title, ["site", "measure", *(f"n = {n}" for n in levels), "limit"], lines)
-    show.notes(result.records)
+    say(result.records)

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 from typer import Option, echo
 
-from rankscope.cli import options, show
-
-if TYPE_CHECKING:
-    from rankscope.demo import Demo
+from rankscope.cli import interruption, options, show
 
 
 def demo(
@@ -26,23 +23,14 @@ def demo(
     """
     from rankscope.demo import run_demo
 
-    with show.progress("demo", quiet=quiet) as progress:
+    with show.progress("demo", quiet=quiet, unit="parts") as progress, interruption.keeping(lambda: _kept(out)):
         result = run_demo(out, steps=steps, samples=samples, overwrite=overwrite, progress=progress)
-    _table(result)
+    losses = ", ".join(f"{name} {loss:.3f}" for name, loss in result.losses.items())
+    show.paragraphs([f"held-out loss: {losses}", ""])
+    show.view(result.contrast, say=lambda records: None if quiet else show.notes(records))()
     echo(f"figure {out / 'compare.svg'}, table {out / 'compare.csv'}, checkpoints and runs beside them")
 
 
-def _table(result: Demo) -> None:
-    from rankscope.demo import SHOWN
-    from rankscope.sites import Site
-
-    a, b, base = result.contrast.names
-    losses = ", ".join(f"{name} {loss:.3f}" for name, loss in result.losses.items())
-    last = {Site.parse(r.site).stack: r.site for r in result.contrast.records}
-    lines = [
-        [r.site, r.measure, *map(show.interval, (r.a, r.b, r.estimate))]
-        for r in result.contrast.records
-        if r.site in last.values() and r.measure in SHOWN
-    ]
-    title = f"against {base} (ranks: change; others: relation); held-out loss: {losses}"
-    show.table(title, ["last site", "measure", a, b, f"{b} − {a}"], lines, words=2)
+def _kept(out: Path) -> str:
+    made = out.is_dir() and any(out.iterdir())
+    return f"what was finished is kept in {out}, and the same command continues it" if made else ""

@@ -17,12 +17,29 @@ from typing import Any
 from rankscope.catalogue import check_measure, listed
 from rankscope.checkpoint import Checkpoint, processor_folder
 from rankscope.collecting.request import OF_A_STORE, SINGLE
-from rankscope.errors import DataError, OutputExists, StoreError
+from rankscope.errors import DataError, OutputExists, StorageError, StoreError, UsageError
 from rankscope.sites import Site, select
 from rankscope.tuning.output import check_free as check_free_for_training
 from rankscope.tuning.recipes import recipe_of
 from rankscope.writing import check_free
 
+_NO_FIGURE = {
+    ".pt",
+    ".safetensors",
+    ".npz",
+    ".npy",
+    ".csv",
+    ".json",
+    ".html",
+    ".jpg",
+    ".jpeg",
+    ".gif",
+    ".webp",
+    ".tif",
+    ".eps",
+    ".ps",
+}
+"""Suffixes that mean another kind of file, rather than belong to the name of a figure."""
 _RUN = "rankscope-run"
 """What every run in one file holds among its strings (FORMAT.md, One file)."""
 
@@ -53,7 +70,7 @@ def need_sites(spec: str, *runs: Path) -> None:
     Raises:
         UnknownName: if they do not.
     """
-    there = [sites for run in runs if (sites := _sites_of(run))]
+    there = [sites for run in runs if (sites := sites_of(run))]
     if len(there) == len(runs) and (shared := [s for s in there[0] if all(s in sites for sites in there)]):
         select(spec, shared)
 
@@ -96,6 +113,27 @@ def need_free(out: Path | None, *, overwrite: bool = False) -> None:
     """See that nothing is where a command will write. Raises :class:`OutputExists` if something is that it may not replace."""
     if out is not None:
         check_free(out, overwrite=overwrite)
+
+
+def need_figure(plot: Path | None) -> None:
+    """See that a figure can be put where it is asked for.
+
+    Raises:
+        UsageError: for the suffix of a kind that is not drawn, or of a run.
+        StorageError: if its folder cannot be made.
+    """
+    if plot is None:
+        return
+    if plot.suffix.lower() in _NO_FIGURE or _is_store(plot):
+        raise UsageError(
+            f"{plot} can be no figure: a figure is .svg, .pdf or .png, or all three without a suffix; --plot without a path "
+            "stands last, or before another option"
+        )
+    there = plot if plot.is_dir() else next(folder for folder in plot.absolute().parents if folder.exists())
+    if not there.is_dir():
+        raise StorageError(f"cannot write {plot}: {there} is no folder; choose another --plot")
+    if not os.access(there, os.W_OK):
+        raise StorageError(f"cannot write {plot}: this user may not write in {there}; choose another --plot")
 
 
 def need_free_for_run(
@@ -163,7 +201,7 @@ def _strings_of(path: Path) -> Sequence[str]:
     return ()
 
 
-def _sites_of(run: Path) -> Sequence[Site]:
+def sites_of(run: Path) -> Sequence[Site]:
     """The sites of a run, as it says itself; none if it does not."""
     with suppress(OSError, ValueError, KeyError, TypeError, IndexError):
         if run.is_dir():

@@ -47,7 +47,7 @@ def generate(
     examples = probes.open(options.or_scenes(data, opened, "captions/test"))
     import rankscope
 
-    with show.progress("generating", quiet=quiet) as progress:
+    with show.progress("generating", quiet=quiet, unit="samples") as progress:
         predictions = rankscope.generate(opened, examples, **vars(how), progress=progress)
     if not quiet:
         show.note(f"{len(predictions)} predictions")

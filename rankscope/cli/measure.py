@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 from rankscope.cli import early, options, show
@@ -18,6 +19,7 @@ def measure(
     interval: options.Interval = "influence",
     plot: options.Figure = None,
     base_model: options.BaseModel = None,
+    full: options.Full = False,
 ) -> None:
     """Measure a run: effective rank, stable rank, participation ratio, energy-90, the PT-PEFT ratio, and any others by name.
 
@@ -26,6 +28,7 @@ def measure(
     early.need_runs(run, base_model=base_model)
     early.need_sites(analysed.sites, run)
     early.need_numbers_of_one_run(analysed.measures)
+    early.need_figure(plot)
     import rankscope
 
     with printing.progress("measuring") as progress:
@@ -33,11 +36,17 @@ def measure(
             run, groups=groups, interval=interval, base_model=base_model, **analysed.keywords(), progress=progress
         )
     printing.notes(result.notes)
-    printing.records(result.to_records(), lambda: _table(result))
-    show.figure(result, plot)
+    table = show.view(
+        result,
+        full=full or analysed.measures is not None,
+        records=partial(_table, result, quiet=printing.quiet),
+        say=printing.notes_of,
+    )
+    printing.records(result.to_records(), table, result.to_json)
+    show.figure(result, plot, f"{result.run}-measures", quiet=printing.quiet)
 
 
-def _table(result: Measurement) -> None:
+def _table(result: Measurement, *, quiet: bool) -> None:
     by_site: dict[str, list[RunRecord]] = {}
     for record in result.records:
         by_site.setdefault(record.site, []).append(record)
@@ -56,5 +65,5 @@ def _table(result: Measurement) -> None:
             for r in result.records
         ]
         show.table(f"{result.run}: {shape}", ["site", "measure", "value", "noise", "n", "d"], long, words=2)
-    show.shares({r.site: show.percent(r.mean_share) for r in result.records})
-    show.notes(result.records)
+    if not quiet:
+        show.shares({r.site: show.percent(r.mean_share) for r in result.records})

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
 from typer import Argument, Option
 
 from rankscope.catalogue import check_measure, listed
-from rankscope.cli import show
+from rankscope.cli import completion, show
 from rankscope.devices import check_device
 from rankscope.errors import UsageError
 from rankscope.sites import check_selection
@@ -55,12 +55,19 @@ Sites = Annotated[
         "--layers",
         "--sites",
         callback=refusing(check_selection),
+        autocompletion=completion.sites,
         help="Sites: all; decoder.0,decoder.3-5,final; 0:12:2; vision.*; last.",
     ),
 ]
 Measures = Annotated[
     str | None,
-    Option("--measures", "-m", callback=refusing(check_measures), help="Names or file.py:function, comma-separated."),
+    Option(
+        "--measures",
+        "-m",
+        callback=refusing(check_measures),
+        autocompletion=completion.measures,
+        help="Names or file.py:function, comma-separated.",
+    ),
 ]
 Groups = Annotated[int, Option(min=2, help="Number of sample groups that the jackknife leaves out in turn.")]
 Interval = Annotated[
@@ -68,10 +75,16 @@ Interval = Annotated[
     Option(help="Intervals from the influence of every sample, or from leaving groups of samples out in turn."),
 ]
 Figure = Annotated[
-    Path | None, Option(help="Write the figure here, without suffix: SVG, PDF and PNG. An earlier one is replaced.")
+    Path | None,
+    Option(
+        metavar="[PATH]",
+        help="Draw the figure: SVG, PDF and PNG, or only the kind of a suffix. Without PATH it is named after the result, as it "
+        "is in a folder. An earlier one is replaced.",
+    ),
 ]
+Full = Annotated[bool, Option("--full", help="Print every record, not one row a site.")]
 Overwrite = Annotated[bool, Option("--overwrite", help="Replace an existing output, which is kept otherwise.")]
-Quiet = Annotated[bool, Option("--quiet", "-q", help="No progress and no notes.")]
+Quiet = Annotated[bool, Option("--quiet", "-q", help="The result alone: no progress and no notes.")]
 Json = Annotated[bool, Option("--json", help="Print the result as JSON.")]
 # Words that are refused before the library, which knows them too, is imported; tests/cli/test_early.py holds the two equal.
 Variant = Literal["raw", "distinct", "sinks-dropped", "standardised"]
@@ -139,22 +152,31 @@ class Analysed:
 class Printing:
     """How a result is printed."""
 
-    as_json: Annotated[bool, Option("--json", help="Print a list of flat records as JSON.")] = False
+    as_json: Annotated[
+        bool, Option("--json", help="Print flat records as JSON, after the verdict where there is one.")
+    ] = False
     as_csv: Annotated[bool, Option("--csv", help="Print the records as CSV.")] = False
     quiet: Quiet = False
 
-    def progress(self, what: str) -> AbstractContextManager[Progress]:
+    def progress(self, what: str, unit: str = "sites") -> AbstractContextManager[Progress]:
         """A bar on stderr, unless the command is to be quiet."""
-        return show.progress(what, quiet=self.quiet)
+        return show.progress(what, quiet=self.quiet, unit=unit)
 
     def notes(self, texts: Iterable[str]) -> None:
         """Notes on stderr, unless the command is to be quiet."""
         for text in () if self.quiet else texts:
             show.note(f"note: {text}")
 
-    def records(self, rows: Sequence[Mapping[str, Any]], table: Callable[[], None]) -> None:
-        """The records as JSON or CSV, or else the table that ``table`` prints."""
-        show.records(rows, as_json=self.as_json, as_csv=self.as_csv, table=table)
+    def notes_of(self, records: Sequence[Any]) -> None:
+        """The notes of records on stderr, unless the command is to be quiet."""
+        if not self.quiet:
+            show.notes(records)
+
+    def records(
+        self, rows: Sequence[Mapping[str, Any]], table: Callable[[], None], whole: Callable[[], Any] | None = None
+    ) -> None:
+        """The records as JSON or CSV, or else the table that ``table`` prints; with ``whole``, JSON is what it returns."""
+        show.records(rows, as_json=self.as_json, as_csv=self.as_csv, table=table, whole=whole)
 
 
 def or_scenes(data: str | None, checkpoint: Path | OnDisk, scenes: str) -> str:

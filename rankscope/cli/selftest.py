@@ -46,7 +46,7 @@ def selftest(
     """
     from rankscope.selftest import run
 
-    with printing.progress("selftest") as progress:
+    with printing.progress("selftest", unit="answers") as progress:
         result = run(_names(only) if only else None, progress=progress)
     printing.records(result.to_records(), lambda: _tables(result))
     for answer in result.wrong:

@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from shutil import get_terminal_size
+from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from typer import echo
 
 from rankscope.cli import streams
-from rankscope.names import printable
+from rankscope.names import file_name, printable
 
 if TYPE_CHECKING:
+    from rankscope.results.claims import Account
     from rankscope.results.record import Estimate, Span, Table
-    from rankscope.results.runs import PairRecord, RunRecord
+    from rankscope.results.runs import Contrast, Measurement, PairRecord, RunRecord
+
+WIDEST = 100
+"""The longest lines of a paragraph, which the eye still follows."""
 
 
 def note(text: str) -> None:
@@ -38,10 +44,17 @@ def made(path: Path) -> None:
         streams.drop(sys.stdout)
 
 
-def records(rows: Sequence[Mapping[str, Any]], *, as_json: bool, as_csv: bool, table: Callable[[], None]) -> None:
-    """Print records in the form that was asked for: JSON, CSV, or the table that ``table`` prints."""
+def records(
+    rows: Sequence[Mapping[str, Any]],
+    *,
+    as_json: bool,
+    as_csv: bool,
+    table: Callable[[], None],
+    whole: Callable[[], Any] | None = None,
+) -> None:
+    """Print records in the form that was asked for: JSON (what ``whole`` returns, or a list), CSV, or what ``table`` prints."""
     if as_json:
-        echo(json.dumps(list(rows), indent=1, allow_nan=False))
+        echo(json.dumps(whole() if whole else list(rows), indent=1, allow_nan=False))
     elif as_csv:
         import csv
 
@@ -52,12 +65,27 @@ def records(rows: Sequence[Mapping[str, Any]], *, as_json: bool, as_csv: bool, t
         table()
 
 
-def figure(result: Table[Any], stem: Path | None) -> None:
-    """Draw a result into ``stem.svg``, ``stem.pdf`` and ``stem.png``, where a stem is given, and name the files on stderr."""
-    if stem is not None:
-        from rankscope import plots
+KINDS = ("svg", "pdf", "png")
+"""The kinds of figures."""
 
-        for path in plots.save(result.plot(), stem):
+
+def figure(result: Table[Any], plot: Path | None, name: str, *, quiet: bool = False) -> None:
+    """Draw a result, where a path is given, and name the files on stderr.
+
+    Args:
+        result: the result.
+        plot: the path without suffix, or with that of the one kind that is wanted, or a folder; None for no figure.
+        name: what the figure is called in a folder.
+        quiet: whether the files are not named.
+    """
+    if plot is None:
+        return
+    from rankscope import plots
+
+    one = plot.suffix.removeprefix(".").lower()
+    stem = plot / file_name(name) if plot.is_dir() else plot.with_suffix("") if one in KINDS else plot
+    for path in plots.save(result.plot(), stem, (one,) if one in KINDS and not plot.is_dir() else KINDS):
+        if not quiet:
             note(f"figure: {path}")
 
 
@@ -68,16 +96,86 @@ def table(title: str, columns: Sequence[str], lines: Sequence[Sequence[str]], *,
     from rich.table import Table as Grid
 
     shown = Grid(title=printable(title), title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
+    least = [
+        max(len(word) for cell in cells for word in f"{cell} ".split(" "))
+        for cells in zip(columns, *lines, strict=True)
+    ]
     for i, column in enumerate(columns):
-        shown.add_column(printable(column), justify="left" if i < words else "right", overflow="fold")
+        # No word is broken: a table that does not fit is wider than the terminal instead
+        shown.add_column(printable(column), justify="left" if i < words else "right", min_width=least[i])
     for line in lines:
         shown.add_row(*(printable(cell, keep="\n") for cell in line))
-    Console(width=columns_there(), highlight=False, markup=False).print(shown)
+    width = max(columns_there(), sum(2 + one for one in least))
+    Console(width=width, highlight=False, markup=False).print(shown)
 
 
 def columns_there() -> int:
     """How wide a table may be: as the terminal, or as it is where it is read by a program or a pager."""
     return get_terminal_size().columns if sys.stdout.isatty() else 1000
+
+
+def view(
+    result: Contrast | Measurement,
+    *,
+    say: Callable[[Sequence[Any]], None],
+    full: bool = False,
+    records: Callable[[], None] = lambda: None,
+) -> Callable[[], None]:
+    """What prints a result: its notes, one row a site or every record, and last the verdict.
+
+    Args:
+        result: the result.
+        say: prints the notes of records.
+        full: whether every record is printed.
+        records: prints them.
+    """
+
+    def printed() -> None:
+        if full:
+            say(result.records)
+            records()
+        else:
+            from rankscope.results.glance import glance, relied_on
+
+            say([r for r in result.records if r.measure in relied_on(result)])
+            small = glance(result)
+            paragraphs([small.title])
+            plain(small.columns, small.rows)
+            paragraphs(small.below)
+        verdict(result.verdict)
+
+    return printed
+
+
+def verdict(found: Account) -> None:
+    """The verdict, on stdout."""
+    line("")
+    paragraphs([*([f"Verdict: {found.headline}."] if found.claims else []), *(f"· {text}" for text in found.sentences)])
+
+
+def plain(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """A small table without lines, on stdout: the first column to the left, the others to the right."""
+    widths = [max(map(len, cells)) for cells in zip(columns, *rows, strict=True)]
+    for cells in (columns, *rows):
+        first, *rest = (printable(cell) for cell in cells)
+        line("  ".join((first.ljust(widths[0]), *(text.rjust(w) for text, w in zip(rest, widths[1:], strict=True)))))
+
+
+def paragraphs(texts: Sequence[str]) -> None:
+    """Each text on lines that fit, on stdout; no word is broken."""
+    from textwrap import wrap
+
+    width, joined = min(columns_there(), WIDEST), "\ue000"
+    for text in texts:
+        # A number and its per cent sign stay on one line
+        lines = wrap(
+            text.replace(" %", f"{joined}%"),
+            width,
+            subsequent_indent="  ",
+            break_long_words=False,
+            break_on_hyphens=False,
+        )
+        line("\n".join(lines).replace(joined, " "))
 
 
 def fits(columns: Sequence[str], lines: Sequence[Sequence[str]]) -> bool:
@@ -86,16 +184,24 @@ def fits(columns: Sequence[str], lines: Sequence[Sequence[str]]) -> bool:
 
 
 def notes(records: Sequence[Any]) -> None:
-    """The notes of the records, on stderr: each once, with its measures and sites."""
-    said: dict[str, tuple[dict[str, None], dict[str, None]]] = {}
+    """The notes of the records, on stderr: each kind once, with its measures and the number of its sites."""
+    said: dict[str, tuple[dict[str, None], dict[str, None], dict[str, None]]] = {}
     for record in records:
         for text in record.notes:
-            measures, sites = said.setdefault(text, ({}, {}))
-            measures[record.measure], sites[record.site] = None, None
-    everything = len({record.measure for record in records})
-    for text, (measures, sites) in said.items():
-        which = "every measure" if 1 < len(measures) == everything else ", ".join(measures)
-        note(f"note: {which} at {', '.join(sites)}: {text}")
+            kind = _NUMBER.sub("#", text.replace(record.site, "#"))
+            texts, measures, sites = said.setdefault(kind, ({}, {}, {}))
+            texts[text], measures[record.measure], sites[record.site] = None, None, None
+    everything, everywhere = ({getattr(record, of) for record in records} for of in ("measure", "site"))
+    for texts, measures, sites in said.values():
+        which = "every measure" if 1 < len(measures) == len(everything) else ", ".join(measures)
+        first, *others = texts
+        alike = f" ({len(others)} more with other numbers)" if others else ""
+        where = "every site" if 1 < len(sites) == len(everywhere) else f"{len(sites)} of {len(everywhere)} sites"
+        where = where if len(sites) > 1 else next(iter(sites))
+        note(f"note: {which} at {where}: {first}{alike}")
+
+
+_NUMBER = re.compile(r"\d[\d.,]*")
 
 
 def number(value: float | None) -> str:
@@ -132,32 +238,70 @@ def with_and_without_sinks(record: RunRecord | PairRecord) -> str:
     return interval(record.estimate) + calm
 
 
+class Pace:
+    """How fast work goes, from where it began or was taken up again."""
+
+    def __init__(self, unit: str) -> None:
+        self.unit = unit
+        self.begun: tuple[float, int] | None = None
+
+    def words(self, done: int, total: int) -> str:
+        """``310 tokens/s, 2 min left``; nothing before there is a pace."""
+        now = monotonic()
+        self.begun = self.begun or (now, done)
+        since, first = now - self.begun[0], done - self.begun[1]
+        if first <= 0 or since <= 0:
+            return ""
+        return f"{first / since:,.3g} {self.unit}/s, {duration((total - done) * since / first)} left"
+
+
+def duration(seconds: float) -> str:
+    """A time in its largest fitting unit: ``40 s``, ``12 min``, ``3.5 h``."""
+    for unit, size, until in (("s", 1, 100), ("min", 60, 100 * 60)):
+        if seconds < until:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{seconds / 3600:.1f} h"
+
+
 @contextmanager
-def progress(what: str, *, quiet: bool = False) -> Iterator[Callable[[int, int, str], None]]:
-    """A bar on stderr with rate and time left; a line every 30 seconds where stderr is no terminal."""
+def progress(what: str, *, quiet: bool = False, unit: str = "sites") -> Iterator[Callable[[int, int, str], None]]:
+    """A bar on stderr with rate and time left; a line every 30 seconds where stderr is no terminal.
+
+    Args:
+        what: what is done.
+        quiet: whether nothing is shown.
+        unit: what is counted.
+    """
+    pace = Pace(unit)
     if quiet:
         yield lambda done, total, text: None
     elif not sys.stderr.isatty():
-        yield _lines(what)
+        yield _lines(what, pace)
     else:
         from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
-        layout = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        layout = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[pace]}"),
+        )
         with Progress(*layout, TextColumn("{task.fields[text]}"), console=Console(stderr=True)) as bar:
-            task = bar.add_task(what, total=None, text="")
-            yield lambda done, total, text: bar.update(task, completed=done, total=total, text=text)
+            task = bar.add_task(what, total=None, text="", pace="")
+            yield lambda done, total, text: bar.update(
+                task, completed=done, total=total, text=text, pace=pace.words(done, total)
+            )
 
 
-def _lines(what: str) -> Callable[[int, int, str], None]:
-    from time import monotonic
-
+def _lines(what: str, pace: Pace) -> Callable[[int, int, str], None]:
     last = monotonic()
 
     def line(done: int, total: int, text: str) -> None:
         nonlocal last
+        speed = pace.words(done, total)
         if monotonic() - last >= 30:
             last = monotonic()
-            note(f"{what}: {done} of {total}  {text}")
+            note(f"{what}: {done:,} of {total:,} {pace.unit}, {speed}  {text}")
 
     return line

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 from typer import Argument, Option
 
-from rankscope.cli import early, options, show
+from rankscope.cli import early, interruption, options, show
 from rankscope.cli.options import flat
 from rankscope.errors import UsageError
 from rankscope.tuning.options import Option as RecipeOption, options as recipe_options
@@ -96,8 +96,16 @@ def train(
     if dry_run:
         _show_preview(base, how)
         return
+
+    def kept() -> str:
+        from rankscope.tuning.record import has_kept
+
+        return (
+            f"its last state is kept in {out}, and the same command with --resume continues it" if has_kept(out) else ""
+        )
+
     first = os.environ.get("RANK", "0") == "0"  # of torchrun's processes only the first one prints
-    with show.progress("training", quiet=quiet or not first) as progress:
+    with show.progress("training", quiet=quiet or not first, unit="steps") as progress, interruption.keeping(kept):
         result = rankscope.train(base, out=out, resume=resume, overwrite=overwrite, progress=progress, **how)
     if first and not quiet:
         for place, stage in enumerate(result.training):

@@ -48,10 +48,10 @@ def weights(
     early.need_free(spectra, overwrite=overwrite)
     import rankscope
 
-    with printing.progress("weighing") as progress:
+    with printing.progress("weighing", unit="matrices") as progress:
         result = rankscope.weigh(checkpoint, **vars(weighing), progress=progress)
     printing.notes(result.notes)
-    printing.records(result.to_records(), lambda: _table(result))
+    printing.records(result.to_records(), lambda: _table(result, printing))
     if spectra:
         import numpy as np
 
@@ -63,13 +63,13 @@ def weights(
         show.note(f"spectra: {spectra}")
 
 
-def _table(result: WeightReport) -> None:
+def _table(result: WeightReport, printing: options.Printing) -> None:
     ranks, sizes = ["rank", "effective", "stable"], ["size", "leading"]
     columns = ["module", "kind", "shape", *ranks, *sizes, "intruders (noise)", "gap", "alpha"]
     title = f"{result.name}: weight changes and learnt rows"
     show.table(title, columns, [_line(r) for r in result.records], words=2)
-    for text, count in Counter(text for record in result.records for text in record.notes).items():
-        show.note(f"note: {count} of {len(result.records)}: {text}")
+    said = Counter(text for record in result.records for text in record.notes)
+    printing.notes(f"{count} of {len(result.records)}: {text}" for text, count in said.items())
 
 
 def _line(r: WeightRecord) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -143,6 +144,22 @@ def run_job(job: Job, *, progress: Progress = silent) -> Run:
     run = move(job.folder, job.out, overwrite=job.request.overwrite)
     discard(job.folder)
     return run
+
+
+def seconds_needed(job: Job) -> float:
+    """How long the forward passes of a planned collect take, from a batch of middling length that is read for it."""
+    batch = job.plan[len(job.plan) // 2]
+    inputs, begun = job.source.collate(batch.samples), time.monotonic()
+    read(
+        job.source.model,
+        job.taps,
+        inputs,
+        kind=job.request.rows,
+        keep_special=job.request.keep_special,
+        course=job.course,
+    )
+    taken = time.monotonic() - begun
+    return taken * sum(len(b.samples) * b.length for b in job.plan) / (len(batch.samples) * batch.length)
 
 
 def _opened(job: Job) -> Writer:

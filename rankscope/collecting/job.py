@@ -81,11 +81,12 @@ class Job:
         m = self.manifest
         widths = {s.stack: m.width(s) for s in self.taps}
         stacks = ", ".join(f"{stack} {self.rows_per_sample[stack]:.3g} × {d}" for stack, d in widths.items())
+        rows = ", ".join(f"{self.rows_per_sample[stack] * len(m.ids):,.0f} of {stack}" for stack in widths)
         special = ", special tokens kept" if self.request.keep_special else ""
         lines = [
             f"checkpoint  {': '.join(str(m.checkpoint[k]) for k in ('path', 'summary') if k in m.checkpoint)}",
             f"sites       {len(self.taps)}: {describe(tuple(self.taps))}",
-            f"rows        {self.request.rows}{special}; a sample: {stacks} ({m.dtype})",
+            f"rows        {self.request.rows}{special}; a sample: {stacks} ({m.dtype}); in all about {rows}",
             f"probe set   {m.probe['name']}: {len(m.ids)} samples in {len(self.plan)} batches of "
             f"up to {m.reading['tokens_per_batch']} tokens",
             f"output      {self.out}: about {size_in_words(self.bytes)}; {size_in_words(self.free)} free",

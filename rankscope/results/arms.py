@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from rankscope.results.record import Estimate, Estimated, Shape, Span, Table
+from rankscope.results.claims import Account, Judged
+from rankscope.results.judging import arms_judged
+from rankscope.results.record import Estimate, Estimated, Shape, Span
 from rankscope.results.verdict import Verdict
 
 
@@ -80,7 +82,7 @@ class ArmRecord(Estimated):
 
 
 @dataclass(frozen=True)
-class ArmContrast(Table[ArmRecord]):
+class ArmContrast(Judged[ArmRecord]):
     """Arms compared along their sites: a record per site, measure and arm, and one for each pair of arms."""
 
     arms: dict[str, tuple[str, ...]]
@@ -93,3 +95,8 @@ class ArmContrast(Table[ArmRecord]):
     """The confidence of intervals and bands."""
     notes: tuple[str, ...] = ()
     """Cautions that belong to the whole comparison."""
+
+    @property
+    def verdict(self) -> Account:
+        """What was found, in sentences: the verdicts on each arm, the sites of one word together."""
+        return arms_judged(self)

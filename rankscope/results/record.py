@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from torch import Tensor
 
+from rankscope.catalogue import canonical
 from rankscope.errors import UnknownName
 
 if TYPE_CHECKING:
@@ -35,7 +36,10 @@ class Span:
     """The upper end."""
 
 
-NO_SPAN = Span()
+N_LIMITED = "n-limited"
+"""How the note begins of a number for which rows are too few, so that it also measures how many they are."""
+FEW_DECIDE = "a few samples make up most of its error"
+"""How the note begins of a number whose interval may be too narrow."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +52,9 @@ class Estimate:
     """The lower end of its interval."""
     high: float | None = None
     """The upper end of its interval."""
+
+
+NO_SPAN, NO_ESTIMATE = Span(), Estimate()
 
 
 @dataclass(frozen=True)
@@ -135,12 +142,12 @@ class Table(Generic[R]):
         return [record.flat() for record in self.records]
 
     def of(self, measure: str) -> tuple[R, ...]:
-        """The records of one measure, along the sites.
+        """The records of one measure, along the sites, by its name here or in the field.
 
         Raises:
             UnknownName: if it is not among the results.
         """
-        found = tuple(r for r in self.records if r.measure == measure)
+        found = tuple(r for r in self.records if r.measure in (measure, canonical(measure)))
         if not found:
             raise UnknownName(f"{measure!r} was not measured; there are {', '.join(self.measures)}")
         return found

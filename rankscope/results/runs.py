@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from rankscope.results.record import NO_SPAN, Estimate, Estimated, Record, Shape, Span, Table
+from rankscope.results.claims import Account, Judged
+from rankscope.results.judging import judged, surveyed
+from rankscope.results.record import NO_ESTIMATE, NO_SPAN, Estimate, Estimated, Record, Shape, Span, Table
 from rankscope.sites import Site
 
 if TYPE_CHECKING:
@@ -124,6 +126,16 @@ class PairRecord(Estimated):
     """The runs that are compared."""
     interval_by: str | None = None
     """Where the interval comes from: ``influence`` or ``jackknife``; None without one."""
+    percent: Estimate = NO_ESTIMATE
+    """(b − a)/a of the values of a rank in the two runs, with its interval; None for other measures."""
+    percent_a: Estimate = NO_ESTIMATE
+    """The same of the first run against the base; None without one."""
+    percent_b: Estimate = NO_ESTIMATE
+    """The same of the second run."""
+    band_a: Span = NO_SPAN
+    """The band of ``a`` that holds at all sites together; None without a base."""
+    band_b: Span = NO_SPAN
+    """The same of ``b``."""
 
     @property
     def difference(self) -> float | None:
@@ -137,7 +149,7 @@ class PairRecord(Estimated):
 
 
 @dataclass(frozen=True)
-class Measurement(Table[RunRecord]):
+class Measurement(Judged[RunRecord]):
     """Numbers of one run along its sites: a record per site and measure."""
 
     run: str = ""
@@ -145,9 +157,14 @@ class Measurement(Table[RunRecord]):
     notes: tuple[str, ...] = ()
     """Cautions that belong to all of them."""
 
+    @property
+    def verdict(self) -> Account:
+        """What was found, in sentences."""
+        return surveyed(self)
+
 
 @dataclass(frozen=True)
-class Contrast(Table[PairRecord]):
+class Contrast(Judged[PairRecord]):
     """Numbers of two runs along their sites, a record per site and measure, and what their figure is drawn from."""
 
     names: tuple[str, ...] = ()
@@ -162,6 +179,13 @@ class Contrast(Table[PairRecord]):
     """The sites of that map."""
     notes: tuple[str, ...] = ()
     """Cautions that belong to the whole comparison."""
+    again: bool = False
+    """Whether ``itself`` of the records relates two readings of the reference; else its two halves."""
+
+    @property
+    def verdict(self) -> Account:
+        """What was found, in sentences: reshaped, turned, lost, drifted."""
+        return judged(self)
 
 
 @dataclass(frozen=True)

@@ -147,10 +147,16 @@ def prepare(out: Path, record: dict[str, Any], *, resume: bool, overwrite: bool)
     return work
 
 
+def has_kept(out: Path) -> bool:
+    """Whether a run that ended early has kept a state or a stage from which it continues."""
+    work = out / WORK
+    return any(work.glob(f"stage-*/checkpoint-*/{COMPLETE}")) or any(work.glob("stage-*/stage.json"))
+
+
 def remove_unstarted(out: Path) -> None:
     """Remove the working folder of a run that ended before it kept anything to continue from; a checkpoint stays."""
     work = out / WORK
-    if not any(work.glob(f"stage-*/checkpoint-*/{COMPLETE}")) and not any(work.glob("stage-*/stage.json")):
+    if not has_kept(out):
         shutil.rmtree(work, ignore_errors=True)
         if out.is_dir() and not any(out.iterdir()):
             out.rmdir()

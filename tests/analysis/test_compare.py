@@ -61,6 +61,13 @@ def test_a_profile_has_the_measure_its_interval_and_its_convention(runs: Runs) -
         assert "centred; rows=tokens" in r.convention
 
 
+def test_layers_and_names_of_the_field_are_understood(runs: Runs) -> None:
+    mine = rankscope.measure(runs["lora"], ["erank"], layers="decoder (0-1)")  # type: ignore[call-arg]
+    assert [r.site for r in mine.records] == ["decoder.0", "decoder.1"]
+    assert mine.records == rankscope.measure(runs["lora"], ["roy-vetterli"], sites="0-1").records
+    assert mine.of("Effective_Rank") == mine.of("roy-vetterli") == mine.records
+
+
 def test_a_function_on_singular_values_is_a_measure_like_any_other(runs: Runs) -> None:
     def twice_the_rank(s: Tensor) -> Tensor:
         """Two times the effective rank."""

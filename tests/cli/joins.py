@@ -65,6 +65,8 @@ ANALYSED = {
 DEVICE, BASE_MODEL = ANALYSED["device"], case("--base-model", "b", value="b")
 TRUST, OVERWRITE = switch("--trust-remote-code"), switch("--overwrite")
 MEASURES = case("-m", "rankme", value=[DEFINITIONS["rankme"]])
+PLOT = case("--plot", "f", value=Path("f"), target=FIGURE)
+FULL = switch("--full", target="rankscope.cli.show.view")
 GROUPS = case("--groups", "7", value=7)
 INTERVAL = case("--interval", "jackknife", value="jackknife")
 
@@ -116,6 +118,20 @@ COMMANDS = {
         },
         (READ, UNTRAINED),
     ),
+    "doctor": Command(
+        "rankscope.collecting.doctor.examine",
+        ("c", "--data", "e"),
+        {
+            "checkpoint": case("x", "y", value=[Path("x"), Path("y")], alone=True),
+            "data": case("--data", "d", value="d"),
+            **data(),
+            "rows": case("--rows", "mean", value="mean"),
+            "base_model": BASE_MODEL,
+            "device": DEVICE,
+            "trust_remote_code": TRUST,
+            "as_json": PRINTING["as_json"],
+        },
+    ),
     "collect": Command(
         "rankscope.collect",
         ("c", "--data", "e"),
@@ -158,15 +174,15 @@ COMMANDS = {
             "interval": INTERVAL,
             **ANALYSED,
             **PRINTING,
-            "plot": case("--plot", "f", value=Path("f"), keyword="stem", target=FIGURE),
+            "plot": PLOT,
+            "full": FULL,
         },
     ),
     "compare": Command(
         "rankscope.compare",
         ("r", "s"),
         {
-            "a": case("x", "s", value=Path("x"), alone=True),
-            "b": case("r", "x", value=Path("x"), alone=True),
+            "runs": case("r", "x", value=Path("x"), keyword="b", alone=True),
             "arm": case(
                 "--arm",
                 "t=tests/cli/test_joins.py",
@@ -185,8 +201,8 @@ COMMANDS = {
             "base_model": BASE_MODEL,
             **ANALYSED,
             **PRINTING,
-            "plot": case("--plot", value=Path("u-v"), keyword="stem", target=FIGURE),
-            "out": case("--plot", "--out", "f", value=Path("f"), keyword="stem", target=FIGURE),
+            "plot": case("--plot", value=Path(), target=FIGURE),
+            "full": FULL,
         },
     ),
     "curve": Command(
@@ -199,7 +215,7 @@ COMMANDS = {
             "base_model": BASE_MODEL,
             **ANALYSED,
             **PRINTING,
-            "plot": case("--plot", "f", value=Path("f"), keyword="stem", target=FIGURE),
+            "plot": PLOT,
         },
     ),
     "weights": Command(

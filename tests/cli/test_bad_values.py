@@ -22,6 +22,7 @@ from rankscope.tuning.options import options as recipe_options
 NEEDS = {
     "demo": "",
     "inspect": "base",
+    "doctor": "base",
     "collect": "base --out run",
     "measure": "run.pt",
     "compare": "run.pt run.safetensors",

@@ -4,6 +4,7 @@ import csv
 import io
 import itertools
 import json
+import re
 import resource
 import signal
 import subprocess
@@ -53,14 +54,25 @@ def test_the_main_job_works_as_typed(rankscope_: Call, folder: Call, texts: Path
         )
         assert (done.code, done.out.strip()) == (0, f"{name}.pt")
         assert "probe set   texts.jsonl: 24 samples" in done.err.replace(str(here) + "/", "")
-    table = rankscope_("measure", "lora.pt")
+    table = rankscope_("measure", "lora.pt", "--full")
     assert table.code == 0
     for word in ("roy-vetterli", "stable-rank", "participation-ratio", "energy-90", "pt-peft", "decoder.final"):
         assert word in table.out
-    done = rankscope_("compare", "lora.pt", "ptlora.pt", "--plot", "--base", "pretrained.pt")
+    command = ("compare", "lora.pt", "ptlora.pt", "--base", "pretrained.pt")
+    done = rankscope_(*command, "--plot", "--full")
     assert done.code == 0
     for word in ("recoverability", "overlap", "drift", "cumulative-distance", "against pretrained"):
         assert word in done.out
+    small = rankscope_(*command)
+    assert small.code == 0
+    assert len(small.out.splitlines()) <= 45
+    assert max(map(len, small.out.splitlines())) <= 100
+    for word in ("readable", "embed", "lora/ptlora against pretrained", "drifted", "seed noise is unknown."):
+        assert word in small.out
+    assert small.out.splitlines()[-1] == "· Each run is one training, so seed noise is unknown.", "the verdict is last"
+    assert "cumulative-distance" not in small.out + small.err
+    quiet = rankscope_(*command, "-q")
+    assert (quiet.out, quiet.err) == (small.out, "")
     assert {p.name for p in here.glob("lora-ptlora.*")} == {f"lora-ptlora.{kind}" for kind in ("svg", "pdf", "png")}
     assert rankscope_("verify", "lora.pt").code == 0
 
@@ -69,33 +81,41 @@ def test_a_table_is_never_broken_in_a_pipe_and_long_in_a_narrow_terminal(
     rankscope_: Call, folder: Call, texts: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = rankscope.collect(folder("gpt2"), texts, out="a.pt", sites="0-2")
-    wide = [line for line in rankscope_("measure", "a.pt").out.splitlines() if line.strip()]
+    wide = [line for line in rankscope_("measure", "a.pt", "--full").out.splitlines() if line.strip()]
+    wide = wide[: wide.index(next(line for line in wide if line.startswith("·")))]
     assert len(wide) == 1 + 2 + 3
     assert "participation-ratio-clustered" in wide[1]
     monkeypatch.setattr("rankscope.cli.show.columns_there", lambda: 100)
-    narrow = [line for line in rankscope_("measure", "a.pt").out.splitlines() if line.strip()]
+    narrow = [line for line in rankscope_("measure", "a.pt", "--full").out.splitlines() if line.strip()]
+    narrow = narrow[: narrow.index(next(line for line in narrow if line.startswith("·")))]
     assert len(narrow) == 1 + 2 + len(rankscope.measure(run).records)
+    monkeypatch.setattr("rankscope.cli.show.columns_there", lambda: 40)
+    told = rankscope_("measure", "a.pt", "--full").out
+    for word in ("participation-ratio-clustered", "pt-peft-pooled", "decoder.0"):
+        assert word in told, "no word is broken, however narrow"
 
 
 def test_json_and_csv_are_what_python_gives(rankscope_: Call, folder: Call, texts: Path) -> None:
     run = rankscope.collect(folder("gpt2", "lora"), texts, out="a.pt")
     rankscope.collect(folder("gpt2"), texts, out="b.pt")
     printed = json.loads(rankscope_("measure", "a.pt", "--json").out)
-    assert printed == rankscope.measure(run).to_records()
-    assert {"site", "measure", "value", "n", "d", "dtype", "convention"} <= set(printed[0])
+    assert printed == rankscope.measure(run).to_json()
+    assert next(iter(printed)) == "verdict"
+    assert {"site", "measure", "value", "n", "d", "dtype", "convention"} <= set(printed["records"][0])
     rows = list(csv.DictReader(io.StringIO(rankscope_("measure", "a.pt", "--csv", "-q").out)))
-    assert [r["site"] for r in rows] == [r["site"] for r in printed]
+    assert [r["site"] for r in rows] == [r["site"] for r in printed["records"]]
     compared = json.loads(rankscope_("compare", "b.pt", "a.pt", "--json", "-m", "cka,roy-vetterli").out)
     assert {"site", "measure", "value", "a", "b", "difference", "low", "high", "n", "d", "dtype", "convention"} <= set(
-        compared[0]
+        compared["records"][0]
     )
-    assert compared == rankscope.compare("b.pt", "a.pt", measures=["cka", "roy-vetterli"]).to_records()
+    assert next(iter(compared)) == "verdict"
+    assert compared == rankscope.compare("b.pt", "a.pt", measures=["cka", "roy-vetterli"]).to_json()
 
 
 def test_a_function_in_a_file_is_a_measure(rankscope_: Call, folder: Call, texts: Path, here: Path) -> None:
     rankscope.collect(folder("gpt2"), texts, out="a.pt")
     (here / "mine.py").write_text('def largest(s):\n    """The largest singular value."""\n    return s.amax(-1)\n')
-    printed = json.loads(rankscope_("measure", "a.pt", "--json", "-m", "mine.py:largest").out)
+    printed = json.loads(rankscope_("measure", "a.pt", "--json", "-m", "mine.py:largest").out)["records"]
     assert printed[0]["measure"] == "largest"
     run = rankscope.load("a.pt")
     assert printed[0]["value"] == pytest.approx(float(rankscope.spectra(run)[run.sites[0]].values[0]))
@@ -107,6 +127,8 @@ def test_a_dry_run_writes_nothing(rankscope_: Call, folder: Call, texts: Path, h
     done = rankscope_("collect", folder("gpt2"), "--data", texts, "--dry-run")
     assert (done.code, done.out) == (0, "")
     assert "gpt2.pt: about" in done.err
+    assert "in all about 24 of decoder" in done.err
+    assert re.search(r"time        \d+ s, as one of its batches took", done.err), done.err
     assert [p.name for p in here.iterdir()] == ["texts.jsonl"]
 
 
@@ -251,11 +273,22 @@ def test_an_interrupted_collect_says_so_and_continues(
 
     monkeypatch.setattr(collecting, "read", interrupted)
     stopped = rankscope_(*command)
-    assert (stopped.code, "the same command continues it" in stopped.err) == (code, True)
+    assert stopped.code == code
+    kept = re.search(r"interrupted; (\d) of 24 batches are kept in run, and the same command continues it", stopped.err)
+    assert kept is not None, stopped.err
+    assert 3 <= int(kept[1]) <= 5
     assert rankscope_("measure", "run").code == 4
     assert rankscope_(*command).code == 0
     assert next(batches) == 25  # the interrupted batch twice
     assert rankscope.load("run").n("decoder.0") == 24
+
+
+def test_an_interrupted_collect_without_a_batch_says_that_nothing_was_kept(
+    rankscope_: Call, folder: Call, texts: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(collecting, "read", lambda *args, **options: signal.raise_signal(signal.SIGINT))
+    stopped = rankscope_("collect", folder("gpt2"), "--data", texts, "--out", "run")
+    assert (stopped.code, "interrupted; nothing was kept" in stopped.err) == (130, True), stopped.err
 
 
 def test_help_answers_in_half_a_second() -> None:
@@ -286,8 +319,8 @@ def test_arms_are_named_with_a_pattern(rankscope_: Call, here: Path) -> None:
     assert (here / "lora-full.svg").exists()
     printed = json.loads(rankscope_(*command, "--json", "-m", "cka,drift").out)
     arms = {arm: sorted(here.glob(f"{arm}-s*.pt")) for arm in ("lora", "full")}
-    assert printed == rankscope.compare_arms(arms, base="base.pt", measures=["cka", "drift"]).to_records()
-    assert printed[0]["verdict"]
+    assert printed == rankscope.compare_arms(arms, base="base.pt", measures=["cka", "drift"]).to_json()
+    assert printed["records"][0]["verdict"]
 
 
 @pytest.mark.parametrize(

@@ -18,8 +18,8 @@ from rankscope.store import export_run, import_features, open_run
 Call = Callable[..., Any]
 
 INPUTS = {
-    "a", "again", "answers", "b", "base", "checkpoint", "config", "ids", "images", "model", "predictions", "processor", "regions",
-    "run", "source", "spice_home",
+    "again", "answers", "base", "checkpoint", "config", "ids", "images", "model", "predictions", "processor", "regions",
+    "run", "runs", "source", "spice_home",
 }  # fmt: skip
 """Options that are paths, and are read."""
 KEPT: dict[str, tuple[str, str]] = {
@@ -36,7 +36,7 @@ KEPT: dict[str, tuple[str, str]] = {
 FIGURES: dict[str, str] = {
     "measure plot": "measure {run} --measures rankme --layers decoder.0 --plot {out}",
     "curve plot": "curve {run} --measures rankme --layers decoder.0 --plot {out}",
-    "compare out": "compare {run} {run} --measures cka --layers decoder.0 --groups 2 --plot --out {out}",
+    "compare plot": "compare {run} {run} --measures cka --layers decoder.0 --groups 2 --plot {out}",
 }
 """For each figure, a command that draws it."""
 
@@ -115,6 +115,29 @@ def test_a_figure_replaces_an_earlier_one(rankscope_: Call, there: dict[str, Pat
     assert "<svg" in (tmp_path / "figure.svg").read_text()
     told = " ".join(rankscope_(name.split()[0], "--help").out.replace("│", " ").split())
     assert "An earlier one is replaced." in told
+
+
+@pytest.mark.parametrize(
+    ("plot", "made"),
+    [
+        ("--plot {here}/fig.svg", ["fig.svg"]),
+        ("--plot {here}/new/v1.2", ["v1.2.pdf", "v1.2.png", "v1.2.svg"]),
+        ("--plot {here}", ["run-measures.pdf", "run-measures.png", "run-measures.svg"]),
+        ("--plot", ["run-measures.pdf", "run-measures.png", "run-measures.svg"]),
+        ("--plot -q", ["run-measures.pdf", "run-measures.png", "run-measures.svg"]),
+    ],
+)
+def test_a_suffix_is_the_kind_of_a_figure_and_a_folder_its_place(
+    rankscope_: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, plot: str, made: list[str]
+) -> None:
+    torch.save({"decoder.0": torch.randn(40, 3)}, tmp_path / "x.pt")
+    import_features(tmp_path / "x.pt", tmp_path / "run.pt", name="run")
+    (here := tmp_path / "here").mkdir()
+    monkeypatch.chdir(here)
+    done = rankscope_("measure", tmp_path / "run.pt", "-m", "pr", *plot.format(here=here).split())
+    assert done.code == 0, done
+    assert sorted(path.name for path in here.rglob("*") if path.is_file()) == made
+    assert ("figure: " in done.err) == ("-q" not in plot)
 
 
 @pytest.mark.parametrize(("first", "then"), [("npy", "npy"), ("npy", "parquet"), ("parquet", "hf"), ("hf", "npy")])

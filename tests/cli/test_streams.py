@@ -83,7 +83,7 @@ def test_a_file_that_cannot_be_written_ends_with_8(
     inside = tmp_path / "file" / "x"  # where no folder can be
     commands = (
         ("measure", run, "--groups", "4", "--plot", inside),
-        ("compare", run, run, "--groups", "4", "-m", "roy-vetterli", "--plot", "--out", inside),
+        ("compare", run, run, "--groups", "4", "-m", "roy-vetterli", "--plot", inside),
         ("weights", folder("gpt2", "lora"), "--draws", "0", "--spectra", inside),
         ("export", run, "--out", inside),
         ("import", run, "--out", inside),

@@ -13,13 +13,14 @@ import torch
 from torch.testing import assert_close
 
 import rankscope.measures
+from rankscope.catalogue import ALIASES, listed, member
 from rankscope.definition import Definition, WeightDefinition
 from rankscope.errors import UnknownName, UsageError
 from rankscope.linalg.clusters import ClusterMoments
 from rankscope.linalg.moments import Moments
 from rankscope.linalg.svd import singular_values
 from rankscope.measures.hill import hill
-from rankscope.registry import DEFINITIONS, WEIGHT_DEFINITIONS, known
+from rankscope.registry import COMPARISONS, DEFINITIONS, WEIGHT_DEFINITIONS, known
 
 MODULES = [m.name for m in pkgutil.iter_modules(rankscope.measures.__path__)]
 WITHOUT = {"neighbours"}
@@ -113,11 +114,24 @@ def test_every_order_of_a_family_has_a_name() -> None:
             known(name)
     with pytest.raises(UnknownName, match=r"'stablerank' \(nearest: stable-rank.*\); there are .*, roy-vetterli"):
         known("stablerank")
+    with pytest.raises(UnknownName, match=r"'usge-1' \(nearest: usage-1, \S+, \S+\); there are"):
+        known("usge-1")
     for name in WEIGHT_DEFINITIONS:
         with pytest.raises(
             UsageError, match=f"{name} is a number of weights, not of features; ask 'rankscope weights'"
         ):
             known(name)
+
+
+def test_the_names_of_the_field_are_understood() -> None:
+    for spelled, name in (("PR", "participation-ratio"), ("Effective_Rank", "roy-vetterli"), ("erank", "roy-vetterli"),
+                          ("stable rank", "stable-rank"), ("HILL-2", "hill-2"), ("Hill_0.5", "hill-0.5")):  # fmt: skip
+        assert known(spelled).name == name
+    for alias, name in ALIASES.items():
+        assert known(alias).name == name
+        assert alias not in (*DEFINITIONS, *COMPARISONS, *WEIGHT_DEFINITIONS), f"{alias} has a meaning of its own"
+        assert member(alias) is None
+    assert listed("pr, erank,mine.py:My_Rank") == ["participation-ratio", "roy-vetterli", "mine.py:My_Rank"]
 
 
 @pytest.mark.parametrize("definition", [*ALL, *WEIGHT_DEFINITIONS.values()], ids=lambda d: d.name)

@@ -33,7 +33,7 @@ def test_a_system_goes_from_training_to_scores(
         assert done.code == 0, done.err
     done = rankscope_("compare", tmp_path / "base.pt", tmp_path / "tuned.pt", "-m", "procrustes,roy-vetterli", "--json")
     assert done.code == 0, done.err
-    values = {(r["site"], r["measure"]): r["value"] for r in json.loads(done.out)}
+    values = {(r["site"], r["measure"]): r["value"] for r in json.loads(done.out)["records"]}
     similar = [value for (_, measure), value in values.items() if measure == "procrustes" and value is not None]
     assert min(similar) < 1 - 1e-9, "tuning changed nothing that was read"
     done = rankscope_("generate", tuned, *data, "--out", said, *FEW)

@@ -94,7 +94,7 @@ def shares(result: Contrast, ax: Axes | None = None, *, measures: Sequence[str] 
         for i, line in enumerate(_relation(result, result.of(name)))
     ]
     title = " and ".join(there) if len(there) == 1 else f"{there[0]} (filled) and {there[1]} (hollow)"
-    along(sites, lines, ax, title=f"{title}{_against(result)}", style=style)
+    along(sites, lines, ax, title=title, style=style)
     ax.yaxis.set_major_formatter(PercentFormatter(1.0, symbol=" %"))
     # Below nothing an interval says no more: what lies far there would press the shares flat.
     ax.set_ylim(min(0.0, *(v for line in lines for v in line.value if isfinite(v))) - 0.05, 1.05)

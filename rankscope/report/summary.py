@@ -129,7 +129,7 @@ def _rank(record: PairRecord | None, side: Opposed) -> list[str]:
     if change.value is None:
         return ["–", "–"]
     percent = f"{100 * change.value / before:+.0f} %".replace("-", "−") if before else "–"
-    return [number(before + change.value), percent]
+    return [number(before + change.value), "0 %" if percent in ("+0 %", "−0 %") else percent]
 
 
 def _relation(record: PairRecord | None, side: Opposed) -> str:

@@ -18,6 +18,8 @@ pytestmark = pytest.mark.skipif(
 )
 
 RIGHT = "\ue014"
+ROW = 21
+"""The height of a row in the map of five measures, in pixels."""
 Made = tuple[Path, Contrast]
 
 
@@ -90,9 +92,9 @@ def test_a_cell_tells_its_number_and_chooses_its_measure(page: Browser, made: Ma
         "const b = document.querySelector('#changes canvas').getBoundingClientRect(); return [b.left, b.top, b.width]"
     )
     left, top, width = page.run(where)
-    page.point(left + width - 60, top + 4 + 1.5 * (70 + 19 * 5 - 62) / 5)  # the second row, the last column
+    page.point(left + width - 60, top + 4 + 1.5 * ROW)  # the second row, the last column
     page.until("return document.querySelector('#changes output b').textContent.startsWith('stable-rank at layers.1')")
-    page.point(left + width - 60, top + 4 + 1.5 * (70 + 19 * 5 - 62) / 5, click=True)
+    page.point(left + width - 60, top + 4 + 1.5 * ROW, click=True)
     page.until("return document.querySelector('#profile figcaption').textContent.startsWith('stable-rank')")
     page.run("const s = document.getElementById('run'); s.value = 'flat'; s.onchange()")
     record = next(r for r in made[1].of("stable-rank") if r.site == "layers.1.output")

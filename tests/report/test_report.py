@@ -129,6 +129,7 @@ def test_the_first_screen_has_who_was_compared_and_every_site(written: tuple[Pat
         assert r.b.value is not None
         told = [f"{r.base:.3g}", f"{r.base + r.b.value:.3g}", f"{100 * r.b.value / r.base:+.0f} %"]
         overlap = next(o for o in result.of("overlap") if o.site == site)
+        told[2] = told[2].replace("+0 %", "0 %")
         assert [values[0], values[5], values[6]] == [text.replace("-", "−") for text in told]
         assert values[8] == f"{overlap.b.value:.3g}"
 

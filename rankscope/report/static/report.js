@@ -17,8 +17,8 @@
   const num = (v) => {
     if (!isNumber(v)) return "–";
     const size = Math.abs(v);
-    const text = size >= 1000 || (size < 0.001 && size > 0) ? v.toPrecision(3) : String(+v.toPrecision(3));
-    return text.replace("-", "−");
+    if (size > 0 && size < 0.001) return v.toExponential(2).replace(/\.?0+e/, "e").replaceAll("-", "−");
+    return (size >= 1000 ? String(Math.round(v)) : String(+v.toPrecision(3))).replace("-", "−");
   };
   const span = (low, high) => (isNumber(low) && isNumber(high) ? ` [${num(low)}, ${num(high)}]` : "");
   const percent = (v) => (isNumber(v) ? `${v > 0 ? "+" : ""}${Math.abs(v) < 10 ? v.toFixed(1) : v.toFixed(0)} %`.replace("-", "−") : "");
@@ -81,7 +81,10 @@
 
   // ---- Where the sites lie: one apart, with an empty place wherever no curve may join them.
   const parts = sites.map((site) => ({ stack: site.slice(0, site.lastIndexOf(".")), point: site.slice(site.lastIndexOf(".") + 1) }));
-  const label = (i) => (parts[i].point === "output" ? parts[i].stack : parts[i].point);
+  const named = (i) => (parts[i].point === "output" ? parts[i].stack : parts[i].point);
+  const opens = (i) => parts[i].point !== "output" && parts[0].stack !== parts[parts.length - 1].stack && parts[i].stack !== parts[i - 1]?.stack;
+  const label = (i) => (opens(i) ? sites[i] : named(i));  // of several stacks each is named where it begins
+  const below = sites.some((_, i) => label(i).length > 6) ? 106 : 56;  // room for the names below an axis
   const xs = [], siteAt = [];
   sites.forEach((_, i) => {
     const cut = i > 0 && (parts[i].stack !== parts[i - 1].stack || parts[i].point === "final");
@@ -100,14 +103,14 @@
     return { stroke: ink("--soft"), grid: { stroke: ink("--grid"), width: 1 }, ticks: { stroke: ink("--line"), width: 1, size: 4 }, font: "12px system-ui, sans-serif", ...more };
   }
   const siteAxis = () => axis({
-    size: 60, rotate: -90,
+    size: below, rotate: -90,
     splits: (u) => {
       const [low, high] = [u.scales.x.min, u.scales.x.max];
       const inside = sites.map((_, i) => i).filter((i) => xOf[i] >= low && xOf[i] <= high);
       const step = Math.ceil(inside.length / Math.max(1, Math.floor(u.bbox.width / devicePixelRatio / 18)));
       return inside.filter((i) => i % step === 0 || !/^\d+$/.test(label(i))).map((i) => xOf[i]);
     },
-    values: (u, places) => places.map((x) => { const text = label(xOf.indexOf(x)); return text.length > 10 ? `${text.slice(0, 9)}…` : text; }),
+    values: (u, places) => places.map((x) => { const text = label(xOf.indexOf(x)); return text.length > 15 ? `…${text.slice(-14)}` : text; }),
   });
   function plot(id, options, values, series, bands) {
     const host = $(id).querySelector(".plot");
@@ -115,7 +118,7 @@
     const old = plots.findIndex((p) => p.id === id);
     if (old >= 0) plots.splice(old, 1)[0].u.destroy();
     const u = new uPlot({
-      width: Math.max(260, host.clientWidth), height: 270, legend: { show: false }, padding: [8, 10, 0, 0],
+      width: Math.max(260, host.clientWidth), height: id in tells ? 214 + below : 270, legend: { show: false }, padding: [8, 10, 0, 0],
       series: [{}, ...series], bands, ...options,
     }, values, host);
     plots.push({ id, u, host });
@@ -205,6 +208,7 @@
     profile("shares", entries, { range: () => [least - 0.03, 1.03], ticks: (u, ticks) => ticks.map((t) => `${Math.round(100 * t)} %`.replace("-", "−")) });
     tell("shares", state.site);
   }
+  const isRound = (t) => [1, 2, 5].includes(Math.round(100 * t / 10 ** Math.floor(Math.log10(t) + 1e-9)) / 100);
   function drawSpectra() {
     const there = [reference, ...runs].filter((run) => data.spectra[run]?.[state.site]?.values.length && !state.hidden.has(run));
     $("spectra").hidden = !Object.values(data.spectra).some((of) => Object.values(of).some((one) => one.values.length));
@@ -220,10 +224,12 @@
       values.push(places.map((i) => of.get(i) ?? null));
       series.push(curve(run, { width: run === reference ? 1.6 : 2, dash: run === reference ? [6, 3] : undefined, points: { show: mine.length === 1, size: 5 }, spanGaps: true }));
     }
+    // All but the last fiftieth: the direction that a norm takes away would press the rest flat.
+    const least = Math.min(...there.map((run) => { const { r, values: mine } = data.spectra[run][state.site]; const most = 0.98 * (r - 1); return mine.filter((_, k) => k === 0 || data.drawn[r][k] <= most).at(-1); }));
     plot("spectra", {
       cursor: { drag: { x: true, y: true }, points: { show: false } },
-      scales: { x: { time: false, distr: 3, range: (u, low, high) => [low, low === high ? high + 1 : high] }, y: { distr: 3, range: (u, low, high) => [low * 0.7, high * 1.4] } },
-      axes: [axis({ size: 40, label: "direction", labelSize: 18, labelFont: "12px system-ui, sans-serif" }), axis({ size: 56, values: (u, ticks) => ticks.map((t) => (t === null ? null : num(t))) })],
+      scales: { x: { time: false, distr: 3, range: (u, low, high) => [low, low === high ? high + 1 : high] }, y: { distr: 3, range: () => [least * 0.6, 1.5] } },
+      axes: [axis({ size: 40, label: "direction", labelSize: 18, labelFont: "12px system-ui, sans-serif" }), axis({ size: 56, values: (u, ticks) => ticks.map((t) => (t !== null && isRound(t) ? num(t) : null)) })],
       hooks: { setCursor: [(u) => {
         const i = u.cursor.idx;
         if (i !== null && i !== undefined) say("spectra", `direction ${values[0][i]}`, there.map((run, k) => `${run} ${num(values[k + 1][i])}`).join(" · "));
@@ -254,7 +260,7 @@
   }
   function heat(id, { rows, columns, cell, tellCell, pick, height, chosenColumn, chosenRow }) {
     const { sheet, g, w, h } = canvas(id, height);
-    const left = Math.min(170, 14 + Math.max(...rows.map((t) => g.measureText(t).width))), bottom = 58, top = 4;
+    const left = Math.min(170, 14 + Math.max(...rows.map((t) => g.measureText(t).width))), bottom = below, top = 4;
     const [cw, ch] = [(w - left - 6) / columns.length, (h - bottom - top) / rows.length];
     rows.forEach((_, r) => columns.forEach((_, c) => {
       const { fill, mark } = cell(r, c);
@@ -284,16 +290,23 @@
   }
   const columnNames = sites.map((_, i) => label(i));
 
-  // What a relation lacks or has beyond the reference against itself, and the change of a rank in per cent.
+  // The change of a rank in per cent; of a relation what it lacks or has beyond the reference against itself, on the side of noise:
+  // nearer than the reference to itself is no change.
+  const alike = (r) => r.itself >= r.noise;
   function moving(r) {
     if (!r || !isNumber(r.value)) return null;
     if (!r.relation) return r.percent;
-    return isNumber(r.itself) ? 100 * (r.value - r.itself) : null;
+    if (!isNumber(r.itself) || !isNumber(r.noise)) return null;
+    const beyond = 100 * (r.value - r.itself);
+    return alike(r) ? Math.min(0, beyond) : Math.max(0, beyond);
   }
   function marked(r) {
     if (!r || !isNumber(r.low) || !isNumber(r.high)) return "";
-    const still = r.relation ? r.itself : 0;
-    const outside = (low, high) => isNumber(low) && isNumber(high) && isNumber(still) && (low > still || high < still);
+    const outside = (low, high) => {
+      if (!isNumber(low) || !isNumber(high)) return false;
+      if (!r.relation) return low > 0 || high < 0;
+      return isNumber(r.itself) && isNumber(r.noise) && (alike(r) ? high < r.itself : low > r.itself);
+    };
     return outside(r.bandLow, r.bandHigh) ? "dot" : outside(r.low, r.high) ? "ring" : "";
   }
   function drawChanges() {
@@ -301,7 +314,7 @@
     const middle = css("--card"), [low, high] = [css("--low"), css("--high")];
     const full = (hex) => (hex.length === 4 ? `#${[...hex.slice(1)].map((d) => d + d).join("")}` : hex);
     heat("changes", {
-      rows: measures, columns: columnNames, height: 70 + 19 * measures.length, chosenColumn: sites.indexOf(state.site), chosenRow: measures.indexOf(state.measure),
+      rows: measures, columns: columnNames, height: below + 14 + 19 * measures.length, chosenColumn: sites.indexOf(state.site), chosenRow: measures.indexOf(state.measure),
       cell: (r, c) => {
         const one = at(state.run, measures[r], sites[c]), v = moving(one);
         return { fill: v === null ? null : mixed([low, full(middle), high], 0.5 + v / 200), mark: marked(one) };
@@ -321,9 +334,9 @@
     if (!found) return;
     const rows = found.similarity_sites, from = found.names[2] ?? found.names[0];
     caption("similarity", `CKA, debiased: ${from} × ${found.names[1]}`, "0 (dark) to 1 (bright)");
-    const short = rows.map((site) => (site.endsWith(".output") ? site.slice(0, -7) : site.slice(site.lastIndexOf(".") + 1)));
+    const short = rows.map((site) => (sites.includes(site) ? label(sites.indexOf(site)) : site));
     heat("similarity", {
-      rows: short, columns: short, height: 330, chosenColumn: rows.indexOf(state.site), chosenRow: -1,
+      rows: short, columns: short, height: below + 280, chosenColumn: rows.indexOf(state.site), chosenRow: -1,
       cell: (r, c) => ({ fill: isNumber(found.similarity[r][c]) ? mixed(VIVID, found.similarity[r][c]) : null }),
       tellCell: (r, c) => say("similarity", num(found.similarity[r][c]), `between ${rows[r]} of ${from} and ${rows[c]} of ${found.names[1]}`),
       pick: (r, c) => choose({ site: rows[c] }),

@@ -36,6 +36,8 @@ if TYPE_CHECKING:  # what a type checker sees; _PUBLIC says the same to the inte
     from rankscope.models.register import register as register
     from rankscope.models.tunings.bottleneck import BottleneckConfig as BottleneckConfig
     from rankscope.registry import COMPARISONS as COMPARISONS, DEFINITIONS as DEFINITIONS
+    from rankscope.report.making import make_report as make_report, write_report as write_report
+    from rankscope.report.reading import open_report as open_report
     from rankscope.scores.join import score as score
     from rankscope.sites import Site as Site
     from rankscope.spectrum import Spectrum as Spectrum
@@ -65,6 +67,8 @@ _PUBLIC = {
     "rankscope.spectrum": ("Spectrum",),
     "rankscope.definition": ("Definition", "Comparison"),
     "rankscope.registry": ("DEFINITIONS", "COMPARISONS"),
+    "rankscope.report.making": ("make_report", "write_report"),
+    "rankscope.report.reading": ("open_report",),
     "rankscope.comparisons.recoverability": ("recoverability",),
     "rankscope.measures.effective_rank": ("effective_rank", "entropy_rank"),
     "rankscope.measures.energy": ("energy_rank",),

@@ -15,6 +15,8 @@ from typing import Literal, NamedTuple
 
 from torch import Tensor
 
+from rankscope.notebook import facts
+
 
 class Extent(NamedTuple):
     """The size of the features that a number describes, on which the ends of its range may depend."""
@@ -48,7 +50,7 @@ End = float | Callable[[Extent], float]
 """An end of a range: a number, or one that depends on the size of the features."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class Described:
     """What every named number states about itself."""
 
@@ -80,12 +82,19 @@ class Described:
     of_nothing: float | None = None
     """The value of features that do not vary, where it lies outside the range (rank 0 for equal rows); None otherwise."""
 
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.name}: {self.formula}>"
+
+    def _repr_html_(self) -> str:
+        told = {"formula": self.formula, "unit": self.unit, "range": f"{self.low} to {self.high}", "bias": self.bias}
+        return facts(self.name, {**told, "source": self.citation})
+
     def range_of(self, size: Extent) -> Range:
         """The range for features of a size."""
         return Range(*(float(end(size) if callable(end) else end) for end in (self.least, self.most)))
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class Definition(Described):
     """A named, cited way from the features at one site to a number."""
 
@@ -139,7 +148,7 @@ rank_definition = partial(Definition, scale="log", low="1", high="rank", least=1
 """The definition of a rank, which lies between 1 and the rank of the matrix; that of equal rows is 0."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class Comparison(Described):
     """A named, cited way from the features of two runs at one site to a number. The first run is the reference."""
 
@@ -195,7 +204,7 @@ def rows_enough(what: Definition | Comparison) -> int:
     return max(what.enough, 4 if what.reads in ("spectrum", "spectra", "folds") else 0)
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class WeightDefinition(Described):
     """A named, cited way from the weights of a checkpoint to a number of each matrix, as ``rankscope weights`` prints it.
 

@@ -17,7 +17,7 @@ PACKAGE = ROOT / "rankscope"
 
 # Each row imports only from rows above it. Names in one row never import each other.
 ROWS: list[set[str]] = [
-    {"errors"},
+    {"errors", "notebook"},
     {"sites", "definition", "devices", "memory", "names", "progress", "catalogue", "writing"},
     {"features", "checkpoint", "linalg", "data"},
     {"spectrum", "store", "scores", "inference", "reading"},
@@ -26,7 +26,7 @@ ROWS: list[set[str]] = [
     {"registry", "models", "results"},
     {"collecting", "tuning"},
     {"analysis"},
-    {"plots"},
+    {"plots", "report"},
     {"selftest", "demo"},
     {"__init__"},
     {"cli"},
@@ -40,6 +40,8 @@ ONLY_IN: dict[str, set[str]] = {
     "accelerate": {"models", "tuning"},
     "safetensors": {"store", "models", "tuning", "data"},
     "matplotlib": {"plots"},
+    "jinja2": {"report"},
+    "markupsafe": {"report"},
     "typer": {"cli"},
     "rich": {"cli"},
 }

@@ -28,6 +28,7 @@ from rankscope.cli.generate import generate
 from rankscope.cli.inspect import inspect
 from rankscope.cli.measure import measure
 from rankscope.cli.options import flat
+from rankscope.cli.report import report
 from rankscope.cli.score import score
 from rankscope.cli.selftest import selftest
 from rankscope.cli.train import train
@@ -44,7 +45,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-WITH_RUNS = (demo, inspect, doctor, collect, measure, compare, curve, weights, verify, import_, export)
+WITH_RUNS = (demo, inspect, doctor, collect, measure, compare, report, curve, weights, verify, import_, export)
 WITHOUT = (train, generate, score, definitions, selftest)
 for command in (*WITH_RUNS, *WITHOUT):
     app.command(command.__name__.strip("_"))(flat(command))

@@ -1,9 +1,11 @@
-"""Figures: functions from a result to axes. Nothing here loads or computes."""
+"""Figures. Every drawing function is ``f(result, ax=None, **style) -> Axes``; nothing here loads or computes."""
 
-from rankscope.plots.along import Line, along
-from rankscope.plots.figures import draw
+from rankscope.plots.figures import curve, draw
+from rankscope.plots.notebook import html
+from rankscope.plots.profiles import profile, shares
 from rankscope.plots.similarity import similarity
-from rankscope.plots.spectra import cumulative, descending
+from rankscope.plots.spectra import cumulative, spectra
 from rankscope.plots.style import save
+from rankscope.plots.weights import weights
 
-__all__ = ["Line", "along", "cumulative", "descending", "draw", "save", "similarity"]
+__all__ = ["cumulative", "curve", "draw", "html", "profile", "save", "shares", "similarity", "spectra", "weights"]

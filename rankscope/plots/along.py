@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from math import isfinite, nan
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import chain
+from math import isclose, isfinite, isnan, nan
 from typing import Any
 
 from matplotlib.axes import Axes
@@ -34,6 +35,10 @@ class Line:
     """The lower ends of the intervals."""
     high: Sequence[float]
     """The upper ends of the intervals."""
+    place: int | None = None
+    """Its look (:func:`~rankscope.plots.style.look`), where that is not its place among the lines; -1 is the base's."""
+    hollow: bool = False
+    """Whether it is the second measure of its run: dashed, with hollow marks and no entry in the legend."""
 
     @classmethod
     def of(cls, name: str, estimates: Sequence[Estimate], spans: Sequence[Span] | None = None) -> Line:
@@ -42,6 +47,39 @@ class Line:
         return cls(
             in_legend(name), plain(e.value for e in estimates), plain(e.low for e in ends), plain(e.high for e in ends)
         )
+
+    @classmethod
+    def level(cls, name: str, values: Iterable[float | None]) -> Line:
+        """The base's own values, without intervals."""
+        value = plain(values)
+        return cls(in_legend(name), value, [nan] * len(value), [nan] * len(value), -1)
+
+    @property
+    def bare(self) -> bool:
+        """Whether it has no interval anywhere."""
+        return not any(isfinite(end) for end in (*self.low, *self.high))
+
+
+def distinct(lines: Sequence[Line]) -> list[Line]:
+    """The lines, those that would lie over each other drawn as one under all their names: ``lora = full``.
+
+    Each keeps the look of its place. Intervals must be equal too, or one of the two have none.
+    """
+    found: list[Line] = []
+    for line in (line if line.place is not None else replace(line, place=i) for i, line in enumerate(lines)):
+        same = next((i for i, x in enumerate(found) if x.hollow == line.hollow and _alike(line, x)), None)
+        if same is None:
+            found.append(line)
+        else:
+            kept = line if found[same].bare else found[same]
+            found[same] = replace(kept, name=f"{found[same].name} = {line.name.strip()}")
+    return found
+
+
+def _alike(line: Line, other: Line) -> bool:
+    ends = [] if line.bare or other.bare else [(line.low, other.low), (line.high, other.high)]
+    pairs = chain.from_iterable(zip(a, b, strict=True) for a, b in [(line.value, other.value), *ends])
+    return all(isclose(a, b) or (isnan(a) and isnan(b)) for a, b in pairs)
 
 
 def plain(values: Iterable[float | None]) -> list[float]:
@@ -80,7 +118,7 @@ def along(
     unit: str = "",
     noise: Sequence[float | None] = (),
     zero: str = "",
-    first: int = 0,
+    style: Mapping[str, Any] | None = None,
 ) -> Axes:
     """Draw each run's numbers along the sites, with intervals as bars; sites after a norm are not joined to the curve.
 
@@ -92,11 +130,12 @@ def along(
         unit: its unit.
         noise: what noise scores at each site, drawn dotted, or written where it lies far off.
         zero: the name of what zero means, to draw a line at zero.
-        first: the look of the first line, where those before it mean something else.
+        style: matplotlib's settings of the lines, beside their own looks.
     """
     x = places(sites)
-    for index, line in enumerate(lines):
-        _draw(x, segments(sites), line, look(first + index), ax)
+    for line in distinct(lines):
+        own = look(line.place or 0) | (_HOLLOW if line.hollow else {})
+        _draw(x, segments(sites), line, own | dict(style or {}), ax)
     _open(ax)
     _noise(x, segments(sites), plain(noise), ax)
     if zero:
@@ -107,19 +146,29 @@ def along(
     return ax
 
 
+_HOLLOW: dict[str, Any] = {"linestyle": (0, (3, 1.5)), "markerfacecolor": "white", "linewidth": 0.9}
+
+
 def _draw(x: Sequence[float], parts: Sequence[Sequence[int]], line: Line, style: dict[str, Any], ax: Axes) -> None:
     for number, part in enumerate(parts):
         value, low, high = ([side[i] for i in part] for side in (line.value, line.low, line.high))
         if any(isfinite(v) for v in value):
-            intervals([x[i] for i in part], Line(line.name if number == 0 else "", value, low, high), style, ax)
+            named = "" if number or line.hollow else line.name
+            intervals([x[i] for i in part], Line(named, value, low, high), style, ax)
 
 
 def intervals(x: Sequence[float], line: Line, style: dict[str, Any], ax: Axes) -> None:
     """A line's values joined, with bars from the lower to the upper ends."""
+    label = line.name or None
+    if line.bare:
+        style = style | ({"marker": "_"} if len(x) == 1 and not style.get("marker") else {})
+        ax.plot(x, line.value, label=label, **({"markersize": 3} | style))
+        return
     down = [max(0.0, v - low) for v, low in zip(line.value, line.low, strict=True)]
     up = [max(0.0, high - v) for v, high in zip(line.value, line.high, strict=True)]
-    label = line.name or None
-    ax.errorbar(x, line.value, yerr=[down, up], label=label, markersize=3, capsize=1.5, elinewidth=0.8, **style)
+    ax.errorbar(
+        x, line.value, yerr=[down, up], label=label, **({"markersize": 3, "capsize": 1.5, "elinewidth": 0.8} | style)
+    )
 
 
 def dotted(x: Sequence[float], values: Sequence[float], ax: Axes, *, label: str | None = None) -> None:
@@ -159,14 +208,15 @@ def number(value: float) -> str:
 def _label(sites: Sequence[Site], x: Sequence[float], ax: Axes) -> None:
     named = labels(sites)
     written = shown(named)
-    ax.set_xticks([x[i] for i in written], [named[i].text for i in written], rotation=90)
+    ax.set_xticks([x[i] for i in written], [named[i].text for i in written], rotation=90, fontsize=6)
     for group in dict.fromkeys(label.group for label in named):
         mine = [x[i] for i, label in enumerate(named) if label.group == group]
         ax.annotate(
             group,
             (sum(mine) / len(mine), 0),
             xycoords=("data", "axes fraction"),
-            xytext=(0, -34),
+            xytext=(0, -28),
+            fontsize=7,
             textcoords="offset points",
             ha="center",
             va="top",

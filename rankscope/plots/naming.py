@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from rankscope.sites import Site
 
-MOST_LABELS = 24
+MOST_LABELS = 12
 """Number of sites beyond which only every second, third, … is labelled."""
 
 
@@ -51,7 +51,12 @@ def _label(site: Site, name: str, place: int) -> Label:
 def shown(given: Sequence[Label]) -> list[int]:
     """The places of the labels that are written: all, or every second, third, … where there are too many."""
     step = max(1, len(given) // MOST_LABELS)
-    return [i for i, label in enumerate(given) if label.number % step == 0]
+    written: list[int] = []
+    for i, label in enumerate(given):
+        beside = step > 1 and i - 1 in written[-1:] and given[i - 1].group == label.group and label.text.isdecimal()
+        if label.number % step == 0 and not beside:
+            written.append(i)
+    return written
 
 
 def last_of_stacks(sites: Sequence[Site]) -> list[Site]:

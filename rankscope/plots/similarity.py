@@ -7,27 +7,33 @@ from itertools import groupby
 from typing import Any
 
 from matplotlib.axes import Axes
-from torch import Tensor
 
 from rankscope.plots.naming import MOST_LABELS, labels
-from rankscope.plots.style import drawn, panel_title
-from rankscope.sites import Site
+from rankscope.plots.style import bar_in_title, drawing, drawn, nothing, panel_title
+from rankscope.results.runs import Contrast
 
 NO_VALUE = "0.85"
 """The grey of pairs that have no similarity, as where all rows of a site are equal."""
 
 
-def similarity(values: Tensor, sites: Sequence[Site], ax: Axes, *, rows: str, columns: str) -> Axes:
-    """Debiased linear CKA of every site of one run with every site of another, on a perceptually even scale.
+@drawing
+def similarity(result: Contrast, ax: Axes | None = None, **style: Any) -> Axes:
+    """Debiased linear CKA of every site of the reference with every site of the second run, on a perceptually even scale.
 
     Args:
-        values: ``(s, s)``.
-        sites: the s sites.
-        ax: where to draw.
-        rows: the run along the vertical axis.
-        columns: the run along the horizontal axis.
+        result: a comparison; the reference, along the vertical axis, is its base, or the first run without one.
+        ax: where to draw; by default on a figure of its own.
+        **style: matplotlib's settings of the image.
+
+    Raises:
+        UsageError: if the comparison has no map.
     """
-    image = ax.imshow(values.numpy(), vmin=0, vmax=1, cmap="cividis", interpolation="nearest")
+    assert ax is not None
+    if result.similarity is None or not result.similarity.isfinite().any():
+        raise nothing()
+    sites = result.similarity_sites
+    how: dict[str, Any] = {"vmin": 0, "vmax": 1, "cmap": "cividis", "interpolation": "nearest", "aspect": "auto"}
+    image = ax.imshow(result.similarity.numpy(), **(how | style))
     named = labels(sites)
     written = range(0, len(sites), max(1, len(sites) // MOST_LABELS))
     texts = [named[i].text for i in written]
@@ -35,12 +41,12 @@ def similarity(values: Tensor, sites: Sequence[Site], ax: Axes, *, rows: str, co
     ax.set_yticks(written, texts, fontsize=5)
     _stacks([label.group for label in named], ax)
     below_stacks = max(4, 34 - 3 * max(map(len, texts))) if any(label.group for label in named) else 4
-    ax.set_xlabel(drawn(columns), labelpad=below_stacks)
-    ax.set_ylabel(drawn(rows), labelpad=below_stacks)
+    ax.set_xlabel(drawn(result.names[1]), labelpad=below_stacks)
+    ax.set_ylabel(drawn(result.names[2] if len(result.names) > 2 else result.names[0]), labelpad=below_stacks)
     ax.spines[:].set_visible(False)
     ax.set_facecolor(NO_VALUE)
-    panel_title(ax, "CKA, debiased")
-    ax.figure.colorbar(image, ax=ax, shrink=0.8)
+    panel_title(ax, "CKA, debiased", y=1.01)
+    bar_in_title(image, ax)
     return ax
 
 

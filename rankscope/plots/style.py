@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import inspect
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
+from functools import wraps
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, ParamSpec
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.container import Container
 from matplotlib.figure import Figure, SubFigure
+from matplotlib.image import AxesImage
 
+from rankscope.errors import UsageError
 from rankscope.writing import storing
 
-WIDTH = 6.75
-"""The width of a full figure in inches: two columns of a paper."""
+P = ParamSpec("P")
+Columns = Literal["single", "double"]
+"""How many columns of a paper a figure is as wide as."""
+WIDTHS: dict[Columns, float] = {"single": 3.25, "double": 6.75}
+"""The width of a figure in inches."""
 KINDS: dict[str, dict[str, str | None]] = {
     "svg": {"Date": None},
     "pdf": {"CreationDate": None},
@@ -61,40 +68,73 @@ def styled() -> AbstractContextManager[None]:
     return mpl.rc_context(_SETTINGS)
 
 
-def new_figure(height: float) -> Figure:
-    """An empty figure of full width and ``height`` inches, without pyplot's global state."""
-    return Figure(figsize=(WIDTH, height), layout="constrained")
+def new_figure(height: float, columns: Columns = "double") -> Figure:
+    """An empty figure of ``height`` inches, without pyplot's global state."""
+    return Figure(figsize=(WIDTHS[columns], height), layout="constrained")
 
 
-def grid(count: int, *, height: float = 2.2) -> tuple[Figure, list[Axes]]:
-    """A figure of ``count`` panels, two side by side, each ``height`` inches."""
-    lines = (count + 1) // 2
-    figure = new_figure(height * lines)
-    return figure, panels(figure, count)
+def drawing(function: Callable[P, Axes]) -> Callable[P, Axes]:
+    """A function ``f(result, ax=None, **style)`` that, without axes, draws on a figure of its own as wide as one column."""
+    signature = inspect.signature(function)
+
+    @wraps(function)
+    def called(*args: P.args, **kwargs: P.kwargs) -> Axes:
+        bound = signature.bind(*args, **kwargs)
+        if bound.arguments.get("ax") is not None:
+            return function(*args, **kwargs)
+        with styled():
+            bound.arguments["ax"] = new_figure(2.6, "single").subplots()
+            ax = function(*bound.args, **bound.kwargs)
+            if ax.get_legend_handles_labels()[1]:
+                ax.legend(frameon=False, fontsize=6)
+        return ax
+
+    return called
 
 
-def panels(figure: Figure | SubFigure, count: int, heights: Sequence[float] | None = None) -> list[Axes]:
-    """``count`` axes of a figure, two side by side, in rows of equal height or of the given ``heights``."""
-    axes = list(figure.subplots((count + 1) // 2, 2, squeeze=False, height_ratios=heights).ravel())
+def nothing() -> UsageError:
+    """What is raised in the place of empty axes."""
+    return UsageError("there is nothing to draw: no measure has a value here; the notes of the records say why")
+
+
+def grid(count: int, *, height: float = 2.2, columns: Columns = "double") -> tuple[Figure, list[Axes]]:
+    """A figure of ``count`` panels, each ``height`` inches: one below the other, or two or three side by side."""
+    beside = 1 if columns == "single" or count == 1 else 2 if count <= 4 else 3
+    figure = new_figure(height * -(-count // beside), columns)
+    return figure, panels(figure, count, beside)
+
+
+def panels(figure: Figure | SubFigure, count: int, beside: int = 2) -> list[Axes]:
+    """``count`` axes of a figure, so many side by side."""
+    axes = list(figure.subplots(-(-count // beside), beside, squeeze=False).ravel())
     for ax in axes[count:]:
         ax.remove()
     return axes[:count]
 
 
-def legend(figure: Figure | SubFigure) -> None:
-    """One legend above all panels, each name once: first what has intervals, then what it is compared with."""
+def legend(figure: Figure) -> None:
+    """One legend below all panels, each name once: first what has intervals, then what it is compared with."""
     named = {name: mark for ax in figure.axes for mark, name in zip(*ax.get_legend_handles_labels(), strict=True)}
     named = dict(sorted(named.items(), key=lambda item: not isinstance(item[1], Container)))
     if named:
-        fit = int(WIDTH / (0.55 + 0.055 * max(map(len, named))))  # inches of a mark and of a letter
+        fit = int(figure.get_figwidth() / (0.55 + 0.055 * max(map(len, named))))  # inches of a mark and of a letter
         figure.legend(
-            named.values(), named.keys(), loc="outside upper left", ncols=max(1, min(len(named), fit)), frameon=False
+            named.values(), named.keys(), loc="outside lower left", ncols=max(1, min(len(named), fit)), frameon=False
         )
 
 
-def panel_title(ax: Axes, text: str) -> None:
+def panel_title(ax: Axes, text: str, *, y: float | None = None) -> None:
     """A title at the left, where the eye begins."""
-    ax.set_title(drawn(text), loc="left")
+    ax.set_title(drawn(text), loc="left", y=y)
+
+
+def bar_in_title(image: AxesImage, ax: Axes) -> None:
+    """The scale of a map, in the line of its title at the right, where it takes no room from any panel."""
+    inset = ax.inset_axes((0.7, 1.03, 0.3, 0.03))
+    bar = ax.figure.colorbar(image, cax=inset, orientation="horizontal", ticks=list(image.get_clim()))
+    bar.ax.xaxis.set_ticks_position("top")
+    bar.ax.tick_params(length=0, pad=1, labelsize=6)
+    bar.outline.set_visible(False)
 
 
 def drawn(name: str) -> str:

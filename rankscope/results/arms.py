@@ -81,7 +81,7 @@ class ArmRecord(Estimated):
     """The name of the base; None without one."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class ArmContrast(Judged[ArmRecord]):
     """Arms compared along their sites: a record per site, measure and arm, and one for each pair of arms."""
 

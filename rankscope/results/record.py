@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from importlib import import_module
 from math import isfinite
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 
 from torch import Tensor
 
@@ -121,7 +121,7 @@ class Estimated(Record):
 R = TypeVar("R", bound=Any)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Table(Generic[R]):
     """Records, and the ways out of them: a frame, plain dictionaries, a figure."""
 
@@ -157,10 +157,20 @@ class Table(Generic[R]):
         """The names of the measures, in the order in which they were asked for."""
         return tuple(dict.fromkeys(r.measure for r in self.records))
 
-    def plot(self) -> Figure:
-        """The figure of this result, as :func:`rankscope.plots.draw` draws it."""
+    def plot(self, *, columns: Literal["single", "double"] = "double") -> Figure:
+        """The figure of this result, as :func:`rankscope.plots.draw` draws it.
+
+        Args:
+            columns: as wide as a single or a double column of a paper.
+        """
         # The plots know the results and not the reverse, so they are looked up only when a figure is asked for.
-        return import_module("rankscope.plots").draw(self)
+        return import_module("rankscope.plots").draw(self, columns=columns)
 
     def _repr_html_(self) -> str:
-        return self.to_frame().to_html(index=False, float_format=lambda v: f"{v:.4g}")
+        return import_module("rankscope.plots").html(self)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__}: {self._size()}; to_frame(), plot()>"
+
+    def _size(self) -> str:
+        return f"{len({r.site for r in self.records})} sites, {len(self.measures)} measures"

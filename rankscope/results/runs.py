@@ -148,7 +148,7 @@ class PairRecord(Estimated):
         return {name: columns[name] for name in _BEFORE_THE_INTERVALS} | columns
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Measurement(Judged[RunRecord]):
     """Numbers of one run along its sites: a record per site and measure."""
 
@@ -163,7 +163,7 @@ class Measurement(Judged[RunRecord]):
         return surveyed(self)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Contrast(Judged[PairRecord]):
     """Numbers of two runs along their sites, a record per site and measure, and what their figure is drawn from."""
 
@@ -224,7 +224,7 @@ class CurvePoint(Record):
     """The name of the run."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Curves(Table[CurvePoint]):
     """Numbers of one run against the number of rows: a record per site, measure and level, the whole first."""
 

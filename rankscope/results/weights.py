@@ -90,7 +90,7 @@ class WeightRecord(Record):
     """The name of the checkpoint."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class WeightReport(Table[WeightRecord]):
     """The weights of a checkpoint: a record per matrix, or per place with learnt rows."""
 
@@ -100,3 +100,6 @@ class WeightReport(Table[WeightRecord]):
     """The name of the checkpoint."""
     notes: tuple[str, ...] = ()
     """Cautions that belong to the whole."""
+
+    def _size(self) -> str:
+        return f"{len(self.records)} matrices or places of learnt rows of {self.name}"

@@ -15,6 +15,7 @@ from rankscope.errors import StoreCorrupt, UnknownName
 from rankscope.features import ROLES, Rows
 from rankscope.linalg.streamed import Streamed
 from rankscope.names import UNNAMED, printable
+from rankscope.notebook import facts
 from rankscope.sites import Site, describe
 from rankscope.store.files import corrupt
 from rankscope.store.manifest import Manifest
@@ -206,6 +207,18 @@ class Run:
             order = data_order(sample, position)
             self._order[stack] = (Rows(sample[order], position[order], role[order], self.manifest.ids), order)
         return self._order[stack]
+
+    def _repr_html_(self) -> str:
+        last, manifest = self.sites[-1], self.manifest
+        told = {
+            "checkpoint": manifest.checkpoint.get("path"),
+            "data": f"{manifest.probe['name']}: {len(manifest.ids)} samples",
+            "rows": f"{manifest.rows.get('kind')}: {self.n(last)} at {last}",
+            "sites": describe(self.sites),
+            "features": f"{self.width(last)} of {manifest.dtype} at {last}",
+            "notes": " · ".join(map(str, manifest.notes)),
+        }
+        return facts(self.name, told)
 
     def __repr__(self) -> str:
         return f"Run({self.name!r}, {describe(self.sites)}, n={self.n(self.sites[-1])}, {self.manifest.dtype})"

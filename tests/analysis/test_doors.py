@@ -17,7 +17,7 @@ import rankscope
 from rankscope.analysis.options import Analysis
 from rankscope.errors import UnknownName, UsageError
 from rankscope.plots import draw
-from rankscope.results.weights import WeightReport
+from rankscope.results.record import Table
 
 DOORS: dict[str, Callable[..., Any]] = {
     "measure": lambda run, **options: rankscope.measure(run, **options),
@@ -170,7 +170,7 @@ def test_records_are_flat_and_name_their_runs(name: str, path: Path) -> None:
 
 
 def test_a_result_without_a_figure_says_which_have_one() -> None:
-    with pytest.raises(UsageError, match="a WeightReport has no figure; these have one: Measurement, Contrast"):
-        draw(WeightReport(()))
+    with pytest.raises(UsageError, match="a Table has no figure; these have one: Measurement, Contrast"):
+        draw(Table(()))
     with pytest.raises(UsageError, match="has no figure"):
-        WeightReport(()).plot()
+        Table(()).plot()

@@ -26,6 +26,7 @@ NEEDS = {
     "collect": "base --out run",
     "measure": "run.pt",
     "compare": "run.pt run.safetensors",
+    "report": "run.pt --base run.safetensors",
     "curve": "run.pt",
     "weights": "base",
     "verify": "run.pt",

@@ -110,6 +110,7 @@ def test_every_option_of_the_library_is_offered() -> None:
         "collect": {"preview", "progress", "reuse"},
         "measure": {"level", "progress"},
         "compare": {"level", "progress"},
+        "report": {"level", "progress"},
         "curve": {"parts", "level", "progress"},
         "weights": {"progress"},
         "score": set(),

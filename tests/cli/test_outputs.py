@@ -26,6 +26,7 @@ KEPT: dict[str, tuple[str, str]] = {
     "demo out": ("demo --out {out}", "folder"),
     "collect out": ("collect {base} --data {texts} --layers final --n 4 --out {out}", "file"),
     "import out": ("import {tensors} --out {out}", "file"),
+    "report out": ("report {run} --base {run} -m cka --layers decoder.0 --groups 2 --out {out}", "file"),
     "export out": ("export {run} --out {out}", "folder"),
     "train out": ("train {base} --method lora --data {texts} --out {out}", "folder"),
     "generate out": ("generate {base} --data {texts} --max-new-tokens 2 --out {out}", "file"),
@@ -45,7 +46,7 @@ def test_every_path_of_every_command_is_an_input_or_an_output() -> None:
     paths = {f"{o.command} {o.name}" for o in options() if plain(o.kind) is Path}
     outputs = {name for name in paths if name.split()[-1] not in INPUTS}
     assert outputs == {*KEPT, *FIGURES}
-    assert len(outputs) == 11
+    assert len(outputs) == 12
 
 
 def test_every_command_that_keeps_an_output_can_overwrite_it() -> None:

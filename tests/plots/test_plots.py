@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +13,16 @@ import torch
 from matplotlib.container import ErrorbarContainer
 from matplotlib.figure import Figure
 
-from rankscope.plots import Line, along, cumulative, descending, save, similarity
-from rankscope.plots.along import places, segments
+from rankscope import plots
+from rankscope.errors import UnknownName, UsageError
+from rankscope.plots import cumulative, save, shares, similarity, spectra
+from rankscope.plots.along import Line, along, places, segments
 from rankscope.plots.naming import labels
 from rankscope.plots.style import grid, legend, look, styled
+from rankscope.registry import DEFINITIONS
 from rankscope.results.record import Estimate, Shape
 from rankscope.results.runs import Contrast, CurvePoint, Curves, Measurement, PairRecord, RunRecord
+from rankscope.results.weights import IntruderCount, Ranks, Size, WeightRecord, WeightReport
 from rankscope.sites import Site
 from rankscope.spectrum import Spectrum
 
@@ -27,7 +32,7 @@ SITES = [
 HOW: dict[str, Any] = {"shape": Shape(40, 8, 6, "float32"), "convention": "", "unit": "dimensions"}
 
 
-def spectrum(site: Site, values: list[float], *, norm: float = float("nan")) -> Spectrum:
+def spectrum(site: Site, values: list[float], *, norm: float = 4.0) -> Spectrum:
     tensor = torch.tensor(values, dtype=torch.float64)
     return Spectrum(tensor, 40, len(values), site, True, torch.float32, "gram", norm)
 
@@ -59,7 +64,7 @@ def contrast(**changes: Any) -> Contrast:
 
 
 def names_of(figure: Figure) -> list[str]:
-    return [text.get_text() for owner in (figure, *figure.subfigs) for box in owner.legends for text in box.get_texts()]
+    return [text.get_text() for box in figure.legends for text in box.get_texts()]
 
 
 def titles(figure: Figure) -> list[str]:
@@ -68,15 +73,15 @@ def titles(figure: Figure) -> list[str]:
 
 def test_the_runs_of_a_contrast_are_drawn_as_they_were_compared() -> None:
     figure = contrast().plot()
-    assert titles(figure)[:2] == ["vision.final  (n=40, d=3)", "decoder.final  (n=40, d=3)"]
-    assert titles(figure)[2:] == [
-        "participation-ratio, change against pre-trained",
+    assert titles(figure) == [
+        "decoder.final  (n=40, d=3)",
+        "participation-ratio; bars: change from pre-trained",
         "overlap, against pre-trained",
         "drift, against pre-trained",
         "CKA, debiased",
     ]
     assert names_of(figure)[:2] == ["a", "b"]
-    assert set(names_of(figure)) == {"a", "b", "noise", "pre-trained"}
+    assert set(names_of(figure)) == {"a", "b", "noise", "pre-trained", "a = b = pre-trained"}
 
 
 @pytest.mark.parametrize("left_out", ["similarity", "base", "both"])
@@ -91,14 +96,13 @@ def test_a_contrast_draws_what_there_is(left_out: str) -> None:
     assert any("against" in title for title in titles(figure)) == (left_out == "similarity")
 
 
-def test_few_measures_are_all_drawn_and_of_many_the_four_kinds_of_change() -> None:
+def test_few_measures_are_all_drawn_and_of_many_a_rank_and_the_shares() -> None:
     names = ("gap", "cka", "rankme", "stable-rank")
     own = [record for name in names for record in compared(name)]
-    assert titles(contrast(records=tuple(own)).plot())[2:-1] == [f"{name}, against pre-trained" for name in names]
+    assert titles(contrast(records=tuple(own)).plot())[1:-1] == [f"{name}, against pre-trained" for name in names]
     many = ("participation-ratio", "overlap", "recoverability", "drift", "roy-vetterli", *names)
-    drawn = titles(contrast(records=tuple(r for name in many for r in compared(name))).plot())[2:-1]
-    wanted = ("participation-ratio", "roy-vetterli", "overlap", "recoverability", "drift")
-    assert drawn == [f"{name}, against pre-trained" for name in wanted]
+    drawn = titles(contrast(records=tuple(r for name in many for r in compared(name))).plot())[1:-1]
+    assert drawn == ["participation-ratio, against pre-trained", "overlap (filled) and recoverability (hollow)"]
 
 
 def test_a_relation_looks_like_neither_run() -> None:
@@ -159,9 +163,9 @@ def test_many_sites_have_few_labels() -> None:
     deep = [Site.parse(f"decoder.{i}") for i in range(80)]
     _, (ax, other) = grid(2)
     along(deep, [Line("a", [1.0] * 80, [1.0] * 80, [1.0] * 80)], ax, title="")
-    similarity(torch.eye(80), deep, other, rows="a", columns="b")
+    similarity(contrast(similarity=torch.eye(80), similarity_sites=tuple(deep)), other)
     for axis in (ax.xaxis, other.xaxis, other.yaxis):
-        assert [t.get_text() for t in axis.get_ticklabels()] == [str(i) for i in range(0, 80, 3)]
+        assert [t.get_text() for t in axis.get_ticklabels()] == [str(i) for i in range(0, 80, 6)]
 
 
 def modules(*names: str) -> list[Site]:
@@ -182,20 +186,21 @@ def test_modules_are_written_by_name_and_those_of_one_list_as_a_stack() -> None:
 
 def test_the_figure_of_many_modules_has_the_spectra_of_few_and_room_for_all_names() -> None:
     sites = modules(*(f"{part}.{i}.fc" for i in range(30) for part in ("up", "down")))
-    records = [replace(r, site=str(site)) for site, r in zip(sites, compared("overlap") * 10, strict=True)]
+    alone = [replace(r, a=Estimate(), b=Estimate()) for r in compared("overlap")]
+    records = [replace(r, site=str(site)) for site, r in zip(sites, alone * 10, strict=True)]
     told = {"spectra": {"a": {site: spectrum(site, [3.0, 2.0, 1.0]) for site in sites}}, "names": ("a", "b")}
     told |= {"similarity": torch.eye(60), "similarity_sites": tuple(sites)}
     figure = contrast(records=tuple(records), **told).plot()
     assert titles(figure) == ["down.29.fc  (n=40, d=3)", "overlap", "CKA, debiased"]
     figure.draw_without_rendering()
-    assert all(ax.get_position().width > 0.1 for ax in figure.axes[:-1])
+    assert all(ax.get_position().width > 0.1 for ax in figure.axes)
 
 
 @pytest.mark.parametrize("points", [("0", "1"), ("embed", "0", "final")])
 def test_names_on_the_map_do_not_lie_over_each_other(points: tuple[str, ...]) -> None:
     _, (ax,) = grid(1)
     sites = [Site("decoder", point) for point in points]
-    similarity(torch.eye(len(sites)), sites, ax, rows="pre-trained", columns="lora")
+    similarity(contrast(similarity=torch.eye(len(sites)), similarity_sites=tuple(sites)), ax)
     figure = ax.get_figure()
     assert isinstance(figure, Figure)
     figure.draw_without_rendering()
@@ -242,7 +247,7 @@ def test_values_that_are_all_but_equal_are_written_short() -> None:
 
 def test_the_cumulative_curve_is_the_spectrums_own() -> None:
     _, (ax,) = grid(1)
-    cumulative({"a": spectrum(SITES[-1], [6.0, 3.0, 1.0])}, ax)
+    cumulative(contrast(spectra={"a": {SITES[-1]: spectrum(SITES[-1], [6.0, 3.0, 1.0])}}), ax)
     x, y = ax.lines[0].get_data()
     assert list(x) == pytest.approx([100 / 3, 200 / 3, 100])
     assert list(y) == pytest.approx([0.6, 0.9, 1.0])
@@ -250,19 +255,16 @@ def test_the_cumulative_curve_is_the_spectrums_own() -> None:
 
 def test_values_that_rounding_can_make_are_shaded_and_left_out() -> None:
     _, (ax,) = grid(1)
-    descending({"a": spectrum(SITES[-1], [4.0, 2.0, 1e-9], norm=100.0)}, ax)
+    spectra(contrast(spectra={"a": {SITES[-1]: spectrum(SITES[-1], [4.0, 2.0, 1e-9], norm=100.0)}}), ax)
     assert list(ax.lines[0].get_ydata()) == [1.0, 0.5]
     assert len(ax.patches) == 1
-    _, (ax,) = grid(1)
-    descending({"a": spectrum(SITES[-1], [0.0, 0.0, 0.0])}, ax)
-    assert not ax.lines
 
 
 def test_the_map_keeps_its_scale() -> None:
     _, (ax,) = grid(1)
-    similarity(torch.full((6, 6), 0.5), SITES, ax, rows="pre-trained", columns="lora")
+    similarity(contrast(similarity=torch.full((6, 6), 0.5)), ax)
     assert ax.images[0].get_clim() == (0, 1)
-    assert (ax.get_xlabel(), ax.get_ylabel()) == ("lora", "pre-trained")
+    assert (ax.get_xlabel(), ax.get_ylabel()) == ("b", "pre-trained")
     assert [t.get_text() for t in ax.texts] == ["vision", "vision", "decoder", "decoder"]
     assert len(ax.lines) == 2
 
@@ -284,3 +286,130 @@ def test_looks_differ_in_more_than_colour() -> None:
     for key in ("color", "marker"):
         assert len({style[key] for style in drawn}) == 8
     assert look(-1)["color"] == "black"
+
+
+def equal(*, base: float | None = None, value: float = 2.0) -> Contrast:
+    """Two runs and a base that are the same everywhere."""
+    same = Estimate(0.0, 0.0, 0.0)
+    records = [replace(r, a=same, b=same, base=value, noise=9.0) for r in compared("participation-ratio", base=base)]
+    return contrast(records=tuple(records))
+
+
+def test_lines_that_lie_over_each_other_are_drawn_once() -> None:
+    for ax in (plots.profile(equal(), measure="participation-ratio"), spectra(equal())):
+        drawn = [name for name in ax.get_legend_handles_labels()[1] if name != "noise"]
+        assert len(drawn) == 1
+        assert set(drawn[0].split(" = ")) == {"a", "b", "pre-trained"}
+    sites = ["decoder.0", "decoder.1", "decoder.2"]
+    points = [
+        CurvePoint(site, "rankme", 40 // n, n, float(i), 0.5, 1.5, noise=4.0, limit=None, d=6, convention="", unit="")
+        for i, site in enumerate(sites)
+        for n in (20, 40)
+    ]
+    ax = plots.curve(Curves(tuple(points)))
+    assert sum(list(line.get_ydata()) == [4.0, 4.0] for line in ax.lines) == 1
+
+
+def test_the_runs_stand_beside_the_base_with_their_largest_change_in_per_cent() -> None:
+    changes = [Estimate(-i, -i - 0.2, -i + 0.2) for i in range(len(SITES))]
+    records = [
+        replace(r, a=Estimate(0.1, -1.0, 1.0), b=change, base=10.0 + i)
+        for i, (r, change) in enumerate(zip(compared("participation-ratio"), changes, strict=True))
+    ]
+    ax = plots.profile(contrast(records=tuple(records)))
+    level = next(line for line in ax.lines if line.get_label() == "pre-trained")
+    assert list(level.get_ydata()) == [10.0]
+    assert [text.get_text() for text in ax.texts if "%" in text.get_text()] == ["−33 %"]
+
+
+def test_shares_are_in_per_cent_and_their_axis_ends_at_nothing_and_all() -> None:
+    records = [
+        replace(r, measure=name, a=Estimate(0.5, -3.0, 0.6), b=Estimate(0.9, 0.8, 1.0))
+        for name in ("overlap", "recoverability")
+        for r in compared(name)
+    ]
+    ax = shares(contrast(records=tuple(records)))
+    assert ax.get_ylim() == pytest.approx((-0.05, 1.05))
+    assert {text.get_text()[-2:] for text in ax.get_yticklabels()} == {" %"}
+    assert ax.get_legend_handles_labels()[1] == ["a", "b"], "the hollow lines are told by the title"
+
+
+def test_nothing_empty_is_drawn() -> None:
+    gone = {"similarity": None, "spectra": {}}
+    nowhere = [replace(r, estimate=Estimate(), a=Estimate(), b=Estimate()) for r in compared("rankme")]
+    zero = {"a": {SITES[-1]: spectrum(SITES[-1], [0.0, 0.0, 0.0])}}
+    mixed = contrast(records=(*nowhere, *compared("overlap")), **gone | {"spectra": zero})
+    assert titles(mixed.plot()) == ["overlap, against pre-trained"]
+    for nothing in (contrast(records=tuple(nowhere), **gone), Measurement((), "a"), WeightReport(())):
+        with pytest.raises(UsageError, match="there is nothing to draw"):
+            nothing.plot()
+    with pytest.raises(UsageError, match="there is nothing to draw"):
+        spectra(contrast(spectra=zero))
+    with pytest.raises(UnknownName, match=r"no spectrum at decoder.9; there are spectra at vision.0, vision.final"):
+        spectra(contrast(), site="decoder.9")
+
+
+def test_a_figure_is_as_wide_as_a_column_of_a_paper_and_its_colour_bar_lies_in_a_panel() -> None:
+    for columns, width in (("single", 3.25), ("double", 6.75)):
+        figure = plots.draw(contrast(), columns=columns)  # type: ignore[arg-type]
+        assert figure.get_figwidth() == width
+        assert len(figure.axes) == len(titles(figure))
+    assert plots.draw(contrast()).get_figheight() < 6.75, "a landscape"
+
+
+DRAWING = {"cumulative", "curve", "profile", "shares", "similarity", "spectra", "weights"}
+
+
+def test_every_drawing_function_takes_a_result_axes_and_a_style_and_returns_the_axes() -> None:
+    assert set(plots.__all__) == DRAWING | {"draw", "html", "save"}
+    report = WeightReport(
+        (WeightRecord("layers.0.q", "lora", 4, 4, Ranks(1.0, 1.0, 1.0), relative=Size(0.1, 0.2)),), name="lora"
+    )
+    point = CurvePoint("decoder.0", "rankme", 1, 8, 1.0, 0.5, 1.5, 4.0, 2.0, d=6, convention="", unit="")
+    shown = {"curve": Curves((point,)), "weights": report}
+    both = (*compared("overlap"), *compared("recoverability"))
+    for name in sorted(DRAWING):
+        function, result = getattr(plots, name), shown.get(name, contrast(records=both))
+        style = {"alpha": 0.5} if name in ("similarity", "weights") else {"linewidth": 3.5}
+        _, (ax,) = grid(1)
+        assert function(result, ax, **style) is ax
+        marks = ax.images if ax.images else ax.lines
+        assert any(mark.get_alpha() == 0.5 or getattr(mark, "get_linewidth", float)() == 3.5 for mark in marks), name
+        assert function(result).figure.get_figwidth() == 3.25
+
+
+def test_the_weights_are_drawn_by_layer_and_module() -> None:
+    records = [
+        WeightRecord(
+            f"model.layers.{i}.{name}", "lora", 4, 4, Ranks(1.0, 2.0, 1.0), Size(0.1, i + 0.5 * j),
+            IntruderCount(3.0, 1.0),
+        )
+        for i in (0, 10, 2) for j, name in enumerate(("q_proj", "mlp.up"))
+    ]  # fmt: skip
+    ax = plots.weights(WeightReport(tuple(records), name="lora"))
+    assert ax.images[0].get_array().tolist() == [[0, 0.5], [2, 2.5], [10, 10.5]]
+    assert [t.get_text() for t in ax.get_yticklabels()] == ["0", "2", "10"]
+    assert [t.get_text() for t in ax.get_xticklabels()] == ["q_proj", "mlp.up"]
+    beyond = plots.weights(WeightReport(tuple(records), name="lora"), quantity="intruders")
+    assert set(beyond.images[0].get_array().ravel().tolist()) == {2.0}
+    with pytest.raises(UnknownName, match="size, effective, intruders"):
+        plots.weights(WeightReport(tuple(records)), quantity="mass")
+
+
+def test_a_result_shows_itself_in_a_notebook_and_is_short_in_a_terminal() -> None:
+    records = [replace(r, base=10.0, a=Estimate(-5.0, -6.0, -4.0)) for r in compared("participation-ratio")]
+    result = contrast(records=(*records, *compared("overlap")), names=("<b>a</b>", "b", "pre-trained"))
+    shown = result._repr_html_()
+    assert "&lt;b&gt;a&lt;/b&gt;" in shown
+    assert "<b>a</b>" not in shown
+    assert "5 (−50 %)" in shown
+    assert shown.count("<img ") == 1
+    assert "data:image/png;base64," in shown
+    assert shown.count("<tr>") == 1 + len(SITES)
+    for other in (Measurement(tuple(measured("rankme", 2)), "lora"), Measurement((), "lora"), WeightReport(())):
+        assert "<table" in other._repr_html_()
+        assert len(repr(other)) < 90
+    assert repr(result) == "<Contrast: 6 sites, 2 measures; to_frame(), plot()>"
+    rank = DEFINITIONS["stable-rank"]
+    assert repr(rank).startswith("<Definition stable-rank: ")
+    assert escape(rank.citation) in rank._repr_html_()

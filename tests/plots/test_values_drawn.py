@@ -3,6 +3,7 @@ turned over its diagonal and a spectrum that was not centred are seen."""
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -12,6 +13,8 @@ from torch import Tensor, nn
 from torch.testing import assert_close
 
 import rankscope
+from rankscope import plots
+from rankscope.results.record import Estimate
 
 N, D = 60, 6
 CENTRE = torch.linspace(5, 9, D)
@@ -76,9 +79,9 @@ def test_the_map_has_the_reference_along_its_rows(which: str, reference: str, co
 
 def test_the_spectra_of_a_figure_are_those_of_centred_features(contrasts: dict[str, Any]) -> None:
     result = contrasts["three"]
-    drawn = {line.get_label(): line for line in _axes(result, "cumulative share of Σσ").lines}
-    below = {line.get_label(): line for line in _axes(result, "σ / σ₁").lines}
-    assert _axes(result, "cumulative share of Σσ").get_title(loc="left").startswith("r")
+    drawn = {line.get_label(): line for line in plots.cumulative(result, site="r.output").lines}
+    below = {line.get_label(): line for line in plots.spectra(result, site="r.output").lines}
+    assert plots.spectra(result, site="r.output").get_title(loc="left").startswith("r")
     for name in ("a", "b", "base"):
         for site in contrasts[name].sites:
             x = contrasts[name].features(site).double()
@@ -89,10 +92,6 @@ def test_the_spectra_of_a_figure_are_those_of_centred_features(contrasts: dict[s
                 shown = torch.tensor(drawn[name].get_ydata()).double()
                 assert_close(shown[-D:], values.cumsum(0) / values.sum(), rtol=1e-6, atol=0)
                 assert_close(torch.tensor(below[name].get_ydata()).double(), values / values[0], rtol=1e-6, atol=0)
-
-
-def _axes(result: Any, label: str) -> Axes:
-    return next(ax for ax in result.plot().axes if ax.get_ylabel() == label)
 
 
 def bars(ax: Axes) -> list[tuple[float, float, float]]:
@@ -112,7 +111,7 @@ def wanted(estimates: list[Any], spans: list[Any] | None = None) -> list[tuple[f
 
 
 def panel(figure: Any, measure: str) -> Axes:
-    return next(ax for ax in figure.axes if ax.get_title("left").split(":")[0].split(",")[0] == measure)
+    return next(ax for ax in figure.axes if re.split("[,;]", ax.get_title("left"))[0] == measure)
 
 
 def test_every_point_and_bar_is_that_of_a_record(contrasts: dict[str, Any]) -> None:
@@ -123,6 +122,12 @@ def test_every_point_and_bar_is_that_of_a_record(contrasts: dict[str, Any]) -> N
             records = contrasts[which].of(measure)
             one_line = all(r.a.value is None for r in records)
             estimates = [r.estimate for r in records] if one_line else [e for r in records for e in (r.a, r.b)]
+            if records[0].base is not None:  # a change is drawn from where it began
+                ends = [(e.value, e.low, e.high) for e in estimates]
+                begun = [r.base for r in records for _ in range(2)]
+                estimates = [Estimate(*(b + x for x in e)) for e, b in zip(ends, begun, strict=True)]
+                level = next(line for line in panel(figure, measure).lines if line.get_label() == "base")
+                assert level.get_ydata()[0] == records[0].base
             assert bars(panel(figure, measure)) == wanted(estimates)
             swept += len(estimates)
     measured = rankscope.measure(contrasts["a"], ["roy-vetterli", "stable-rank"], groups=4)

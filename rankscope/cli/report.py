@@ -1,0 +1,55 @@
+"""``rankscope report``: runs against their base in one HTML file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from typer import Argument, Option
+
+from rankscope.cli import early, options, show
+
+
+def report(
+    analysed: options.Analysed,
+    runs: Annotated[list[Path], Argument(help="Runs, or checkpoint folders, collected first on the base's data.")],
+    base: Annotated[Path, Option(help="The pre-trained run, against which changes are measured.")],
+    out: Annotated[Path, Option("--out", "-o", help="The file.")] = Path("report.html"),
+    weights: Annotated[
+        bool,
+        Option("--weights", help="Show what changed in the weights too, of checkpoints that are where the runs say."),
+    ] = False,
+    groups: options.Groups = 20,
+    interval: options.Interval = "influence",
+    common_rows: Annotated[bool, Option("--common-rows", help="If the rows differ, use those that all have.")] = False,
+    base_model: options.BaseModel = None,
+    overwrite: options.Overwrite = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Compare runs with their base and write a report: one HTML file that opens anywhere and loads nothing.
+
+    It begins with what was found; figures for use, tables that sort and copy, and the numbers themselves are in it, so that
+    rankscope.open_report reads them back.
+
+    Example: rankscope report lora.pt ptlora.pt --base pretrained.pt -o report.html
+    """
+    early.need_free(out, overwrite=overwrite)
+    early.need_runs(*runs, base, base_model=base_model)
+    early.need_sites(analysed.sites, *runs, base)
+    import rankscope
+
+    with show.progress("comparing", quiet=quiet) as progress:
+        rankscope.make_report(
+            runs,
+            base=base,
+            out=out,
+            weights=weights,
+            groups=groups,
+            interval=interval,
+            common_rows=common_rows,
+            base_model=base_model,
+            overwrite=overwrite,
+            **analysed.keywords(),
+            progress=progress,
+        )
+    show.made(out)

@@ -25,7 +25,7 @@ from rankscope.errors import NotComparable
 from rankscope.features import Rows
 from rankscope.linalg.clusters import ClusterMoments
 from rankscope.linalg.moments import Moments, PairMoments
-from rankscope.linalg.rows import at_unit_scale, mean_row
+from rankscope.linalg.rows import at_unit_scale, in_span_of_rows, mean_row
 from rankscope.linalg.streamed import RowMatrix, taken
 from rankscope.linalg.sums import Sums
 from rankscope.linalg.svd import singular_values_of
@@ -379,30 +379,3 @@ class View:
     def shift(self, run: int) -> Tensor:
         """The mean over rows, about which sums are taken so that they do not cancel."""
         return mean_row(self.spanned[run], self.device)
-
-
-def in_span_of_rows(features: Sequence[RowMatrix]) -> tuple[RowMatrix, ...]:
-    """The same rows in coordinates of the space that they span, where that is smaller than the space they lie in.
-
-    Runs of one width share one orthonormal basis, so that every inner product within and between them stays as it was;
-    runs of different widths get one each.
-
-    Args:
-        features: for each run ``(n, d)``.
-
-    Returns:
-        For each run ``(n, min(d, m))``, m the number of rows of all runs that share the basis.
-
-    Raises:
-        TooLarge: where that space is smaller, and the rows do not fit into memory.
-    """
-    n = len(features[0])
-    widths = {x.shape[1] for x in features}
-    if len(widths) > 1:
-        return tuple(in_span_of_rows([x])[0] for x in features)
-    if n * len(features) >= widths.pop():
-        return tuple(features)
-    # Streamed rows refuse this, as their sums would not fit either: they have d² numbers, more than the rows
-    together = torch.cat([cast(Tensor, x).double() for x in features])
-    basis, _ = torch.linalg.qr(together.mT)  # QQᵀ projects on the span of the rows, so XQ(YQ)ᵀ = XYᵀ
-    return tuple((together @ basis).split(n))

@@ -1,9 +1,10 @@
-"""Rows of features: centred, brought to length one, averaged over samples, and their distances in pairs."""
+"""Rows of features: in a unit that suits, in the space they span, centred, of length one, averaged over samples, in pairs."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from math import frexp, inf
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -52,6 +53,33 @@ def _largest(x: RowMatrix) -> float:
     """The largest magnitude of a feature; NaN if one is."""
     ends = [part.aminmax() for part in (blocks(x) if isinstance(x, Streamed) else [x]) if part.numel()]
     return float(torch.stack([end for both in ends for end in both]).abs().max()) if ends else 0.0
+
+
+def in_span_of_rows(features: Sequence[RowMatrix]) -> tuple[RowMatrix, ...]:
+    """The same rows in coordinates of the space that they span, where that is smaller than the space they lie in.
+
+    Runs of one width share one orthonormal basis, so that every inner product within and between them stays as it was;
+    runs of different widths get one each.
+
+    Args:
+        features: for each run ``(n, d)``.
+
+    Returns:
+        For each run ``(n, min(d, m))``, m the number of rows of all runs that share the basis.
+
+    Raises:
+        TooLarge: where that space is smaller, and the rows do not fit into memory.
+    """
+    n = len(features[0])
+    widths = {x.shape[1] for x in features}
+    if len(widths) > 1:
+        return tuple(in_span_of_rows([x])[0] for x in features)
+    if n * len(features) >= widths.pop():
+        return tuple(features)
+    # Streamed rows refuse this, as their sums would not fit either: they have d² numbers, more than the rows
+    together = torch.cat([cast(Tensor, x).double() for x in features])
+    basis, _ = torch.linalg.qr(together.mT)  # QQᵀ projects on the span of the rows, so XQ(YQ)ᵀ = XYᵀ
+    return tuple((together @ basis).split(n))
 
 
 def blocks(x: RowMatrix) -> Iterator[Tensor]:

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from rankscope.errors import NonFinite, RankscopeError, UsageError
-from rankscope.linalg.forms import squared_norm, trace
+from rankscope.linalg.forms import add_products, squared_norm, trace
 from rankscope.linalg.moments import Moments
 from rankscope.linalg.principal import ON_CPU
 from rankscope.linalg.rows import at_unit_scale, blocks, centred
@@ -190,7 +190,10 @@ def _gram(flat: RowMatrix, *, centre: bool) -> Tensor:
     gram = torch.zeros(_matrices(flat), d, d, dtype=torch.float64, device=flat.device)
     for block in _row_blocks(flat):
         z = block.double() - mean
-        gram += z.mT @ z
+        if len(gram) == 1:
+            add_products(gram[0], z[0])
+        else:
+            gram += z.mT @ z
     return gram
 
 

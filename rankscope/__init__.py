@@ -17,6 +17,7 @@ if TYPE_CHECKING:  # what a type checker sees; _PUBLIC says the same to the inte
     from rankscope.analysis.compare import compare as compare
     from rankscope.analysis.curves import curve as curve
     from rankscope.analysis.measure import measure as measure, profile as profile, spectra as spectra
+    from rankscope.analysis.track import track as track
     from rankscope.analysis.weigh import weigh as weigh
     from rankscope.collecting.collect import collect as collect
     from rankscope.collecting.resolve import load as load
@@ -52,6 +53,7 @@ _PUBLIC = {
     "rankscope.analysis.measure": ("measure", "profile", "spectra"),
     "rankscope.analysis.compare": ("compare",),
     "rankscope.analysis.arms": ("compare_arms",),
+    "rankscope.analysis.track": ("track",),
     "rankscope.analysis.curves": ("curve",),
     "rankscope.analysis.weigh": ("weigh",),
     "rankscope.models.load": ("load_model",),

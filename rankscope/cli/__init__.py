@@ -31,6 +31,7 @@ from rankscope.cli.options import flat
 from rankscope.cli.report import report
 from rankscope.cli.score import score
 from rankscope.cli.selftest import selftest
+from rankscope.cli.track import track
 from rankscope.cli.train import train
 from rankscope.cli.verify import verify
 from rankscope.cli.weights import weights
@@ -45,7 +46,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-WITH_RUNS = (demo, inspect, doctor, collect, measure, compare, report, curve, weights, verify, import_, export)
+WITH_RUNS = (demo, inspect, doctor, collect, measure, compare, track, report, curve, weights, verify, import_, export)
 WITHOUT = (train, generate, score, definitions, selftest)
 for command in (*WITH_RUNS, *WITHOUT):
     app.command(command.__name__.strip("_"))(flat(command))

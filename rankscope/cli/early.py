@@ -90,6 +90,13 @@ def need_checkpoint(
         processor_folder(processor)
 
 
+def need_checkpoints(folders: Sequence[Path], *, base_model: str | None = None) -> None:
+    """See that each folder is a checkpoint, or one in which the Trainer put some. Raises :class:`CheckpointError` if not."""
+    for folder in folders:
+        for one in sorted(folder.glob("checkpoint-*")) or [folder]:
+            Checkpoint.read(one, base_model=base_model)
+
+
 def need_data(spec: str | None) -> None:
     """See that there are such data, as :func:`rankscope.open_data` takes them. Raises :class:`DataError` if there are not."""
     from rankscope.data.open import is_carried, open_data, path_and_split, recognise

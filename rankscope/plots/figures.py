@@ -17,10 +17,12 @@ from rankscope.plots.profiles import SHARES, profile, shares, with_values
 from rankscope.plots.similarity import similarity
 from rankscope.plots.spectra import has_spectra, spectra
 from rankscope.plots.style import Columns, drawing, drawn, grid, legend, look, nothing, panel_title, styled
+from rankscope.plots.track import has_losses, losses, track
 from rankscope.plots.weights import weights, with_quantity
 from rankscope.results.arms import ArmContrast
 from rankscope.results.record import Estimate, Table
 from rankscope.results.runs import Contrast, Curves, Measurement
+from rankscope.results.track import Track
 from rankscope.results.weights import WeightReport
 from rankscope.sites import Site
 
@@ -148,11 +150,18 @@ def _weights(result: WeightReport) -> Panels:
     return [lambda ax, name=name: weights(result, ax, quantity=name) for name in with_quantity(result)]  # type: ignore[misc]
 
 
+def _training(result: Track) -> Panels:
+    names = [m for m in result.measures if any(r.value is not None for r in result.of(m))]
+    panels: Panels = [lambda ax, name=name: track(result, ax, measure=name) for name in names]  # type: ignore[misc]
+    return [*panels, partial(losses, result)] if has_losses(result) else panels
+
+
 FIGURES: Mapping[type, Callable[[Any], Panels]] = {
     Measurement: _profiles,
     Contrast: _contrast,
     ArmContrast: _profiles,
     Curves: _curves,
     WeightReport: _weights,
+    Track: _training,
 }
 """Type of result → its panels."""

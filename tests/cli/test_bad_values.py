@@ -23,6 +23,7 @@ NEEDS = {
     "demo": "",
     "inspect": "base",
     "doctor": "base",
+    "track": "base",
     "collect": "base --out run",
     "measure": "run.pt",
     "compare": "run.pt run.safetensors",

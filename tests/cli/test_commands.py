@@ -6,6 +6,7 @@ import itertools
 import json
 import re
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -390,3 +391,21 @@ def test_selftest_prints_its_table_and_ends_with_1_when_an_answer_is_wrong(
     assert not any(a["right"] for a in json.loads(wrong.out))
     assert "wrong: identical: cka said 7, expected 1" in wrong.err
     assert rankscope_("selftest", "--only", "frob").code == 2
+
+
+def test_a_training_is_followed_from_its_folder(rankscope_: Call, folder: Call, texts: Path, here: Path) -> None:
+    for step in (5, 9):
+        shutil.copytree(folder("gpt2", "lora"), here / "out" / f"checkpoint-{step}")
+    command = ("track", "out", "--data", texts, "-m", "pr,drift", "--layers", "decoder")
+    done = rankscope_(*command, "--plot", "follow.svg")
+    assert done.code == 0, done.err
+    assert "note: the weights at steps 5, 9 are equal, byte by byte" in done.err
+    lines = done.out.splitlines()
+    assert lines[0].startswith("decoder.final, against gpt2 (participation-ratio ")
+    assert [line.split()[0] for line in lines[1:4]] == ["step", "5", "9"]
+    assert "9 (= 5)" in lines[3]
+    assert (here / "follow.svg").exists()
+    every = rankscope_(*command, "--full", "-q")
+    assert (every.err, every.out.count("against gpt2")) == ("", len(rankscope.load("track/gpt2.pt").sites))
+    printed = json.loads(rankscope_(*command, "--json").out)
+    assert {"step", "same_as", "loss", "eval_loss", "band_low"} <= set(printed[0])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from rankscope.store import export_run, import_features, open_run
 Call = Callable[..., Any]
 
 INPUTS = {
-    "again", "answers", "base", "checkpoint", "config", "ids", "images", "model", "predictions", "processor", "regions",
+    "again", "answers", "base", "checkpoint", "checkpoints", "config", "ids", "images", "model", "predictions", "processor", "regions",
     "run", "runs", "source", "spice_home",
 }  # fmt: skip
 """Options that are paths, and are read."""
@@ -37,6 +38,7 @@ KEPT: dict[str, tuple[str, str]] = {
 FIGURES: dict[str, str] = {
     "measure plot": "measure {run} --measures rankme --layers decoder.0 --plot {out}",
     "curve plot": "curve {run} --measures rankme --layers decoder.0 --plot {out}",
+    "track plot": "track {step} --base {base} --data {texts} -m drift --layers decoder.0 --groups 2 --out {out}-runs --plot {out}",
     "compare plot": "compare {run} {run} --measures cka --layers decoder.0 --groups 2 --plot {out}",
 }
 """For each figure, a command that draws it."""
@@ -45,8 +47,9 @@ FIGURES: dict[str, str] = {
 def test_every_path_of_every_command_is_an_input_or_an_output() -> None:
     paths = {f"{o.command} {o.name}" for o in options() if plain(o.kind) is Path}
     outputs = {name for name in paths if name.split()[-1] not in INPUTS}
-    assert outputs == {*KEPT, *FIGURES}
-    assert len(outputs) == 12
+    # the folder of a training's runs holds them for the next time, each kept as collect keeps a run
+    assert outputs == {*KEPT, *FIGURES, "track out"}
+    assert len(outputs) == 14
 
 
 def test_every_command_that_keeps_an_output_can_overwrite_it() -> None:
@@ -71,6 +74,8 @@ def there(folder: Call, texts: Path, tmp_path: Path) -> dict[str, Path]:
     said = tmp_path / "said.jsonl"
     said.write_text("".join(f'{{"id": "{i}", "prediction": "b"}}\n' for i in range(len(ids))))
     here = {"texts": numbered, "said": said, "tensors": tmp_path / "x.pt", "run": tmp_path / "run.pt"}
+    shutil.copytree(folder("gpt2", "lora"), tmp_path / "steps" / "checkpoint-5")
+    here["step"] = tmp_path / "steps" / "checkpoint-5"
     return here | {"base": folder("gpt2"), "lora": folder("gpt2", "lora")}
 
 

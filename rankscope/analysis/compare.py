@@ -211,7 +211,7 @@ def _record(
     )
     sides = {"band": Banded(found.between, of_both, isinstance(what, Definition) or roles.base is not None)}
     if roles.base is not None:
-        sides |= {"band_a": Banded(found.a, of_side, True), "band_b": Banded(found.b, of_side, True)}
+        sides |= {"band_a": Banded(found.a, of_side, False), "band_b": Banded(found.b, of_side, False)}
     return record, sides
 
 

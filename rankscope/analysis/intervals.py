@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import cache
 from math import expm1
 from typing import Any, NamedTuple
 
 import torch
+from torch import Tensor
 
 from rankscope.analysis.guards import GuardedView
 from rankscope.analysis.replicates import Replicates
 from rankscope.analysis.view import View
 from rankscope.definition import Comparison, Definition, Extent, Range
 from rankscope.errors import DataError, NotComparable
-from rankscope.inference.bands import max_t
+from rankscope.inference.bands import max_t, sign_flips
 from rankscope.inference.jackknife import centred_pseudo, critical_t, degrees_of_freedom, standard_error
 from rankscope.inference.ranges import Bounded, Scale, interval_inside, on_grid
 from rankscope.results.record import Estimate, Span, number
@@ -107,7 +109,7 @@ class Banded(NamedTuple):
     bounds: Bounds
     """Its bounds."""
     tested: bool
-    """Whether 0 is a hypothesis about it; it is none for a relation of two runs."""
+    """Whether the p-value of 0 is asked for; 0 is no hypothesis about a relation of two runs."""
 
 
 def banded(
@@ -121,6 +123,7 @@ def banded(
         level: the confidence of the bands.
     """
     records = [record for _, record, _ in found]
+    signs = cache(lambda groups: sign_flips(groups, generator=torch.Generator().manual_seed(groups)))
     for field, estimate in (("band", "estimate"), ("band_a", "a"), ("band_b", "b")):
         sides = {
             i: (name, side)
@@ -128,16 +131,16 @@ def banded(
             # What has no interval of its own has no band either.
             if (side := some.get(field)) and getattr(record, estimate).low is not None
         }
-        for i, span, p in _bands(sides, level):
-            told: dict[str, Any] = {field: span}
-            if field == "band" and sides[i][1].tested:
-                told["p"] = p
+        for i, span, p in _bands(sides, level, signs):
+            told: dict[str, Any] = {field: span, **({"p": p} if sides[i][1].tested else {})}
             records[i] = replace(records[i], **told)
     return tuple(records)
 
 
-def _bands(sides: Mapping[int, tuple[str, Banded]], level: float) -> Iterator[tuple[int, Span, float | None]]:
-    """Place → its band, and the p-value of 0 adjusted for all sites.
+def _bands(
+    sides: Mapping[int, tuple[str, Banded]], level: float, signs: Callable[[int], Tensor]
+) -> Iterator[tuple[int, Span, float | None]]:
+    """Place → its band, and the p-value of 0 adjusted for all sites; ``signs`` gives the flips of so many groups.
 
     Sites whose rows come from other samples (a stack that some samples do not reach) make a family of their own. With m
     families each gets a share of the error: confidence 1 − (1 − level)/m, and p times m (Bonferroni).
@@ -148,11 +151,11 @@ def _bands(sides: Mapping[int, tuple[str, Banded]], level: float) -> Iterator[tu
             families.setdefault((name, len(side.found.left_out)), {})[i] = side.found
     shares = Counter(name for name, _ in families)
     for (name, groups), family in families.items():
-        level_of_family, generator = 1 - (1 - level) / shares[name], torch.Generator().manual_seed(groups)
+        level_of_family, tested = 1 - (1 - level) / shares[name], any(sides[i][1].tested for i in family)
         pseudo = {i: centred_pseudo(one.centre, one.left_out) for i, one in family.items()}
         columns = torch.stack([*pseudo.values()], 1)
         steps = torch.tensor([one.step for one in family.values()]).to(columns)
-        bands = max_t(columns, within=steps, level=level_of_family, generator=generator)
+        bands = max_t(columns, within=steps, level=level_of_family, signs=signs(groups), tested=tested)
         for k, i in enumerate(family):
             # No band is narrower than the interval of its site alone
             alone = float(critical_t(degrees_of_freedom(pseudo[i]), level_of_family))

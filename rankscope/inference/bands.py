@@ -45,6 +45,8 @@ def max_t(
     level: float = 0.95,
     flips: int = 4999,
     generator: torch.Generator | None = None,
+    signs: Tensor | None = None,
+    tested: bool = True,
 ) -> Bands:
     """Sign-flip max-T test and simultaneous bands over sites.
 
@@ -58,6 +60,8 @@ def max_t(
         level: simultaneous confidence.
         flips: number of random sign flips; if no more exist, all of them are used.
         generator: source of randomness.
+        signs: ``(B, G)`` the sign flips, as :func:`sign_flips` draws them, where several tests share them.
+        tested: whether p is asked for; without it, it is NaN.
 
     Returns:
         Adjusted p-values and bands. A site whose pseudo-values do not vary has p = 1 if they are 0, else an infinite t.
@@ -74,16 +78,23 @@ def max_t(
     pseudo = pseudo.double()
     mean = pseudo.mean(0)
     t, se = _student(mean, pseudo.square().sum(0), groups)
-    signs = _signs(groups, flips, generator).to(pseudo)
+    signs = (sign_flips(groups, flips, generator) if signs is None else signs).to(pseudo)
+    p = _p(signs, pseudo, mean, within) if tested else torch.full_like(t, torch.nan)
+    critical = float(torch.quantile(_largest(signs, pseudo - mean), level, interpolation="higher"))
+    return Bands(
+        mean, se, t, p.where(~t.isnan(), torch.nan), mean - critical * se, mean + critical * se, critical, level
+    )
+
+
+def _p(signs: Tensor, pseudo: Tensor, mean: Tensor, within: Tensor | None) -> Tensor:
+    """``(s,)`` the share of flips in which the largest |t| reaches that of a site."""
     # Of all differences that count as none, the one nearest to what was found is the hardest to reject
     null = pseudo - (0 if within is None else mean.clamp(-within, within))
-    beyond, _ = _student(null.mean(0), null.square().sum(0), groups)
+    beyond, _ = _student(null.mean(0), null.square().sum(0), len(null))
     largest = _largest(signs, null)
     # Ties count as reached; the factor absorbs the rounding of equal sums in another order
     reached = (largest[:, None] >= beyond.abs() * (1 - 1e-12)).sum(0).double()
-    p = (reached / len(largest)).where(~t.isnan(), torch.nan)
-    critical = float(torch.quantile(_largest(signs, pseudo - mean), level, interpolation="higher"))
-    return Bands(mean, se, t, p, mean - critical * se, mean + critical * se, critical, level)
+    return reached / len(largest)
 
 
 def _largest(signs: Tensor, pseudo: Tensor) -> Tensor:
@@ -99,7 +110,7 @@ def _student(mean: Tensor, squares: Tensor, groups: int) -> tuple[Tensor, Tensor
     return torch.where(mean == 0, 0, mean / se).where(mean.isfinite(), torch.nan), se
 
 
-def _signs(groups: int, flips: int, generator: torch.Generator | None) -> Tensor:
+def sign_flips(groups: int, flips: int = 4999, generator: torch.Generator | None = None) -> Tensor:
     """``(B, G)`` signs, the first row all positive: every pattern up to a common sign, or random ones."""
     if groups <= 32 and 2 ** (groups - 1) <= flips + 1:
         return torch.tensor([(1.0, *rest) for rest in product((1.0, -1.0), repeat=groups - 1)])

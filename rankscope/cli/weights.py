@@ -37,6 +37,7 @@ def weights(
         Path | None, Option(help="Write the singular values of every weight change here (.npz).")
     ] = None,
     overwrite: options.Overwrite = False,
+    plot: options.Figure = None,
 ) -> None:
     """Spectra of what tuning changed in each weight matrix, intruder dimensions beside those of noise, power-law tails.
 
@@ -46,12 +47,14 @@ def weights(
     """
     early.need_checkpoint(checkpoint, base_model=weighing.base_model)
     early.need_free(spectra, overwrite=overwrite)
+    early.need_figure(plot)
     import rankscope
 
     with printing.progress("weighing", unit="matrices") as progress:
         result = rankscope.weigh(checkpoint, **vars(weighing), progress=progress)
     printing.notes(result.notes)
     printing.records(result.to_records(), lambda: _table(result, printing))
+    show.figure(result, plot, f"{result.name}-weights", quiet=printing.quiet)
     if spectra:
         import numpy as np
 

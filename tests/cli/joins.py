@@ -274,6 +274,7 @@ COMMANDS = {
                 "--spectra", "s.npz", value=Path("s.npz"), keyword="output", target="rankscope.writing.write_output"
             ),
             "overwrite": switch("--overwrite", target="rankscope.cli.early.need_free"),
+            "plot": PLOT,
             **PRINTING,
         },
     ),

@@ -38,6 +38,7 @@ KEPT: dict[str, tuple[str, str]] = {
 FIGURES: dict[str, str] = {
     "measure plot": "measure {run} --measures rankme --layers decoder.0 --plot {out}",
     "curve plot": "curve {run} --measures rankme --layers decoder.0 --plot {out}",
+    "weights plot": "weights {lora} --draws 0 --plot {out}",
     "track plot": "track {step} --base {base} --data {texts} -m drift --layers decoder.0 --groups 2 --out {out}-runs --plot {out}",
     "compare plot": "compare {run} {run} --measures cka --layers decoder.0 --groups 2 --plot {out}",
 }
@@ -49,7 +50,7 @@ def test_every_path_of_every_command_is_an_input_or_an_output() -> None:
     outputs = {name for name in paths if name.split()[-1] not in INPUTS}
     # the folder of a training's runs holds them for the next time, each kept as collect keeps a run
     assert outputs == {*KEPT, *FIGURES, "track out"}
-    assert len(outputs) == 14
+    assert len(outputs) == 15
 
 
 def test_every_command_that_keeps_an_output_can_overwrite_it() -> None:

@@ -28,7 +28,7 @@ from rankscope.sites import Site
 
 MOST = 8
 """The most measures of a comparison that are all drawn, and the most curves in one panel, whose looks can be told apart."""
-HEIGHT = 2.2
+HEIGHT = 2.4
 """Inches for each row of panels."""
 
 Panels = list[Callable[[Axes], Axes]]
@@ -58,7 +58,7 @@ def draw(result: Table[Any], *, columns: Columns = "double") -> Figure:
             panel(ax)
         legend(figure)
         if text := headline(result):
-            letters = int(19 * figure.get_figwidth())  # of eight points, on one line
+            letters = int(15 * figure.get_figwidth())  # bold ones of eight points, on one line
             figure.suptitle(drawn(fill(text, letters)), x=0.01, ha="left", fontsize=8, fontweight="bold")
     return figure
 

@@ -75,7 +75,7 @@ def test_the_runs_of_a_contrast_are_drawn_as_they_were_compared() -> None:
     figure = contrast().plot()
     assert titles(figure) == [
         "decoder.final  (n=40, d=3)",
-        "participation-ratio; bars: change from pre-trained",
+        "participation-ratio; bars: change",
         "overlap, against pre-trained",
         "drift, against pre-trained",
         "CKA, debiased",

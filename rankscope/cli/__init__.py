@@ -90,13 +90,13 @@ def main() -> NoReturn:
 
 
 def in_full(arguments: Sequence[str]) -> list[str]:
-    """The arguments with the path that ``--plot`` may go without: the folder where the command was typed.
+    """The arguments with the path that ``--plot`` and ``--report`` may go without: the folder where the command was typed.
 
     Typer knows no option whose value may be missing.
     """
     full: list[str] = []
     for here, following in zip_longest(arguments, arguments[1:], fillvalue="-"):
-        full += ["--plot", "."] if here == "--plot" and following.startswith("-") else [here]
+        full += [here, "."] if here in ("--plot", "--report") and following.startswith("-") else [here]
     return full
 
 

@@ -6,12 +6,13 @@ from collections.abc import Callable
 from functools import partial
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 from typer import Argument, Option
 
 from rankscope.cli import arms, early, options, show
 from rankscope.errors import UsageError
+from rankscope.names import file_name
 
 if TYPE_CHECKING:
     from rankscope.results.arms import ArmContrast
@@ -38,6 +39,7 @@ def compare(
     interval: options.Interval = "influence",
     common_rows: Annotated[bool, Option("--common-rows", help="If the rows differ, use those both runs have.")] = False,
     plot: options.Figure = None,
+    report: options.Report = None,
     base_model: options.BaseModel = None,
     full: options.Full = False,
 ) -> None:
@@ -62,6 +64,8 @@ def compare(
             "--arm replaces the two runs, and needs runs with the same rows; "
             f"{', '.join(of_two).replace('_', '-')} apply to two runs only"
         )
+    if arm and report:
+        raise UsageError("a report is of two runs, or of several with 'rankscope report', and --arm replaces them")
     if not arm and len(pair) < 2:
         raise UsageError("give two runs to compare, or --arm name=pattern for several of each recipe")
     if len(pair) > 2:
@@ -74,6 +78,7 @@ def compare(
     early.need_runs(*named, again, base_model=base_model)
     early.need_sites(analysed.sites, *named)
     early.need_figure(plot)
+    early.need_report(report)
     import rankscope
 
     how: dict[str, Any] = {"base": base, "groups": groups, "interval": interval, **analysed.keywords()}
@@ -96,6 +101,14 @@ def compare(
     printing.notes(result.notes)
     printing.records(result.to_records(), table, result.to_json)
     show.figure(result, plot, name, quiet=printing.quiet)
+    if report:
+        out = report / f"{file_name(name)}.html" if report.is_dir() else report
+        early.need_report(out)
+        told: dict[str, Any] = {"base_model": base_model, "common_rows": common_rows, "device": analysed.device}
+        told |= {"allow_duplicates": analysed.allow_duplicates, "overwrite": True}
+        rankscope.write_report([cast("Contrast", result)], out, runs=[*([base] if base else []), *pair], **told)
+        if not printing.quiet:
+            show.note(f"report: {out}")
 
 
 def _table(result: Contrast, *, quiet: bool) -> None:

@@ -40,6 +40,8 @@ _NO_FIGURE = {
     ".ps",
 }
 """Suffixes that mean another kind of file, rather than belong to the name of a figure."""
+_HEAD = 2048
+"""Within how many bytes a report says what it is."""
 _RUN = "rankscope-run"
 """What every run in one file holds among its strings (FORMAT.md, One file)."""
 
@@ -141,6 +143,23 @@ def need_figure(plot: Path | None) -> None:
         raise StorageError(f"cannot write {plot}: {there} is no folder; choose another --plot")
     if not os.access(there, os.W_OK):
         raise StorageError(f"cannot write {plot}: this user may not write in {there}; choose another --plot")
+
+
+def need_report(report: Path | None) -> None:
+    """See that a report can be put where it is asked for.
+
+    Raises:
+        UsageError: for another suffix than that of HTML.
+        OutputExists: if something is there that is no report.
+    """
+    if report is None or report.is_dir():
+        return
+    if report.suffix.lower() not in (".html", ".htm"):
+        raise UsageError(
+            f"{report} can be no report, which is .html; --report without a path stands last, or before another option"
+        )
+    if report.exists() and b'<meta name="generator" content="rankscope ' not in report.read_bytes()[:_HEAD]:
+        raise OutputExists(f"{report} exists and is no report; it is kept: choose another --report")
 
 
 def need_free_for_run(

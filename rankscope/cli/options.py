@@ -82,6 +82,14 @@ Figure = Annotated[
         "is in a folder. An earlier one is replaced.",
     ),
 ]
+Report = Annotated[
+    Path | None,
+    Option(
+        metavar="[PATH]",
+        help="Write the report: one HTML file. Without PATH it is named after the runs, as it is in a folder. An earlier report is "
+        "replaced.",
+    ),
+]
 Full = Annotated[bool, Option("--full", help="Print every record, not one row a site.")]
 Overwrite = Annotated[bool, Option("--overwrite", help="Replace an existing output, which is kept otherwise.")]
 Quiet = Annotated[bool, Option("--quiet", "-q", help="The result alone: no progress and no notes.")]

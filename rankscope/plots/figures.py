@@ -20,17 +20,17 @@ from rankscope.plots.style import Columns, drawing, drawn, grid, legend, look, n
 from rankscope.plots.track import has_losses, losses, track
 from rankscope.plots.weights import weights, with_quantity
 from rankscope.results.arms import ArmContrast
+from rankscope.results.claims import Judged
+from rankscope.results.judging import ranks
 from rankscope.results.record import Estimate, Table
 from rankscope.results.runs import Contrast, Curves, Measurement
 from rankscope.results.track import Track
 from rankscope.results.weights import WeightReport
 from rankscope.sites import Site
 
-RANKS = ("participation-ratio", "participation-ratio-clustered", "entropy-rank", "roy-vetterli", "pt-peft")
-"""The definitions of which a comparison of many measures draws the first that has values."""
 MOST = 8
 """The most measures of a comparison that are all drawn, and the most curves in one panel, whose looks can be told apart."""
-HEIGHT = 2.2
+HEIGHT = 2.4
 """Inches for each row of panels."""
 
 Panels = list[Callable[[Axes], Axes]]
@@ -60,21 +60,14 @@ def draw(result: Table[Any], *, columns: Columns = "double") -> Figure:
             panel(ax)
         legend(figure)
         if text := headline(result):
-            letters = int(19 * figure.get_figwidth())  # of eight points, on one line
+            letters = int(15 * figure.get_figwidth())  # bold ones of eight points, on one line
             figure.suptitle(drawn(fill(text, letters)), x=0.01, ha="left", fontsize=8, fontweight="bold")
     return figure
 
 
 def headline(result: Table[Any]) -> str:
-    """What stands above a figure: the words of the verdict, or else who is compared."""
-    verdict = getattr(result, "verdict", None)
-    return "" if verdict is None else str(verdict.headline)
-
-
-def sentences(result: Table[Any]) -> tuple[str, ...]:
-    """What was found, in sentences; none of a result that has no verdict."""
-    verdict = getattr(result, "verdict", None)
-    return () if verdict is None else tuple(verdict.sentences)
+    """What stands above a figure: the words of the verdict, where there is one."""
+    return result.verdict.headline if isinstance(result, Judged) else ""
 
 
 @drawing
@@ -126,7 +119,8 @@ def _contrast(result: Contrast) -> Panels:
     there = with_values(result)
     along: Panels = [partial(_profile, result, name) for name in there]
     if len(there) > MOST:
-        rank, found = next((m for m in RANKS if m in there), there[0]), [m for m in SHARES if m in there]
+        rank = next((r.measure for r in ranks(result.records)), there[0])
+        found = [m for m in SHARES if m in there]
         along = [partial(_profile, result, rank)]
         along += [lambda ax: shares(result, ax, measures=found)] if found else []
     first: Panels = [partial(spectra, result)] if has_spectra(result) else []

@@ -65,7 +65,8 @@ def profile(
     unit = records[0].unit
     along(sites, panel.lines, ax, title=panel.title, unit=unit, noise=panel.noise, zero=panel.zero, style=style)
     for index, changes in enumerate(panel.percent):
-        _largest(places(sites), panel.lines[1 + index], changes, look(index)["color"], ax)
+        line, *others = (panel.lines[1 + (index + i) % len(panel.percent)] for i in range(len(panel.percent)))
+        _largest(places(sites), line, others, changes, look(index)["color"], ax)
     return ax
 
 
@@ -136,7 +137,7 @@ def _compared(result: Contrast, measure: str) -> Panel:
     ]
     percent = [[_percent(change, r.base) for change, r in zip(side, records, strict=True)] for side in sides]
     placed = [replace(line, place=i) for i, line in enumerate(lines)]
-    return Panel([level, *placed], f"{measure}; bars: change from {base[0]}", noise, percent=percent)
+    return Panel([level, *placed], f"{measure}; bars: change", noise, percent=percent)
 
 
 def _against(result: Contrast) -> str:
@@ -164,14 +165,17 @@ def _percent(change: Estimate, base: float | None) -> float | None:
     return None if change.low <= 0 <= change.high else 100 * change.value / base
 
 
-def _largest(x: Sequence[float], line: Line, percent: Sequence[float | None], color: str, ax: Axes) -> None:
-    """Write a run's largest change in per cent beside its point."""
+def _largest(
+    x: Sequence[float], line: Line, others: Sequence[Line], percent: Sequence[float | None], color: str, ax: Axes
+) -> None:
+    """Write a run's largest change in per cent beside its point, on the side where the other run is not."""
     known = [i for i, value in enumerate(percent) if value is not None]
     if not known:
         return
     at = max(known, key=lambda i: abs(percent[i] or 0.0))
     value = percent[at] or 0.0
-    offset = (0, -10) if value < 0 else (0, 6)
+    above = value > 0 if not others else all(line.value[at] > other.value[at] for other in others)
+    offset = (0, 6) if above else (0, -10)
     ax.margins(y=0.16)
     ax.annotate(
         percent_text(value),

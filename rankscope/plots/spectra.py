@@ -86,8 +86,11 @@ def has_spectra(result: Contrast) -> bool:
 
 
 def telling(result: Contrast) -> Site | None:
-    """The site where a number of one run changes most in proportion, of those with spectra; the last if none changes."""
+    """The site with spectra where the verdict quotes a change, or else where a number changes most in proportion; the last if none does."""
     sites = list(dict.fromkeys(site for run in result.spectra.values() for site in run))
+    shown = (Site.parse(claim.site) for claim in result.verdict.claims if claim.state == "shown")
+    if (found := next((site for site in shown if site in sites), None)) is not None:
+        return found
     moved: dict[Site, float] = {}
     based = len(result.names) > 2
     for r in result.records:

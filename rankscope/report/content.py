@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import PurePath
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 
 from rankscope.data.open import is_carried
 from rankscope.names import printable
 from rankscope.report.columns import shortened, to_columns
-from rankscope.report.planes import Plane
+from rankscope.report.extras import Extras
+from rankscope.report.summary import telling
 from rankscope.results.runs import Contrast
 from rankscope.results.weights import WeightReport
 from rankscope.spectrum import Spectrum
@@ -23,26 +24,16 @@ POINTS = 48
 """The most singular values of a spectrum that are drawn, evenly spaced on a logarithmic axis."""
 
 
-class Extras(NamedTuple):
-    """What a report shows beside the comparisons, where runs and checkpoints are at hand."""
-
-    runs: Sequence[Run] = ()
-    """The runs, for what they say of themselves."""
-    planes: Mapping[str, Sequence[Plane]] = {}
-    """Site → the two leading components of the rows of each run, the base first."""
-    weights: Sequence[WeightReport] = ()
-    """The weights of each run whose checkpoint was weighed."""
-    notes: Sequence[str] = ()
-    """What is missing, and why."""
-
-
 def content(results: Sequence[Contrast], extras: Extras) -> dict[str, Any]:
     """The data of a report, as JSON has them."""
     spectra = {run: sites for result in results for run, sites in result.spectra.items()}
     lengths = sorted({len(s.values) for sites in spectra.values() for s in sites.values()})
+    rank, site = telling(results)
     return {
         "format": FORMAT,
         "version": VERSION,
+        "rank": rank,
+        "site": site,
         "contrasts": [_contrast(result) for result in results],
         "drawn": {str(r): _places(r) for r in lengths},
         "spectra": {run: {str(site): _thinned(one) for site, one in of.items()} for run, of in spectra.items()},
@@ -60,6 +51,7 @@ def _contrast(result: Contrast) -> dict[str, Any]:
         "names": list(result.names),
         "rows": result.rows,
         "notes": list(result.notes),
+        "again": result.again,
         "records": blocks,
         "texts": list(texts),
         "similarity": similarity,

@@ -15,7 +15,7 @@ from rankscope.analysis.weigh import weigh
 from rankscope.errors import RankscopeError, UsageError, public
 from rankscope.progress import Progress, silent
 from rankscope.registry import DEFAULT_COMPARED, Measure
-from rankscope.report.content import Extras
+from rankscope.report.extras import Extras
 from rankscope.report.page import page
 from rankscope.report.planes import Plane, planes
 from rankscope.results.runs import Contrast, Pair
@@ -98,11 +98,12 @@ def write_report(
     results: Sequence[Contrast],
     out: str | Path = "report.html",
     *,
-    runs: Sequence[Run] = (),
+    runs: Sequence[Run | str | Path] = (),
     weights: bool = False,
     base_model: str | Path | None = None,
     common_rows: bool = False,
     allow_duplicates: bool = False,
+    device: str | None = None,
     overwrite: bool = False,
 ) -> Path:
     """Write the report of comparisons that were made already: one HTML file.
@@ -110,12 +111,13 @@ def write_report(
     Args:
         results: the comparisons.
         out: the file; ``report.html`` by default.
-        runs: the runs that were compared, the base (without one, the first) at the head: what they say of themselves, and the two
-            leading components of their rows, are then shown too.
+        runs: the runs that were compared, or their paths, the base (without one, the first) at the head: what they say of themselves,
+            and the two leading components of their rows, are then shown too.
         weights: whether what changed in the weights is shown, of the checkpoints that are where the runs say.
         base_model: the base of those checkpoints, instead of the one that their adapters name.
         common_rows: whether the runs were compared on the rows that all have.
         allow_duplicates: whether rows that are copies were kept.
+        device: the torch device on which checkpoints among the runs were read.
         overwrite: whether a file at ``out`` is replaced.
 
     Returns:
@@ -131,14 +133,10 @@ def write_report(
         raise UsageError("a report is of what rankscope.compare returned, one or several of them in a list")
     check_free(out, overwrite=overwrite)
     notes: list[str] = []
-    extras = Extras(
-        runs,
-        _planes(Aligned(tuple(runs), found[0].similarity_sites, common_rows, allow_duplicates), found, notes)
-        if runs
-        else {},
-        [one for run in runs if (one := _weighed(run, base_model, notes))] if weights else (),
-        notes,
-    )
+    opened = tuple(Analysis(base_model=base_model, device=device).open_together(runs)) if runs else ()
+    aligned = Aligned(opened, found[0].similarity_sites, common_rows, allow_duplicates)
+    weighed = [one for run in opened if (one := _weighed(run, base_model, notes))] if weights else []
+    extras = Extras(opened, _planes(aligned, found, notes) if opened else {}, weighed, notes)
     write_output(out, page(found, extras).encode(), replace=True)
     return out
 

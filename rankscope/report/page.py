@@ -16,7 +16,8 @@ from importlib.metadata import version
 from importlib.resources import files
 from typing import Any
 
-from rankscope.report.content import Extras, content
+from rankscope.report.content import content
+from rankscope.report.extras import Extras
 from rankscope.report.summary import summary
 from rankscope.results.runs import Contrast
 

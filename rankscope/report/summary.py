@@ -4,50 +4,38 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
-from rankscope.report.content import Extras
-from rankscope.results.runs import Contrast, PairRecord
+from rankscope.report.extras import Extras
+from rankscope.results.claims import Subject
+from rankscope.results.judging import quoted, ranks, subjects
+from rankscope.results.runs import Contrast
+from rankscope.results.wording import listed, number
 
-RANKS = ("participation-ratio", "participation-ratio-clustered", "entropy-rank", "roy-vetterli", "pt-peft")
-"""The definitions of which the table shows the first that was measured."""
 SHARES = ("recoverability", "overlap", "drift")
-"""The relations that it shows."""
+"""The relations that the table shows."""
 
 
-class Opposed(NamedTuple):
-    """One run held against its reference, in one comparison."""
-
-    run: str
-    """The run."""
-    reference: str
-    """The base or, without one, the first run."""
-    result: Contrast
-    """The comparison."""
-    column: str
-    """Where its records have the numbers: ``a`` or ``b`` against the base, ``pair`` for the second against the first."""
+def opposed(results: Sequence[Contrast]) -> list[tuple[Contrast, Subject]]:
+    """Every run that is held against a reference, with the comparison that has it."""
+    return [(result, subject) for result in results for subject in subjects(result) if not subject.of_runs]
 
 
-def sides(results: Sequence[Contrast]) -> list[Opposed]:
-    """Every run that is held against a reference."""
-    found = []
-    for result in results:
-        a, b, *base = result.names
-        found += (
-            [Opposed(a, base[0], result, "a"), Opposed(b, base[0], result, "b")]
-            if base
-            else [Opposed(b, a, result, "pair")]
-        )
-    return found
+def telling(results: Sequence[Contrast]) -> tuple[str | None, str | None]:
+    """The rank that the verdict rests on, and the site where it quotes a change; None without either."""
+    rank = next((r.measure for result in results for r in ranks(result.records)), None)
+    return rank, next((c.site for result in results for c in result.verdict.claims if c.state == "shown"), None)
 
 
 def summary(results: Sequence[Contrast], extras: Extras) -> dict[str, Any]:
     """Everything that the template shows in words."""
-    held = sides(results)
+    held = opposed(results)
     first = results[0].records[0]
-    reference = held[0].reference
-    names = list(dict.fromkeys(side.run for side in held))
-    verdicts = [v for result in results if (v := getattr(result, "verdict", None)) is not None]
+    reference = held[0][1].reference
+    names = list(dict.fromkeys(subject.run for _, subject in held))
+    verdicts, rank = [result.verdict for result in results], telling(results)[0]
+    relations = [name for name in SHARES if name in results[0].measures]
+    columns = [*([rank, "change"] if rank else []), *relations]
     shape = f"{first.shape.n} rows of {first.shape.samples} samples × {first.shape.d} features, {first.shape.dtype}"
     facts = {
         "base": reference,
@@ -64,21 +52,12 @@ def summary(results: Sequence[Contrast], extras: Extras) -> dict[str, Any]:
         "sentences": list(dict.fromkeys(text for v in verdicts for text in v.sentences)),
         "facts": facts,
         "warnings": _warnings(results, extras),
-        "columns": [f"{side.run}: {what}" for side in held for what in _columns(held, side)[1]],
-        "reference": f"{rank_of(held[0])} of {reference}",
-        "lines": _lines(held),
+        "columns": [
+            *([f"{rank} of {reference}"] if rank else []),
+            *(f"{name}: {what}" for name in names for what in columns),
+        ],
+        "lines": _lines(held, rank, relations),
     }
-
-
-def listed(names: Sequence[str]) -> str:
-    """``a, b and c``."""
-    *first, last = names
-    return f"{', '.join(first)} and {last}" if first else last
-
-
-def rank_of(side: Opposed) -> str:
-    """The rank that the table shows; empty where none was measured."""
-    return next((name for name in RANKS if name in side.result.measures), "")
 
 
 def _warnings(results: Sequence[Contrast], extras: Extras) -> list[str]:
@@ -93,51 +72,32 @@ def _warnings(results: Sequence[Contrast], extras: Extras) -> list[str]:
     return [*whole, *(f"{note} ({count} site{'s' * (count != 1)})" for note, count in ordered)]
 
 
-def _columns(held: Sequence[Opposed], side: Opposed) -> tuple[str, list[str]]:
-    rank = rank_of(side)
-    return rank, [*([rank, "change"] if rank else []), *(name for name in SHARES if name in side.result.measures)]
-
-
-def _lines(held: Sequence[Opposed]) -> list[list[str]]:
+def _lines(held: Sequence[tuple[Contrast, Subject]], rank: str | None, relations: Sequence[str]) -> list[list[str]]:
     """A line a site: the rank of the reference, then of each run its rank, the change in per cent, and the relations."""
-    records = [{(r.site, r.measure): r for r in side.result.records} for side in held]
+    told = {
+        (subject.run, r.site, r.measure): one
+        for result, subject in held
+        for r in result.records
+        if r.measure in (rank, *relations) and (one := quoted(r, subject)) is not None
+    }
+    runs = [subject.run for _, subject in held]
     lines = []
-    for site in dict.fromkeys(r.site for r in held[0].result.records):
-        ranks = [mine.get((site, rank_of(side))) for side, mine in zip(held, records, strict=True)]
-        line = [site, number(_before(ranks[0], held[0]))]
-        for side, mine, rank in zip(held, records, ranks, strict=True):
-            if rank_of(side):
-                line += _rank(rank, side)
-            for name in SHARES:
-                if name in side.result.measures:
-                    line.append(_relation(mine.get((site, name)), side))
+    for site in dict.fromkeys(r.site for r in held[0][0].records):
+        line = [site]
+        if rank:
+            before = (told.get((run, site, rank)) for run in runs)
+            line.append(number(next((one.before for one in before if one is not None), None)))
+        for run in runs:
+            if rank:
+                one = told.get((run, site, rank))
+                line += [number(one and one.after), percent(one.percent.value) if one else "–"]
+            found = (told.get((run, site, name)) for name in relations)
+            line += [number(one and one.after) for one in found]
         lines.append(line)
     return lines
 
 
-def _before(record: PairRecord | None, side: Opposed) -> float | None:
-    if record is None:
-        return None
-    return record.a.value if side.column == "pair" else record.base
-
-
-def _rank(record: PairRecord | None, side: Opposed) -> list[str]:
-    before = _before(record, side)
-    if record is None or before is None:
-        return ["–", "–"]
-    change = record.estimate if side.column == "pair" else getattr(record, side.column)
-    if change.value is None:
-        return ["–", "–"]
-    percent = f"{100 * change.value / before:+.0f} %".replace("-", "−") if before else "–"
-    return [number(before + change.value), "0 %" if percent in ("+0 %", "−0 %") else percent]
-
-
-def _relation(record: PairRecord | None, side: Opposed) -> str:
-    if record is None:
-        return "–"
-    return number((record.estimate if side.column == "pair" else getattr(record, side.column)).value)
-
-
-def number(value: float | None) -> str:
-    """Three significant digits; a dash for none."""
-    return "–" if value is None else f"{value:.3g}".replace("-", "−")
+def percent(share: float | None) -> str:
+    """``−94 %``."""
+    text = "–" if share is None else f"{100 * share:+.0f} %".replace("-", "−")
+    return "0 %" if text in ("+0 %", "−0 %") else text

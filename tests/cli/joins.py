@@ -202,6 +202,7 @@ COMMANDS = {
             **ANALYSED,
             **PRINTING,
             "plot": case("--plot", value=Path(), target=FIGURE),
+            "report": case("--report", value=Path("u-v.html"), keyword="out", target="rankscope.write_report"),
             "full": FULL,
         },
     ),

@@ -82,6 +82,9 @@ CASES: list[tuple[str, int, str]] = [
     ("export here.pt --out folder", 2, THERE),
     ("measure --plot here.pt here.pt", 2, "here.pt can be no figure: a figure is .svg, .pdf or .png"),
     ("compare here.pt here.pt --plot a.jpg", 2, "a.jpg can be no figure"),
+    ("compare here.pt here.pt --report here.pt", 2, "here.pt can be no report, which is .html"),
+    ("compare here.pt here.pt --report mine.html", 2, "mine.html exists and is no report; it is kept"),
+    ("compare --arm a=here.pt --report", 2, "a report is of two runs"),
     ("curve here.pt --plot texts.txt/a", 8, "texts.txt is no folder; choose another --plot"),
     ("generate base --out texts.txt", 2, THERE),
     ("score here.npy --data texts.txt --submission texts.txt", 2, THERE),
@@ -139,7 +142,7 @@ def said(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[int, list[str],
     for name in ("base", "other"):
         (here / name / "config.json").write_text('{"model_type": "gpt2"}')
         (here / name / "model.safetensors").write_bytes((2).to_bytes(8, "little") + b"{}")
-    for name in ("other.pt/mine.txt", "here.pt", "here.npy", "texts.txt", "folder/mine.txt"):
+    for name in ("other.pt/mine.txt", "here.pt", "here.npy", "texts.txt", "mine.html", "folder/mine.txt"):
         (here / name).write_text("mine")
     (here / "answers.jsonl").write_text('{"id": "a", "text": "how many?", "answers": ["two"]}\n')
     (here / "said.jsonl").write_text('{"id": "a", "prediction": "two"}\n')

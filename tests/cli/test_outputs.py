@@ -12,6 +12,7 @@ import pytest
 import torch
 from many_commands import options, plain
 
+import rankscope
 from rankscope.demo import run_demo
 from rankscope.errors import OutputExists
 from rankscope.store import export_run, import_features, open_run
@@ -49,8 +50,8 @@ def test_every_path_of_every_command_is_an_input_or_an_output() -> None:
     paths = {f"{o.command} {o.name}" for o in options() if plain(o.kind) is Path}
     outputs = {name for name in paths if name.split()[-1] not in INPUTS}
     # the folder of a training's runs holds them for the next time, each kept as collect keeps a run
-    assert outputs == {*KEPT, *FIGURES, "track out"}
-    assert len(outputs) == 15
+    assert outputs == {*KEPT, *FIGURES, "track out", "compare report"}
+    assert len(outputs) == 16
 
 
 def test_every_command_that_keeps_an_output_can_overwrite_it() -> None:
@@ -122,6 +123,21 @@ def test_a_figure_replaces_an_earlier_one(rankscope_: Call, there: dict[str, Pat
     assert "<svg" in (tmp_path / "figure.svg").read_text()
     told = " ".join(rankscope_(name.split()[0], "--help").out.replace("│", " ").split())
     assert "An earlier one is replaced." in told
+
+
+def test_compare_writes_a_report_in_the_place_of_an_earlier_one(
+    rankscope_: Call, there: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (here := tmp_path / "here").mkdir()
+    monkeypatch.chdir(here)
+    command = typed("compare {run} {run} -m overlap,pr --layers decoder.0 --groups 2 --report", here, there)
+    for made, more in (("x#1-x#2.html", []), ("x#1-x#2.html", ["--full"])):
+        done = rankscope_(*command, *more)
+        assert (done.code, done.err.strip().splitlines()[-1]) == (0, f"report: {made}"), done
+        assert [path.name for path in here.iterdir()] == [made]
+        (result,) = rankscope.open_report(made)
+        assert result.measures == ("overlap", "participation-ratio")
+        assert "Where this is from" in Path(made).read_text()
 
 
 @pytest.mark.parametrize(

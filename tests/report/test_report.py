@@ -23,7 +23,8 @@ import rankscope
 from rankscope.analysis.align import Aligned
 from rankscope.errors import DataError, OutputExists, UsageError
 from rankscope.report.columns import from_columns, to_columns
-from rankscope.report.content import Extras, content
+from rankscope.report.content import content
+from rankscope.report.extras import Extras
 from rankscope.report.page import page
 from rankscope.report.planes import DRAWN, planes
 from rankscope.results.runs import Contrast, PairRecord
@@ -119,6 +120,7 @@ def test_the_first_screen_has_who_was_compared_and_every_site(written: tuple[Pat
     text, (result,) = written[0].read_text(), written[1]
     found = Tags(text)
     assert found.texts["h1"] == [f"{planted.HOSTILE} and flat against base"]
+    assert {result.verdict.headline, *result.verdict.sentences} <= {*found.texts["p"], *found.texts["li"]}
     assert {"48 rows of 48 samples × 6 features, float32", "base"} <= set(found.texts["dd"])
     rows = {r.site: r for r in result.of("participation-ratio")}
     cells = re.findall(r"<tr><th scope=\"row\">(.*?)</th>(.*?)</tr>", text)
@@ -142,6 +144,10 @@ def test_a_report_is_read_back_as_it_was_written(written: tuple[Path, tuple[Cont
     assert not same(1.0, 1.0001)
     assert (back.names, back.rows, back.similarity_sites) == (result.names, result.rows, result.similarity_sites)
     assert back.notes[:-1] == result.notes
+    assert back.verdict.headline == result.verdict.headline
+    path_again = path.with_name("again.html")
+    rankscope.write_report([replace(result, again=True)], path_again)
+    assert [one.again for one in (back, *rankscope.open_report(path_again))] == [False, True]
     assert back.notes[-1].startswith("read from report.html")
     assert result.similarity is not None
     assert back.similarity is not None

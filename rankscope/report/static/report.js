@@ -68,15 +68,14 @@
   const table = new Map(all.map((r) => [`${r.run}\n${r.measure}\n${r.site}`, r]));
   const at = (run, measure, site) => table.get(`${run}\n${measure}\n${site}`);
   const color = (run) => (run === reference ? css("--ink") : css(`--run${runs.indexOf(run) % 8}`));
-  const ranks = ["participation-ratio", "participation-ratio-clustered", "entropy-rank", "roy-vetterli", "pt-peft"];
   const shares = ["overlap", "recoverability"].filter((m) => measures.includes(m));
 
-  // ---- What is shown. The site begins where a rank changes most.
-  const rank = ranks.find((m) => measures.includes(m)) ?? measures[0];
+  // ---- What is shown. It begins where the verdict quotes a change, or else where a rank changes most.
+  const rank = data.rank ?? measures[0];
   const moved = (site) => Math.max(...runs.map((run) => Math.abs(at(run, rank, site)?.percent ?? 0)));
   const state = {
     measure: rank, run: runs[0], hidden: new Set(),
-    site: sites.reduce((best, site) => (moved(site) > moved(best) ? site : best), sites[sites.length - 1]),
+    site: data.site ?? sites.reduce((best, site) => (moved(site) > moved(best) ? site : best), sites[sites.length - 1]),
   };
 
   // ---- Where the sites lie: one apart, with an empty place wherever no curve may join them.

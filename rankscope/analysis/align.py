@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -18,6 +18,7 @@ from rankscope.features import Rows, common, first_difference
 from rankscope.linalg.streamed import RowMatrix, taken
 from rankscope.sites import Site, describe, select
 from rankscope.store import Run
+from rankscope.store.sums import SummedRun
 
 _Kept = tuple[Sequence[Tensor | None], Rows]
 HELD = 1 / 8
@@ -42,6 +43,28 @@ class Aligned:
     _found: dict[tuple[str, ...], _Kept] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @cached_property
+    def summed(self) -> tuple[SummedRun, ...]:
+        """The runs, if they hold sums instead of rows; empty if they hold rows.
+
+        Raises:
+            NotComparable: if some hold the one and some the other.
+        """
+        found = tuple(run for run in self.runs if isinstance(run, SummedRun))
+        if found and len(found) < len(self.runs):
+            other = next(run for run in self.runs if not isinstance(run, SummedRun))
+            raise NotComparable(
+                f"{found[0].name} holds sums and {other.name} rows, which cannot be paired; collect both with --keep moments, or both "
+                "with --keep rows"
+            )
+        return found
+
+    @staticmethod
+    def _named(repeated: Mapping[str, str]) -> str:
+        """Some of the samples that stand in the data again, each with the first."""
+        some = [f"{name!r} is {first!r}" for name, first in list(repeated.items())[:_MOST_NAMED]]
+        return "; ".join(some + (["…"] if len(repeated) > _MOST_NAMED else []))
+
+    @cached_property
     def repeated(self) -> dict[str, str]:
         """The samples that are left out because they stand in the data again, each with the first.
 
@@ -52,6 +75,12 @@ class Aligned:
             return {}
         shared = [s for s in self.runs[0].sites if all(s in run.sites for run in self.runs[1:])]
         found, samples = repeated_samples(self.runs, shared), len(self.runs[0].manifest.ids)
+        if found and self.summed:
+            raise NotComparable(
+                f"the rows of {len(found)} of the {samples} samples equal those of an earlier sample ({self._named(found)}), and sums "
+                "cannot leave them out; collect without these samples, or measure all the same with --allow-duplicates "
+                "(allow_duplicates=True)"
+            )
         if found and len(found) == samples - 1:
             raise NotComparable(
                 f"all {samples} samples of {self.runs[0].name} have the same rows, so only one is left; collect on samples that "
@@ -70,9 +99,17 @@ class Aligned:
         features = [run.features(site) if held else run.streamed(site) for run in self.runs]
         return [x if k is None else taken(x, k) for x, k in zip(features, kept, strict=True)], rows
 
+    def rows(self, site: Site) -> Rows:
+        """The rows at a site.
+
+        Raises:
+            NotComparable: as :meth:`at`.
+        """
+        return self._kept(site)[1]
+
     def n(self, site: Site) -> int:
         """The number of rows at a site."""
-        return len(self._kept(site)[1])
+        return len(self.rows(site))
 
     def samples(self, site: Site) -> set[int]:
         """The places of the samples that have rows at a site, in the first run's ids."""
@@ -82,11 +119,9 @@ class Aligned:
         """Samples that are left out, and where rows differ how many all runs have, of those that each has, stack by stack."""
         told = list(dict.fromkeys(str(n) for run in self.runs for n in run.manifest.notes if COPIED in str(n)))
         if self.repeated:
-            some = [f"{name!r} is {first!r}" for name, first in list(self.repeated.items())[:_MOST_NAMED]]
-            more = ["…"] if len(self.repeated) > _MOST_NAMED else []
             told.append(
                 f"{len(self.repeated)} of the {len(self.runs[0].manifest.ids)} samples are left out, because their rows equal those "
-                f"of an earlier sample: {'; '.join(some + more)}"
+                f"of an earlier sample: {self._named(self.repeated)}"
             )
         of_stack = {site.stack: (site, self._shared_rows(site)) for site in self.sites if self.common_rows}
         return told + [
@@ -111,7 +146,7 @@ class Aligned:
         rows = [run.rows_at(site) for run in self.runs]
         if all(first_difference(rows[0], other) is None for other in rows[1:]):
             return [None] * len(rows), rows[0]
-        if not self.common_rows and not self._reordered(rows):
+        if self.summed or (not self.common_rows and not self._reordered(rows)):
             raise NotComparable(self._how_rows_differ(site, rows))
         shared, kept = rows[0], [torch.arange(len(rows[0]))]
         for other in rows[1:]:
@@ -137,10 +172,8 @@ class Aligned:
         remedy = (
             "collect both on the same data" if kinds[0] == kinds[1] else f"their rows are {names}; collect one again"
         )
-        return (
-            f"the rows of {one.name} and {other.name} differ at {site}: {difference}; {remedy}, "
-            "or compare the common rows (--common-rows, common_rows=True)"
-        )
+        common_ones = "" if self.summed else ", or compare the common rows (--common-rows, common_rows=True)"
+        return f"the rows of {one.name} and {other.name} differ at {site}: {difference}; {remedy}{common_ones}"
 
 
 def data_notes(runs: Sequence[Run]) -> list[str]:

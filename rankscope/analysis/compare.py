@@ -264,6 +264,8 @@ def _numbers(what: Definition | Comparison, base: int | None) -> list[Asked]:
 
 def _similarity(aligned: Aligned, reference: int) -> Tensor | None:
     """Debiased linear CKA of every site of the reference with every site of the second run, on means over samples."""
+    if aligned.summed:  # whose sites were never summed across
+        return None
     shared = sorted(set.intersection(*map(aligned.samples, aligned.sites)))[:MAP_SAMPLES]
     if len(shared) < FEWEST:
         return None

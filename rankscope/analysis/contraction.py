@@ -15,6 +15,7 @@ from torch import Tensor
 
 from rankscope.definition import Comparison, Definition
 from rankscope.inference.influence import SOLVED, TWICE, Directions
+from rankscope.linalg.forms import trace as trace_of
 from rankscope.linalg.moments import Moments
 from rankscope.linalg.principal import Principal, turned
 from rankscope.linalg.sums import lifted
@@ -42,6 +43,17 @@ class Term(NamedTuple):
     """The half of the samples that was summed; None for all."""
     slopes: Slopes
     """The derivative by the name of the sum, without that of the run, or of what was solved of the sums."""
+
+
+class UnitSums(NamedTuple):
+    """The sums over the rows of one unit about the mean of all."""
+
+    unit: int
+    """Its number."""
+    product: Tensor
+    """``(d, d)`` the sum of products of the rows of a run, or ``(d_a, d_b)`` of those of two."""
+    sums: dict[str, Tensor]
+    """The others by name."""
 
 
 class Contraction:
@@ -97,6 +109,10 @@ class Contraction:
     def add_to(self, influences: dict[Asked, Tensor]) -> None:
         """Add what the sums of each unit contribute to the ``(U,)`` influences of the numbers that are still asked for."""
         view = self.view
+        if (kept := view.sums_of_units(self.runs)) is not None:
+            for one in kept:
+                self._add_unit(one, influences)
+            return
         width = max(view.spanned[run].shape[1] for run in self.runs)
         for units, rows in _blocks(view, width):
             z = [lifted(view.spanned[run][rows], view.device) - view.shift(run) for run in self.runs]
@@ -108,21 +124,39 @@ class Contraction:
                 for key, found in axes.of_units(z[0], place, half, len(sums["rows"])):
                     if key in influences:
                         influences[key][units] += found
-            for key, term, where in self.terms:
-                if key not in influences:
-                    continue
-                found = sums["rows"].new_zeros(len(sums["rows"]))
-                for name, slope in term.slopes.items():
-                    times = 2 if name in TWICE else 1
-                    found += times * (sums[name] @ slope if sums[name].ndim > 1 else sums[name] * slope)
-                if where is not None:
-                    trace, direction, share = where
-                    if trace:
-                        found += trace * sums["trace"]
-                    if direction is not None:
-                        found += share * along[:, direction]
-                here = view.division.unit_half[units] == term.half if term.half is not None else 1
-                influences[key][units] += found * here
+            self._add_terms(units, sums, along, influences)
+
+    def _add_unit(self, one: UnitSums, influences: dict[Asked, Tensor]) -> None:
+        """Add what a unit contributes of which the sums are kept, and no rows."""
+        units = slice(one.unit, one.unit + 1)
+        half = int(self.view.division.unit_half[one.unit])
+        for axes in self.axes.values():
+            for key, found in axes.of_sums(one, half):
+                if key in influences:
+                    influences[key][units] += found
+        along = [torch.dot(matrix.flatten(), one.product.flatten()) for matrix in self.directions.matrices]
+        sums = {name: x[None] for name, x in one.sums.items()}
+        if one.product.shape[0] == one.product.shape[1]:
+            sums["trace"] = trace_of(one.product)[None]
+        self._add_terms(units, sums, torch.stack(along)[None] if along else one.product.new_zeros(1, 0), influences)
+
+    def _add_terms(self, units: slice, sums: dict[str, Tensor], along: Tensor, influences: dict[Asked, Tensor]) -> None:
+        """Add what follows from the sums of each unit of a block, and from ``(u, K)`` their products along directions."""
+        for key, term, where in self.terms:
+            if key not in influences:
+                continue
+            found = sums["rows"].new_zeros(len(sums["rows"]))
+            for name, slope in term.slopes.items():
+                times = 2 if name in TWICE else 1
+                found += times * (sums[name] @ slope if sums[name].ndim > 1 else sums[name] * slope)
+            if where is not None:
+                trace, direction, share = where
+                if trace:
+                    found += trace * sums["trace"]
+                if direction is not None:
+                    found += share * along[:, direction]
+            here = self.view.division.unit_half[units] == term.half if term.half is not None else 1
+            influences[key][units] += found * here
 
     def _asked(self) -> set[str]:
         """The sums of which there is a derivative."""
@@ -216,6 +250,20 @@ class _Axes:
                 yield key, squares @ weight
         for key, a, b in self.factors:
             yield key, summed(((z @ a) * (z @ b)).sum(1))
+
+    def of_sums(self, one: UnitSums, half: int) -> Iterator[tuple[Asked, Tensor]]:
+        """What a unit, which lies in a half, contributes to each number: ``()``."""
+        if self.half not in (None, half):
+            return
+        first, c = one.sums["first"], self.centre
+        # Σ (z - c)(z - c)ᵀ, of which (Σ (z - c)ᵀv)² along each v is the diagonal of VᵀSV
+        about = one.product - torch.outer(first, c) - torch.outer(c, first - one.sums["rows"] * c)
+        if self.weights:
+            squares = (self.solved.vectors * (about @ self.solved.vectors)).sum(0)
+            for key, weight in self.weights:
+                yield key, squares @ weight
+        for key, a, b in self.factors:
+            yield key, (a * (about @ b)).sum()
 
 
 def _only(halves: set[int | None]) -> int | None:

@@ -15,15 +15,16 @@ from torch import Tensor
 
 from rankscope.analysis.align import Aligned, distinct_names
 from rankscope.analysis.options import Analysis
-from rankscope.analysis.repeats import row_classes
+from rankscope.analysis.repeats import hash_of_zeros, row_classes
 from rankscope.analysis.replicates import computed_once
+from rankscope.analysis.summed import INSTEAD, SummedView
 from rankscope.analysis.view import FEWEST, View
 from rankscope.devices import where
 from rankscope.errors import NonFinite
 from rankscope.features import Rows
 from rankscope.linalg.rows import at_unit_scale, blocks, mean_row
 from rankscope.linalg.streamed import RowMatrix, mapped, taken
-from rankscope.measures.sinks import deviations, massive_dimensions, sink_rows
+from rankscope.measures.sinks import deviations, longest, massive_dimensions, sink_rows
 from rankscope.sites import Site
 
 MOST_COPIES = 0.005
@@ -71,7 +72,11 @@ def guarded_views(aligned: Aligned, options: Analysis, *, then: str = "done") ->
     """
     for done, site in enumerate(aligned.sites):
         options.progress(done, len(aligned.sites), str(site))
-        yield site, _guarded(*aligned.at(site), site, distinct_names(aligned.runs), options)
+        names = distinct_names(aligned.runs)
+        if aligned.summed:
+            yield site, _guarded_sums(aligned, site, names, options)
+        else:
+            yield site, _guarded(*aligned.at(site), site, names, options)
     options.progress(len(aligned.sites), len(aligned.sites), then)
 
 
@@ -95,10 +100,35 @@ def _guarded(
     sinks = [sink_rows(x) for x in features]
     massive = torch.stack(sinks).any(0)
     view.variant, view.refused = options.variant, refused
-    norm = "after the final norm, so not on one curve with the sites before it" if site.point == "final" else ""
-    view.remarks = tuple(filter(None, (*remarks, left_out, _massive_words(features, sinks, names), norm)))
+    massive_found = [(int(s.sum()), int(massive_dimensions(x).sum())) for x, s in zip(features, sinks, strict=True)]
+    view.remarks = tuple(filter(None, (*remarks, left_out, _massive_words(massive_found, names), _after_norm(site))))
     if massive.any() and len(torch.unique(rows.sample[~massive])) >= FEWEST:
         view.without_sinks = view.derived([taken(x, ~massive) for x in features], ~massive, groups=options.groups)
+    return view
+
+
+class GuardedSums(SummedView, GuardedView):
+    """A view of sums, and what was found wrong with the rows that were summed."""
+
+
+def _guarded_sums(aligned: Aligned, site: Site, names: Sequence[str], options: Analysis) -> GuardedSums:
+    rows = aligned.rows(site)
+    view = GuardedSums(
+        aligned.summed, site, rows, groups=options.groups, device=where(options.device), interval=options.interval
+    )
+    told = [one for run in aligned.summed if (one := run.of_each_row(site)) is not None]
+    remarks = ["copies and massive rows are not known: only sums of so many rows were kept"]
+    if len(told) == len(names):
+        zeros = [hash_of_zeros(d, run.manifest.torch_dtype) for run, d in zip(aligned.runs, view.widths, strict=True)]
+        found = [copies_among(one.hash, one.hash == zero, rows, site) for one, zero in zip(told, zeros, strict=True)]
+        view.refused, remarks = _judged(found, names, site, options, without="--keep rows and variant=distinct")
+        # Of sums, features are massive by the diagonal of Σ xxᵀ
+        sizes = [view.part(run).gram.diagonal().clamp(min=0).sqrt() for run in range(len(names))]
+        massive = [(int(longest(one.length).sum()), int(longest(s).sum())) for one, s in zip(told, sizes, strict=True)]
+        remarks.append(_massive_words(massive, names))
+    if options.variant != "raw":
+        view.refused = f"rows cannot be {options.variant} any more, because only sums of them were kept; {INSTEAD}"
+    view.variant, view.remarks = options.variant, tuple(filter(None, (*remarks, _after_norm(site))))
     return view
 
 
@@ -149,9 +179,21 @@ def copies(x: RowMatrix, rows: Rows, site: Site) -> Copies:
         rows: where they came from.
         site: where they were read.
     """
-    classes = row_classes(x)
-    copied = _repeats(classes)
     zero = torch.cat([(part.cpu() == 0).all(1) for part in blocks(x)])
+    return copies_among(row_classes(x), zero, rows, site)
+
+
+def copies_among(content: Tensor, zero: Tensor, rows: Rows, site: Site) -> Copies:
+    """The copies among rows of which it is known which are equal.
+
+    Args:
+        content: ``(n,)`` int64, the same for rows that are equal.
+        zero: ``(n,)`` bool, the rows of zeros.
+        rows: where they came from, in the data's order.
+        site: where they were read.
+    """
+    classes = torch.unique(content, return_inverse=True)[1]
+    copied = _repeats(classes)
     if not copied.any() or site.point == "embed":
         return Copies(copied, zero)
     return Copies(copied, zero | (copied & ~_alike_so_far(classes, rows.sample)))
@@ -187,8 +229,10 @@ def _alike_so_far(classes: Tensor, sample: Tensor) -> Tensor:
     return explained & ~torch.isin(sample, owners[_repeats(last)])
 
 
-def _judged(found: Sequence[Copies], names: Sequence[str], site: Site, options: Analysis) -> tuple[str, list[str]]:
-    """Why rows are refused, if they are, and remarks about copies otherwise."""
+def _judged(
+    found: Sequence[Copies], names: Sequence[str], site: Site, options: Analysis, *, without: str = "variant=distinct"
+) -> tuple[str, list[str]]:
+    """Why rows are refused, if they are, and remarks about copies otherwise; ``without`` is how copies can be left out."""
     refused, remarks = "", []
     for name, (copied, unexplained) in zip(names, found, strict=True):
         bad, alike, n = int(unexplained.sum()), int(copied.sum()), len(copied)
@@ -203,7 +247,7 @@ def _judged(found: Sequence[Copies], names: Sequence[str], site: Site, options: 
         elif not refused:
             refused = (
                 f"{words}, as padding and repeated inputs produce, and would be measured as structure; "
-                "leave them out with variant=distinct, or measure them with allow_duplicates"
+                f"leave them out with {without}, or measure them with allow_duplicates"
             )
     return refused, list(dict.fromkeys(remarks))
 
@@ -236,7 +280,11 @@ def _standardised(x: RowMatrix) -> RowMatrix:
     return mapped(x, lambda part: ((part.double() - mean) / deviation).to(x.dtype))
 
 
-def _massive_words(features: Sequence[RowMatrix], sinks: Sequence[Tensor], names: Sequence[str]) -> str:
-    counts = [(int(s.sum()), int(massive_dimensions(x).sum())) for x, s in zip(features, sinks, strict=True)]
+def _massive_words(counts: Sequence[tuple[int, int]], names: Sequence[str]) -> str:
+    """What is said of the number of massive rows and features of each run."""
     found = [f"{r} rows and {c} features in {name}" for name, (r, c) in zip(names, counts, strict=True) if r or c]
     return f"massive (over ten medians): {', '.join(found)}; see variants" if found else ""
+
+
+def _after_norm(site: Site) -> str:
+    return "after the final norm, so not on one curve with the sites before it" if site.point == "final" else ""

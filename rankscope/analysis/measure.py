@@ -16,11 +16,12 @@ from rankscope.analysis.options import GROUPS, LEVEL, Analysis, chosen
 from rankscope.analysis.references import noise_value
 from rankscope.analysis.replicates import Method
 from rankscope.analysis.second_pass import prepare
+from rankscope.analysis.summed import whole
 from rankscope.definition import Definition
 from rankscope.devices import where
 from rankscope.errors import NotComparable, public
 from rankscope.linalg.streamed import Streamed
-from rankscope.linalg.svd import singular_values
+from rankscope.linalg.svd import singular_values, singular_values_of
 from rankscope.progress import Progress, silent
 from rankscope.registry import DEFAULT_DEFINITIONS, Measure, definition
 from rankscope.results.record import number
@@ -28,6 +29,7 @@ from rankscope.results.runs import Measurement, RunRecord
 from rankscope.sites import Site, select
 from rankscope.spectrum import Spectrum
 from rankscope.store import Run
+from rankscope.store.sums import SummedRun
 
 BATCH_BYTES = 1 << 30
 """How much of equally shaped features is decomposed at a time, in float64."""
@@ -62,6 +64,10 @@ def spectra(
 def spectra_of(aligned: Aligned, *, centre: bool = True, device: str | None = None) -> dict[Site, Spectrum]:
     """The singular values of the first run at its sites, as :func:`spectra`, on the rows that are analysed."""
     run = aligned.runs[0]
+    if isinstance(run, SummedRun):
+        dtype, place = run.manifest.torch_dtype, where(device)
+        sums = ((site, whole(run, site, place)) for site in aligned.sites)
+        return {site: Spectrum.of(singular_values_of(m, centre=centre, dtype=dtype), site) for site, m in sums}
     shapes: dict[tuple[int, int], list[Site]] = {}
     for site in aligned.sites:
         shapes.setdefault((aligned.n(site), run.width(site)), []).append(site)

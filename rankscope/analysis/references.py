@@ -29,6 +29,10 @@ RAGGED_DRAWS = 20
 """The most draws whose mean is the value of unrelated runs of unequal samples, apart from those of the p-value."""
 
 
+MOST_DRAWN = 1 << 28
+"""The most numbers of noise that are drawn in the place of rows of which only sums are kept (1 GiB)."""
+
+
 class Unrelated(NamedTuple):
     """What a relation scores where nothing relates the runs."""
 
@@ -42,6 +46,8 @@ class Unrelated(NamedTuple):
 
 def noise_value(what: Definition, view: View) -> Tensor:
     """``()`` what isotropic Gaussian features of the shape of the first run score, from one seeded draw."""
+    if _is_vast(view, 0):
+        return torch.tensor(torch.nan)
     return _of_noise(view, 0, what, lambda noise: noise.value(what, 0))
 
 
@@ -56,6 +62,11 @@ def _of_noise(view: View, run: int, asked: Hashable, find: Callable[[View], Tens
     if key not in known:
         known[key] = find(_noise(view, width, dtype))
     return known[key]
+
+
+def _is_vast(view: View, run: int) -> bool:
+    """Whether there are sums of more rows than noise can be drawn for."""
+    return not view.has_rows and view.n * view.widths[run] > MOST_DRAWN
 
 
 @computed_once
@@ -106,10 +117,15 @@ def unrelated(view: View, comparison: Comparison, a: int, b: int, *, draws: int 
     if draws < 0:
         raise UsageError(f"permutations is a number of shuffles, 0 or more; got {draws}")
     if comparison.reads == "spectra":
+        if _is_vast(view, a):
+            return Unrelated(None, notes=("no value for noise: there are more rows than can be drawn",))
         centred = bool(comparison.centred)
         mine = view.spectrum(a, centred=centred)
         noise = _of_noise(view, a, ("spectrum", centred), lambda noise: noise.spectrum(0, centred=centred))
         return Unrelated(number(view.function_of(comparison, a, a)(mine, noise)))
+    if not view.has_rows:
+        why = "sums cannot be shuffled; collect with --keep rows"
+        return Unrelated(None, notes=(f"no value for unrelated runs: {why}",))
     if not comparison.aligned or not is_ragged(view.rows.sample):
         # The first draw serves every comparison; the others, of which there may be thousands, exist one at a time.
         found = _values(

@@ -7,14 +7,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from rankscope.linalg.hashes import mixed, row_hashes
 from rankscope.linalg.streamed import RowMatrix
 from rankscope.sites import Site
 from rankscope.store import Run
-
-CHUNK = 1 << 16
-"""The numbers that are looked at together: what is made of them stays in caches, which takes a seventh of the time of 2²² numbers."""
-_SPREAD = 0x9E3779B97F4A7C15 - (1 << 64)  # 2⁶⁴ over the golden ratio, as int64: Knuth's multiplicative hash
-_BITS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+from rankscope.store.sums import SummedRun
 
 
 def row_classes(x: RowMatrix) -> Tensor:
@@ -23,30 +20,19 @@ def row_classes(x: RowMatrix) -> Tensor:
     Args:
         x: ``(n, d)`` features.
     """
-    return torch.unique(_row_hashes(x), return_inverse=True)[1]
+    return torch.unique(row_hashes(x), return_inverse=True)[1]
 
 
-def _row_hashes(x: RowMatrix) -> Tensor:
-    """``(n,)`` int64 hashes of rows."""
-    generator = torch.Generator().manual_seed(x.shape[1])
-    weights = torch.randint(-(1 << 62), 1 << 62, (x.shape[1],), generator=generator, dtype=torch.int64) | 1
-    step = max(1, CHUNK // max(1, x.shape[1]))
-    return torch.cat([_hashed(x[i : i + step], weights) for i in range(0, len(x), step)])
+def hashes_of(run: Run, site: Site) -> Tensor | None:
+    """``(n,)`` int64 hashes of a run's rows; None for sums of rows that were not looked at one by one."""
+    if isinstance(run, SummedRun):
+        return None if (told := run.of_each_row(site)) is None else told.hash
+    return torch.cat([row_hashes(x) for x in run.stretches(site)])
 
 
-def _hashed(x: Tensor, weights: Tensor) -> Tensor:
-    """``(n,)`` Σⱼ mix(bits of xᵢⱼ + wⱼ) wⱼ modulo 2⁶⁴, which int64 arithmetic wraps to by itself.
-
-    The sum is linear, so each term is mixed first (multiplied and shifted), and each feature has an odd weight of its
-    own: otherwise rows with the same numbers in another order, or with changes that cancel, would share a hash.
-    """
-    bits = (x.cpu() + 0.0).contiguous().view(_BITS[x.dtype.itemsize]).to(torch.int64)  # -0.0 + 0.0 is 0.0
-    return (_mixed(bits + weights) * weights).sum(1)
-
-
-def _mixed(x: Tensor) -> Tensor:
-    spread = x * _SPREAD
-    return spread ^ (spread >> 29)
+def hash_of_zeros(width: int, dtype: torch.dtype) -> Tensor:
+    """``(1,)`` the hash of a row of zeros."""
+    return row_hashes(torch.zeros(1, width, dtype=dtype))
 
 
 def repeated_samples(runs: Sequence[Run], sites: Sequence[Site]) -> dict[str, str]:
@@ -81,12 +67,11 @@ def _sample_hashes(run: Run, sites: Sequence[Site]) -> dict[str, int]:
     total, count = torch.zeros(len(ids), dtype=torch.int64), torch.zeros(len(ids), dtype=torch.int64)
     lives = torch.zeros(len(ids), dtype=torch.bool)
     for place, site in enumerate(sites):
-        rows, start = run.rows_at(site), 0
-        for x in run.stretches(site):
-            sample, position = (of[start : start + len(x)] for of in (rows.sample, rows.position))
-            # The sum is over rows in any order, so each is mixed with its position and its site first.
-            total.index_add_(0, sample, _mixed(_row_hashes(x) + _mixed(position * len(sites) + place)))
-            lives[sample[(x != 0).any(1)]] = True
-            start += len(x)
+        hashes, rows = hashes_of(run, site), run.rows_at(site)
+        if hashes is None:  # the rows are not known, and so no sample is known to be another's
+            return {name: place for place, name in enumerate(ids)}
+        # The sum is over rows in any order, so each is mixed with its position and its site first.
+        total.index_add_(0, rows.sample, mixed(hashes + mixed(rows.position * len(sites) + place)))
         count += torch.bincount(rows.sample, minlength=len(ids))
+        lives[rows.sample[hashes != hash_of_zeros(run.width(site), run.manifest.torch_dtype)]] = True
     return {ids[i]: int(total[i]) for i in torch.nonzero((count > 1) & lives).flatten().tolist()}

@@ -15,13 +15,11 @@ import torch
 from torch import Tensor
 
 from rankscope.analysis.contraction import Asked, Contraction, Slopes, Term
-from rankscope.analysis.replicates import Replicates, computed_once
+from rankscope.analysis.replicates import Replicates
 from rankscope.definition import Comparison, Definition, Extent
 from rankscope.errors import DataError, NotComparable
 from rankscope.inference.influence import gradient, left_out
 from rankscope.linalg.moments import PairMoments
-from rankscope.linalg.rows import blocks
-from rankscope.linalg.sums import lifted
 
 if TYPE_CHECKING:
     from rankscope.analysis.view import View
@@ -156,18 +154,10 @@ def _share_of_units(view: View, run: int, *, in_half: bool) -> Tensor:
     Most numbers are relative to the variation, and what a unit takes away from it makes the others weigh more.
     """
     shares = []
-    for of_unit in (view.division.unit_rows, _variation_of_units(view, run)):
+    for of_unit in (view.division.unit_rows, view.squares_of_units(run)):
         of_half = of_unit.new_zeros(2).index_add_(0, view.division.unit_half, of_unit)
         shares.append(of_unit / (of_half[view.division.unit_half] if in_half else of_half.sum()))
     return torch.stack(shares).nan_to_num().amax(0)
-
-
-@computed_once
-def _variation_of_units(view: View, run: int) -> Tensor:
-    """``(U,)`` Σ ‖x - x̄‖² over the rows of each unit."""
-    z, shift = view.spanned[run], view.shift(run)
-    squares = torch.cat([(lifted(part, shift.device) - shift).square().sum(1) for part in blocks(z)])
-    return torch.zeros_like(view.division.unit_rows).index_add_(0, view.division.unit.to(shift.device), squares)
 
 
 def _terms(runs: tuple[int, ...], half: int | None, slopes: Slopes) -> Iterator[Term]:

@@ -8,7 +8,7 @@ first expressed, together and without loss, in coordinates of the space that the
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property, partial
 from typing import Any, Literal, TypeVar, cast
@@ -16,6 +16,7 @@ from typing import Any, Literal, TypeVar, cast
 import torch
 from torch import Tensor
 
+from rankscope.analysis.contraction import UnitSums
 from rankscope.analysis.division import Division
 from rankscope.analysis.replicates import Method, Replicates, computed_once
 from rankscope.analysis.second_pass import first_order
@@ -25,9 +26,9 @@ from rankscope.errors import NotComparable
 from rankscope.features import Rows
 from rankscope.linalg.clusters import ClusterMoments
 from rankscope.linalg.moments import Moments, PairMoments
-from rankscope.linalg.rows import at_unit_scale, in_span_of_rows, mean_row
+from rankscope.linalg.rows import at_unit_scale, blocks, in_span_of_rows, mean_row
 from rankscope.linalg.streamed import RowMatrix, taken
-from rankscope.linalg.sums import Sums
+from rankscope.linalg.sums import Sums, lifted
 from rankscope.linalg.svd import singular_values_of
 from rankscope.measures.dtype_floor import values_below_floor
 from rankscope.spectrum import rounding_floor
@@ -40,6 +41,9 @@ FEWEST = 4
 
 class View:
     """The features of one or several runs at one site, on the same rows."""
+
+    has_rows = True
+    """Whether there are rows, which can be shuffled and left out one by one, and not their sums alone."""
 
     def __init__(
         self,
@@ -296,6 +300,17 @@ class View:
         """``(S,)`` what each sample adds to the sums over products of its own rows, by the name of the sum."""
         _, traces, norms = self._whole_clusters(run)
         return {"traces_squared": traces, "norms_squared": norms}
+
+    @computed_once
+    def squares_of_units(self, run: int) -> Tensor:
+        """``(U,)`` the squared lengths of the rows of each unit about the mean, summed."""
+        z, shift, unit = self.spanned[run], self.shift(run), self.division.unit
+        squares = torch.cat([(lifted(part, shift.device) - shift).square().sum(1) for part in blocks(z)])
+        return squares.new_zeros(self.division.units).index_add_(0, unit.to(squares.device), squares)
+
+    def sums_of_units(self, runs: Sequence[int]) -> Iterator[UnitSums] | None:
+        """The sums of each unit of a run, or of pairs of two, where they are kept; None where there are rows."""
+        return None
 
     @computed_once
     def _prepared(self, definition: Definition, run: int) -> Tensor:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 from typer import Exit, Option
 
 from rankscope.cli import completion, early, interruption, options, show
-from rankscope.collecting.request import Request
+from rankscope.collecting.request import SUFFIX, Request
 from rankscope.devices import check_device_map
 
 if TYPE_CHECKING:
@@ -29,13 +29,21 @@ class Reading:
     n: Annotated[int | None, Option("--n", min=1, help="Read only the first n samples; having fewer is an error.")] = (
         None
     )
-    out: Annotated[Path | None, Option(help="A folder, or one file .pt or .safetensors. Default: NAME.pt.")] = None
+    out: Annotated[
+        Path | None, Option(help="A folder, or one file .pt or .safetensors. Default: NAME.pt, or NAME.moments.")
+    ] = None
     keep_special: Annotated[bool, Option(help="Keep special tokens as rows too.")] = False
     tokens_per_batch: Annotated[
         int | None, Option(help="Maximum tokens per batch, padding included. Default: to suit the machine.")
     ] = None
     nonfinite: Annotated[str, Option(help="NaN or infinite features: refuse or keep.")] = "refuse"
     shard: Annotated[str | None, Option(help="Collect only part i of n, e.g. 0/4; all parts share one folder.")] = None
+    keep: Annotated[options.Keep, Option(help="Keep all rows, or only sums over groups of samples (moments).")] = "rows"
+    groups: Annotated[int, Option(min=2, help="With moments: the number of groups whose sums are kept.")] = 20
+    beside: Annotated[
+        list[Path] | None,
+        Option(help="With moments: a checkpoint read in the same batches, such as the base, to pair its rows."),
+    ] = None
     name: Annotated[str | None, Option(help="The run's name in tables. Default: the output's name.")] = None
     overwrite: options.Overwrite = False
 
@@ -82,8 +90,12 @@ def collect(
     """
     base = loading.base_model
     early.need_checkpoint(checkpoint, base_model=base, processor=loading.processor)
+    for one in what.beside or ():
+        early.need_checkpoint(one)
     early.need_data(data)
-    early.need_free_for_run(what.out, overwrite=what.overwrite, checkpoint=checkpoint, base_model=base)
+    early.need_free_for_run(
+        what.out, overwrite=what.overwrite, checkpoint=checkpoint, base_model=base, suffix=SUFFIX[what.keep]
+    )
     Request(**vars(what))
     examples = probes.open(data)
     import rankscope

@@ -163,22 +163,28 @@ def need_report(report: Path | None) -> None:
 
 
 def need_free_for_run(
-    out: Path | None, *, overwrite: bool, checkpoint: Sequence[Path] = (), base_model: str | None = None
+    out: Path | None,
+    *,
+    overwrite: bool,
+    checkpoint: Sequence[Path] = (),
+    base_model: str | None = None,
+    suffix: str = ".pt",
 ) -> None:
     """See that nothing stands where a run is to be made, but for a run, which may be this one.
 
     Args:
-        out: the run; None for the name of the checkpoint with ``.pt``.
+        out: the run; None for the name of the checkpoint with the suffix.
         overwrite: whether it may replace what is there.
         checkpoint: what would be collected.
         base_model: its base.
+        suffix: how its name ends where none was given.
 
     Raises:
         OutputExists: if something else is there.
         CheckpointError: if the name of the checkpoint is needed, and there is none.
     """
     if out is None:
-        out = Path(f"{Checkpoint.read(checkpoint, base_model=base_model).name}.pt")
+        out = Path(f"{Checkpoint.read(checkpoint, base_model=base_model).name}{suffix}")
     if not out.exists():
         return
     single = out.suffix in SINGLE

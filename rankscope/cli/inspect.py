@@ -78,7 +78,7 @@ def _bytes_a_row(found: Description) -> int:
 
 
 def _print(found: Description, before: Untrained | str | None) -> None:
-    from rankscope.collecting.job import size_in_words
+    from rankscope.collecting.budget import size_in_words
     from rankscope.sites import describe
 
     digests = {None: "no digest recorded", True: "digest as recorded", False: "NOT the recorded one"}

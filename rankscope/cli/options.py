@@ -98,6 +98,7 @@ Json = Annotated[bool, Option("--json", help="Print the result as JSON.")]
 Variant = Literal["raw", "distinct", "sinks-dropped", "standardised"]
 Dtype = Literal["float32", "bfloat16", "float16", "float64"]
 Side = Literal["right", "left"]
+Keep = Literal["rows", "moments"]
 Form = Literal["npy", "parquet", "hf"]
 Task = Literal["captioning", "vqa", "lm", "seq2seq", "classification"]
 

@@ -135,7 +135,7 @@ def _show_preview(base: Path, how: dict[str, Any]) -> None:
 
 
 def _in_words(place: int, stage: dict[str, Any]) -> str:
-    from rankscope.collecting.job import size_in_words
+    from rankscope.collecting.budget import size_in_words
 
     trained = ", ".join(f"{count:,} {kind}" for kind, count in stage["trained"].items())
     return (

@@ -13,7 +13,7 @@ def verify(run: options.Stored) -> None:
     Example: rankscope verify lora.pt
     """
     early.need_stored(run)
-    from rankscope.collecting.job import size_in_words
+    from rankscope.collecting.budget import size_in_words
     from rankscope.store import open_run
 
     report = open_run(run).verify()

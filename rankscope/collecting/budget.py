@@ -1,4 +1,4 @@
-"""How many tokens a batch holds where nobody says it: what fits the machine, or what a run that is continued was begun with."""
+"""What fits the machine: how many tokens a batch holds where nobody says it, or a run was begun with."""
 
 from __future__ import annotations
 
@@ -39,10 +39,10 @@ def tokens_that_fit(source: Source) -> int:
     with torch.inference_mode():
         forward_pass(source.model, source.collate([longest]).inputs)
     each = {d: (torch.cuda.max_memory_allocated(d) - before[d]) / source.lengths[longest] for d in devices}
-    return min(tokens_in(_free(device), each[device]) for device in devices)
+    return min(tokens_in(free_on_gpu(device), each[device]) for device in devices)
 
 
-def _free(device: torch.device) -> int:
+def free_on_gpu(device: torch.device) -> int:
     """Bytes of a GPU that are free, those included that torch holds and does not use."""
     unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
     return torch.cuda.mem_get_info(device)[0] + unused
@@ -88,4 +88,14 @@ def _manifests(out: Path, *, finished: bool) -> Iterator[Manifest]:
 
 def _but_for_batches(manifest: Manifest) -> str:
     reading = {key: value for key, value in manifest.reading.items() if key != "tokens_per_batch"}
-    return replace(manifest, batches=0, plan="", reading=reading).continuation
+    pooling = {key: value for key, value in manifest.pooling.items() if key != "beside"}  # which know of batches too
+    return replace(manifest, batches=0, plan="", reading=reading, pooling=pooling).continuation
+
+
+def size_in_words(count: float) -> str:
+    """Bytes in the largest unit of which there is at least one."""
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if count < 1024:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1024
+    return f"{count:.1f} TiB"

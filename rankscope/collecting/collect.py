@@ -4,22 +4,27 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from rankscope.checkpoint import Checkpoint
 from rankscope.collecting.job import Job, Request, prepare, replanned
 from rankscope.collecting.loading import Loading
+from rankscope.collecting.request import GROUPS
 from rankscope.collecting.sinks import Behind, Sink
+from rankscope.collecting.summed_job import device_of_sums
+from rankscope.collecting.summing import SumsSink, name_in_batch
 from rankscope.errors import StoreMismatch, public
 from rankscope.progress import Progress, silent
-from rankscope.reading.forward import check_rows, read
+from rankscope.reading.forward import Read, check_rows, read
 from rankscope.sites import Site
-from rankscope.store import Run, Writer, discard, move, open_run
+from rankscope.store import Batch, Run, Writer, discard, move, open_run
+from rankscope.store.run import Places
 
 
 @public
@@ -38,6 +43,9 @@ def collect(
     shard: str | None = None,
     overwrite: bool = False,
     reuse: bool = False,
+    keep: Literal["rows", "moments"] = "rows",
+    groups: int = GROUPS,
+    beside: Sequence[str | Path | Sequence[str | Path] | Checkpoint | nn.Module] | None = None,
     base_model: str | Path | None = None,
     dtype: str | torch.dtype | None = None,
     device: str | None = None,
@@ -66,7 +74,8 @@ def collect(
         rows: the rows to keep: ``last``, ``first`` or ``mean``, one for each sample; ``tokens``, all; or those of ``text``,
             ``image``, ``query`` or ``answer``.
         n: the number of samples, from the first; all of them by default.
-        out: a folder, or one file ending in ``.pt`` or ``.safetensors``; by default the checkpoint's name with ``.pt``.
+        out: a folder, or one file ending in ``.pt`` or ``.safetensors``; by default the checkpoint's name with ``.pt``. Sums are
+            kept in a folder, by default the name with ``.moments``.
         name: the run's name in tables and figures; by default the output's name without its ending.
         keep_special: whether special tokens count as rows.
         tokens_per_batch: the most tokens in a batch, padding included; a longer sample is a batch of its own. By default about
@@ -76,6 +85,11 @@ def collect(
         shard: ``i/n`` for the i-th of n processes that fill one folder, i from 0; by default from torchrun's environment.
         overwrite: whether an output that exists is replaced.
         reuse: whether a finished run of the very same plan at ``out`` is returned as it is.
+        keep: ``rows``, all of them; or ``moments``: no rows, but sums over groups of samples, whose size does not grow with the
+            data. Spectra, ranks and, of runs read beside each other, most relations come from them; what does not is refused by name.
+        groups: the number of groups whose sums are kept; 20 by default. An analysis leaves out these groups, or several at a time.
+        beside: a list of checkpoints or models that are read in the same batches, the base say: sums over pairs of rows of any two
+            are kept too, and each gets a run of its own beside ``out``, as ``NAME-beside-BASE.moments``.
         base_model: the base, instead of the one that the adapter names.
         dtype: the dtype in which the model runs: ``float32``, ``bfloat16``, ``float16`` or ``float64``; by default that of
             the checkpoint.
@@ -136,7 +150,11 @@ def run_job(job: Job, *, progress: Progress = silent) -> Run:
         if again.plan == job.plan:
             raise
         return run_job(again, progress=progress)
-    with opened as writer, Behind(writer) as sink:
+    with ExitStack() as held:
+        for writer in opened:
+            held.enter_context(writer)
+        direct = SumsSink(opened, job.within, device_of_sums(job)) if job.within else opened[0]
+        sink = held.enter_context(Behind(direct))
         pour(job, sink, progress)
         complete = sink.finish()
     if job.folder == job.out:
@@ -162,18 +180,28 @@ def seconds_needed(job: Job) -> float:
     return taken * sum(len(b.samples) * b.length for b in job.plan) / (len(batch.samples) * batch.length)
 
 
-def _opened(job: Job) -> Writer:
+def _opened(job: Job) -> list[Writer]:
+    """The writer of a run, and those of the runs beside it."""
     rank, world = job.shard
-    return Writer.open(
-        job.folder,
-        job.manifest,
-        job.plan,
-        overwrite=job.request.overwrite,
-        rank=rank,
-        world=world,
-        nonfinite=job.request.nonfinite,
-        reuse=job.folder != job.out and not job.request.overwrite,
-    )
+    opened: list[Writer] = []
+    try:
+        for place, one in enumerate((job, *job.beside)):
+            writer = Writer.open(
+                one.folder,
+                one.manifest,
+                one.plan,
+                overwrite=job.request.overwrite,
+                rank=rank,
+                world=world,
+                nonfinite=job.request.nonfinite,
+                reuse=(one.folder != one.out or place > 0) and not job.request.overwrite,
+            )
+            opened.append(writer)
+    except BaseException:
+        for writer in opened:
+            writer.close()
+        raise
+    return opened
 
 
 def pour(job: Job, sink: Sink, progress: Progress = silent) -> None:
@@ -183,23 +211,33 @@ def pour(job: Job, sink: Sink, progress: Progress = silent) -> None:
         CheckpointError: if a site is not reached, or its hidden states are not what was planned.
         DataError: if a sample has no row where each must have one.
     """
-    todo, kind = sink.todo, job.request.rows
-    stacks = {site.stack for site in job.taps}
-    for number, batch in enumerate(todo, start=len(job.plan) - len(todo)):
-        progress(number, len(job.plan), f"{len(batch.samples)} samples of {batch.length} tokens")
-        inputs = job.source.collate(batch.samples)
-        # The first batch runs whole, and so shows that each site is reached, and once; the others end at the last site.
-        found = read(
-            job.source.model, job.taps, inputs, kind=kind, keep_special=job.request.keep_special, course=job.course,
-            stop=number > len(job.plan) - len(todo),
-        )  # fmt: skip
-        check_rows(found, batch.samples, job.manifest.ids, kind=kind, stacks=stacks)
-        places = torch.tensor(batch.samples)
-        # A batch counts its samples from 0; a sink counts them by their places in the probe set.
-        rows = {
-            stack: (places[sample], position, role)
-            for stack, (sample, position, role) in found.rows.items()
-            if stack in job.manifest.stacks
-        }
-        sink.write(batch.id, {str(site): x for site, x in found.features.items()}, rows)
-    progress(len(job.plan), len(job.plan), "packing")
+    todo, total = sink.todo, job.batches
+    for number, batch in enumerate(todo, start=total - len(todo)):
+        progress(number, total, f"{len(batch.samples)} samples of {batch.length} tokens")
+        features: dict[str, Tensor] = {}
+        rows: dict[str, Places] = {}
+        for k, one in enumerate((job, *job.beside)):
+            # The first batch runs whole, and so shows that each site is reached, and once; the others end at the last site.
+            found = _read(one, batch, stop=number > total - len(todo))
+            features |= {name_in_batch(k, str(site)): x for site, x in found.features.items()}
+            rows |= {name_in_batch(k, stack): places for stack, places in found.rows.items()}
+        sink.write(batch.id, features, rows)
+    progress(total, total, "packing")
+
+
+def _read(job: Job, batch: Batch, *, stop: bool) -> Read:
+    """The features of a batch, and the rows of the stacks that are kept."""
+    kind = job.request.rows
+    inputs = job.source.collate(batch.samples)
+    found = read(
+        job.source.model, job.taps, inputs, kind=kind, keep_special=job.request.keep_special, course=job.course, stop=stop
+    )  # fmt: skip
+    check_rows(found, batch.samples, job.manifest.ids, kind=kind, stacks={site.stack for site in job.taps})
+    places = torch.tensor(batch.samples)
+    # A batch counts its samples from 0; a sink counts them by their places in the probe set.
+    rows = {
+        stack: (places[sample], position, role)
+        for stack, (sample, position, role) in found.rows.items()
+        if stack in job.manifest.stacks
+    }
+    return found._replace(rows=rows)

@@ -5,20 +5,22 @@ from __future__ import annotations
 import shutil
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import nn
 
-from rankscope.collecting.budget import tokens_that_fit, tokens_there
+from rankscope.collecting.budget import size_in_words, tokens_that_fit, tokens_there
 from rankscope.collecting.loading import Loading
 from rankscope.collecting.module_source import from_tensors, is_samples
-from rankscope.collecting.request import PARTIAL, SINGLE, Request
+from rankscope.collecting.request import PARTIAL, SINGLE, SUFFIX, Request
 from rankscope.collecting.selfcheck import checked_sites, why_one_by_one
 from rankscope.collecting.source import Source, of_transformers
+from rankscope.collecting.summed_job import beside_out, check_beside, summed, summing_of, sums_in_words
+from rankscope.collecting.summing import bytes_on_disk
 from rankscope.errors import CheckpointError, OutputExists, RankscopeError, StorageError, UsageError
 from rankscope.names import printable
 from rankscope.reading.course import Course
@@ -57,6 +59,10 @@ class Job:
     """How forward passes go through the sites, as those of the few samples that were tried showed it."""
     finished: Run | None = None
     """The same run, if it was collected before and may be reused."""
+    within: Mapping[int, tuple[Batch, ...]] = field(default_factory=dict)
+    """The batches of each group of samples, which are then the plan, if sums are kept; empty for rows."""
+    beside: tuple[Job, ...] = ()
+    """The runs that are summed beside this one, in the same batches."""
 
     @cached_property
     def folder(self) -> Path:
@@ -64,7 +70,20 @@ class Job:
         return _gathering(self.out, self.manifest.planned(self.plan)) if self.out.suffix in SINGLE else self.out
 
     @property
+    def batches(self) -> int:
+        """How many batches are read."""
+        return sum(map(len, self.within.values())) or len(self.plan)
+
+    @property
     def bytes(self) -> float:
+        """The approximate size of what is kept, of the runs beside it as well."""
+        if not self.within:
+            return self.row_bytes
+        rows = {stack: n * len(self.manifest.ids) for stack, n in self.rows_per_sample.items()}
+        return bytes_on_disk(self.manifest, rows) + sum(one.bytes for one in self.beside)
+
+    @property
+    def row_bytes(self) -> float:
         """The approximate size of the features."""
         size = self.manifest.torch_dtype.itemsize
         each = sum(self.rows_per_sample[s.stack] * self.manifest.width(s) * size for s in self.taps)
@@ -87,8 +106,9 @@ class Job:
             f"checkpoint  {': '.join(str(m.checkpoint[k]) for k in ('path', 'summary') if k in m.checkpoint)}",
             f"sites       {len(self.taps)}: {describe(tuple(self.taps))}",
             f"rows        {self.request.rows}{special}; a sample: {stacks} ({m.dtype}); in all about {rows}",
-            f"probe set   {m.probe['name']}: {len(m.ids)} samples in {len(self.plan)} batches of "
+            f"probe set   {m.probe['name']}: {len(m.ids)} samples in {self.batches} batches of "
             f"up to {m.reading['tokens_per_batch']} tokens",
+            *sums_in_words(self),
             f"output      {self.out}: about {size_in_words(self.bytes)}; {size_in_words(self.free)} free",
         ]
         return "\n".join([*lines, *(f"note        {text}" for text in m.notes)])
@@ -108,16 +128,27 @@ def prepare(model: Any, data: Any, request: Request, loading: Loading) -> Job:
         StorageError: if the disk is too small.
     """
     source = open_source(model, data, request.n, loading)
-    out = Path(request.out) if request.out is not None else Path(f"{source.name}.pt")
-    return _planned(checked_sites(source, source.longest), request, out)
+    others = [open_source(one, data, request.n, replace(loading, base_model=None)) for one in request.beside or ()]
+    out = Path(request.out) if request.out is not None else Path(f"{source.name}{SUFFIX[request.keep]}")
+    return _planned([checked_sites(one, source.longest) for one in (source, *others)], request, out)
 
 
 def replanned(job: Job) -> Job:
     """A job planned once more, after what there is at its output by now."""
-    return _planned(job.source, job.request, job.out)
+    return _planned([job.source, *(one.source for one in job.beside)], job.request, job.out)
 
 
-def _planned(source: Source, request: Request, out: Path) -> Job:
+class _Readable(NamedTuple):
+    """A model, what is read of it, and the manifest as far as it is known before there are batches."""
+
+    source: Source
+    taps: dict[Site, Tap]
+    counts: dict[str, float]
+    course: Course
+    manifest: Manifest
+
+
+def _readable(source: Source, request: Request, name: str) -> _Readable:
     chosen, notes = _chosen(source, request.sites)
     counts = _rows_per_sample(source, request, chosen)
     notes += [f"{stack} has no {request.rows!r} rows for this data; left out" for stack in counts if not counts[stack]]
@@ -125,35 +156,53 @@ def _planned(source: Source, request: Request, out: Path) -> Job:
     if not taps:
         raise UsageError(f"no chosen site has {request.rows!r} rows for this data; choose other rows or other sites")
     course = Course(source.model, taps)
-    manifest = _manifest(source, request, source.widths(taps), [*notes, *source.notes], out)
-    tokens = request.tokens_per_batch or tokens_that_fit(source)
-    plan, planned = _batches(source, taps, course, manifest, tokens)
-    there = None if request.tokens_per_batch else tokens_there(out, planned, overwrite=request.overwrite)
+    manifest = _manifest(source, request, source.widths(taps), [*notes, *source.notes], name)
+    if request.keep == "moments":
+        rows = sum(counts[site.stack] for site in taps) * len(source.ids)
+        manifest = replace(manifest, pooling=summing_of(request, len(source.ids), rows).to_json())
+    return _Readable(source, taps, counts, course, manifest)
+
+
+def _planned(sources: Sequence[Source], request: Request, out: Path) -> Job:
+    check_beside(sources)
+    outs = [out, *(beside_out(out, source.name) for source in sources[1:])]
+    names = [request.name or out.name.removesuffix(out.suffix if out.suffix in (*SINGLE, SUFFIX[request.keep]) else "")]
+    names += [source.name for source in sources[1:]]
+    read = [_readable(source, request, name) for source, name in zip(sources, names, strict=True)]
+    tokens = request.tokens_per_batch or min(map(tokens_that_fit, sources))
+    plan, planned = _batches(read, tokens)
+    there = None if request.tokens_per_batch else tokens_there(out, planned[0], overwrite=request.overwrite)
     if there not in (None, tokens):
-        plan, planned = _batches(source, taps, course, manifest, there)
-    finished = _finished(out, planned.planned(plan), request)
-    job = Job(request, source, taps, planned, plan, out, request.part(out), counts, course, finished)
+        plan, planned = _batches(read, there)
+    job, *beside = (
+        Job(request, one.source, one.taps, manifest, plan, place, request.part(place), one.counts, one.course)
+        for one, manifest, place in zip(read, planned, outs, strict=True)
+    )
+    if request.keep == "moments":
+        job = summed(job, beside)
+    job = replace(job, finished=_finished(out, job.manifest.planned(job.plan), request))
     # While a single file is made of the batches, one of them is there twice.
     needed = job.bytes * (1 + 1 / len(plan) if out.suffix in SINGLE else 1)
-    if finished is None and needed > job.free:
+    if job.finished is None and needed > job.free:
+        fewer = f"; {job.free * len(job.plan) / needed:.0f} groups fit (--groups)" if job.within else ""
         raise StorageError(
             f"{out} needs about {size_in_words(needed)} and {size_in_words(job.free)} are free; choose fewer sites, rows or "
-            "samples"
+            f"samples{fewer}"
         )
     return job
 
 
-def _batches(
-    source: Source, taps: Mapping[Site, Tap], course: Course, manifest: Manifest, tokens: int
-) -> tuple[tuple[Batch, ...], Manifest]:
-    """The batches of at most so many tokens, or of one sample each where they cannot be put together, and the manifest that says it."""
-    batches = batches_by_length(source.lengths, 1 if source.apart else tokens)
-    reading: dict[str, Any] = {**manifest.reading, "tokens_per_batch": tokens}
-    notes = manifest.notes
-    if why := why_one_by_one(source, taps, batches, course):
-        batches, reading, notes = batches_by_length(source.lengths, 1), {**reading, "one_by_one": True}, [*notes, why]
+def _batches(read: Sequence[_Readable], tokens: int) -> tuple[tuple[Batch, ...], list[Manifest]]:
+    """The batches of at most so many tokens, or of one sample each where they cannot be put together, and the manifests that say it."""
+    lengths = read[0].source.lengths
+    batches = batches_by_length(lengths, 1 if any(one.source.apart for one in read) else tokens)
+    reading: dict[str, Any] = {"tokens_per_batch": tokens}
+    reasons = [why for one in read if (why := why_one_by_one(one.source, one.taps, batches, one.course))]
+    if reasons:
+        batches, reading = batches_by_length(lengths, 1), {**reading, "one_by_one": True}
     plan = tuple(Batch(i, samples, length) for i, (samples, length) in enumerate(batches))
-    return plan, replace(manifest, reading=reading, notes=notes)
+    manifests = [one.manifest for one in read]
+    return plan, [replace(m, reading={**m.reading, **reading}, notes=[*m.notes, *reasons[:1]]) for m in manifests]
 
 
 def open_source(model: Any, data: Any, n: int | None, loading: Loading) -> Source:
@@ -209,12 +258,12 @@ def _rows_per_sample(source: Source, request: Request, chosen: Mapping[Site, Tap
 
 
 def _manifest(
-    source: Source, request: Request, widths: Mapping[Site, int], notes: Sequence[Any], out: Path
+    source: Source, request: Request, widths: Mapping[Site, int], notes: Sequence[Any], name: str
 ) -> Manifest:
     options = {"options": dict(source.data_options)} if source.data_options else {}
     packages = ("rankscope", "torch", "transformers", "peft", "safetensors")
     return Manifest(
-        name=printable(request.name or out.name.removesuffix(out.suffix if out.suffix in SINGLE else "")),
+        name=printable(name),
         checkpoint=source.checkpoint,
         probe={"name": source.data_name, "fingerprint": source.fingerprint, "ids": list(source.ids), **options},
         rows={"kind": request.rows, "keep_special": request.keep_special},
@@ -263,12 +312,3 @@ def _gathering(out: Path, manifest: Manifest) -> Path:
     compares its manifest before it continues.
     """
     return out.with_name(f"{out.name}.{manifest.continuation[:32]}.{PARTIAL}")
-
-
-def size_in_words(count: float) -> str:
-    """Bytes in the largest unit of which there is at least one."""
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if count < 1024:
-            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
-        count /= 1024
-    return f"{count:.1f} TiB"

@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from rankscope.errors import UsageError
 from rankscope.reading.kinds import check_kind
@@ -14,6 +14,10 @@ from rankscope.sites import Site
 
 SINGLE = (".pt", ".safetensors")
 """Endings of a run in one file; anything else is a folder."""
+SUFFIX = {"rows": ".pt", "moments": ".moments"}
+"""The ending of an output that nobody named, by what is kept."""
+GROUPS = 20
+"""Groups of samples whose sums are kept, unless another number is asked for; as many as an analysis leaves out in turn."""
 PARTIAL = "partial"
 """The ending of the folder in which the batches of a single file gather."""
 OF_A_STORE = ("store.json", "plan.jsonl", "lock")
@@ -54,6 +58,12 @@ class Request:
     """Whether an output that exists is replaced."""
     reuse: bool = False
     """Whether a finished run of the same plan is taken as it is."""
+    keep: Literal["rows", "moments"] = "rows"
+    """Whether rows are kept, or sums over groups of samples."""
+    groups: int = GROUPS
+    """The number of groups of samples whose sums are kept."""
+    beside: Sequence[Any] | None = None
+    """Checkpoints that are read in the same batches, so that sums over pairs of rows are kept too."""
 
     def __post_init__(self) -> None:
         check_kind(self.rows)
@@ -61,6 +71,7 @@ class Request:
             raise UsageError(f"nonfinite is refuse or keep; got {self.nonfinite!r}")
         if self.tokens_per_batch is not None and self.tokens_per_batch < 1:
             raise UsageError(f"a batch holds at least one token; got {self.tokens_per_batch} tokens per batch")
+        self._check_kept()
         if self.out is not None:
             self.part(Path(self.out))
         suffix = Path(self.out or "").suffix.lower()
@@ -70,6 +81,24 @@ class Request:
                     f"a run is a folder, or one file ending in {' or '.join(SINGLE)}; {Path(self.out or '').name!r} would "
                     f"be {kind}; rankscope export writes runs for other tools"
                 )
+
+    def _check_kept(self) -> None:
+        if self.keep not in ("rows", "moments"):
+            raise UsageError(f"keep is rows or moments; got {self.keep!r}")
+        if self.groups < 2:
+            raise UsageError(f"intervals leave out groups of samples and need at least 2; got groups = {self.groups}")
+        if not isinstance(self.beside or (), list | tuple):
+            raise UsageError(f"beside is a list of checkpoints; got {self.beside!r}")
+        if self.keep == "rows" and (self.groups != GROUPS or self.beside):
+            raise UsageError("groups and beside say which sums are kept; with rows (keep='rows') there are none")
+        if self.keep == "moments" and self.nonfinite == "keep":
+            raise UsageError(
+                "sums with NaN or infinite features say nothing; keep rows (keep='rows'), or leave out nonfinite"
+            )
+        if self.keep == "moments" and Path(self.out or "").suffix in SINGLE:
+            raise UsageError(
+                f"sums are kept in a folder, not in the single file {Path(self.out or '').name!r}; choose another output"
+            )
 
     def part(self, out: Path) -> tuple[int, int]:
         """The number of this process and of all that fill ``out``, as given or else from torchrun's environment.

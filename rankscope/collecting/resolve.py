@@ -16,6 +16,7 @@ from rankscope.data.probes import ProbeSet
 from rankscope.errors import NotComparable, RankscopeError, UsageError, public
 from rankscope.progress import Progress, silent
 from rankscope.store import Run, open_run
+from rankscope.store.sums import SummedRun
 
 _HOW = ("padding_side", "tokens_per_batch", "chat", "max_length")
 """What a manifest says of the reading that a collect can be asked for."""
@@ -86,7 +87,16 @@ def is_checkpoint(what: object) -> bool:
 
 
 def _collected_like(run: Run, path: Path, progress: Progress, base_model: str | Path | None) -> Run:
-    """A checkpoint read on the data of a run, at its sites and with its kind of rows, batches and padding."""
+    """A checkpoint read on the data of a run, at its sites and with its kind of rows, batches and padding.
+
+    Raises:
+        NotComparable: if the run holds sums, which are paired while they are made.
+    """
+    if isinstance(run, SummedRun):
+        raise NotComparable(
+            f"{run.name} holds sums, with which {path} is compared if it was collected beside: 'rankscope collect {path} "
+            "--keep moments --beside …'"
+        )
     rows: Mapping[str, Any] = run.manifest.rows
     processor: Any = run.manifest.checkpoint.get("processor") or {}
     reading: Mapping[str, Any] = run.manifest.reading

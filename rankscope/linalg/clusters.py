@@ -91,8 +91,8 @@ class ClusterMoments(Sums):
         parts, squares = [], []
         for rows in blocks_of_samples(sample, x.shape[1]):
             z, place, sizes, first, traces = _of_samples(x[rows.to(x.device)], sample.cpu()[rows], moments.shift)
-            norms = _squared_norms(z, place)
-            parts.append(_scalars_and_vectors(z, place, sizes, first, traces, norms.sum()))
+            norms = squared_norms(z, place)
+            parts.append(scalars_and_vectors(z, place, sizes, first, traces, norms.sum()))
             squares.append(torch.stack([traces.square(), norms]))
         nothing = torch.zeros_like(moments.second)
         sums = (*(torch.stack(values).sum(0) for values in zip(*parts, strict=True)), nothing, nothing)
@@ -131,7 +131,7 @@ def _sums(x: RowMatrix, sample: Tensor, chosen: Tensor, shift: Tensor) -> tuple[
     for part in [*blocks_of_samples(sample[found], x.shape[1])] or [found]:
         rows = found[part]
         z, place, sizes, first, traces = _of_samples(x[rows.to(x.device)], sample[rows], shift)
-        sums = _scalars_and_vectors(z, place, sizes, first, traces, _squared_norms(z, place).sum())
+        sums = scalars_and_vectors(z, place, sizes, first, traces, squared_norms(z, place).sum())
         sums = (*sums, first.mT @ first, (z * sizes[place, None]).mT @ z)
         total = tuple(map(torch.add, total, sums)) if total else sums
     return total
@@ -147,7 +147,7 @@ def _of_samples(x: Tensor, sample: Tensor, shift: Tensor) -> tuple[Tensor, Tenso
     return z, place, counts.to(z), first, traces
 
 
-def _scalars_and_vectors(
+def scalars_and_vectors(
     z: Tensor, place: Tensor, sizes: Tensor, first: Tensor, traces: Tensor, norms: Tensor
 ) -> tuple[Tensor, ...]:
     """The fields from :attr:`ClusterMoments.samples` to :attr:`ClusterMoments.turned_firsts`."""
@@ -163,7 +163,7 @@ def _scalars_and_vectors(
     )
 
 
-def _squared_norms(z: Tensor, place: Tensor) -> Tensor:
+def squared_norms(z: Tensor, place: Tensor) -> Tensor:
     """``(S,)`` ‖M_c‖_F² of each sample, those of equal size together."""
     found = z.new_zeros(int(place.max()) + 1 if len(place) else 0)
     for members, index in samples_by_size(place):

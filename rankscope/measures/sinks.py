@@ -26,8 +26,13 @@ def sink_rows(x: RowMatrix, *, times: float = TIMES) -> Tensor:
     Returns:
         ``(n,)`` bool.
     """
-    length = torch.cat([part.double().square().sum(1) for part in blocks(x)]).sqrt() if len(x) else torch.zeros(0)
-    return length > times * length.median() if len(x) else length.bool()
+    lengths = [part.double().square().sum(1) for part in blocks(x)] or [torch.zeros(0)]
+    return longest(torch.cat(lengths).sqrt(), times=times)
+
+
+def longest(length: Tensor, *, times: float = TIMES) -> Tensor:
+    """Which of some ``(n,)`` lengths are above ``times`` their median: ``(n,)`` bool."""
+    return length > times * length.median() if len(length) else length.bool()
 
 
 def massive_dimensions(x: RowMatrix, *, times: float = TIMES) -> Tensor:
@@ -45,8 +50,7 @@ def massive_dimensions(x: RowMatrix, *, times: float = TIMES) -> Tensor:
     total = torch.zeros(x.shape[1], dtype=torch.float64, device=x.device)
     for part in blocks(x):
         total += part.double().square().sum(0)
-    size = (total / len(x)).sqrt()
-    return size > times * size.median() if x.shape[1] else size.bool()
+    return longest((total / len(x)).sqrt(), times=times)
 
 
 def standardised(x: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
@@ -207,12 +208,15 @@ def check_rows(read: Read, samples: Sequence[int], ids: Sequence[str], *, kind: 
             )
 
 
-def batches_by_length(lengths: Sequence[int], budget: int) -> list[tuple[tuple[int, ...], int]]:
+def batches_by_length(
+    lengths: Sequence[int], budget: int, *, cost: float = math.inf
+) -> list[tuple[tuple[int, ...], int]]:
     """Samples of like length together, longest first, each batch within a budget of tokens with padding counted.
 
     Args:
         lengths: tokens of each sample.
         budget: the most tokens in a batch; a longer sample is a batch by itself.
+        cost: the tokens that a batch of its own costs; where the samples that are left would be padded by more, one begins.
 
     Returns:
         Samples (as their places in ``lengths``) and the padded length of each batch; a function of the arguments alone.
@@ -222,6 +226,10 @@ def batches_by_length(lengths: Sequence[int], budget: int) -> list[tuple[tuple[i
     while order:
         longest = max(1, lengths[order[0]])
         take = max(1, budget // longest)
+        fitting = min(take, len(order))
+        # Samples from place k on are padded to the longest here, and in a batch of their own at most to the first of them
+        wasted = (k for k in range(1, fitting) if (longest - lengths[order[k]]) * (fitting - k) > cost)
+        take = next(wasted, take)
         batches.append((tuple(order[:take]), longest))
         order = order[take:]
     return batches

@@ -19,6 +19,7 @@ from rankscope.store import files
 from rankscope.store.files import corrupt
 from rankscope.store.manifest import Manifest
 from rankscope.store.plain import Json, document, line, member, read_sealed, sealed, unsealed
+from rankscope.store.sums import Summing
 
 FORMAT = "rankscope-store"
 SHARD_FORMAT = "rankscope-shard"
@@ -40,14 +41,19 @@ _SIGNED = b"process "
 _SHARD = re.compile(r"b[0-9]{6,}\.safetensors")
 
 
-def shapes(manifest: Manifest, counts: Mapping[str, int]) -> dict[str, tuple[torch.dtype, tuple[int, ...]]]:
+def shapes(
+    manifest: Manifest, counts: Mapping[str, int], samples: int = 0
+) -> dict[str, tuple[torch.dtype, tuple[int, ...]]]:
     """The dtype and shape of every tensor of a shard, or of a run in one file, in their order: the sites, then the rows of each stack.
 
     Args:
         manifest: what the run is.
         counts: the number of rows at each stack.
+        samples: the number of samples of the shard, for one of sums.
     """
     m = manifest
+    if (summing := Summing.of(m)) is not None:
+        return summing.shapes(m, counts, samples)
     sites = {site: (m.torch_dtype, (counts[m.stack(site)], m.width(site))) for site in m.sites}
     places = {f"rows/{s}/{key}": (dtype, (counts[s],)) for s in m.stacks for key, dtype in PLACES.items()}
     return {**sites, **places}

@@ -7,9 +7,11 @@ from pathlib import Path
 
 from rankscope.errors import CheckpointError, RankscopeError, StoreError
 from rankscope.store import layout
+from rankscope.store.files import corrupt
 from rankscope.store.folder import Folder
 from rankscope.store.run import Container, Run
 from rankscope.store.single import SingleFile
+from rankscope.store.sums import SummedRun, Summing
 
 _CHECKPOINT_FILES = ("config.json", "adapter_config.json", "rankscope.json", "model.safetensors")
 
@@ -30,7 +32,12 @@ def open_run(path: str | Path, *, verify: bool = True, partial: bool = False) ->
         StoreIncomplete: if a collect has not finished.
     """
     found = Path(path)
-    return Run(found, _container(found, verify, partial))
+    container = _container(found, verify, partial)
+    if Summing.of(container.manifest, found) is None:
+        return Run(found, container)
+    if not isinstance(container, Folder):
+        raise corrupt(f"{found} is a file and says that it holds sums, which are stored in folders")
+    return SummedRun(found, container)
 
 
 def _container(path: Path, verify: bool, partial: bool) -> Container:

@@ -77,8 +77,13 @@ class Contents:
             "written. Collect in float32 or bfloat16, leave the sample out, or keep such values with nonfinite='keep'"
         )
 
-    def encode(self, bad: dict[str, int]) -> tuple[Commit, list[memoryview]]:
-        """The bytes of the file, and the commit that vouches for them."""
+    def encode(self, bad: dict[str, int], rows: Mapping[str, int] | None = None) -> tuple[Commit, list[memoryview]]:
+        """The bytes of the file, and the commit that vouches for them.
+
+        Args:
+            bad: the number of values that are not finite, at the sites that have some.
+            rows: the number of rows at each stack, where the tensors do not tell it.
+        """
         m = self.manifest
         metadata = {
             "format": SHARD_FORMAT,
@@ -91,8 +96,8 @@ class Contents:
         sha = hashlib.sha256()
         for chunk in chunks:
             sha.update(chunk)
-        rows = {stack: len(self.tensors[f"rows/{stack}/sample"]) for stack in m.stacks}
-        return Commit(self.batch.id, sum(c.nbytes for c in chunks), sha.hexdigest(), rows, bad), chunks
+        counts = {stack: len(self.tensors[f"rows/{stack}/sample"]) for stack in m.stacks} if rows is None else {**rows}
+        return Commit(self.batch.id, sum(c.nbytes for c in chunks), sha.hexdigest(), counts, bad), chunks
 
 
 def _finite(x: Tensor) -> bool:
@@ -133,7 +138,11 @@ class Shard:
     def places(self, stack: str) -> Places:
         """Where each row at a stack came from."""
         with self._open() as (fd, entries):
-            columns = {name: read_tensor(fd, self.path, entries[f"rows/{stack}/{name}"]) for name in PLACES}
+            names = (*PLACES, "count")
+            there = {name: entries[f"rows/{stack}/{name}"] for name in names if f"rows/{stack}/{name}" in entries}
+            columns = {name: read_tensor(fd, self.path, entry) for name, entry in there.items()}
+        if "count" in columns:
+            columns = _counted(columns["sample"], columns["count"], self.count(stack), self.path)
         places = checked_places(columns, self.manifest, self.path)
         if not set(self.batch.samples).issuperset(places[0].tolist()):
             raise corrupt(f"{self.path} holds samples that the plan puts elsewhere")
@@ -143,6 +152,11 @@ class Shard:
         """``(m, d)`` features of some rows, by their indices ``(m,)`` in the shard, ascending."""
         with self._open() as (fd, entries):
             return read_rows(fd, self.path, entries[site], rows)
+
+    def tensor(self, name: str) -> Tensor:
+        """A whole tensor."""
+        with self._open() as (fd, entries):
+            return read_tensor(fd, self.path, entries[name])
 
     @contextmanager
     def _open(self) -> Iterator[tuple[int, dict[str, Entry]]]:
@@ -162,5 +176,16 @@ class Shard:
         metadata, self._entries = read_header(fd, self.path)
         if metadata.get("plan_sha256") != self.manifest.plan_digest or metadata.get("batch") != str(self.batch.id):
             raise corrupt(f"{self.path} is a shard of another run or batch")
-        if {name: (e.dtype, e.shape) for name, e in self._entries.items()} != shapes(self.manifest, self.commit.rows):
+        if {name: (e.dtype, e.shape) for name, e in self._entries.items()} != shapes(
+            self.manifest, self.commit.rows, len(self.batch.samples)
+        ):
             raise corrupt(f"{self.path} does not hold the tensors that its commit describes")
+
+
+def _counted(sample: Tensor, count: Tensor, n: int, path: Path) -> dict[str, Tensor]:
+    """The places of n rows of which only the number of each sample's is known: they are numbered, and have no role."""
+    if bool((count < 0).any()) or int(count.sum()) != n:
+        raise corrupt(f"{path} counts other rows than its commit")
+    first = count.cumsum(0) - count
+    position = torch.arange(n) - first.repeat_interleave(count)
+    return {"sample": sample.repeat_interleave(count), "position": position, "role": torch.zeros(n, dtype=torch.uint8)}

@@ -207,13 +207,33 @@ class Writer:
             NonFinite: if a value is NaN or infinite in the stored dtype; nothing of the batch is written.
             StorageError: if the disk is full, read-only or failing; what was committed is kept.
         """
-        if batch not in self._batches or batch in self._commits:
-            raise UsageError(f"batch {batch} is {'committed already' if batch in self._commits else 'not in the plan'}")
+        self._check_due(batch)
         contents = Contents.of(self._batches[batch], self.manifest, features, rows)
         bad = contents.nonfinite()
         if bad and not self._keep_nonfinite:
             raise contents.nonfinite_error(bad)
-        commit, chunks = contents.encode(bad)
+        self._commit(contents, bad)
+
+    def write_sums(self, group: int, tensors: Mapping[str, Tensor], rows: Mapping[str, int]) -> None:
+        """Commit the sums over a group of samples, as :meth:`write` does the rows of a batch.
+
+        Args:
+            group: the id of the group in the plan.
+            tensors: every tensor by its name in the file.
+            rows: the number of rows at every stack.
+        """
+        self._check_due(group)
+        batch = self._batches[group]
+        ordered = {name: tensors[name] for name in layout.shapes(self.manifest, rows, len(batch.samples))}
+        self._commit(Contents(batch, self.manifest, ordered), {}, rows)
+
+    def _check_due(self, batch: int) -> None:
+        if batch not in self._batches or batch in self._commits:
+            raise UsageError(f"batch {batch} is {'committed already' if batch in self._commits else 'not in the plan'}")
+
+    def _commit(self, contents: Contents, bad: dict[str, int], rows: Mapping[str, int] | None = None) -> None:
+        batch = contents.batch.id
+        commit, chunks = contents.encode(bad, rows)
         target = self.path / layout.SHARDS / layout.shard_name(batch)
         self._settle(writing.write_temporary(target, chunks, needed=commit.bytes), target, commit)
         # The line comes after the shard is on the disk under its name: a commit vouches for bytes that are there.

@@ -141,7 +141,14 @@ def test_a_tokenizer_that_lies_elsewhere_is_read(folder: Folder, texts: Path, tm
         assert run.n("decoder.0") == 48
 
 
-def test_the_door_hands_every_option_on(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "kept",
+    [
+        {"keep": "rows", "nonfinite": "keep", "groups": 20, "beside": None},
+        {"keep": "moments", "nonfinite": "refuse", "groups": 7, "beside": ["b"]},
+    ],
+)
+def test_the_door_hands_every_option_on(monkeypatch: pytest.MonkeyPatch, kept: dict[str, Any]) -> None:
     offered = {p.name: p.default for p in inspect.signature(rankscope.collect).parameters.values()}
     held = {f.name: f.default for kind in (Request, Loading) for f in fields(kind)}
     assert held == {name: offered[name] for name in held}
@@ -151,9 +158,9 @@ def test_the_door_hands_every_option_on(monkeypatch: pytest.MonkeyPatch) -> None
         "rows": "mean",
         "tokens_per_batch": 7,
         "max_length": 9,
-        "nonfinite": "keep",
         "padding_side": "left",
         "shard": "1/2",
+        **kept,
     }
     seen: list[Any] = []
     monkeypatch.setattr(collecting, "prepare", lambda *told: seen.append(told) or "job")

@@ -50,6 +50,9 @@ NOT_OF_THE_ROWS = {
     "device_map": "where it is computed",
     "load_in_4bit": "how the weights are held",
     "trust_remote_code": "never taken from a file",
+    "keep": "beside a run of sums nothing is collected afterwards, because pairs are summed while both are read",
+    "groups": "they belong to sums",
+    "beside": "they belong to sums",
 }
 
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from rankscope.linalg.rows import blocks
 from rankscope.linalg.streamed import RowMatrix
 from rankscope.sites import Site
 from rankscope.store import Run
@@ -31,7 +32,11 @@ def _row_hashes(x: RowMatrix) -> Tensor:
     generator = torch.Generator().manual_seed(x.shape[1])
     weights = torch.randint(-(1 << 62), 1 << 62, (x.shape[1],), generator=generator, dtype=torch.int64) | 1
     step = max(1, CHUNK // max(1, x.shape[1]))
-    return torch.cat([_hashed(x[i : i + step], weights) for i in range(0, len(x), step)])
+    hashes, start = torch.empty(len(x), dtype=torch.int64), 0
+    for part in (part for block in blocks(x) for part in block.split(step)):
+        hashes[start : start + len(part)] = _hashed(part, weights)
+        start += len(part)
+    return hashes
 
 
 def _hashed(x: Tensor, weights: Tensor) -> Tensor:

@@ -75,7 +75,6 @@ def model(d: int, sites: int, seed: int) -> nn.Module:
 
 def cost(call: Callable[[], object]) -> dict[str, float]:
     """The CPU seconds of a call, and by how many MB it raises the peak of resident memory."""
-    gc.collect()
     ctypes.CDLL(None).malloc_trim(0)  # what was freed and kept would hide what the call takes
     Path("/proc/self/clear_refs").write_text("5")  # the peak is now what is resident
     before, begun = _status("VmRSS"), time.process_time()
@@ -90,6 +89,7 @@ def _status(name: str) -> float:
 
 def costs(size: dict[str, int], folder: Path) -> dict[str, dict[str, float]]:
     """What each command costs at a size."""
+    gc.collect()
     n, d, sites, runs = size["n"], size["d"], size["sites"], size["runs"]
     x, models = rows(n, d), [model(d, sites, seed) for seed in range(runs + 1)]
     made: list[Run] = [_collected(models[0], x, folder / "base")]

@@ -174,15 +174,19 @@ class Run:
         out = torch.empty((len(stored), self.manifest.width(name)), dtype=self.manifest.torch_dtype)
         # Each piece is read once and in ascending order, and its rows are scattered to where they were asked for.
         ascending, place = stored.sort()
-        first = start = 0
-        for piece in self._container.pieces:
-            last = first + piece.count(self.manifest.stack(name))
-            stop = int(torch.searchsorted(ascending, last))
+        ends = self._ends(self.manifest.stack(name))
+        stops = [0, *torch.searchsorted(ascending, ends).tolist()]
+        for piece, first, start, stop in zip(
+            self._container.pieces, [0, *ends.tolist()], stops, stops[1:], strict=False
+        ):
             for low in range(start, stop, self._step(name)):
                 high = min(low + self._step(name), stop)
                 out[place[low:high]] = piece.features(name, ascending[low:high] - first)
-            first, start = last, stop
         return out
+
+    def _ends(self, stack: str) -> Tensor:
+        """``(pieces,)`` how many rows of a stack lie in each piece and those before it."""
+        return torch.tensor([piece.count(stack) for piece in self._container.pieces], dtype=torch.int64).cumsum(0)
 
     def verify(self) -> Verification:
         """Read every byte of the run and compare it with what was written."""

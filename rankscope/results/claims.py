@@ -52,6 +52,8 @@ class Claim:
     """The sites at which it is shown."""
     fell: tuple[str, ...]
     """Those of them at which the number fell."""
+    much: tuple[str, ...]
+    """Those of them at which it is a tenth or more: of the base's number, or of all."""
     looked_at: int
     """The number of sites that have the number."""
     seeds_known: bool = False

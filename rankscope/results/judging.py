@@ -13,8 +13,9 @@ difference of the two; the site at which it is largest is quoted.
 4. *Lost* is held against what the base can read of itself. Where rows are few a regression reads less than is there: the
    number is then a lower bound, which can show that information was kept and cannot show that it was lost.
 5. *Drifted* is held against 0, or against the base read once more. It alone sees a shift of the mean.
-6. *Collapsed* is the participation ratio falling and information lost, both shown at one site. A rank alone is never a
-   loss, and lower is never called worse: training lowers ranks, and that can be good.
+6. *Collapsed* is the participation ratio falling and information lost, both shown at one site and both by :data:`MUCH`: with
+   thousands of rows a change of two per cent is shown too, and is no collapse. A rank alone is never a loss, and lower is
+   never called worse: training lowers ranks, and that can be good.
 7. Two runs are two trainings. A band over samples holds for these two; what another seed would give is said to be unknown.
 """
 
@@ -46,6 +47,8 @@ if TYPE_CHECKING:
 SMALL = 0.01
 """The change that counts as none: one per cent of the base's number, or one point of a share, which is the step in which a
 percentage is read."""
+MUCH = 0.1
+"""The share of the base's rank, and of what can be read of it, that must be gone to be called collapse."""
 FLAT = 0.9
 """The share of the participation ratio of noise from which a spectrum is flat."""
 RANKS = ("participation-ratio", "participation-ratio-clustered", "entropy-rank", "roy-vetterli")
@@ -227,6 +230,11 @@ def _claim(meaning: Meaning, subject: Subject, at: Sequence[tuple[Quoted, _Held]
         itself=largest.record.itself,
         sites=tuple(one.record.site for one in shown),
         fell=tuple(one.record.site for one in shown if one.before is not None and one.after < one.before),
+        much=tuple(
+            one.record.site
+            for one in shown
+            if _size(meaning, one) >= (-log(1 - MUCH) if meaning == "reshaped" else MUCH)
+        ),
         looked_at=len(at),
     )
 
@@ -241,6 +249,8 @@ def _size(meaning: Meaning, one: Quoted) -> float:
 
 
 def _collapsed(found: Sequence[Claim]) -> list[str]:
-    """The sites at which the rank fell and information was lost (rule 6)."""
-    lost = {site for one in found if one.meaning == "lost" for site in one.sites}
-    return [site for one in found if one.meaning == "reshaped" for site in one.fell if site in lost]
+    """The sites at which the rank fell and information was lost, both by much (rule 6)."""
+    lost = {site for one in found if one.meaning == "lost" for site in one.much}
+    return [
+        site for one in found if one.meaning == "reshaped" for site in one.fell if site in one.much and site in lost
+    ]

@@ -154,6 +154,16 @@ def test_a_rank_alone_is_neither_lost_nor_collapsed(make: Make) -> None:
     assert "it rests on participation-ratio, overlap, variance-captured, recoverability, drift" in found.sentences[0]
 
 
+def test_a_few_per_cent_are_reshaped_and_lost_but_no_collapse(make: Make) -> None:
+    g = torch.Generator().manual_seed(0)
+    x = torch.randn(1024, 32, generator=g) * torch.arange(1, 33) ** -0.5
+    y = x.clone()
+    y[:, 28:] = 0  # 3 % of the variance, and 6 % of the participation ratio
+    found = rankscope.compare(make("base", _0=x), make("tuned", _0=y), measures=MEASURES).verdict
+    assert of(found, "reshaped").fell and of(found, "lost").sites and not of(found, "lost").much
+    assert found.headline == "tuned against base: reshaped, lost and drifted"
+
+
 def test_turning_needs_two_witnesses(make: Make) -> None:
     """Half of the leading directions are gone, and the rest is arbitrary: they overlap less, and nothing has turned."""
     x, _ = plant("identical", rows=320, width=32)

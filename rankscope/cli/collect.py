@@ -107,7 +107,7 @@ def collect(
     """Tokens before each batch, and at the end all of them."""
 
     def preview(job: Job) -> None:
-        tokens.extend(accumulate((len(batch.samples) * batch.length for batch in job.plan), initial=0))
+        tokens.extend(accumulate((len(batch.samples) * batch.length for batch in job.batches), initial=0))
         kept.append(job)
         if job.finished is not None:
             show.note(f"{job.out} is already finished with exactly these options; --overwrite collects it again")

@@ -166,7 +166,7 @@ def run_job(job: Job, *, progress: Progress = silent) -> Run:
 
 def seconds_needed(job: Job) -> float:
     """How long the forward passes of a planned collect take, from a batch of middling length that is read for it."""
-    batch = job.plan[len(job.plan) // 2]
+    batch = job.batches[len(job.batches) // 2]
     inputs, begun = job.source.collate(batch.samples), time.monotonic()
     read(
         job.source.model,
@@ -177,7 +177,7 @@ def seconds_needed(job: Job) -> float:
         course=job.course,
     )
     taken = time.monotonic() - begun
-    return taken * sum(len(b.samples) * b.length for b in job.plan) / (len(batch.samples) * batch.length)
+    return taken * sum(len(b.samples) * b.length for b in job.batches) / (len(batch.samples) * batch.length)
 
 
 def _opened(job: Job) -> list[Writer]:
@@ -211,7 +211,7 @@ def pour(job: Job, sink: Sink, progress: Progress = silent) -> None:
         CheckpointError: if a site is not reached, or its hidden states are not what was planned.
         DataError: if a sample has no row where each must have one.
     """
-    todo, total = sink.todo, job.batches
+    todo, total = sink.todo, len(job.batches)
     for number, batch in enumerate(todo, start=total - len(todo)):
         progress(number, total, f"{len(batch.samples)} samples of {batch.length} tokens")
         features: dict[str, Tensor] = {}

@@ -70,9 +70,9 @@ class Job:
         return _gathering(self.out, self.manifest.planned(self.plan)) if self.out.suffix in SINGLE else self.out
 
     @property
-    def batches(self) -> int:
-        """How many batches are read."""
-        return sum(map(len, self.within.values())) or len(self.plan)
+    def batches(self) -> tuple[Batch, ...]:
+        """The batches that are read, in their order."""
+        return tuple(batch for group in self.within.values() for batch in group) or tuple(self.plan)
 
     @property
     def bytes(self) -> float:
@@ -106,7 +106,7 @@ class Job:
             f"checkpoint  {': '.join(str(m.checkpoint[k]) for k in ('path', 'summary') if k in m.checkpoint)}",
             f"sites       {len(self.taps)}: {describe(tuple(self.taps))}",
             f"rows        {self.request.rows}{special}; a sample: {stacks} ({m.dtype}); in all about {rows}",
-            f"probe set   {m.probe['name']}: {len(m.ids)} samples in {self.batches} batches of "
+            f"probe set   {m.probe['name']}: {len(m.ids)} samples in {len(self.batches)} batches of "
             f"up to {m.reading['tokens_per_batch']} tokens",
             *sums_in_words(self),
             f"output      {self.out}: about {size_in_words(self.bytes)}; {size_in_words(self.free)} free",

@@ -130,6 +130,8 @@ def test_a_dry_run_writes_nothing(rankscope_: Call, folder: Call, texts: Path, h
     assert "gpt2.pt: about" in done.err
     assert "in all about 24 of decoder" in done.err
     assert re.search(r"time        \d+ s, as one of its batches took", done.err), done.err
+    done = rankscope_("collect", folder("gpt2"), "--data", texts, "--dry-run", "--keep", "moments")
+    assert (done.code, "took" in done.err) == (0, True)
     assert [p.name for p in here.iterdir()] == ["texts.jsonl"]
 
 

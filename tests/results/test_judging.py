@@ -160,7 +160,9 @@ def test_a_few_per_cent_are_reshaped_and_lost_but_no_collapse(make: Make) -> Non
     y = x.clone()
     y[:, 28:] = 0  # 3 % of the variance, and 6 % of the participation ratio
     found = rankscope.compare(make("base", _0=x), make("tuned", _0=y), measures=MEASURES).verdict
-    assert of(found, "reshaped").fell and of(found, "lost").sites and not of(found, "lost").much
+    assert of(found, "reshaped").fell
+    assert of(found, "lost").sites
+    assert not of(found, "lost").much
     assert found.headline == "tuned against base: reshaped, lost and drifted"
 
 

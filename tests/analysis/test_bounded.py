@@ -11,10 +11,10 @@ from torch import Tensor, nn
 
 import rankscope
 from rankscope import memory
-from rankscope.analysis import contraction, references, repeats
+from rankscope.analysis import contraction, references
 from rankscope.comparisons import across_samples
 from rankscope.errors import TooLarge
-from rankscope.linalg import rows, sums, svd
+from rankscope.linalg import hashes, rows, sums, svd
 from rankscope.measures import pt_peft
 from rankscope.registry import COMPARISONS, DEFAULT_COMPARED, DEFAULT_DEFINITIONS, DEFINITIONS
 from rankscope.results.arms import ArmContrast
@@ -62,7 +62,7 @@ BLOCKS = [
     (contraction, "ROWS", 2 * WIDTH),  # so that even a sample is taken in parts
     (references, "DRAWN", 48 * WIDTH),
     (pt_peft, "_BLOCK", 48 * WIDTH),
-    (repeats, "CHUNK", 48 * WIDTH),
+    (hashes, "CHUNK", 48 * WIDTH),
     (run, "STRETCH", 48 * WIDTH * 4),
 ]
 """What decides how many rows are read at a time, and a value that is small beside the site."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping
 from importlib.metadata import entry_points
@@ -55,14 +56,14 @@ def check_spread(device_map: str | Mapping[str, Any]) -> None:
 
 
 def where(device: str | int | torch.device | None) -> torch.device:
-    """The device asked for; by default the GPU if there is one, else the CPU.
+    """The device asked for; by default the GPU if there is one, else the CPU. Under torchrun each process has a GPU of its own.
 
     Raises:
         UsageError: if this machine has no such device.
     """
     import torch
 
-    wanted = ("cuda" if torch.cuda.is_available() else "cpu") if device is None else device
+    wanted = (_own_gpu() if torch.cuda.is_available() else "cpu") if device is None else device
     try:
         found = torch.device(wanted)
         torch.empty(1, device=found).item()
@@ -72,3 +73,11 @@ def where(device: str | int | torch.device | None) -> torch.device:
             f"this machine has no device {str(wanted)!r} for torch ({reason}); leave it out, or use cpu"
         ) from error
     return found
+
+
+def _own_gpu() -> str:
+    """The GPU of this process among those of its machine, by the number that torchrun gives it."""
+    import torch
+
+    rank = os.environ.get("LOCAL_RANK", "")
+    return f"cuda:{int(rank) % torch.cuda.device_count()}" if rank.isdecimal() else "cuda"

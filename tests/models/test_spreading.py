@@ -13,7 +13,7 @@ import tiny
 import torch
 from tapped import called, examples
 
-from rankscope.devices import check_spread
+from rankscope.devices import check_spread, where
 from rankscope.errors import CheckpointError, MissingTool, UsageError
 from rankscope.models.inputs.reader import reader
 from rankscope.models.load import load_model
@@ -73,3 +73,14 @@ def test_weights_of_few_bits_ask_for_their_package_and_are_not_quantised_again(f
         load_model(few)
     with pytest.raises(UsageError, match="are quantised already; leave load_in_4bit out"):
         load_model(few, load_in_4bit=True)
+
+
+def test_under_torchrun_each_process_takes_a_gpu_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As ``cuda`` for all of them is the first, which they would share."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
+    monkeypatch.setattr(torch, "empty", lambda *_, device: torch.zeros(1))
+    assert str(where(None)) == "cuda"
+    monkeypatch.setenv("LOCAL_RANK", "6")
+    assert str(where(None)) == "cuda:2"
+    assert str(where("cpu")) == "cpu"

@@ -5,6 +5,7 @@
 
 Every time is of the whole public call with all default measures and their intervals, reading of the stored runs included; the
 floor is float64 ``zᵀz`` and ``eigvalsh`` of the same rows, timed in turns with it. Cases: ``site``, a base and two runs;
+``spectra``, one run, beside what numpy takes for its singular values in float32;
 ``stack``, 13 sites of two runs; ``arms``, six small runs of two arms and a base at seven sites.
 """
 
@@ -13,10 +14,12 @@ from __future__ import annotations
 import argparse
 import json
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 
+import numpy as np
 import torch
 from timing import machine, side_by_side
 from torch import Tensor, nn
@@ -26,7 +29,7 @@ from rankscope.store import Run
 
 HERE = Path(__file__).parent
 TOKENS = 16
-SITE, STACK, ARMS, WIDE = (1, 4096, 1024), (13, 10_000, 768), (7, 112, 96), (1, 16_384, 4096)
+SITE, SPECTRA, STACK, ARMS, WIDE = (1, 4096, 1024), (1, 10_000, 768), (13, 10_000, 768), (7, 112, 96), (1, 16_384, 4096)
 """Sites, rows and features of each case."""
 
 
@@ -57,13 +60,19 @@ def floor(runs: Sequence[Run]) -> None:
             torch.linalg.eigvalsh(z.mT @ z)
 
 
-def timed(call: Callable[[], object], runs: Sequence[Run], rounds: int) -> dict[str, float]:
-    """Seconds of a call, of its floor, and the median ratio of the two."""
-    found = side_by_side({"floor": partial(floor, runs), "call": call}, rounds)
+def timed(
+    call: Callable[[], object],
+    runs: Sequence[Run],
+    rounds: int,
+    peers: Mapping[str, Callable[[], object]] = MappingProxyType({}),
+) -> dict[str, float]:
+    """Seconds of a call, of its floor and of others that do the same, and the median ratios to the floor."""
+    found = side_by_side({"floor": partial(floor, runs), "call": call, **peers}, rounds)
     return {
         "seconds": found["call"]["seconds"],
         "floor": found["floor"]["seconds"],
         "times the floor": found["call"]["ratio"],
+        **{f"{name}, times the call": found[name]["ratio"] / found["call"]["ratio"] for name in peers},
     }
 
 
@@ -74,6 +83,10 @@ def cases(folder: Path, wide: bool) -> dict[str, dict[str, float]]:
         three = runs_of(3, shape, folder, name)
         compared = partial(rankscope.compare, three[1], three[2], base=three[0])
         found[f"{name}: base and two runs, {words(shape)}"] = timed(compared, three, rounds)
+    (alone,) = runs_of(1, SPECTRA, folder, "alone")
+    x = alone.features(alone.sites[0]).numpy()
+    rivals = {"float32 SVD of numpy": lambda: np.linalg.svd(x - x.mean(0), compute_uv=False)}
+    found[f"spectra: one run, {words(SPECTRA)}"] = timed(partial(rankscope.spectra, alone), [alone], 5, rivals)
     two = runs_of(2, STACK, folder, "stack")
     found[f"stack: two runs, {words(STACK)}"] = timed(partial(rankscope.compare, *two), two, 1)
     base, *several = runs_of(7, ARMS, folder, "arm")

@@ -60,7 +60,7 @@ def draw(result: Table[Any], *, columns: Columns = "double") -> Figure:
             panel(ax)
         legend(figure)
         if text := headline(result):
-            letters = int(15 * figure.get_figwidth())  # bold ones of eight points, on one line
+            letters = int(12 * figure.get_figwidth())  # bold ones of eight points, on one line
             figure.suptitle(drawn(fill(text, letters)), x=0.01, ha="left", fontsize=8, fontweight="bold")
     return figure
 

@@ -42,7 +42,10 @@ def similarity(result: Contrast, ax: Axes | None = None, **style: Any) -> Axes:
     _stacks([label.group for label in named], ax)
     below_stacks = max(4, 34 - 3 * max(map(len, texts))) if any(label.group for label in named) else 4
     ax.set_xlabel(drawn(result.names[1]), labelpad=below_stacks)
-    ax.set_ylabel(drawn(result.names[2] if len(result.names) > 2 else result.names[0]), labelpad=below_stacks)
+    beside_stacks = below_stacks + 2.5 * max(
+        len(label.group) for label in named
+    )  # whose names lie flat, as they are longer than high
+    ax.set_ylabel(drawn(result.names[2] if len(result.names) > 2 else result.names[0]), labelpad=beside_stacks)
     ax.spines[:].set_visible(False)
     ax.set_facecolor(NO_VALUE)
     panel_title(ax, "CKA, debiased", y=1.01)
@@ -59,7 +62,7 @@ def _stacks(groups: Sequence[str], ax: Axes) -> None:
         style: dict[str, Any] = {"textcoords": "offset points", "fontsize": 6}
         below, beside = ("data", "axes fraction"), ("axes fraction", "data")
         ax.annotate(stack, (middle, 0), xycoords=below, xytext=(0, -25), ha="center", va="top", **style)
-        ax.annotate(stack, (0, middle), xycoords=beside, xytext=(-25, 0), ha="right", va="center", rotation=90, **style)
+        ax.annotate(stack, (0, middle), xycoords=beside, xytext=(-22, 0), ha="right", va="center", **style)
         if start:
             ax.axhline(start - 0.5, color="white", linewidth=1)
             ax.axvline(start - 0.5, color="white", linewidth=1)

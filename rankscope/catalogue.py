@@ -1,6 +1,7 @@
 """The names of all measures, by the files that define them: known without torch, so that a wrong name is refused at once.
 
-The records themselves are in :mod:`rankscope.registry`; a test holds the two equal.
+The records themselves are in :mod:`rankscope.registry`; a test holds the two equal. Names that plug-ins add are known from
+the metadata of their packages (:mod:`rankscope.plugins`).
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ import re
 from difflib import get_close_matches
 from pathlib import Path
 
+from rankscope import plugins
 from rankscope.errors import UnknownName, UsageError
 
 FILES: dict[str, dict[str, tuple[str, ...]]] = {
@@ -116,17 +118,38 @@ def canonical(name: str) -> str:
     Names that are not known, and ``file.py:function``, come back as they are.
     """
     spelled = re.sub(r"[_\s]+", "-", name.strip().lower())
-    if ".py:" in name or (spelled not in ALIASES and spelled not in _NAMES and member(spelled) is None):
+    if ".py:" in name or not (is_own(spelled) or any(spelled in plugins.entries(group) for group in FILES)):
         return name
     return ALIASES.get(spelled, spelled)
 
 
-def names(package: str) -> tuple[str, ...]:
+def own(package: str) -> tuple[str, ...]:
     """The names that one of the packages in :data:`FILES` defines."""
     return tuple(name for some in FILES[package].values() for name in some)
 
 
-_NAMES = {name for package in FILES for name in names(package)}
+_OWN = {name for package in FILES for name in own(package)}
+
+
+def is_own(name: str) -> bool:
+    """Whether a name is one of rankscope's own, another name for one, or a member of a family."""
+    return name in _OWN or name in ALIASES or member(name) is not None
+
+
+def names(package: str) -> tuple[str, ...]:
+    """The names that one of the packages in :data:`FILES` defines, and those that plug-ins add to them."""
+    return (*own(package), *(name for name in plugins.entries(package) if not misnamed(name)))
+
+
+def misnamed(name: str) -> str:
+    """Why a plug-in's measure cannot be asked for by its name; empty if it can."""
+    if is_own(name):
+        return f"is not used: {name!r} is rankscope's own"
+    if not re.fullmatch(r"[a-z0-9.]+(-[a-z0-9.]+)*", name):
+        return "has a name that cannot be asked for: small letters, digits and dots are, with hyphens between words"
+    if all(name in plugins.entries(group) for group in ("measures", "comparisons")):
+        return "is offered as a measure of one run and of two; it is one of them"
+    return ""
 
 
 def member(name: str) -> tuple[str, str] | None:

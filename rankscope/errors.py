@@ -100,6 +100,12 @@ class MissingTool(RankscopeError, ImportError):
     exit_code = 6
 
 
+class BrokenPlugin(RankscopeError, ImportError):
+    """A plug-in of another package that cannot be loaded, is not what its entry point promises, or fails."""
+
+    exit_code = 6
+
+
 class StoreLocked(StoreError, BlockingIOError):
     """Another process is writing this store."""
 

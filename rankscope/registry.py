@@ -1,6 +1,7 @@
 """Every measure by name.
 
-A new measure is a file in ``measures/``, ``comparisons/`` or ``weights/``, its test, and its line in :mod:`rankscope.catalogue`.
+A new measure is a file in ``measures/``, ``comparisons/`` or ``weights/``, its test, and its line in :mod:`rankscope.catalogue`;
+or it is in another package, as a plug-in (:mod:`rankscope.plugins`), which is imported when it is asked for.
 """
 
 from __future__ import annotations
@@ -9,15 +10,18 @@ import importlib
 import importlib.util
 import math
 from collections.abc import Callable, Iterator
-from functools import partial
+from dataclasses import fields, replace
+from functools import cache, partial
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 
-from rankscope.catalogue import FILES, canonical, check_measure, listed, member
+from rankscope import plugins
+from rankscope.catalogue import FILES, canonical, check_measure, listed, member, misnamed
 from rankscope.comparisons import drift, recoverability, usage
 from rankscope.definition import Comparison, Definition, WeightDefinition
-from rankscope.errors import RankscopeError, UnknownName, UsageError
+from rankscope.errors import BrokenPlugin, RankscopeError, UnknownName, UsageError
 from rankscope.measures import hill, renyi
 
 
@@ -72,6 +76,7 @@ def known(what: Measure) -> Definition | Comparison:
     Raises:
         UnknownName: if no measure has that name; the message lists all names.
         UsageError: if ``what`` is of another kind, or names a number of weights.
+        BrokenPlugin: if it names a plug-in that cannot be used.
     """
     if isinstance(what, Definition | Comparison):
         return what
@@ -85,9 +90,43 @@ def known(what: Measure) -> Definition | Comparison:
     check_measure(what)
     if ".py:" in what:
         return _custom(_from_file(what))
-    found = _ALL.get(what) or _member(what)
+    found = _ALL.get(what) or _member(what) or _added(what)
     assert isinstance(found, Definition | Comparison)  # a number of weights was refused
     return found
+
+
+_KINDS: dict[str, type[Definition] | type[Comparison]] = {"measures": Definition, "comparisons": Comparison}
+"""The groups of plug-ins that are measures, and what each offers."""
+
+
+@cache
+def _added(name: str) -> Definition | Comparison:
+    """The measure that a plug-in adds under a name. Raises :class:`BrokenPlugin` if it cannot be used."""
+    group = next(group for group in _KINDS if name in plugins.entries(group))
+    if fault := misnamed(name):
+        raise plugins.broken(group, name, fault)
+    found = plugins.load(group, name)
+    if group == "measures" and callable(found):
+        return replace(_custom(found), name=name)
+    if not isinstance(found, _KINDS[group]):
+        raise plugins.broken(group, name, f"is no {_KINDS[group].__name__} but {type(found).__name__}")
+    if found.name != name:
+        raise plugins.broken(group, name, f"names itself {found.name!r}; the two must be equal")
+    parts: dict[str, Any] = {f.name: getattr(found, f.name) for f in fields(found)}
+    parts |= {n: plugins.guarded(group, name, part) for n, part in parts.items() if callable(part)}
+    return type(found)(**parts)
+
+
+def added() -> tuple[list[Definition | Comparison], list[BrokenPlugin]]:
+    """All measures that plug-ins add, and what is wrong with those that cannot be used."""
+    usable: list[Definition | Comparison] = []
+    faults: dict[str, BrokenPlugin] = {}
+    for name in dict.fromkeys(name for group in _KINDS for name in plugins.entries(group)):
+        try:
+            usable.append(_added(name))
+        except BrokenPlugin as error:
+            faults[name] = error
+    return usable, [*faults.values()]
 
 
 _ORDERS: dict[str, Callable[[float], Definition]] = {

@@ -18,6 +18,7 @@ PACKAGE = ROOT / "rankscope"
 # Each row imports only from rows above it. Names in one row never import each other.
 ROWS: list[set[str]] = [
     {"errors", "notebook"},
+    {"plugins"},
     {"sites", "definition", "devices", "memory", "names", "progress", "catalogue", "writing"},
     {"features", "checkpoint", "linalg", "data"},
     {"spectrum", "store", "scores", "inference", "reading"},

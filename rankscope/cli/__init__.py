@@ -38,7 +38,7 @@ from rankscope.cli.weights import weights
 from rankscope.errors import RankscopeError, StorageError
 
 EXIT_CODES = """Exit codes: 0 ok · 1 unexpected · 2 usage · 3 bad checkpoint or data · 4 corrupt or incomplete store ·
-5 nothing comparable · 6 missing tool · 7 locked · 8 disk · 9 not finite · 130/143 interrupted · 141 broken pipe."""
+5 nothing comparable · 6 missing tool, broken plug-in · 7 locked · 8 disk · 9 not finite · 130/143 interrupted · 141 broken pipe."""
 
 app = typer.Typer(
     help=f"What fine-tuning does to a model's representation space.\n\n{EXIT_CODES}",

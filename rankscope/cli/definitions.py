@@ -34,14 +34,20 @@ def definitions(
 
     Example: rankscope definitions participation-ratio
     """
-    from rankscope.registry import COMPARISONS, DEFINITIONS, WEIGHT_DEFINITIONS, named
+    from rankscope.registry import COMPARISONS, DEFINITIONS, WEIGHT_DEFINITIONS, added, named
 
     sections: dict[str, list[Known]] = {
         "numbers of one run (measure, compare)": [*DEFINITIONS.values()],
         "numbers of two runs (compare)": [*COMPARISONS.values()],
         "numbers of weights (weights)": [*WEIGHT_DEFINITIONS.values()],
     }
-    if name:
+    if not name:
+        plugged, faults = added()
+        for fault in faults:
+            show.note(f"note: {fault}")
+        if plugged:
+            sections["measures of plug-ins"] = [*plugged]
+    else:
         sections = {"": [WEIGHT_DEFINITIONS[name]] if name in WEIGHT_DEFINITIONS else [*named(name)]}
     rows = [_record(measure) for measures in sections.values() for measure in measures]
     show.records(rows, as_json=as_json, as_csv=False, table=lambda: _print(sections))

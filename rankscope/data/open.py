@@ -2,7 +2,7 @@
 
 ``scenes``, ``scenes:questions/train?n=2000`` and ``sentences`` are the embedded data. Everything else is a file or a folder, with a split
 after a colon (``dataset_coco.json:test``). Its format is recognised by its name and, for JSON, by its keys. A format is one
-row in a table here.
+row in a table here, or a plug-in.
 """
 
 from __future__ import annotations
@@ -10,9 +10,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from rankscope import plugins
 from rankscope.data import captions, folder, hub, ofa, records, regions, vqa
 from rankscope.data.files import HALF, Json, exists, is_file, lines, read_json, writable
 from rankscope.data.intake import Intake
@@ -66,12 +68,27 @@ def recognise(path: Path) -> Format:
         shown = str(path) if len(str(path)) <= 200 else f"{str(path)[:200]}…"
         raise DataError(f"no such file or folder: {shown}; data are a file, a folder, or scenes:TASK/SPLIT")
     by_content = {".json": _json, ".csv": _csv, ".tsv": _tsv}
-    if path.suffix in by_content:
-        return by_content[path.suffix](path)
-    if path.suffix not in SUFFIXES:
-        known, ending = ", ".join(sorted([*SUFFIXES, *by_content])), path.suffix or "of no format"
+    name = path.suffix.removeprefix(".")
+    if path.suffix in (*SUFFIXES, *by_content):
+        plugins.pass_over("readers", name)
+        return by_content[path.suffix](path) if path.suffix in by_content else SUFFIXES[path.suffix]
+    added = plugins.entries("readers")
+    if name not in added:
+        known = ", ".join(sorted({*SUFFIXES, *by_content, *(f".{one}" for one in added)}))
+        ending = path.suffix or "of no format"
         raise DataError(f"{path} has the ending {ending!r}; {known} are read, and folders of images or datasets")
-    return SUFFIXES[path.suffix]
+    return Format(plugins.told(added[name][0]), partial(_read_added, name))
+
+
+def _read_added(name: str, path: Path, intake: Intake) -> list[Example]:
+    """What the plug-in for an ending reads. Raises :class:`BrokenPlugin` if it cannot be used, or fails."""
+    reader = plugins.load("readers", name)
+    if not callable(reader):
+        raise plugins.broken("readers", name, f"is no function but {type(reader).__name__}")
+    found = plugins.guarded("readers", name, lambda: list(reader(path, intake)))()
+    if strange := [type(one).__name__ for one in found if not isinstance(one, Example)]:
+        raise plugins.broken("readers", name, f"returned {strange[0]} for an Example")
+    return found
 
 
 def _json(path: Path) -> Format:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import nn
 
+from rankscope import plugins
 from rankscope.models.family import Family, InnerModel, StackSpec, decoder, encoder, pair
 from rankscope.models.inputs.vlm import (
     BlipInputs,
@@ -159,5 +160,10 @@ UNKNOWN = Family()
 
 
 def family_of(model: nn.Module | None) -> Family:
-    """The record of a model's type; the model is not inside a wrapper."""
-    return FAMILIES.get(str(getattr(getattr(model, "config", None), "model_type", "")), UNKNOWN)
+    """The record of a model's type, which a plug-in may have added; the model is not inside a wrapper.
+
+    Raises:
+        BrokenPlugin: if the plug-in for that type cannot be used.
+    """
+    model_type = str(getattr(getattr(model, "config", None), "model_type", ""))
+    return plugins.choose("families", model_type, FAMILIES, Family) or UNKNOWN

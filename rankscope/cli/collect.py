@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 from typer import Exit, Option
 
 from rankscope.cli import completion, early, interruption, options, show
+from rankscope.cli.config import Config
 from rankscope.collecting.request import SUFFIX, Request
 from rankscope.devices import check_device_map
 
@@ -82,9 +83,13 @@ def collect(
     ] = None,
     dry_run: Annotated[bool, Option(help="Show what would be read and written, then stop.")] = False,
     quiet: options.Quiet = False,
+    config: Config = None,  # what it says has come in with the others
 ) -> None:
     """Read features from a checkpoint with forward hooks. An interrupted collect continues where it stopped, and a
     finished one is kept.
+
+    A TOML file given with --config takes the same options and arguments: checkpoint = ["base/", "lora/"], max-length = 512,
+    keep-special = true, and targets = "summary" in the table column for --column targets=summary.
 
     Example: rankscope collect lora/ --layers decoder.0,final --rows tokens --data texts.jsonl --out lora.pt
     """

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 from typer import Argument, Option
 
 from rankscope.cli import arms, early, options, show
+from rankscope.cli.config import Config
 from rankscope.errors import UsageError
 from rankscope.names import file_name
 
@@ -42,11 +43,15 @@ def compare(
     report: options.Report = None,
     base_model: options.BaseModel = None,
     full: options.Full = False,
+    config: Config = None,  # what it says has come in with the others
 ) -> None:
     """Compare two runs: changes of rank, similarity, overlap, recoverability and drift, with paired intervals.
 
     Several runs of a recipe that differ in their seed make one arm (--arm): seed noise is separated from row noise,
     and each arm gets a verdict at each site.
+
+    A TOML file given with --config takes the same options and arguments: runs = ["lora.pt", "ptlora.pt"], measures = ["cka",
+    "rankme"], and lora = "lora-s*.pt" in the table arm for --arm lora=lora-s*.pt.
 
     Example: rankscope compare lora.pt ptlora.pt --base pretrained.pt --plot
 

@@ -145,13 +145,25 @@ def read_options(path: Path) -> dict[str, Any]:
     Raises:
         UsageError: if there is no such file, or it is not TOML.
     """
-    try:
-        content = tomllib.loads(path.read_text())
-    except (FileNotFoundError, IsADirectoryError):
-        raise UsageError(f"there is no recipe {path}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path} is not TOML: {error}") from error
     flat: dict[str, Any] = {}
-    for name, value in content.items():
+    for name, value in read_toml(path, "recipe").items():
         flat |= {f"{name}_{k}": v for k, v in value.items()} if isinstance(value, dict) else {name: value}
     return flat
+
+
+def read_toml(path: Path, what: str) -> dict[str, Any]:
+    """What a TOML file says.
+
+    Args:
+        path: the file.
+        what: what it is called, for the message.
+
+    Raises:
+        UsageError: if there is no such file, or it is not TOML.
+    """
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
+        raise UsageError(f"there is no {what} {path}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path} is not TOML: {error}") from error

@@ -67,6 +67,12 @@ TRUST, OVERWRITE = switch("--trust-remote-code"), switch("--overwrite")
 MEASURES = case("-m", "rankme", value=[DEFINITIONS["rankme"]])
 PLOT = case("--plot", "f", value=Path("f"), target=FIGURE)
 FULL = switch("--full", target="rankscope.cli.show.view")
+FILES = {
+    "ids": ("ids.txt", "p\nq\n"),
+    "config collect": ("c.toml", 'rows = "mean"\n'),
+    "config compare": ("c.toml", "groups = 7\n"),
+}
+"""The files that a case reads, by option, or by option and command."""
 GROUPS = case("--groups", "7", value=7)
 INTERVAL = case("--interval", "jackknife", value="jackknife")
 
@@ -163,6 +169,7 @@ COMMANDS = {
             "max_length": case("--max-length", "7", value=7),
             "trust_remote_code": TRUST,
             "dry_run": switch("--dry-run", keyword="quiet", target=PROGRESS),
+            "config": case("--config", "c.toml", value="mean", keyword="rows"),
             **QUIET,
         },
     ),
@@ -207,6 +214,7 @@ COMMANDS = {
             "plot": case("--plot", value=Path(), target=FIGURE),
             "report": case("--report", value=Path("u-v.html"), keyword="out", target="rankscope.write_report"),
             "full": FULL,
+            "config": case("--config", "c.toml", value=7, keyword="groups"),
         },
     ),
     "report": Command(

@@ -71,6 +71,12 @@ CASES: list[tuple[str, int, str]] = [
     ("train base --method lora --data absent", 3, NO_DATA),
     ("train base --config absent.toml", 2, "there is no recipe absent.toml"),
     ("data check absent", 3, NO_DATA),
+    ("collect base --config absent.toml", 2, "there is no file of options absent.toml"),
+    ("compare --config absent.toml", 2, "there is no file of options absent.toml"),
+    ("collect base --config texts.txt", 2, "texts.txt is not TOML"),
+    ("collect base --config wrong.toml", 2, "wrong.toml: there is no option 'row' (nearest: rows"),
+    ("collect --config right.toml", 3, "no such file or folder: absent.jsonl"),
+    ("collect --config right.toml --data texts.txt --rows some", 2, "there is no row kind 'some'"),
     # an output in the way
     ("collect base --out folder", 2, KEPT),
     ("collect base --out folder --overwrite", 2, KEPT),
@@ -146,6 +152,8 @@ def said(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[int, list[str],
         (here / name).write_text("mine")
     (here / "answers.jsonl").write_text('{"id": "a", "text": "how many?", "answers": ["two"]}\n')
     (here / "said.jsonl").write_text('{"id": "a", "prediction": "two"}\n')
+    (here / "right.toml").write_text('checkpoint = "base"\ndata = "absent.jsonl"\n')
+    (here / "wrong.toml").write_text('row = "last"\n')
     there = sorted(here.rglob("*"))
     found = ended([case.split() for case, _, _ in CASES], here)
     assert sorted(here.rglob("*")) == there

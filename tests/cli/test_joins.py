@@ -16,7 +16,7 @@ from unittest.mock import MagicMock
 
 import pytest
 import typer
-from joins import COMMANDS, OPEN, RECORDS, Command
+from joins import COMMANDS, FILES, OPEN, RECORDS, Command
 
 import rankscope
 from rankscope.cli import app, early
@@ -95,9 +95,9 @@ def test_each_option_changes_the_call(
 ) -> None:
     found = COMMANDS[command]
     one = found.cases[option]
-    if option == "ids":
+    if file := FILES.get(option, FILES.get(f"{option} {command}")):
         monkeypatch.chdir(tmp_path)
-        Path("ids.txt").write_text("p\nq\n")
+        Path(file[0]).write_text(file[1])
     typed = one.typed if one.alone else (*found.needs, *one.typed)
     arrived = record(command, one.target or found.target, typed)[one.keyword or option]
     arrived = list(arrived) if isinstance(arrived, tuple) else arrived

@@ -316,9 +316,6 @@ class Training:
         folder.mkdir(parents=True, exist_ok=True)
         if recipe.gradient_checkpointing:
             save_memory(self.model)
-        for callback in self.callbacks:
-            if isinstance(callback, SpectrumCallback):
-                callback.before = sum(record["steps"] for record in self.records)
         reader = reader_of(self.model, plan)
         dataset: Any = plan.data if scst else training_data(reader, plan)
         seed, samples = plan.seed_of_stage(place), len(dataset)
@@ -341,6 +338,10 @@ class Training:
                     data_collator=partial(collate, reader),
                     **shared,
                 )
+        for callback in self.callbacks:
+            if isinstance(callback, SpectrumCallback):
+                callback.before = sum(record["steps"] for record in self.records)
+                callback.log_of_stage = trainer.log
         if recipe.keep_epochs:
             trainer.add_callback(EpochEnd(partial(self._keep_epoch, place, trainer)))
         return trainer

@@ -255,6 +255,77 @@ def test_a_callback_works_in_anyones_trainer(base: Callable[[str], Path], tmp_pa
     assert model.training
 
 
+class Report(TrainerCallback):
+    """A tracker of experiments: takes what is logged until the training ends."""
+
+    def __init__(self, stop: int = -1) -> None:
+        self.taken: list[tuple[int, dict[str, float]]] = []
+        self.stop, self.closed = stop, False
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
+        assert not self.closed
+        self.taken.append((state.global_step, {n: v for n, v in logs.items() if n.startswith("rankscope/")}))
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        control.should_training_stop |= state.global_step == self.stop
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self.closed = True
+
+
+@pytest.mark.parametrize(("stop", "steps"), [(-1, [0, 2, 3]), (1, [0, 1])])
+def test_numbers_of_spectra_reach_the_trainers_log(
+    base: Callable[[str], Path], tmp_path: Path, stop: int, steps: list[int]
+) -> None:
+    """Of its last step too, however training ends, before the trackers close."""
+    model = load_model(base("gpt2"))
+    batch = reader(model, base("gpt2")).read(examples("gpt2", 6))
+    rows = [{"input_ids": torch.arange(5), "labels": torch.arange(5)} for _ in range(4)]
+    args = TrainingArguments(
+        str(tmp_path), max_steps=3, report_to=[], use_cpu=True, disable_tqdm=True, save_strategy="no",
+        dataloader_pin_memory=False,
+    )  # fmt: skip
+    report = Report(stop)
+    trainer = Trainer(model=model, args=args, train_dataset=rows, callbacks=[report])
+    sites = ["decoder.0", "decoder.final"]
+    told = {"sites": sites, "every": 2, "measures": ["effective-rank", "rankme"]}
+    trainer.add_callback(SpectrumCallback([batch], tmp_path / "s.jsonl", log=trainer.log, **told))
+    trainer.train()
+    logged = [entry for entry in trainer.state.log_history if "rankscope/decoder.0/rankme" in entry]
+    assert [entry["step"] for entry in logged] == steps
+    assert [step for step, numbers in report.taken if numbers] == steps
+    spectra = read_spectra(tmp_path / "s.jsonl")
+    names = {f"rankscope/{site}/{name}" for site in sites for name in ("roy-vetterli", "rankme")}
+    for entry in logged:
+        assert {name for name in entry if name.startswith("rankscope/")} == names
+        for site in sites:  # RankMe is of the spectrum as recorded, and the effective rank of the centred one
+            s = spectra[site][entry["step"]]
+            p = s / s.sum()
+            assert entry[f"rankscope/{site}/rankme"] == pytest.approx(float((-p * p.log()).sum().exp()), rel=1e-5)
+    ends = batch.inputs["attention_mask"].sum(1) - 1
+    with torch.no_grad():
+        read = model.eval()(**batch.inputs, output_hidden_states=True).hidden_states[-1]
+        x = read[torch.arange(6), ends].double()
+    s = torch.linalg.svdvals(x - x.mean(0))
+    p = s[:-1] / s.sum()
+    last = logged[-1]["rankscope/decoder.final/roy-vetterli"]
+    assert last == pytest.approx(float((-p * p.log()).sum().exp()), rel=1e-4)
+
+
+def test_train_logs_the_numbers_of_spectra_stage_by_stage(base: Callable[[str], Path], tmp_path: Path) -> None:
+    model, report, own = load_model(base("gpt2")), Report(), []
+    batch = reader(model, base("gpt2")).read(examples("gpt2", 4))
+    told = {"sites": "decoder.final", "measures": ["stable-rank"], "every": 2}
+    calls = [SpectrumCallback([batch], tmp_path / "a.jsonl", **told)]
+    calls += [SpectrumCallback([batch], tmp_path / "b.jsonl", log=own.append, **told)]
+    report.on_train_end = lambda *_, **__: None  # which the next stage uses again
+    options = {**SMALL, "method": "pt-lora", "steps": [1, 3]}
+    train(base("gpt2"), data=examples("gpt2", 8), out=tmp_path / "o", callbacks=[report, *calls], **options)
+    assert [step for step, numbers in report.taken if numbers] == [0, 1, 1, 3]  # of a stage; as one count 0, 1, 2, 4
+    assert own == [numbers for _, numbers in report.taken if numbers]
+    assert list(read_spectra(tmp_path / "a.jsonl")["decoder.final"]) == [0, 1, 2, 4]
+
+
 def test_a_callback_refuses_what_cannot_be(base: Callable[[str], Path], tmp_path: Path) -> None:
     file = tmp_path / "s.jsonl"
     with pytest.raises(UsageError, match="at least one batch"):
@@ -265,6 +336,8 @@ def test_a_callback_refuses_what_cannot_be(base: Callable[[str], Path], tmp_path
     batch = reader(model, base("gpt2")).read(examples("gpt2", 4))
     with pytest.raises(UnknownName, match="no row kind 'best'"):
         SpectrumCallback([batch], file, rows="best")
+    with pytest.raises(UsageError, match="participation-ratio needs more than singular values"):
+        SpectrumCallback([batch], file, measures=["rankme", "participation-ratio"])
     call = SpectrumCallback([batch], file, sites="decoder.9")
     with pytest.raises(UnknownName, match="no site"):
         call.record(model, 0)

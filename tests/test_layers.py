@@ -20,7 +20,7 @@ ROWS: list[set[str]] = [
     {"errors", "notebook"},
     {"plugins"},
     {"sites", "definition", "devices", "memory", "names", "progress", "catalogue", "writing"},
-    {"features", "checkpoint", "linalg", "data"},
+    {"features", "checkpoint", "linalg", "data", "markdown"},
     {"spectrum", "store", "scores", "inference", "reading"},
     {"measures", "comparisons"},
     {"weights"},

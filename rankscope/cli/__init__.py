@@ -16,6 +16,7 @@ import typer
 from typer import Option
 
 from rankscope.cli import interruption, show, streams
+from rankscope.cli.card import card
 from rankscope.cli.collect import collect
 from rankscope.cli.compare import compare
 from rankscope.cli.curve import curve
@@ -46,7 +47,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-WITH_RUNS = (demo, inspect, doctor, collect, measure, compare, track, report, curve, weights, verify, import_, export)
+WITH_RUNS = (
+    demo, inspect, doctor, collect, measure, compare, track, report, card, curve, weights, verify, import_, export,
+)  # fmt: skip
 WITHOUT = (train, generate, score, definitions, selftest)
 for command in (*WITH_RUNS, *WITHOUT):
     app.command(command.__name__.strip("_"))(flat(command))

@@ -18,6 +18,7 @@ from rankscope.catalogue import check_measure, listed
 from rankscope.checkpoint import Checkpoint, processor_folder
 from rankscope.collecting.request import OF_A_STORE, SINGLE
 from rankscope.errors import DataError, OutputExists, StorageError, StoreError, UsageError
+from rankscope.markdown import check_place
 from rankscope.sites import Site, select
 from rankscope.tuning.output import check_free as check_free_for_training
 from rankscope.tuning.recipes import recipe_of
@@ -122,6 +123,11 @@ def need_free(out: Path | None, *, overwrite: bool = False) -> None:
     """See that nothing is where a command will write. Raises :class:`OutputExists` if something is that it may not replace."""
     if out is not None:
         check_free(out, overwrite=overwrite)
+
+
+def need_place(card: Path) -> None:
+    """See that a block can be put into a model card. Raises as :func:`rankscope.markdown.check_place`."""
+    check_place(card)
 
 
 def need_figure(plot: Path | None) -> None:

@@ -52,6 +52,7 @@ def switch(flag: str, keyword: str = "", target: str = "") -> Case:
 
 OPEN, READ = "rankscope.data.open.open_data", "rankscope.checkpoint.Checkpoint.read"
 UNTRAINED = "rankscope.tuning.untrained.untrained_prefix"
+CARD = "rankscope.report.card.card"
 PROGRESS, RECORDS, FIGURE = "rankscope.cli.show.progress", "rankscope.cli.show.records", "rankscope.cli.show.figure"
 QUIET = {"quiet": switch("-q", target=PROGRESS)}
 PRINTING = {**QUIET, "as_json": switch("--json", target=RECORDS), "as_csv": switch("--csv", target=RECORDS)}
@@ -256,6 +257,23 @@ COMMANDS = {
             "plot": PLOT,
             "full": switch("--full", target="rankscope.cli.steps.printed"),
         },
+    ),
+    "card": Command(
+        "rankscope.compare",
+        ("r", "--base", "b"),
+        {
+            "run": case("x", "--base", "b", value=Path("x"), keyword="b", alone=True),
+            "base": case("--base", "c", value=Path("c"), keyword="a"),
+            "out": case("-o", "R.md", value=Path("R.md"), keyword="path", target="rankscope.markdown.put"),
+            "measures": case("-m", "rsa", value=["rsa"], target=CARD),
+            "groups": GROUPS,
+            "interval": INTERVAL,
+            "common_rows": switch("--common-rows"),
+            "base_model": BASE_MODEL,
+            **ANALYSED,
+            **QUIET,
+        },
+        (CARD,),
     ),
     "curve": Command(
         "rankscope.curve",

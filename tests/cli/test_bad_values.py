@@ -28,6 +28,7 @@ NEEDS = {
     "measure": "run.pt",
     "compare": "run.pt run.safetensors",
     "report": "run.pt --base run.safetensors",
+    "card": "run.pt --base run.safetensors",
     "curve": "run.pt",
     "weights": "base",
     "verify": "run.pt",

@@ -42,6 +42,7 @@ CASES: list[tuple[str, int, str]] = [
     ("report absent --base here.pt", 4, NO_RUN),
     ("report here.pt --base absent", 4, NO_RUN),
     ("report folder --base here.pt", 3, "folder"),
+    ("card absent --base here.pt", 4, NO_RUN),
     ("verify absent", 4, NO_RUN),
     ("compare --arm a=folder,here.pt", 3, "folder"),
     ("export absent --out o", 4, NO_RUN),
@@ -84,6 +85,9 @@ CASES: list[tuple[str, int, str]] = [
     ("collect base --out texts.txt", 2, "is a file, and the run would be a folder; it is kept"),
     ("collect other", 2, "other.pt is a folder, and the run would be a file; it is kept"),
     ("report here.pt --base here.pt -o texts.txt", 2, THERE),
+    ("card here.pt --base here.pt -o folder", 2, "folder is a folder; give a file in it, such as folder/README.md"),
+    ("card here.pt --base here.pt -o half.md", 2, "half.md must have one line <!-- rankscope:begin -->"),
+    ("card here.pt --base here.pt -o none/README.md", 8, "there is no folder none"),
     ("import here.npy --out here.pt", 2, THERE),
     ("export here.pt --out folder", 2, THERE),
     ("measure --plot here.pt here.pt", 2, "here.pt can be no figure: a figure is .svg, .pdf or .png"),
@@ -152,6 +156,7 @@ def said(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[int, list[str],
         (here / name).write_text("mine")
     (here / "answers.jsonl").write_text('{"id": "a", "text": "how many?", "answers": ["two"]}\n')
     (here / "said.jsonl").write_text('{"id": "a", "prediction": "two"}\n')
+    (here / "half.md").write_text("# Mine\n<!-- rankscope:begin -->\n")
     (here / "right.toml").write_text('checkpoint = "base"\ndata = "absent.jsonl"\n')
     (here / "wrong.toml").write_text('row = "last"\n')
     there = sorted(here.rglob("*"))

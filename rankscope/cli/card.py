@@ -1,0 +1,57 @@
+"""``rankscope card``: what was found of a tuned model, as a block for its model card."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+from typer import Argument, Option
+
+from rankscope import markdown
+from rankscope.cli import early, options, show
+
+
+def card(
+    analysed: options.Analysed,
+    run: Annotated[Path, Argument(help="The tuned run, or its checkpoint folder, collected first on the base's data.")],
+    base: Annotated[Path, Option(help="The pre-trained run, against which changes are measured.")],
+    out: Annotated[
+        Path | None,
+        Option(
+            "--out",
+            "-o",
+            help="The model card, of which only what stands between the rankscope markers is replaced; the block goes to its "
+            "end where it has none. Default: stdout.",
+        ),
+    ] = None,
+    groups: options.Groups = 20,
+    interval: options.Interval = "influence",
+    common_rows: Annotated[bool, Option("--common-rows", help="If the rows differ, use those both runs have.")] = False,
+    base_model: options.BaseModel = None,
+    quiet: options.Quiet = False,
+) -> None:
+    """Write the block for a model card: the verdict, a row a site, and the conventions of every number. Measures that are named
+    come in besides.
+
+    Example: rankscope card lora.pt --base pretrained.pt -o lora/README.md
+    """
+    early.need_runs(run, base, base_model=base_model)
+    early.need_sites(analysed.sites, run, base)
+    if out is not None:
+        early.need_place(out)
+    import rankscope
+    from rankscope.registry import DEFAULT_COMPARED
+    from rankscope.report.card import card as block_of
+
+    how: dict[str, Any] = {"groups": groups, "interval": interval, "common_rows": common_rows, "base_model": base_model}
+    how |= analysed.keywords()
+    further = how.get("measures", ())
+    how["measures"] = (*DEFAULT_COMPARED, *(one for one in further if one.name not in DEFAULT_COMPARED))
+    with show.progress("comparing", quiet=quiet) as progress:
+        result = rankscope.compare(base, run, **how, progress=progress)
+    block = block_of(result, measures=[one.name for one in further])
+    if out is None:
+        show.line(block)
+    else:
+        markdown.put(block, out)
+        show.made(out)

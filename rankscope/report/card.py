@@ -48,9 +48,12 @@ def card(result: Contrast, *, measures: Sequence[str] = (), level: float = LEVEL
         "\n".join(f"- {line}" for line in _conventions(result, [*dict.fromkeys(r.measure for r in used)])),
         "\n".join(
             f"- Note: {escaped(text)}"
-            for text in (*result.notes, *(f"{note} ({count} numbers)" for note, count in cautions.items()))
+            for text in (
+                *result.notes,
+                *(f"{note} ({count} number{'s' * (count != 1)})" for note, count in cautions.items()),
+            )
         ),
-        f"Intervals of {level:.0%}, over samples, by {result.records[0].interval_by or 'influence'}. Made with rankscope {__version__}.",
+        f"Intervals of {level * 100:g} %, over samples, by {result.records[0].interval_by or 'influence'}. Made with rankscope {__version__}.",
     ]
     return "\n\n".join(part for part in parts if part)
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:  # what a type checker sees; _PUBLIC says the same to the inte
     from rankscope.analysis.measure import measure as measure, profile as profile, spectra as spectra
     from rankscope.analysis.track import track as track
     from rankscope.analysis.weigh import weigh as weigh
+    from rankscope.checkpoint.fetching import fetch as fetch
     from rankscope.collecting.collect import collect as collect
     from rankscope.collecting.resolve import load as load
     from rankscope.comparisons.recoverability import recoverability as recoverability
@@ -57,6 +58,7 @@ _PUBLIC = {
     "rankscope.analysis.curves": ("curve",),
     "rankscope.analysis.weigh": ("weigh",),
     "rankscope.models.load": ("load_model",),
+    "rankscope.checkpoint.fetching": ("fetch",),
     "rankscope.tuning": ("train", "generate", "SpectrumCallback"),
     "rankscope.scores.join": ("score",),
     "rankscope.models.register": ("register",),

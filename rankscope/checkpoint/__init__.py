@@ -22,7 +22,7 @@ from rankscope.checkpoint.files import (
     read_json,
     weight_files,
 )
-from rankscope.checkpoint.kinds import STAGES, folder_name, has_weights, in_cache, kind, stage_folders
+from rankscope.checkpoint.kinds import STAGES, folder_name, has_weights, in_cache, is_repository, kind, stage_folders
 from rankscope.errors import CheckpointError
 
 __all__ = ["STAGES", "Checkpoint", "Tuning", "digest", "folder_name", "processor_folder"]
@@ -176,6 +176,11 @@ def _folder(path: str | Path) -> Path:
     if cached is None:
         raise CheckpointError(
             f"there is no folder {str(path)!r}, and no repository of that name in the local Hub cache; nothing is downloaded"
+            + (
+                f"; 'rankscope inspect {path} --download' fetches it (rankscope.fetch)"
+                if is_repository(str(path))
+                else ""
+            )
         )
     return cached
 
@@ -287,6 +292,11 @@ def _base(tunings: Sequence[Tuning], base_model: str | Path | None) -> Path:
     if folder is None:
         raise CheckpointError(
             f"the base model {str(named)!r} of {of} is neither a folder here nor in the local Hub cache; {_GIVE}"
+            + (
+                f", or fetch it: 'rankscope inspect {named} --download' (rankscope.fetch)"
+                if is_repository(str(named))
+                else ""
+            )
         )
     try:
         found = kind(folder)

@@ -131,16 +131,25 @@ def _refuse_foreign(folder: Path) -> None:
         )
 
 
+def is_repository(name: str) -> bool:
+    """Whether a text could be the name of a repository: ``model`` or ``org/model``."""
+    return _REPOSITORY.fullmatch(name) is not None
+
+
 def in_cache(name: str, revision: str | None = None) -> Path | None:
     """The folder of a Hub repository in the local cache; None if it is not there. Nothing is downloaded."""
-    if not _REPOSITORY.fullmatch(name):
+    if not is_repository(name):
         return None
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 
     try:
         return Path(snapshot_download(name, revision=revision, local_files_only=True))
-    except (LocalEntryNotFoundError, HFValidationError):
+    except LocalEntryNotFoundError as error:
+        # Files may be missing that no checkpoint needs, such as weights for other frameworks; what is needed is checked later
+        there = getattr(error, "snapshot_path", None)
+        return None if there is None else Path(there)
+    except HFValidationError:
         return None
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from typer import Exit, Option
 
+from rankscope.checkpoint import fetching
 from rankscope.cli import completion, early, interruption, options, show
 from rankscope.cli.config import Config
 from rankscope.collecting.request import SUFFIX, Request
@@ -82,6 +83,7 @@ def collect(
         Option(help="The probe set: a file or folder. Default: embedded sentences or scenes, to suit the model."),
     ] = None,
     dry_run: Annotated[bool, Option(help="Show what would be read and written, then stop.")] = False,
+    download: options.Download = False,
     quiet: options.Quiet = False,
     config: Config = None,  # what it says has come in with the others
 ) -> None:
@@ -94,6 +96,8 @@ def collect(
     Example: rankscope collect lora/ --layers decoder.0,final --rows tokens --data texts.jsonl --out lora.pt
     """
     base = loading.base_model
+    if download:
+        fetching.fetch(checkpoint, base_model=base)
     early.need_checkpoint(checkpoint, base_model=base, processor=loading.processor)
     for one in what.beside or ():
         early.need_checkpoint(one)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from typer import Exit, Option
 
+from rankscope.checkpoint import fetching
 from rankscope.cli import completion, early, options, show
 from rankscope.reading.kinds import check_kind
 
@@ -27,6 +28,7 @@ def doctor(
         str, Option(autocompletion=completion.rows, callback=options.refusing(check_kind), help="The kind of rows.")
     ] = "last",
     base_model: options.BaseModel = None,
+    download: options.Download = False,
     device: options.Device = None,
     trust_remote_code: options.TrustRemoteCode = False,
     as_json: options.Json = False,
@@ -36,6 +38,8 @@ def doctor(
 
     Exits with status 3 if something is wrong. Example: rankscope doctor lora/ --data texts.jsonl
     """
+    if download:
+        fetching.fetch(checkpoint, base_model=base_model)
     early.need_checkpoint(checkpoint, base_model=base_model)
     early.need_data(data)
     examples = probes.open(data)

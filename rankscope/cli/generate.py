@@ -8,6 +8,7 @@ from typing import Annotated
 
 from typer import Option
 
+from rankscope.checkpoint import fetching
 from rankscope.cli import early, options, show
 
 
@@ -32,12 +33,15 @@ def generate(
         str | None, Option(help="The examples: a file or folder. Default: scenes, for the embedded model only.")
     ] = None,
     base_model: options.BaseModel = None,
+    download: options.Download = False,
     quiet: options.Quiet = False,
 ) -> None:
     """Generate predictions, greedily or by beam search.
 
     Example: rankscope generate ptlora/ --data scenes:captions/test --out predictions.jsonl
     """
+    if download:
+        fetching.fetch(checkpoint, base_model=base_model)
     early.need_checkpoint(checkpoint, base_model=base_model)
     early.need_data(data)
     early.need_free(how.out, overwrite=how.overwrite)

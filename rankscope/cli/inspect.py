@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from typer import Exit, Option
 
+from rankscope.checkpoint import fetching
 from rankscope.cli import early, options, show
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ def inspect(
         Option(help="Data on which to try an untrained prefix. Default: scenes, for the embedded model only."),
     ] = None,
     base_model: options.BaseModel = None,
+    download: options.Download = False,
     trust_remote_code: options.TrustRemoteCode = False,
     as_json: options.Json = False,
 ) -> None:
@@ -32,6 +34,8 @@ def inspect(
     For a prefix, also show what one of its length does before training, and how much of that is the shift in positions alone.
     Exits with status 3 if a tuning does not land. Example: rankscope inspect lora/
     """
+    if download:
+        fetching.fetch(checkpoint, base_model=base_model)
     early.need_checkpoint(checkpoint, base_model=base_model)
     if data is not None:
         early.need_data(data)

@@ -45,6 +45,9 @@ Run = Annotated[Path, Argument(help="A run, or a checkpoint of the embedded mode
 Stored = Annotated[Path, Argument(help="A run: a folder, a .pt or a .safetensors file.")]
 Checkpoint = Annotated[list[Path], Argument(help="A checkpoint folder, or several in order: base, adapters.")]
 BaseModel = Annotated[str | None, Option(help="The base model, if the adapter records the wrong one.")]
+Download = Annotated[
+    bool, Option("--download", help="Fetch from the Hub what is named by repository (org/model) and is not here.")
+]
 TrustRemoteCode = Annotated[bool, Option("--trust-remote-code", help="Allow Python code in the checkpoint to run.")]
 Device = Annotated[
     str | None, Option(callback=refusing(check_device), help="The torch device. Default: the GPU if there is one.")

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 
 from typer import Argument, Option
 
+from rankscope.checkpoint import fetching
 from rankscope.cli import early, interruption, options, show
 from rankscope.cli.options import flat
 from rankscope.errors import UsageError
@@ -58,6 +59,7 @@ def train(
     overwrite: options.Overwrite = False,
     device: options.Device = None,
     trust_remote_code: options.TrustRemoteCode = False,
+    download: options.Download = False,
     dry_run: Annotated[bool, Option("--dry-run", help="Show the steps and the trained parameters, then stop.")] = False,
     quiet: options.Quiet = False,
     list_options: Annotated[bool, Option("--list-options", help="List the options of a recipe, then stop.")] = False,
@@ -79,6 +81,8 @@ def train(
     name = (config.stem if config else "tuned") if method is stages is None else str(method or stages)
     out = out or Path(name.replace(",", "-"))
     if model is not None:
+        if download:
+            fetching.fetch(model)
         early.need_checkpoint(model)
     early.need_data(data)
     how: dict[str, Any] = {"method": method, "stages": stages, "config": config, **recipe}

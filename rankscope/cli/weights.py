@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from typer import Option
 
+from rankscope.checkpoint import fetching
 from rankscope.cli import early, options, show
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ def weights(
     ] = None,
     overwrite: options.Overwrite = False,
     plot: options.Figure = None,
+    download: options.Download = False,
 ) -> None:
     """Spectra of what tuning changed in each weight matrix, intruder dimensions beside those of noise, power-law tails.
 
@@ -45,6 +47,8 @@ def weights(
 
     Example: rankscope weights lora/ --modules '*.q_proj'
     """
+    if download:
+        fetching.fetch(checkpoint, base_model=weighing.base_model)
     early.need_checkpoint(checkpoint, base_model=weighing.base_model)
     early.need_free(spectra, overwrite=overwrite)
     early.need_figure(plot)

@@ -7,6 +7,7 @@ row in a table here, or a plug-in.
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -66,7 +67,11 @@ def recognise(path: Path) -> Format:
         return Format("image folder", folder.read_folder if folder.metadata_files(path) else folder.read_images)
     if not is_file(path):
         shown = str(path) if len(str(path)) <= 200 else f"{str(path)[:200]}…"
-        raise DataError(f"no such file or folder: {shown}; data are a file, a folder, or scenes:TASK/SPLIT")
+        saved = f"; a data set of the Hub is saved first: datasets.load_dataset({shown!r}).save_to_disk(FOLDER)"
+        raise DataError(
+            f"no such file or folder: {shown}; data are a file, a folder, or scenes:TASK/SPLIT"
+            + (saved if re.fullmatch(r"[\w-][\w.-]*/[\w.-]*[\w-]", shown) and not path.suffix else "")
+        )
     by_content = {".json": _json, ".csv": _csv, ".tsv": _tsv}
     name = path.suffix.removeprefix(".")
     if path.suffix in (*SUFFIXES, *by_content):

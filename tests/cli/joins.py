@@ -64,6 +64,7 @@ ANALYSED = {
     "device": case("--device", "meta", value="meta"),
 }
 DEVICE, BASE_MODEL = ANALYSED["device"], case("--base-model", "b", value="b")
+DOWNLOAD = case("--download", value=[Path("c")], keyword="checkpoint", target="rankscope.checkpoint.fetching.fetch")
 TRUST, OVERWRITE = switch("--trust-remote-code"), switch("--overwrite")
 MEASURES = case("-m", "rankme", value=[DEFINITIONS["rankme"]])
 PLOT = case("--plot", "f", value=Path("f"), target=FIGURE)
@@ -121,6 +122,7 @@ COMMANDS = {
             "data": case("--data", "d", value="d", target=UNTRAINED),
             "base_model": BASE_MODEL._replace(target=READ),
             "trust_remote_code": TRUST,
+            "download": DOWNLOAD,
             "as_json": PRINTING["as_json"],
         },
         (READ, UNTRAINED),
@@ -136,6 +138,7 @@ COMMANDS = {
             "base_model": BASE_MODEL,
             "device": DEVICE,
             "trust_remote_code": TRUST,
+            "download": DOWNLOAD,
             "as_json": PRINTING["as_json"],
         },
     ),
@@ -169,6 +172,7 @@ COMMANDS = {
             "chat": switch("--chat"),
             "max_length": case("--max-length", "7", value=7),
             "trust_remote_code": TRUST,
+            "download": DOWNLOAD,
             "dry_run": switch("--dry-run", keyword="quiet", target=PROGRESS),
             "config": case("--config", "c.toml", value="mean", keyword="rows"),
             **QUIET,
@@ -299,6 +303,7 @@ COMMANDS = {
             "draws": case("--draws", "7", value=7),
             "base_model": BASE_MODEL,
             "trust_remote_code": TRUST,
+            "download": DOWNLOAD,
             "device": DEVICE,
             "spectra": case(
                 "--spectra", "s.npz", value=Path("s.npz"), keyword="output", target="rankscope.writing.write_output"
@@ -354,6 +359,7 @@ COMMANDS = {
             "overwrite": OVERWRITE,
             "device": DEVICE,
             "trust_remote_code": TRUST,
+            "download": DOWNLOAD._replace(value=Path("b")),
             "dry_run": case(
                 "--dry-run", value=recipe_of_method("lora"), keyword="recipe", target="rankscope.tuning.preview"
             ),
@@ -379,6 +385,7 @@ COMMANDS = {
             "overwrite": OVERWRITE,
             "device": DEVICE,
             "trust_remote_code": TRUST,
+            "download": DOWNLOAD,
             **QUIET,
         },
         (READ,),

@@ -100,6 +100,8 @@ def collect(
         fetching.fetch(checkpoint, base_model=base)
     early.need_checkpoint(checkpoint, base_model=base, processor=loading.processor)
     for one in what.beside or ():
+        if download:
+            fetching.fetch(one)
         early.need_checkpoint(one)
     early.need_data(data)
     early.need_free_for_run(

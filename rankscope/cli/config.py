@@ -64,6 +64,8 @@ def as_typed(path: Path, parameters: Sequence[Any]) -> dict[str, Any]:
 def _typed(parameter: Any, value: Any, where: str) -> Any:
     switch = getattr(parameter, "is_flag", False)
     several = getattr(parameter, "multiple", False) or parameter.nargs != 1
+    if value is True and parameter.metavar == "[PATH]":  # which may go without; then it is the folder of the command
+        return "."
     if switch != isinstance(value, bool):
         raise UsageError(f"{where} is {'true or false' if switch else 'no switch, and takes a value'}; got {value!r}")
     if switch:

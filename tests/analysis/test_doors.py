@@ -145,7 +145,8 @@ COLUMNS = {
     "curve": "site measure parts rows value least greatest noise limit d convention unit note variant run",
     "compare": "site measure value low high a b difference a_low a_high b_low b_high base noise itself n samples d dtype "
     "convention unit note variant mean_share mean_share_b without_sinks below_floor band_low band_high p p_unrelated run_a "
-    "run_b run_base interval_by",
+    "run_b run_base interval_by percent percent_low percent_high "
+    "percent_a percent_a_low percent_a_high percent_b percent_b_low percent_b_high band_a_low band_a_high band_b_low band_b_high",
     "compare_arms": "site measure arm value low high band_low band_high p seed_sd seed_se sample_se floor equivalent "
     "p_equivalent runs n samples d dtype convention unit verdict note variant run_names run_base",
 }

@@ -20,7 +20,7 @@ from rankscope.store import export_run, import_features, open_run
 Call = Callable[..., Any]
 
 INPUTS = {
-    "again", "answers", "base", "checkpoint", "checkpoints", "config", "ids", "images", "model", "predictions", "processor", "regions",
+    "again", "answers", "base", "beside", "checkpoint", "checkpoints", "config", "ids", "images", "model", "predictions", "processor", "regions",
     "run", "runs", "source", "spice_home",
 }  # fmt: skip
 """Options that are paths, and are read."""
@@ -50,8 +50,9 @@ def test_every_path_of_every_command_is_an_input_or_an_output() -> None:
     paths = {f"{o.command} {o.name}" for o in options() if plain(o.kind) is Path}
     outputs = {name for name in paths if name.split()[-1] not in INPUTS}
     # the folder of a training's runs holds them for the next time, each kept as collect keeps a run
-    assert outputs == {*KEPT, *FIGURES, "track out", "compare report"}
-    assert len(outputs) == 16
+    # and a card is written between marks into a page that may be there
+    assert outputs == {*KEPT, *FIGURES, "track out", "compare report", "card out"}
+    assert len(outputs) == 17
 
 
 def test_every_command_that_keeps_an_output_can_overwrite_it() -> None:

@@ -22,7 +22,7 @@ generate.write(HERE / "reference" / "generated")
 
 project = "rankscope"
 extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
-exclude_patterns = ["_build"]
+exclude_patterns = ["_build", "jupyter_execute"]
 html_theme = "pydata_sphinx_theme"
 html_title = "rankscope"
 html_theme_options = {"show_prev_next": False, "secondary_sidebar_items": ["page-toc"]}
@@ -33,7 +33,7 @@ nb_execution_mode = "force"
 nb_execution_raise_on_error = True
 nb_execution_in_temp = True
 nb_execution_timeout = 600
-nb_merge_streams = True
+nb_output_stderr = "remove"
 autodoc_typehints = "none"
 napoleon_use_rtype = False
 napoleon_use_ivar = True

@@ -2,8 +2,9 @@
 """The two commands of the README, on a machine with nothing but Python 3.11.
 
 ``python3 dev.py demo`` and ``python3 dev.py test`` make the virtual environment ``.venv`` beside this file (once; again
-when the pins change) and run in it. ``check`` runs lint, types and the layer test. What follows the command is passed
-on: ``python3 dev.py test tests/linalg -x``.
+when the pins change) and run in it. ``check`` runs lint, types and the layer test. ``docs`` builds the documents into
+``docs/_build/html``, and first installs what only they need. What follows the command is passed on: ``python3 dev.py test
+tests/linalg -x``.
 """
 
 from __future__ import annotations
@@ -27,21 +28,29 @@ COMMANDS: dict[str, list[list[str]]] = {
         ["-m", "mypy"],
         ["-m", "pytest", "tests/test_layers.py"],
     ],
+    "docs": [["-m", "sphinx", "-W", "--keep-going", "docs", "docs/_build/html"]],
 }
+EXTRAS = {"docs": "docs"}
+"""What a command needs besides the packages of the tests, as an extra of ``pyproject.toml``."""
 
 
-def set_up() -> None:
+def set_up(extra: str | None = None) -> None:
     """Install this checkout and what it needs at the pinned versions, unless that has been done for these very pins."""
     pins = hashlib.sha256((ROOT / "pyproject.toml").read_bytes() + (ROOT / "constraints.txt").read_bytes()).hexdigest()
     stamp = ENVIRONMENT / "installed"
-    if stamp.exists() and stamp.read_text() == pins:
-        return
-    print(f"setting up {ENVIRONMENT} (once, a few minutes)", file=sys.stderr, flush=True)
-    venv.create(ENVIRONMENT, with_pip=True, clear=True)
     install = [BIN / "python", "-m", "pip", "install", "--quiet", "--constraint", ROOT / "constraints.txt"]
-    subprocess.run([*install, "torch"], check=True)  # first and pinned: a range in another package must not choose it
-    subprocess.run([*install, "--editable", f"{ROOT}[test]"], check=True)
-    stamp.write_text(pins)
+    if not (stamp.exists() and stamp.read_text() == pins):
+        print(f"setting up {ENVIRONMENT} (once, a few minutes)", file=sys.stderr, flush=True)
+        venv.create(ENVIRONMENT, with_pip=True, clear=True)
+        subprocess.run(
+            [*install, "torch"], check=True
+        )  # first and pinned: a range in another package must not choose it
+        subprocess.run([*install, "--editable", f"{ROOT}[test]"], check=True)
+        stamp.write_text(pins)
+    more = ENVIRONMENT / f"installed-{extra}"  # goes with the environment when the pins change
+    if extra and not more.exists():
+        subprocess.run([*install, "--editable", f"{ROOT}[{extra}]"], check=True)
+        more.touch()
 
 
 def main(arguments: list[str]) -> int:
@@ -49,7 +58,7 @@ def main(arguments: list[str]) -> int:
     if not arguments or arguments[0] not in COMMANDS:
         print(f"usage: python3 dev.py {{{','.join(COMMANDS)}}} [arguments]", file=sys.stderr)
         return 2
-    set_up()
+    set_up(EXTRAS.get(arguments[0]))
     for command in COMMANDS[arguments[0]]:
         status = subprocess.run([BIN / "python", *command, *arguments[1:]], cwd=ROOT).returncode
         if status:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import importlib
 import json
 import os
+import signal
 import sys
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
+from typing import NamedTuple
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -20,6 +22,7 @@ import pytest
 import torch
 
 import rankscope
+from rankscope import cli
 
 WORDS = ("three", "seven", "digits", "left", "of", "a", "photo", "is", "and", "nothing", "two", "how", "many")
 
@@ -36,6 +39,29 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         whole = [item for item in items if item.get_closest_marker("whole")]
         config.hook.pytest_deselected(items=whole)
         items[:] = [item for item in items if item not in set(whole)]
+
+
+class Done(NamedTuple):
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def rankscope_(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Done]:
+    """The command line, called in this process: arguments in; exit code, stdout and stderr out."""
+
+    def call(*arguments: object) -> Done:
+        monkeypatch.setattr("sys.argv", ["rankscope", *map(str, arguments)])
+        before = {n: signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)}
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        out, err = capsys.readouterr()
+        return Done(int(ended.value.code or 0), out, err)
+
+    return call
 
 
 @pytest.fixture(scope="session")

@@ -5,11 +5,10 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import documents
 import pytest
 import torch
-import typer
 
-from rankscope.cli import app
 from rankscope.measures.hill import hill
 
 README = Path(__file__).resolve().parent.parent / "README.md"
@@ -17,7 +16,7 @@ TEXT = README.read_text()
 
 
 def blocks(language: str) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", TEXT, flags=re.DOTALL)
+    return [block.text for block in documents.blocks(README) if block.language == language]
 
 
 def test_the_python_of_the_readme_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -28,18 +27,10 @@ def test_the_python_of_the_readme_runs(tmp_path: Path, monkeypatch: pytest.Monke
 
 
 def test_every_command_of_the_readme_exists_with_its_options() -> None:
-    commands = dict(typer.main.get_command(app).commands)  # type: ignore[attr-defined]
-    lines = [
-        line.split("#")[0].split()
-        for block in blocks("sh")
-        for line in block.splitlines()
-        if line.startswith("rankscope")
-    ]
+    lines = [words for block in blocks("sh") for words in documents.typed(block) if words[0] == "rankscope"]
     assert len(lines) >= 11
-    for _, name, *arguments in lines:
-        options = {flag for parameter in commands[name].params for flag in parameter.opts}
-        extra = commands[name].context_settings.get("allow_extra_args", False)
-        assert not {a for a in arguments if a.startswith("--")} - options or extra, name
+    for words in lines:
+        documents.check_options(words)
 
 
 def test_the_files_that_the_readme_names_are_there() -> None:

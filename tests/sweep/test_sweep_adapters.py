@@ -86,7 +86,7 @@ ROWS = frozenset({"CARTRIDGE", "CPT", "PREFIX_TUNING", "PROMPT_TUNING", "P_TUNIN
 """Kinds that learn rows and leave the weights as they are."""
 NO_MATRIX = frozenset({"ADAPTION_PROMPT", "BEFT", "LILY", "LN_TUNING"})
 """Kinds that change no matrix of the base, or whose change PEFT cannot merge into one: what it is gets named."""
-README = Path(__file__).resolve().parents[2] / "README.md"
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "reference" / "what-is-read.md"
 QUICK = frozenset({"ADALORA", "CARTRIDGE", "IA3", "LILY", "OSF", "PREFIX_TUNING", "TRAINABLE_TOKENS", "VERA"})
 """Those that always run: one of each way in which kinds differ."""
 CASES = [pytest.param(kind, marks=() if kind in QUICK else pytest.mark.whole) for kind in KINDS]
@@ -95,7 +95,7 @@ CASES = [pytest.param(kind, marks=() if kind in QUICK else pytest.mark.whole) fo
 def test_every_kind_is_swept_or_refused() -> None:
     assert {*KINDS, *REFUSED} == {kind.value for kind in peft.PeftType} - {"BOTTLENECK"}, "which rankscope adds to PEFT"
     assert (len(KINDS), len(REFUSED)) == (41, 4)
-    assert "Of PEFT's 45 kinds of adapter 41 are read" in README.read_text()
+    assert "Of PEFT's 45 kinds of adapter 41 are read" in PAGE.read_text()
     assert set(KINDS) >= QUICK
 
 

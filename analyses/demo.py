@@ -11,10 +11,12 @@ import argparse
 import json
 from pathlib import Path
 
-from rankscope.demo import SHOWN, Demo, run_demo
+from rankscope.demo import Demo, run_demo
 from rankscope.plots import save
 from rankscope.tuning.record import versions
 
+SHOWN = ("participation-ratio", "pt-peft", "overlap", "recoverability", "drift")
+"""The measures whose numbers lie beside the figure."""
 UNTOUCHED = "vision.final"
 """A site that neither tuning reaches."""
 

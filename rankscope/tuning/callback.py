@@ -58,7 +58,7 @@ class SpectrumCallback(TrainerCallback):
         """Decide what is read and when.
 
         Args:
-            batches: the fixed rows, made by ``reader(model, checkpoint).read(examples)``.
+            batches: the fixed rows, a list such as ``[reader(model, checkpoint).read(examples)]``.
             out: the file of records.
             sites: the sites to read, as everywhere (``"all"``, ``"decoder.3"``, ``"final"``); all by default.
             rows: the kind of rows, as in :func:`rankscope.collect`; ``last`` by default.

@@ -116,6 +116,7 @@ def compare(
         similarity_sites=aligned.sites,
         notes=tuple(notes),
         again=again is not None,
+        level=level,
     )
 
 

@@ -138,7 +138,7 @@ def measure(
         records += [_record(run, site, what, view, level) for what in definitions]
     if all(r.value is None for r in records) and records[0].notes:
         raise NotComparable(" · ".join(records[0].notes))
-    return Measurement(tuple(records), run.name, tuple(aligned.notes()))
+    return Measurement(tuple(records), run.name, tuple(aligned.notes()), level)
 
 
 @public

@@ -134,12 +134,9 @@ class SummedView(View):
         """Rows in the place of these sums, divided as rows are."""
         return super().derived(features, keep, groups=groups or self.division.groups)
 
+    @computed_once
     def half(self, which: int) -> View:
         """One half of the samples alone."""
-        return self._half(which)
-
-    @computed_once
-    def _half(self, which: int) -> SummedView:
         units = [
             unit for unit, half in zip(self._of_runs, self.division.unit_half.tolist(), strict=True) if half == which
         ]

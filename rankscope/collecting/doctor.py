@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import torch
 
+from rankscope import memory
 from rankscope.checkpoint import Checkpoint
 from rankscope.checkpoint.files import MODEL_CONFIG, read_json, weight_files
 from rankscope.collecting.collect import seconds_needed
@@ -95,7 +95,7 @@ def _java() -> Symptom:
 def _memory(checkpoint: Checkpoint) -> Symptom:
     """The weights beside the memory that they go to."""
     needed = sum(path.stat().st_size for path in weight_files(checkpoint.weights))
-    there, where = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"), "memory"
+    there, where = memory.free(), "free memory"
     if torch.cuda.is_available():
         there, where = torch.cuda.mem_get_info()[0], "free memory on the GPU"
     words = f"weights of {size_in_words(needed)}, {size_in_words(there)} of {where}"

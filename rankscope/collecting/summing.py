@@ -16,8 +16,9 @@ from torch import Tensor
 from rankscope.errors import DataError, NonFinite, NotComparable
 from rankscope.features import Rows, first_difference, samples_in_groups
 from rankscope.linalg.hashes import row_hashes
+from rankscope.linalg.moments import PairMoments
 from rankscope.linalg.rows import LARGE
-from rankscope.linalg.running import Lifted, RunningPair, RunningSums
+from rankscope.linalg.running import RunningSums
 from rankscope.store import Batch, Manifest, Writer
 from rankscope.store.run import Places
 from rankscope.store.sums import Crossed, Summing, tensors_of
@@ -135,10 +136,10 @@ class _Gathered:
         self.manifest, self._summing, self._device = manifest, summing, device
         self._sums: dict[str, RunningSums] = {}
         self._beside: dict[int, _Gathered] = {}
-        self._pairs: dict[tuple[str, int], RunningPair] = {}
+        self._pairs: dict[tuple[str, int], PairMoments] = {}
         self._of_each: dict[str, list[Tensor]] = {}
         self._largest: dict[str, float] = {}
-        self._last: dict[str, Lifted] = {}
+        self._last: dict[str, Tensor] = {}
         self._rows: dict[str, Places] = {}
 
     def stand_beside(self, place: int, other: _Gathered) -> None:
@@ -195,8 +196,8 @@ class _Gathered:
                 self._check_alike(stack, other)
             for site in shared:
                 if (site, place) not in self._pairs:
-                    self._pairs[site, place] = RunningPair(self._sums[site], other._sums[site])
-                self._pairs[site, place].add(self._last[site], other._last[site])
+                    self._pairs[site, place] = PairMoments.empty(self._sums[site].rows, other._sums[site].rows)
+                self._pairs[site, place].take(self._last[site], other._last[site])
 
     def _check_alike(self, stack: str, other: _Gathered) -> None:
         ids, sides = self.manifest.ids, (self._rows[stack], other._rows[stack])
@@ -219,8 +220,7 @@ class _Gathered:
                 found |= {f"rows/{stack}/sample": names, f"rows/{stack}/count": each}
         for site, running in self._sums.items():
             found |= tensors_of(site, running.sums)
-        for (site, place), running_pair in self._pairs.items():
-            p = running_pair.pair
+        for (site, place), p in self._pairs.items():
             crossed = Crossed(p.cross, p.a_weighted, p.b_weighted, p.norms, p.b.shift)
             found |= {f"{site}/beside/{place}/{key}": x for key, x in crossed._asdict().items()}
         return found, counts

@@ -90,7 +90,8 @@ class ClusterMoments(Sums):
         """
         parts, squares = [], []
         for rows in blocks_of_samples(sample, x.shape[1]):
-            z, place, sizes, first, traces = _of_samples(x[rows.to(x.device)], sample.cpu()[rows], moments.shift)
+            z = lifted(x[rows.to(x.device)], moments.shift.device) - moments.shift
+            place, sizes, first, traces = of_samples(z, sample.cpu()[rows])
             norms = squared_norms(z, place)
             parts.append(scalars_and_vectors(z, place, sizes, first, traces, norms.sum()))
             squares.append(torch.stack([traces.square(), norms]))
@@ -130,21 +131,21 @@ def _sums(x: RowMatrix, sample: Tensor, chosen: Tensor, shift: Tensor) -> tuple[
     found, total = chosen.nonzero().flatten(), tuple[Tensor, ...]()
     for part in [*blocks_of_samples(sample[found], x.shape[1])] or [found]:
         rows = found[part]
-        z, place, sizes, first, traces = _of_samples(x[rows.to(x.device)], sample[rows], shift)
+        z = lifted(x[rows.to(x.device)], shift.device) - shift
+        place, sizes, first, traces = of_samples(z, sample[rows])
         sums = scalars_and_vectors(z, place, sizes, first, traces, squared_norms(z, place).sum())
         sums = (*sums, first.mT @ first, (z * sizes[place, None]).mT @ z)
         total = tuple(map(torch.add, total, sums)) if total else sums
     return total
 
 
-def _of_samples(x: Tensor, sample: Tensor, shift: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """The rows z about the shift with the place of each one's sample, and n_c, s_c and t_c of each sample."""
-    names, place, counts = torch.unique(sample, return_inverse=True, return_counts=True)
-    z = lifted(x, shift.device) - shift
+def of_samples(z: Tensor, sample: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The place of the sample of each of ``(n, d)`` rows about the shift, and n_c, s_c and t_c of each sample."""
+    names, place, counts = torch.unique(sample.cpu(), return_inverse=True, return_counts=True)
     place = place.to(z.device)
     first = z.new_zeros(len(names), z.shape[1]).index_add_(0, place, z)
     traces = z.new_zeros(len(names)).index_add_(0, place, z.square().sum(1))
-    return z, place, counts.to(z), first, traces
+    return place, counts.to(z), first, traces
 
 
 def scalars_and_vectors(

@@ -41,10 +41,14 @@ def column_forms(left: Tensor, middle: Tensor, right: Tensor) -> Tensor:
     return (left * (middle @ right)).sum(-2)
 
 
-def add_products(total: Tensor, z: Tensor) -> None:
-    """Add zᵀz of ``(n, d)`` rows to a symmetric ``(d, d)`` matrix, in place: blocks on and above the diagonal, then their mirror."""
+def add_products(total: Tensor, x: Tensor, y: Tensor | None = None) -> None:
+    """Add a product xᵀy of ``(n, d)`` rows that is symmetric, xᵀx by default, to a symmetric ``(d, d)`` matrix, in place.
+
+    Blocks on and above the diagonal are computed, and mirrored.
+    """
+    y = x if y is None else y
     step = max(NARROWEST, -(-len(total) // STRIPES))
     for start in range(0, len(total), step):
         rows, later = slice(start, start + step), slice(start + step, None)
-        total[rows, start:].addmm_(z[:, rows].mT, z[:, start:])
+        total[rows, start:].addmm_(x[:, rows].mT, y[:, start:])
         total[later, rows] = total[rows, later].mT

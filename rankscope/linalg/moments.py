@@ -54,7 +54,7 @@ class Moments(Sums):
         """
         total = cls.zeros(shift, groups)
         for g, index in row_blocks(x, group, groups):
-            total._take(g, shifted(x, index, total.shift))
+            total[g].take(shifted(x, index, total.shift))
         refuse_non_finite(total.fourth, x)
         return total
 
@@ -65,14 +65,25 @@ class Moments(Sums):
         d, of = len(c), c.new_zeros
         return cls(of(groups), c, of(groups, d), of(groups, d, d), of(groups, d), of(groups))
 
-    def _take(self, g: int, z: Tensor) -> Tensor:
-        """Add the ``(n, d)`` shifted rows to group g, in place; returns their ``(n,)`` squared lengths."""
+    def take(self, z: Tensor, product: Tensor | None = None) -> Tensor:
+        """Add ``(n, d)`` rows about the shift, in place, to sums without leading dimensions.
+
+        Args:
+            z: the rows.
+            product: ``(d, d)`` zᵀz, if it is known.
+
+        Returns:
+            ``(n,)`` their squared lengths.
+        """
         squares = z.square().sum(-1)
-        self.rows[g] += len(z)
-        self.first[g] += z.sum(0)
-        add_products(self.second[g], z)
-        self.third[g] += squares @ z
-        self.fourth[g] += squares @ squares
+        self.rows.add_(len(z))
+        self.first.add_(z.sum(0))
+        self.third.add_(squares @ z)
+        self.fourth.add_(squares @ squares)
+        if product is None:
+            add_products(self.second, z)
+        else:
+            self.second.add_(product)
         return squares
 
     @property
@@ -281,19 +292,24 @@ class PairMoments(Sums):
             x_b: ``(n, d_b)`` features of the tuned run.
             group: ``(n,)`` int64 group of each row, as in the sums of the sides.
         """
-        of, groups = a.first.new_zeros, len(a.rows)
-        total = cls(a, b, of(groups, a.width, b.width), of(groups, a.width), of(groups, b.width), of(groups))
-        for g, index in row_blocks(x_a, group, groups):
-            total._take(g, shifted(x_a, index, a.shift), shifted(x_b, index, b.shift))
+        total = cls.empty(a, b)
+        for g, index in row_blocks(x_a, group, len(a.rows)):
+            total[g].take(shifted(x_a, index, a.shift), shifted(x_b, index, b.shift))
         return total
 
-    def _take(self, g: int, z_a: Tensor, z_b: Tensor) -> None:
-        """Add ``(n, d_a)`` and ``(n, d_b)`` shifted rows to the sums over pairs of group g, in place."""
+    @classmethod
+    def empty(cls, a: Moments, b: Moments) -> PairMoments:
+        """The sums over no pairs yet, beside the sums over the rows of each side."""
+        of, lead = a.first.new_zeros, a.rows.shape
+        return cls(a, b, of(*lead, a.width, b.width), of(*lead, a.width), of(*lead, b.width), of(lead))
+
+    def take(self, z_a: Tensor, z_b: Tensor) -> None:
+        """Add pairs of ``(n, d_a)`` and ``(n, d_b)`` rows about the shifts, in place, to sums without leading dimensions."""
         squares_a, squares_b = z_a.square().sum(-1), z_b.square().sum(-1)
-        self.cross[g].addmm_(z_a.mT, z_b)
-        self.a_weighted[g] += squares_b @ z_a
-        self.b_weighted[g] += squares_a @ z_b
-        self.norms[g] += squares_a @ squares_b
+        self.cross.addmm_(z_a.mT, z_b)
+        self.a_weighted.add_(squares_b @ z_a)
+        self.b_weighted.add_(squares_a @ z_b)
+        self.norms.add_(squares_a @ squares_b)
 
     @property
     def cross_scatter(self) -> Tensor:

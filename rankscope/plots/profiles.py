@@ -15,6 +15,7 @@ from rankscope.plots.style import drawing, look, nothing
 from rankscope.results.arms import ArmContrast
 from rankscope.results.record import Estimate, Table
 from rankscope.results.runs import Contrast, Measurement, PairRecord
+from rankscope.results.wording import signed
 from rankscope.sites import Site
 
 SHARES = ("overlap", "recoverability")
@@ -135,7 +136,7 @@ def _compared(result: Contrast, measure: str) -> Panel:
         Line.of(name, [_raised(change, r.base) for change, r in zip(side, records, strict=True)])
         for name, side in zip(result.names, sides, strict=False)
     ]
-    percent = [[_percent(change, r.base) for change, r in zip(side, records, strict=True)] for side in sides]
+    percent = [[_percent(x) for x in side] for side in ([r.percent_a for r in records], [r.percent_b for r in records])]
     placed = [replace(line, place=i) for i, line in enumerate(lines)]
     return Panel([level, *placed], f"{measure}; bars: change", noise, percent=percent)
 
@@ -158,11 +159,11 @@ def _raised(change: Estimate, base: float | None) -> Estimate:
     return Estimate(*(None if end is None or base is None else base + end for end in ends))
 
 
-def _percent(change: Estimate, base: float | None) -> float | None:
-    """A change in per cent of the base, where its interval leaves no change out."""
-    if change.value is None or not base or change.low is None or change.high is None:
+def _percent(change: Estimate) -> float | None:
+    """A change in per cent, where its interval leaves no change out."""
+    if change.value is None or change.low is None or change.high is None or change.low <= 0 <= change.high:
         return None
-    return None if change.low <= 0 <= change.high else 100 * change.value / base
+    return 100 * change.value
 
 
 def _largest(
@@ -178,7 +179,7 @@ def _largest(
     offset = (0, 6) if above else (0, -10)
     ax.margins(y=0.16)
     ax.annotate(
-        percent_text(value),
+        f"{signed(value)} %",
         (x[at], line.value[at]),
         xytext=offset,
         textcoords="offset points",
@@ -186,11 +187,6 @@ def _largest(
         fontsize=7,
         ha="center",
     )
-
-
-def percent_text(value: float) -> str:
-    """``−94 %``."""
-    return f"{value:+.0f} %".replace("-", "−")
 
 
 _PANELS: Mapping[type, Callable[[Any, str], Panel]] = {

@@ -5,23 +5,21 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
-from rankscope.analysis.options import LEVEL
 from rankscope.definition import in_full
 from rankscope.errors import RankscopeError
 from rankscope.markdown import escaped, table
 from rankscope.registry import known
 from rankscope.results.glance import glance, relied_on
 from rankscope.results.runs import Contrast, PairRecord
-from rankscope.results.wording import interval
+from rankscope.results.wording import by_method, interval
 
 
-def card(result: Contrast, *, measures: Sequence[str] = (), level: float = LEVEL) -> str:
+def card(result: Contrast, *, measures: Sequence[str] = ()) -> str:
     """The block in Markdown: the verdict, a row a site, and the conventions of every number in it.
 
     Args:
         result: a comparison of a base with the model, or of two models against a base.
         measures: names of further measures of the result, each of which gets a column in a table of its own; none by default.
-        level: the confidence of the intervals of the result, 0.95 by default.
 
     Returns:
         The block, without the markers between which it is put.
@@ -53,7 +51,7 @@ def card(result: Contrast, *, measures: Sequence[str] = (), level: float = LEVEL
                 *(f"{note} ({count} number{'s' * (count != 1)})" for note, count in cautions.items()),
             )
         ),
-        f"Intervals of {level * 100:g} %, over samples, by {result.records[0].interval_by or 'influence'}. Made with rankscope {__version__}.",
+        f"Intervals of {100 * result.level:g} %, over samples{by_method(used)}. Made with rankscope {__version__}.",
     ]
     return "\n\n".join(part for part in parts if part)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import isnan
 from pathlib import PurePath
 from typing import Any
 
@@ -52,6 +53,7 @@ def _contrast(result: Contrast) -> dict[str, Any]:
         "rows": result.rows,
         "notes": list(result.notes),
         "again": result.again,
+        "level": result.level,
         "records": blocks,
         "texts": list(texts),
         "similarity": similarity,
@@ -60,7 +62,7 @@ def _contrast(result: Contrast) -> dict[str, Any]:
 
 
 def _rounded(values: torch.Tensor) -> list[list[float | None]]:
-    return [[round(v, 4) if v == v else None for v in row] for row in values.tolist()]
+    return [[None if isnan(v) else round(v, 4) for v in row] for row in values.tolist()]
 
 
 def _places(length: int) -> list[int]:

@@ -61,6 +61,7 @@ def _contrast(told: dict[str, Any], path: Path) -> Contrast:
         similarity=None if similarity is None else torch.tensor(rows, dtype=torch.float64),
         similarity_sites=tuple(Site.parse(site) for site in told["similarity_sites"]),
         again=bool(told["again"]),
+        level=float(told["level"]),
         notes=(*told["notes"], f"read from {path.name}: numbers have {DIGITS} digits, spectra are not in a report"),
     )
 

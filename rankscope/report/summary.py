@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from rankscope.report.extras import Extras
-from rankscope.results.claims import Subject
+from rankscope.results.claims import Quoted, Subject
 from rankscope.results.judging import quoted, ranks, subjects
 from rankscope.results.runs import Contrast
-from rankscope.results.wording import listed, number
+from rankscope.results.wording import by_method, listed, number, signed
 
 SHARES = ("recoverability", "overlap", "drift")
 """The relations that the table shows."""
@@ -30,7 +30,8 @@ def telling(results: Sequence[Contrast]) -> tuple[str | None, str | None]:
 def summary(results: Sequence[Contrast], extras: Extras) -> dict[str, Any]:
     """Everything that the template shows in words."""
     held = opposed(results)
-    first = results[0].records[0]
+    records = [r for result in results for r in result.records]
+    first = records[0]
     reference = held[0][1].reference
     names = list(dict.fromkeys(subject.run for _, subject in held))
     verdicts, rank = [result.verdict for result in results], telling(results)[0]
@@ -44,7 +45,7 @@ def summary(results: Sequence[Contrast], extras: Extras) -> dict[str, Any]:
         "at the first site": shape,
         "sites": str(len({r.site for r in results[0].records})),
         "measures": str(len(results[0].measures)),
-        "intervals": f"over samples, by {first.interval_by or 'influence'}; paired where two runs are compared",
+        "intervals": f"{100 * results[0].level:g} %, over samples{by_method(records)}; paired where two runs are compared",
     }
     return {
         "title": f"{listed(names)} against {reference}",
@@ -90,14 +91,13 @@ def _lines(held: Sequence[tuple[Contrast, Subject]], rank: str | None, relations
         for run in runs:
             if rank:
                 one = told.get((run, site, rank))
-                line += [number(one and one.after), percent(one.percent.value) if one else "–"]
+                line += [number(one and one.after), _percent(one)]
             found = (told.get((run, site, name)) for name in relations)
             line += [number(one and one.after) for one in found]
         lines.append(line)
     return lines
 
 
-def percent(share: float | None) -> str:
-    """``−94 %``."""
-    text = "–" if share is None else f"{100 * share:+.0f} %".replace("-", "−")
-    return "0 %" if text in ("+0 %", "−0 %") else text
+def _percent(one: Quoted | None) -> str:
+    """``−94 %``; a dash for none."""
+    return "–" if one is None or one.percent.value is None else f"{signed(100 * one.percent.value)} %"

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from rankscope.results.claims import Account, Quoted, Subject
 from rankscope.results.judging import RELATIONS, quoted, ranks, subjects
 from rankscope.results.runs import Contrast, Measurement, PairRecord
-from rankscope.results.wording import interval, number, rank_name
+from rankscope.results.wording import interval, number, rank_name, signed
 from rankscope.sites import Site
 
 BARS = "▁▂▃▄▅▆▇█"
@@ -111,9 +111,7 @@ def _of_measurement(result: Measurement) -> Glance:
         for point, r in zip(points, records, strict=True)
     )
     head = HEADS.get(rank, rank)
-    title = (
-        f"{result.run}: {shape.n} rows of {shape.d} features, {shape.samples} samples, {shape.dtype}; 95 % intervals"
-    )
+    title = f"{result.run}: {shape.n} rows of {shape.d} features, {shape.samples} samples, {shape.dtype}; {100 * result.level:g} % intervals"
     spark = f"{head}: {rank_name(rank)}; along the sites {sparkline([r.value for r in records])}"
     return Glance(title, (stack, head, "of noise", *(SHORT[name] for name in others)), rows, (spark,))
 
@@ -155,17 +153,11 @@ def _pair(ones: Sequence[Quoted | None], said: Callable[[Quoted], str]) -> str:
 
 def _in_unit(one: Quoted) -> str:
     change = one.change.value or 0.0
-    return _rounded(change, 0 if abs(change) >= 100 else 1 if abs(change) >= 10 else 2)
+    return signed(change, 0 if abs(change) >= 100 else 1 if abs(change) >= 10 else 2)
 
 
 def _in_percent(one: Quoted) -> str:
-    return "–" if one.percent.value is None else _rounded(100 * one.percent.value, 0)
-
-
-def _rounded(change: float, digits: int) -> str:
-    """A change with its sign; without one where it rounds to 0."""
-    text = f"{change:+.{digits}f}"
-    return text.replace("-", "−") if float(text) else "0"
+    return "–" if one.percent.value is None else signed(100 * one.percent.value)
 
 
 def _share(one: Quoted) -> str:

@@ -156,6 +156,8 @@ class Measurement(Judged[RunRecord]):
     """The name of the run."""
     notes: tuple[str, ...] = ()
     """Cautions that belong to all of them."""
+    level: float = 0.95
+    """The confidence of the intervals."""
 
     @property
     def verdict(self) -> Account:
@@ -181,6 +183,8 @@ class Contrast(Judged[PairRecord]):
     """Cautions that belong to the whole comparison."""
     again: bool = False
     """Whether ``itself`` of the records relates two readings of the reference; else its two halves."""
+    level: float = 0.95
+    """The confidence of the intervals, and of the bands over all sites together."""
 
     @property
     def verdict(self) -> Account:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 from rankscope.results.claims import Claim, Meaning, Quoted, State, Subject
 from rankscope.results.record import FEW_DECIDE, Estimate
@@ -179,6 +180,18 @@ def number(value: float | None) -> str:
     if value is None:
         return "–"
     return (f"{value:.0f}" if abs(value) >= 100 else f"{value:.3g}").replace("-", "−")
+
+
+def by_method(records: Iterable[Any]) -> str:
+    """``, by influence``: the ways in which the intervals of records were made; nothing where none has one."""
+    ways = sorted({r.interval_by for r in records if r.interval_by is not None})
+    return f", by {listed(ways)}" if ways else ""
+
+
+def signed(change: float, digits: int = 0) -> str:
+    """A change with its sign and so many digits after the point; without a sign where it rounds to 0."""
+    text = f"{change:+.{digits}f}"
+    return text.replace("-", "−") if float(text) else "0"
 
 
 def interval(e: Estimate) -> str:

@@ -312,10 +312,11 @@ def test_lines_that_lie_over_each_other_are_drawn_once() -> None:
 
 
 def test_the_runs_stand_beside_the_base_with_their_largest_change_in_per_cent() -> None:
-    changes = [Estimate(-i, -i - 0.2, -i + 0.2) for i in range(len(SITES))]
+    nothing = Estimate(0.1, -1.0, 1.0)
     records = [
-        replace(r, a=Estimate(0.1, -1.0, 1.0), b=change, base=10.0 + i)
-        for i, (r, change) in enumerate(zip(compared("participation-ratio"), changes, strict=True))
+        replace(r, a=nothing, b=Estimate(-i, -i - 0.2, -i + 0.2), base=10.0 + i, percent_a=nothing, percent_b=share)
+        for i, r in enumerate(compared("participation-ratio"))
+        for share in [Estimate(-i / (10 + i), -i / (10 + i) - 0.02, -i / (10 + i) + 0.02)]
     ]
     ax = plots.profile(contrast(records=tuple(records)))
     level = next(line for line in ax.lines if line.get_label() == "pre-trained")

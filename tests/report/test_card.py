@@ -38,7 +38,7 @@ def test_the_card_says_the_verdict_the_numbers_and_their_conventions(result: Con
     assert "(1 numbers)" not in text
     assert "Intervals of 95 %" in text
     assert f"rankscope {rankscope.__version__}" in text
-    assert "Intervals of 90 %" in card(result, level=0.9)
+    assert "Intervals of 90 %, over samples, by influence and jackknife." in card(replace(result, level=0.9))
 
 
 def test_further_measures_get_a_column(result: Contrast) -> None:

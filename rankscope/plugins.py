@@ -51,7 +51,7 @@ def load(group: str, name: str) -> object:
     """
     entry, *others = entries(group)[name]
     if others:
-        raise BrokenPlugin(f"{', '.join(map(told, (entry, *others)))} have one name; uninstall all but one")
+        raise BrokenPlugin(f"{', '.join(map(named, (entry, *others)))} have one name; uninstall all but one")
     try:
         return entry.load()
     except (Exception, SystemExit) as error:  # whatever another's module may do while it is imported
@@ -78,11 +78,11 @@ def choose(group: str, name: str, own: Mapping[str, T], kind: type[T]) -> T | No
 def pass_over(group: str, name: str) -> None:
     """Say in the log, once, that plug-ins of a name are not used, because it is rankscope's own."""
     for entry in entries(group).get(name, ()):
-        _warn(f"{told(entry)} is not used: {name!r} is rankscope's own")
+        _warn(f"{named(entry)} is not used: {name!r} is rankscope's own")
 
 
 def working(group: str, own: Mapping[str, T], kind: type[T]) -> Iterator[T]:
-    """Rankscope's own of a group and what plug-ins add to them; one that is broken is told in the log, and left out."""
+    """Rankscope's own of a group and what plug-ins add to them; one that is broken is reported in the log, and left out."""
     yield from own.values()
     for name in entries(group).keys() - own.keys():
         try:
@@ -114,10 +114,10 @@ def guarded(group: str, name: str, function: Callable[P, T]) -> Callable[P, T]:
 def broken(group: str, name: str, what: str) -> BrokenPlugin:
     """The error that says what is wrong with a plug-in, and whose it is."""
     entry = entries(group)[name][0]
-    return BrokenPlugin(f"{told(entry)} {what}; tell its authors, or uninstall it. An entry point is {GROUPS[group]}")
+    return BrokenPlugin(f"{named(entry)} {what}; tell its authors, or uninstall it. An entry point is {GROUPS[group]}")
 
 
-def told(entry: EntryPoint) -> str:
+def named(entry: EntryPoint) -> str:
     """An entry point as messages name it: ``the plug-in tail-share of my-package 1.0 (rankscope.measures, my_package:TAIL)``."""
     package = f" of {entry.dist.name} {entry.dist.version}" if entry.dist else ""
     return f"the plug-in {entry.name}{package} ({entry.group}, {entry.value})"

@@ -1,6 +1,6 @@
 """The sums of every unit of samples, contracted with the derivatives of all numbers by them, block by block of rows.
 
-Three kinds of derivatives are told apart, because two of them need no product of rows. What depends on eigenvalues takes the
+Three kinds of derivatives are kept apart, because two of them need no product of rows. What depends on eigenvalues takes the
 squares of the rows along the eigenvectors, ``(XV)²``, which all such numbers share. What depends on leading eigenvectors is a
 product of two thin matrices. Only the rest is a matrix, and numbers whose matrices are one up to scale and the identity share it.
 """
@@ -91,7 +91,7 @@ class Contraction:
         return self.axes[name, half]
 
     def _along_scatter(self, key: Asked, term: Term, matrix: Tensor) -> tuple[float, None, float] | None:
-        """A multiple of the scatter itself, as of a sum of squares, by its eigenvalues if they are known; None if it is none."""
+        """A multiple of the scatter itself, as of a sum of squares, by its eigenvalues if they are known; None if it is not one."""
         if len(self.runs) > 1 or term.half is not None:
             return None
         part = self.view.part(*self.runs)

@@ -176,7 +176,7 @@ def _stop(folder: Path) -> Stop:
                 f"the step of {folder} is not known: it has no {STATE}, and its name ends in no number"
             )
         step = int(numbered[1])
-    Checkpoint.read(folder)  # refuses what is none
+    Checkpoint.read(folder)  # refuses what is not a checkpoint
     return Stop(step, folder, digest(folder), _last(state, "loss", step), _last(state, "eval_loss", step))
 
 

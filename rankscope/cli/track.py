@@ -36,7 +36,7 @@ def track(
 ) -> None:
     """Follow a training: any measure, the drift and the loss against the training step, with bands over all sites and steps.
 
-    Steps whose weights are equal byte by byte are told. Example: rankscope track out/checkpoint-* --data texts.jsonl --plot
+    Steps with byte-identical weights are pointed out. Example: rankscope track out/checkpoint-* --data texts.jsonl --plot
     """
     early.need_checkpoints(checkpoints, base_model=base_model)
     if base is not None:

@@ -13,7 +13,7 @@ from rankscope import memory
 from rankscope.collecting.budget import SHARE, free_on_gpu, size_in_words
 from rankscope.collecting.request import Request
 from rankscope.collecting.source import Source, device_of
-from rankscope.collecting.summing import TOLD, bytes_in_memory, groups_of_samples
+from rankscope.collecting.summing import LOOKED_AT, bytes_in_memory, groups_of_samples
 from rankscope.errors import NotComparable, UsageError
 from rankscope.names import file_name
 from rankscope.reading.forward import ONE_A_SAMPLE, batches_by_length
@@ -36,7 +36,7 @@ def summing_of(request: Request, samples: int, rows: float) -> Summing:
         samples: the number of samples.
         rows: the approximate number of rows at all sites together.
     """
-    return Summing(min(request.groups, samples), several=request.rows not in ONE_A_SAMPLE, told=rows <= TOLD)
+    return Summing(min(request.groups, samples), several=request.rows not in ONE_A_SAMPLE, each_row=rows <= LOOKED_AT)
 
 
 def beside_out(out: Path, name: str) -> Path:
@@ -140,5 +140,5 @@ def sums_in_words(job: Job) -> Iterator[str]:
         f"sums        of {len(job.plan)} groups of samples{others}; {size_in_words(needed(job))} of memory; the rows would take "
         f"{size_in_words(sum(one.row_bytes for one in (job, *job.beside)))}"
     )
-    if not all(summing.told for one in (job, *job.beside) if (summing := Summing.of(one.manifest))):
+    if not all(summing.each_row for one in (job, *job.beside) if (summing := Summing.of(one.manifest))):
         yield "note        so many rows are not looked at one by one: copies and massive rows will not be known"

@@ -23,7 +23,7 @@ from rankscope.store import Batch, Manifest, Writer
 from rankscope.store.run import Places
 from rankscope.store.sums import Crossed, Summing, tensors_of
 
-TOLD = 1 << 25
+LOOKED_AT = 1 << 25
 """The most rows times sites of which a hash and the length are kept (512 MiB)."""
 
 
@@ -158,14 +158,13 @@ class _Gathered:
             x, (sample, position, _) = features[site].to(m.torch_dtype), rows[m.stack(site)]
             self._check(site, x, sample, position)
             if site not in self._sums:
-                self._sums[site] = RunningSums(
-                    x.to(self._device).double().mean(0), several=self._summing.several
-                )  # fmt: skip
+                shift = x.to(self._device).double().mean(0)
+                self._sums[site] = RunningSums(shift, several=self._summing.several)
             self._last[site] = self._sums[site].add(x, sample)
-            if self._summing.told:
+            if self._summing.each_row:
                 length = torch.linalg.vector_norm(x.double(), dim=1)
-                for name, told in (("hash", row_hashes(x)), ("length", length)):
-                    self._of_each.setdefault(f"{site}/{name}", []).append(told)
+                for name, column in (("hash", row_hashes(x)), ("length", length)):
+                    self._of_each.setdefault(f"{site}/{name}", []).append(column)
 
     def _check_samples(self, stack: str, sample: Tensor, samples: Sequence[int]) -> None:
         if without := set(samples) - set(sample.tolist()):
@@ -214,7 +213,7 @@ class _Gathered:
                 raise NotComparable(_too_far(site, largest))
         found = {name: torch.cat(parts) for name, parts in self._of_each.items()}
         counts = {stack: len(found[f"rows/{stack}/sample"]) for stack in self.manifest.stacks}
-        if not self._summing.told:
+        if not self._summing.each_row:
             for stack in self.manifest.stacks:
                 names, each = torch.unique(found[f"rows/{stack}/sample"], return_counts=True)
                 found |= {f"rows/{stack}/sample": names, f"rows/{stack}/count": each}
@@ -256,6 +255,6 @@ def bytes_on_disk(manifest: Manifest, rows: Mapping[str, float]) -> int:
     assert summing is not None, "only a run of sums is summed"
     shapes = summing.shapes(manifest, dict.fromkeys(manifest.stacks, 0), 0)
     size = sum(dtype.itemsize * torch.Size(shape).numel() for dtype, shape in shapes.values()) * summing.groups
-    if summing.told:
+    if summing.each_row:
         size += int(sum(17 * n for n in rows.values()) + sum(16 * rows[manifest.stack(s)] for s in manifest.sites))
     return size

@@ -82,7 +82,7 @@ def recognise(path: Path) -> Format:
         known = ", ".join(sorted({*SUFFIXES, *by_content, *(f".{one}" for one in added)}))
         ending = path.suffix or "of no format"
         raise DataError(f"{path} has the ending {ending!r}; {known} are read, and folders of images or datasets")
-    return Format(plugins.told(added[name][0]), partial(_read_added, name))
+    return Format(plugins.named(added[name][0]), partial(_read_added, name))
 
 
 def _read_added(name: str, path: Path, intake: Intake) -> list[Example]:

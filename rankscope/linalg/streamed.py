@@ -91,7 +91,7 @@ class Streamed:
             f"it computes with them, and {left:.3g} GB of memory are free; collect fewer samples for it, or allow more memory"
         )
 
-    if not TYPE_CHECKING:  # a type checker shall find whatever is asked of a tensor and of this too
+    if not TYPE_CHECKING:  # so that a type checker still finds what only a tensor has
 
         def __getattr__(self, name: str) -> Any:
             return self._refuse() if hasattr(Tensor, name) else object.__getattribute__(self, name)

@@ -36,7 +36,7 @@ from rankscope.results.wording import (
     number,
     rank_name,
     sentence,
-    told,
+    sentences_on,
 )
 from rankscope.sites import Site, describe
 
@@ -80,7 +80,7 @@ def judged(contrast: Contrast) -> Account:
         return Account("no verdict", (f"No verdict: it rests on {needed}, and none of them has a number here.",))
     return Account(
         "; ".join(headline(subject, some, _collapsed(some)) for subject, some in found.items() if not subject.of_runs),
-        (*(text for subject, some in found.items() for text in told(subject, some)), SEEDS),
+        (*(text for subject, some in found.items() for text in sentences_on(subject, some)), SEEDS),
         tuple(one for some in found.values() for one in some),
     )
 

@@ -56,7 +56,7 @@ def _none(subject: Subject) -> str:
     return f"within what {subject.reference} read again gives, or 1 %," if subject.again else "within 1 %"
 
 
-def told(subject: Subject, found: Sequence[Claim]) -> Iterator[str]:
+def sentences_on(subject: Subject, found: Sequence[Claim]) -> Iterator[str]:
     """The sentences on one subject: each change that is shown, then what was kept, then what is open."""
     yield from (one.sentence for one in found if one.state == "shown")
     kept = [one for one in found if one.state == "kept"]

@@ -69,7 +69,7 @@ class Summing:
     """Number of groups of whole samples, each a shard."""
     several: bool
     """Whether a sample may have several rows, so that what rows of one sample share is summed too."""
-    told: bool
+    each_row: bool
     """Whether place, length and a hash of each row are kept, by which copies and massive rows are found."""
     beside: tuple[tuple[str, dict[str, int]], ...] = ()
     """The runs that were summed beside this one: the :func:`identity` of each, and its width at the sites that both have."""
@@ -78,7 +78,7 @@ class Summing:
         """The manifest's ``pooling``."""
         others: list[Json] = [{"run": run, "widths": {**widths}} for run, widths in self.beside]
         return {
-            "kept": KEPT, "groups": self.groups, "several": self.several, "told": self.told, "beside": others,
+            "kept": KEPT, "groups": self.groups, "several": self.several, "each_row": self.each_row, "beside": others,
         }  # fmt: skip
 
     @classmethod
@@ -99,7 +99,7 @@ class Summing:
                 raise corrupt(f"{path}: the widths of a run beside it are not those of sites")
             beside.append((member(entry, "run", str, path), widths))
         made = cls(
-            member(value, "groups", int, path), member(value, "several", bool, path), member(value, "told", bool, path),
+            member(value, "groups", int, path), member(value, "several", bool, path), member(value, "each_row", bool, path),
             tuple(beside),
         )  # fmt: skip
         if made.to_json() != value or made.groups != manifest.batches:
@@ -127,10 +127,10 @@ class Summing:
                     shapes = (d, widths[site]), (d,), (widths[site],), (), (widths[site],)
                     names = (f"{site}/beside/{k}/{name}" for name in Crossed._fields)
                     found |= {name: (torch.float64, shape) for name, shape in zip(names, shapes, strict=True)}
-            if self.told:
+            if self.each_row:
                 found |= {f"{site}/{name}": (dtype, (n,)) for name, dtype in _OF_EACH_ROW.items()}
         for stack in m.stacks:
-            of_rows, length = (_OF_PLACES, counts[stack]) if self.told else (_OF_COUNTS, samples)
+            of_rows, length = (_OF_PLACES, counts[stack]) if self.each_row else (_OF_COUNTS, samples)
             found |= {f"rows/{stack}/{name}": (dtype, (length,)) for name, dtype in of_rows.items()}
         return found
 
@@ -238,7 +238,7 @@ class SummedRun(Run):
 
     def of_each_row(self, site: Site | str) -> OfEachRow | None:
         """What is kept of each row, in the order of :meth:`rows_at`; None if it was not."""
-        if not self.summing.told:
+        if not self.summing.each_row:
             return None
         name = str(self.site(site))
         order = self._ordered(self.manifest.stack(name))[1]

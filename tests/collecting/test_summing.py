@@ -139,7 +139,7 @@ def test_finished_sums_are_whole_and_a_changed_byte_is_found(sums: SummedRun, tm
         rankscope.measure(copy, ["stable-rank"], groups=5)
 
 
-@pytest.mark.parametrize("wrong", [{"groups": 4}, {"several": 1}, {"beside": [{}]}, {"more": 1}, {"told": "yes"}])
+@pytest.mark.parametrize("wrong", [{"groups": 4}, {"several": 1}, {"beside": [{}]}, {"more": 1}, {"each_row": "yes"}])
 def test_a_manifest_of_sums_that_cannot_be_is_refused(sums: SummedRun, wrong: dict[str, Any]) -> None:
     from dataclasses import replace
 
@@ -214,11 +214,11 @@ def test_what_does_not_fit_is_refused_with_what_would(tmp_path: Path, monkeypatc
 
 
 def test_sums_of_very_many_rows_count_them_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(summed_job, "TOLD", 10)
+    monkeypatch.setattr(summed_job, "LOOKED_AT", 10)
     said: list[str] = []
     run = module(tmp_path, torch.randn(40, 5), preview=lambda job: said.append(job.in_words()))
     assert "copies and massive rows will not be known" in said[0]
-    assert not run.summing.told
+    assert not run.summing.each_row
     assert run.verify().ok
     assert run.rows.sample.tolist() == list(range(40))
     (record,) = rankscope.measure(run, ["stable-rank"], groups=3).records

@@ -3,7 +3,8 @@
 
 ``python3 dev.py demo`` and ``python3 dev.py test`` make the virtual environment ``.venv`` beside this file (once; again
 when the pins change) and run in it. ``check`` runs lint, types and the layer test. ``docs`` builds the documents into
-``docs/_build/html``, and first installs what only they need. What follows the command is passed on: ``python3 dev.py test
+``docs/_build/html``, and first installs what only they need. ``study`` runs every analysis, within six hours, or in minutes with
+``--quick``. What follows the command is passed on: ``python3 dev.py test
 tests/linalg -x``.
 """
 
@@ -29,6 +30,7 @@ COMMANDS: dict[str, list[list[str]]] = {
         ["-m", "pytest", "tests/test_layers.py"],
     ],
     "docs": [["-m", "sphinx", "-W", "--keep-going", "docs", "docs/_build/html"]],
+    "study": [["analyses"]],
 }
 EXTRAS = {"docs": "docs"}
 """What a command needs besides the packages of the tests, as an extra of ``pyproject.toml``."""

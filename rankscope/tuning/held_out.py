@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -57,18 +58,44 @@ def held_out_loss(
         UsageError: if the model cannot do the task, or there is no such device.
         DataError: if the data lack what the task needs.
     """
-    opened, probes = Checkpoint.read(checkpoint), open_data(data)
+    opened = Checkpoint.read(checkpoint)
     network = load_model(opened, device=where(device)) if model is None else model.eval()
-    reader = open_reader(network, opened)
-    task = settle_task(task, network, probes, reader)
-    answers = answers_for(opened, network.config, probes) if task == "classification" else None
-    encode, pairs = PairEncoder(reader, task, answers=answers), training_pairs(probes, task)
-    next_token = predicts_next(reader, task)
-    total, count = 0.0, 0
-    for inputs in labelled_batches(encode, pairs, batch_size=batch_size, device=next(network.parameters()).device):
-        loss, labels = summed_loss(network, inputs, next_token=next_token)
-        total, count = total + loss, count + labels
-    return total / count
+    asked = HeldOut.read(opened, data, task=task, batch_size=batch_size, model=network)
+    return asked.loss(network)
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """Data that several models are asked for their loss on: read once, where each model reads them as the others do."""
+
+    batches: Iterable[dict[str, Tensor]]
+    """The batches, with labels."""
+    next_token: bool
+    """Whether logits say the token after each."""
+
+    @classmethod
+    def read(
+        cls, checkpoint: Checkpoint, data: Any, *, task: str | None, batch_size: int, model: nn.Module
+    ) -> HeldOut:
+        """The data as a model takes them, a batch at a time; arguments and errors as :func:`held_out_loss`."""
+        probes, reader = open_data(data), open_reader(model, checkpoint)
+        task = settle_task(task, model, probes, reader)
+        answers = answers_for(checkpoint, model.config, probes) if task == "classification" else None
+        encode, pairs = PairEncoder(reader, task, answers=answers), training_pairs(probes, task)
+        batches = labelled_batches(encode, pairs, batch_size=batch_size, device=next(model.parameters()).device)
+        return cls(batches, predicts_next(reader, task))
+
+    def kept(self) -> HeldOut:
+        """The same with its batches in memory, so that more than one model can be asked."""
+        return replace(self, batches=tuple(self.batches))
+
+    def loss(self, model: nn.Module) -> float:
+        """The mean cross-entropy, as :func:`held_out_loss`, of a model in evaluation mode."""
+        total, count = 0.0, 0
+        for inputs in self.batches:
+            loss, labels = summed_loss(model, inputs, next_token=self.next_token)
+            total, count = total + loss, count + labels
+        return total / count
 
 
 def labelled_batches(

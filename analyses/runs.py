@@ -1,0 +1,205 @@
+"""Trainings of a study: each made once, in a process of its own, and then found in its folder.
+
+A *study* is a base, its data and what is asked of every training; a *setting* is one training. ``outcomes`` makes those that are
+missing, two at a time, and returns what came of each, in order. What stopped half way goes on where it was.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import multiprocessing
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass
+from functools import cache, partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.progress import track
+from torch import nn
+from transformers import TrainerCallback
+
+import rankscope
+from rankscope.checkpoint import Checkpoint
+from rankscope.data import ProbeSet
+from rankscope.tuning.held_out import HeldOut
+from rankscope.tuning.recipes import recipe
+from rankscope.writing import write_output
+
+Options = tuple[tuple[str, Any], ...]
+"""Options of a recipe by name, in the order of their names."""
+RANKS = ("participation-ratio-clustered", "roy-vetterli")
+RELATIONS = ("recoverability", "overlap", "drift")
+LOOKS = (0.125, 0.25, 0.5, 0.75, 1.0)
+"""The shares of a training after which the model is looked at."""
+
+
+@dataclass(frozen=True)
+class Study:
+    """What all trainings of a study share."""
+
+    base: Path
+    """The checkpoint that is tuned."""
+    data: Callable[[str, int], ProbeSet]
+    """From the name of a set of data and a number n to its first n examples. There are ``train``, ``validation``, ``test``."""
+    site: str
+    """The site that is looked at while a model trains."""
+    losses: tuple[str, ...]
+    """The data of held-out losses, besides validation and test."""
+    before: str
+    """The one of them that pre-training was good at."""
+    scored: tuple[str, ...] = ("test",)
+    """The data on which the model is scored."""
+    score: tuple[str, str] = ("captions", "CIDEr-D")
+    """What it generates, as :func:`rankscope.score` calls it, and how that is scored."""
+    task: str | None = None
+    """What is trained for; by default chosen by model and data."""
+    samples: int = 200
+    """Samples of every held-out set."""
+    groups: int = 20
+    """Groups of samples in the intervals."""
+    watched: int = 100
+    """Samples that the model is looked at on while it trains."""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One training."""
+
+    method: str
+    """One of the methods of :func:`rankscope.train`, stages written out, or ``base``: no training."""
+    training: int
+    """Number of training examples."""
+    steps: int
+    """Optimiser steps of all stages together."""
+    seed: int = 0
+    options: Options = ()
+    """Whatever else the recipe differs in from its defaults."""
+    searched: bool = False
+    """Whether only its validation loss is wanted."""
+
+    @property
+    def name(self) -> str:
+        """The name of its folder."""
+        digest = hashlib.sha256(json.dumps(asdict(self)).encode()).hexdigest()[:8]
+        return f"{self.method.replace(',', '-')}-n{self.training}-s{self.seed}-{digest}"
+
+
+class Looks(TrainerCallback):
+    """Looks at the model at some steps of a training, which is not disturbed."""
+
+    def __init__(self, study: Study, home: Path, steps: int) -> None:
+        self.study, self.home, self.at = study, home, {round(share * steps) for share in LOOKS}
+        self.found: list[dict[str, float]] = []
+        self.before, self.step = 0, 0
+        """The steps of earlier stages, and those of this one."""
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """A stage begins, and counts its steps from nothing."""
+        self.before, self.step = self.before + self.step, 0
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **given: Any) -> None:
+        """Called by the Trainer."""
+        self.step = state.global_step
+        if self.before + self.step in self.at:
+            with torch.random.fork_rng(devices=()):  # the training goes on as if nobody had looked
+                self.found.append({"step": self.before + self.step, **look(self.study, self.home, given["model"])})
+
+
+def look(study: Study, home: Path, model: nn.Module | Path) -> dict[str, float]:
+    """Held-out losses, and the ranks and relations of the study's site on validation data, of a model as it is now."""
+    seen = study.data("validation", study.watched)
+    loaded = rankscope.load_model(model) if isinstance(model, Path) else model
+    modes = {module: module.training for module in loaded.modules()}
+    loaded.eval()
+    losses = {name: held_out(study, name, study.watched).loss(loaded) for name in ("validation", study.before)}
+    options: dict[str, Any] = {"sites": study.site, "rows": "tokens", "reuse": True}
+    base = rankscope.collect(study.base, seen, out=home / "watched.safetensors", **options)
+    with tempfile.TemporaryDirectory() as here:
+        now = rankscope.collect(loaded, seen, processor=study.base, out=Path(here) / "now.safetensors", **options)
+        found = rankscope.compare(base, now, measures=[*RANKS, *RELATIONS], groups=study.groups)
+        values = {r["measure"]: r["b" if r["measure"] in RANKS else "value"] for r in found.to_records()}
+    for module, mode in modes.items():
+        module.training = mode
+    return losses | values
+
+
+@cache
+def held_out(study: Study, name: str, n: int) -> HeldOut:
+    """The first samples of a set of data, read once in each process: every tuning reads what its base reads."""
+    base, model = Checkpoint.read(study.base), rankscope.load_model(study.base)
+    return HeldOut.read(base, study.data(name, n), task=study.task, batch_size=50, model=model).kept()
+
+
+def outcome(study: Study, home: Path, setting: Setting) -> dict[str, Any]:
+    """What came of one training: made if it is not there, and kept in its folder with the features of its run."""
+    out = home / setting.name
+    kept, checkpoint = out / "outcome.json", out / "checkpoint"
+    if kept.exists():
+        return dict(json.loads(kept.read_text()))
+    torch.set_num_threads(1)
+    shutil.rmtree(out, ignore_errors=True)  # a training takes a minute or two: one that was stopped begins again
+    found: dict[str, Any] = {"setting": asdict(setting)}
+    if setting.method == "base":
+        checkpoint, found["looks"] = study.base, [{"step": 0, **look(study, home, study.base)}]
+    else:
+        looks = Looks(study, home, setting.steps)
+        train(study, setting, checkpoint, [] if setting.searched else [looks])
+        found["looks"] = looks.found
+    names = ("validation",) if setting.searched else ("validation", "test", *study.losses)
+    model = rankscope.load_model(checkpoint)
+    found["losses"] = {name: held_out(study, name, study.samples).loss(model) for name in names}
+    if not setting.searched:
+        probes = study.data("test", study.samples)
+        rankscope.collect(checkpoint, probes, rows="tokens", out=out / "run.safetensors", name=setting.name)
+        found["scores"] = {name: score(study, checkpoint, out, name) for name in study.scored}
+    else:
+        shutil.rmtree(checkpoint)
+    write_output(kept, json.dumps(found, indent=1).encode())
+    return found
+
+
+def train(study: Study, setting: Setting, out: Path, callbacks: Sequence[TrainerCallback]) -> None:
+    """One training: the steps are shared by its stages as equally as they can be."""
+    options = dict(setting.options)
+    made = recipe(setting.method, options={k: v for k, v in options.items() if v is not None})
+    stages, steps = len(made.stages), setting.steps
+    rankscope.train(
+        study.base,
+        method=setting.method,
+        data=study.data("train", setting.training),
+        out=out,
+        seed=setting.seed,
+        steps=[steps * (i + 1) // stages - steps * i // stages for i in range(stages)],
+        task=study.task,
+        callbacks=callbacks,
+        **options,
+    )
+
+
+def score(study: Study, checkpoint: Path, out: Path, name: str) -> float:
+    """How good what the model says is, on a set of data."""
+    kind, metric = study.score
+    probes = study.data(name, study.samples)
+    said = rankscope.generate(checkpoint, probes, out=out / f"{name}.jsonl")
+    return float(rankscope.score({p.id: p.text for p in said}, probes, kind=kind, metrics=[metric])[metric])
+
+
+def outcomes(study: Study, home: Path, settings: Sequence[Setting], what: str) -> list[dict[str, Any]]:
+    """What came of each setting, in order; missing ones are made by as many processes as there are cores."""
+    home.mkdir(parents=True, exist_ok=True)
+    missing = [s for s in dict.fromkeys(settings) if not (home / s.name / "outcome.json").exists()]
+    if missing:
+        look(study, home, study.base)  # reads the base once, before the processes ask for it
+        workers = min(len(missing), os.cpu_count() or 1)
+        with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
+            made = pool.map(partial(outcome, study, home), missing)
+            for _ in track(made, what, total=len(missing), disable=not sys.stderr.isatty()):
+                pass
+    return [outcome(study, home, setting) for setting in settings]

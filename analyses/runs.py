@@ -36,8 +36,8 @@ Options = tuple[tuple[str, Any], ...]
 """Options of a recipe by name, in the order of their names."""
 RANKS = ("participation-ratio-clustered", "roy-vetterli")
 RELATIONS = ("recoverability", "overlap", "drift")
-LOOKS = (0.125, 0.25, 0.5, 0.75, 1.0)
-"""The shares of a training after which the model is looked at."""
+LOOKS = (0.0, 0.125, 0.25, 0.5, 0.75, 1.0)
+"""The shares of a training after which the model is looked at: first untrained, with what the first stage attaches."""
 
 
 @dataclass(frozen=True)
@@ -100,34 +100,45 @@ class Looks(TrainerCallback):
         self.before, self.step = 0, 0
         """The steps of earlier stages, and those of this one."""
 
-    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+    def on_train_begin(self, args: Any, state: Any, control: Any, **given: Any) -> None:
         """A stage begins, and counts its steps from nothing."""
         self.before, self.step = self.before + self.step, 0
+        if not self.before:
+            self._look(given["model"])
 
     def on_step_end(self, args: Any, state: Any, control: Any, **given: Any) -> None:
         """Called by the Trainer."""
         self.step = state.global_step
         if self.before + self.step in self.at:
-            with torch.random.fork_rng(devices=()):  # the training goes on as if nobody had looked
-                self.found.append({"step": self.before + self.step, **look(self.study, self.home, given["model"])})
+            self._look(given["model"])
+
+    def _look(self, model: nn.Module) -> None:
+        with torch.random.fork_rng(devices=()):  # the training goes on as if nobody had looked
+            self.found.append({"step": self.before + self.step, **look(self.study, self.home, model)})
 
 
 def look(study: Study, home: Path, model: nn.Module | Path) -> dict[str, float]:
     """Held-out losses, and the ranks and relations of the study's site on validation data, of a model as it is now."""
-    seen = study.data("validation", study.watched)
+    base, seen = watched_base(study, home), study.data("validation", study.watched)
     loaded = rankscope.load_model(model) if isinstance(model, Path) else model
     modes = {module: module.training for module in loaded.modules()}
     loaded.eval()
     losses = {name: held_out(study, name, study.watched).loss(loaded) for name in ("validation", study.before)}
-    options: dict[str, Any] = {"sites": study.site, "rows": "tokens", "reuse": True}
-    base = rankscope.collect(study.base, seen, out=home / "watched.safetensors", **options)
     with tempfile.TemporaryDirectory() as here:
-        now = rankscope.collect(loaded, seen, processor=study.base, out=Path(here) / "now.safetensors", **options)
+        out = Path(here) / "now.safetensors"
+        now = rankscope.collect(loaded, seen, processor=study.base, sites=study.site, rows="tokens", out=out)
         found = rankscope.compare(base, now, measures=[*RANKS, *RELATIONS], groups=study.groups)
         values = {r["measure"]: r["b" if r["measure"] in RANKS else "value"] for r in found.to_records()}
     for module, mode in modes.items():
         module.training = mode
     return losses | values
+
+
+@cache
+def watched_base(study: Study, home: Path) -> rankscope.Run:
+    """The base on what is looked at."""
+    seen, out = study.data("validation", study.watched), home / f"watched-{study.watched}.safetensors"
+    return rankscope.collect(study.base, seen, sites=study.site, rows="tokens", out=out, reuse=True)
 
 
 @cache
@@ -196,7 +207,7 @@ def outcomes(study: Study, home: Path, settings: Sequence[Setting], what: str) -
     home.mkdir(parents=True, exist_ok=True)
     missing = [s for s in dict.fromkeys(settings) if not (home / s.name / "outcome.json").exists()]
     if missing:
-        look(study, home, study.base)  # reads the base once, before the processes ask for it
+        watched_base(study, home)  # before several processes ask for it
         workers = min(len(missing), os.cpu_count() or 1)
         with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
             made = pool.map(partial(outcome, study, home), missing)

@@ -56,7 +56,7 @@ def difference(a: Sequence[float], b: Sequence[float], level: float = 0.95) -> I
     value = float(np.mean(a) - np.mean(b))
     if min(len(a), len(b)) < 2:
         return Interval(value, None, None)
-    if not np.var(a) + np.var(b):  # seeds that agree to the last digit
+    if np.std(a) + np.std(b) <= 1e-9 * np.abs([*a, *b]).max():  # seeds that agree to the last digits
         return Interval(value, value, value)
     ends = stats.ttest_ind(a, b, equal_var=False).confidence_interval(level)
     return Interval(value, float(ends.low), float(ends.high))

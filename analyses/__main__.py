@@ -7,7 +7,7 @@ import sys
 import time
 from pathlib import Path
 
-STUDIES: tuple[str, ...] = ("claim", "generalisation")
+STUDIES: tuple[str, ...] = ("claim", "generalisation", "what_a_prefix_is")
 """The scripts, in an order in which later ones find what earlier ones trained."""
 
 

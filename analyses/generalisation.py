@@ -23,19 +23,18 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from claim import PRINCIPAL
+from correlating import Table, correlations, forest
 from limited_scenes import NEW, SEEN
-from numpy.typing import NDArray
 from runs import RANKS, RELATIONS
-from scipy import stats
 from scripts import Interval, arguments, decide, write
 
-from rankscope.plots.style import look, new_figure, panel_title, styled
+from rankscope.plots.style import new_figure, panel_title, styled
 
 PREDICTORS = ("validation", *RANKS, *RELATIONS)
 DROPS = ("new drawings", *NEW)
@@ -43,8 +42,6 @@ PROTECTING = (PRINCIPAL, "recoverability")
 LEAST = {"full": 8, "quick": 2}
 """The fewest runs of a regime that are correlated."""
 DRAWS = 2000
-Table = Mapping[str, NDArray[np.float64]]
-"""A column of numbers for each predictor and drop; and ``setting``, what was trained but for the seed."""
 
 
 # %% The runs.
@@ -75,63 +72,6 @@ def regimes(home: Path, least: int) -> dict[int, Table]:
     return {n: table(runs) for n, runs in sorted(found.items()) if len(runs) >= least}
 
 
-# %% Correlations, and their intervals over settings.
-def correlation(tables: Sequence[Table], predictor: str, drop: str) -> float:
-    """Spearman's ρ in each regime, and the mean; a regime in which one of the two does not vary is left out."""
-    found = [
-        stats.spearmanr(t[predictor], t[drop]).statistic
-        for t in tables
-        if np.ptp(t[predictor]) > 0 and np.ptp(t[drop]) > 0
-    ]
-    return float(np.mean(found)) if found else 0.0
-
-
-def resampled(tables: Sequence[Table], draws: int) -> list[list[Table]]:
-    """Each regime with its settings drawn anew, and all seeds of each that is drawn."""
-    random = np.random.default_rng(0)
-    drawn = []
-    for _ in range(draws):
-        several = []
-        for t in tables:
-            rows = [np.flatnonzero(t["setting"] == s) for s in np.unique(t["setting"])]
-            chosen = np.concatenate([rows[i] for i in random.integers(len(rows), size=len(rows))])
-            several.append({name: column[chosen] for name, column in t.items()})
-        drawn.append(several)
-    return drawn
-
-
-def interval(
-    tables: Sequence[Table], drawn: Sequence[Sequence[Table]], number: Callable[[Sequence[Table]], float], level: float
-) -> Interval:
-    """A number of all regimes with its percentile interval."""
-    low, high = np.quantile([number(t) for t in drawn], [(1 - level) / 2, (1 + level) / 2])
-    return Interval(number(tables), float(low), float(high))
-
-
-def found_of(tables: Sequence[Table], draws: int) -> dict[str, dict[str, dict[str, Any]]]:
-    """ρ of every predictor with every drop, and how far its size exceeds that of the validation loss."""
-    level, drawn = 1 - 0.05 / (len(PREDICTORS) * len(DROPS)), resampled(tables, draws)
-    told: dict[str, dict[str, dict[str, Any]]] = {}
-    for drop in DROPS:
-        told[drop] = {}
-        for name in PREDICTORS:
-            rho = interval(tables, drawn, lambda t, n=name, d=drop: correlation(t, n, d), level)  # type: ignore[misc]
-            more = interval(
-                tables,
-                drawn,
-                lambda t, n=name, d=drop: abs(correlation(t, n, d)) - abs(correlation(t, "validation", d)),  # type: ignore[misc]
-                level,
-            )
-            assert rho.low is not None and rho.high is not None and more.low is not None  # noqa: PT018
-            told[drop][name] = {
-                "rho": rho._asdict(),
-                "predicts": rho.low > 0 or rho.high < 0,
-                "above_validation_loss": more._asdict(),
-                "beats_validation_loss": more.low > 0,
-            }
-    return told
-
-
 def verdict(told: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> str:
     """Whether rank protects, by the rule at the top: a higher rank goes with a smaller drop, so ρ is below zero."""
     rhos = [told[drop][name]["rho"] for drop in DROPS for name in PROTECTING]
@@ -145,7 +85,7 @@ def main(size_name: str, folder: Path, out: Path) -> dict[str, Any]:
     if not by_regime:
         raise SystemExit("there are no runs to correlate; run claim.py first, with the same --folder")
     draws = DRAWS if size_name == "full" else 20
-    told = found_of(list(by_regime.values()), draws)
+    told = correlations(list(by_regime.values()), PREDICTORS, DROPS, draws, against="validation")
     result = {
         "size": {"name": size_name, "runs": {n: len(t["setting"]) for n, t in by_regime.items()}, "draws": draws},
         "verdict": verdict(told),
@@ -156,17 +96,10 @@ def main(size_name: str, folder: Path, out: Path) -> dict[str, Any]:
         figure = new_figure(4.6)
         axes = figure.subplots(2, 2, sharex=True, sharey=True).ravel()
         for ax, drop in zip(axes, DROPS, strict=True):
-            for row, name in enumerate(PREDICTORS):
-                rho, style = told[drop][name]["rho"], look(-1 if name == "validation" else row - 1)
-                ax.plot(rho["value"], row, marker=style["marker"] or "o", color=style["color"], markersize=4)
-                ax.hlines(row, rho["low"], rho["high"], color=style["color"], linewidth=1)
-            ax.axvline(0, color="0.7", linewidth=0.6, zorder=0)
-            labels = ["validation loss", *PREDICTORS[1:]]
-            ax.set(xlim=(-1.05, 1.05), yticks=range(len(PREDICTORS)), yticklabels=labels)
+            forest(told[drop], ax, first="validation")
             panel_title(ax, f"drop: {drop}")
         for ax in axes[2:]:
             ax.set_xlabel("rank correlation with the drop")
-        axes[0].invert_yaxis()
         write(figure, result, out)
     return result
 

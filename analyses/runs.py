@@ -13,12 +13,12 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cache, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from rich.progress import track
@@ -28,10 +28,14 @@ from transformers import TrainerCallback
 import rankscope
 from rankscope.checkpoint import Checkpoint
 from rankscope.data import ProbeSet
+from rankscope.tuning.config import Recipe
 from rankscope.tuning.held_out import HeldOut
+from rankscope.tuning.planning import attach_stage, make_plan
 from rankscope.tuning.recipes import recipe
 from rankscope.writing import write_output
 
+T = TypeVar("T")
+R = TypeVar("R")
 Options = tuple[tuple[str, Any], ...]
 """Options of a recipe by name, in the order of their names."""
 RANKS = ("participation-ratio-clustered", "roy-vetterli")
@@ -177,21 +181,36 @@ def outcome(study: Study, home: Path, setting: Setting) -> dict[str, Any]:
 
 
 def train(study: Study, setting: Setting, out: Path, callbacks: Sequence[TrainerCallback]) -> None:
-    """One training: the steps are shared by its stages as equally as they can be."""
-    options = dict(setting.options)
-    made = recipe(setting.method, options={k: v for k, v in options.items() if v is not None})
-    stages, steps = len(made.stages), setting.steps
+    """One training: the steps are shared by its stages as equally as they can be, unless an option says otherwise."""
+    options = {"steps": shares(setting.steps, len(recipe_of(setting).stages))} | dict(setting.options)
     rankscope.train(
         study.base,
         method=setting.method,
         data=study.data("train", setting.training),
         out=out,
         seed=setting.seed,
-        steps=[steps * (i + 1) // stages - steps * i // stages for i in range(stages)],
         task=study.task,
         callbacks=callbacks,
         **options,
     )
+
+
+def shares(steps: int, stages: int) -> tuple[int, ...]:
+    """Steps shared by stages as equally as they can be."""
+    return tuple(steps * (i + 1) // stages - steps * i // stages for i in range(stages))
+
+
+def recipe_of(setting: Setting) -> Recipe:
+    """What is attached and trained, stage by stage."""
+    return recipe(setting.method, options={k: v for k, v in setting.options if v is not None})
+
+
+def begun(study: Study, setting: Setting) -> nn.Module:
+    """The model as a training begins with it: with what the first stage attaches, untrained."""
+    data = study.data("train", setting.training)
+    model, plan = make_plan(study.base, recipe_of(setting), data, task=study.task, seed=setting.seed)
+    attach_stage(model, plan, 0)
+    return model.eval()
 
 
 def score(study: Study, checkpoint: Path, out: Path, name: str) -> float:
@@ -208,9 +227,27 @@ def outcomes(study: Study, home: Path, settings: Sequence[Setting], what: str) -
     missing = [s for s in dict.fromkeys(settings) if not (home / s.name / "outcome.json").exists()]
     if missing:
         watched_base(study, home)  # before several processes ask for it
-        workers = min(len(missing), os.cpu_count() or 1)
-        with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
-            made = pool.map(partial(outcome, study, home), missing)
-            for _ in track(made, what, total=len(missing), disable=not sys.stderr.isatty()):
-                pass
+        in_processes(partial(outcome, study, home), missing, what)
     return [outcome(study, home, setting) for setting in settings]
+
+
+def in_processes(function: Callable[[T], R], items: Sequence[T], what: str) -> list[R]:
+    """What a function returns for each item, by as many processes as there are cores."""
+    workers = min(len(items), os.cpu_count() or 1)
+    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
+        made = pool.map(function, items)
+        return list(track(made, what, total=len(items), disable=not sys.stderr.isatty()))
+
+
+def by_name(
+    study: Study, home: Path, settings: Mapping[str, Setting], seeds: Sequence[int], what: str
+) -> dict[str, list[dict[str, Any]]]:
+    """What came of each setting with each seed, by the setting's name."""
+    asked = [replace(setting, seed=seed) for seed in seeds for setting in settings.values()]
+    made = dict(zip(asked, outcomes(study, home, asked, what), strict=True))
+    return {name: [made[replace(setting, seed=seed)] for seed in seeds] for name, setting in settings.items()}
+
+
+def end(found: Mapping[str, Any]) -> dict[str, float]:
+    """The numbers of a training at its end: those of its last look, its losses on whole sets, and ``score``, that on test."""
+    return {**found["looks"][-1], **found["losses"], "score": found["scores"]["test"]}

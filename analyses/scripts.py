@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from scipy import stats
 
@@ -17,6 +18,20 @@ from rankscope.tuning.record import versions
 
 SUPPORTED, CONTRADICTED, UNDECIDED = "supported in miniature", "contradicted", "not decided"
 BUILD = Path("build") / "study"
+
+
+LABELS = {
+    "score": "CIDEr-D",
+    "test": "task loss, nats",
+    "old look": "loss on the old look, nats",
+    "questions": "loss on questions, nats",
+    "participation-ratio-clustered": "participation ratio",
+    "roy-vetterli": "Roy–Vetterli rank",
+    "recoverability": "recoverability",
+    "overlap": "overlap",
+    "drift": "drift",
+}
+"""What is told of a training at its end (:func:`runs.end`), and what it is called in figures."""
 
 
 class Interval(NamedTuple):
@@ -72,8 +87,29 @@ def decide(intervals: Iterable[Interval]) -> str:
     return CONTRADICTED if any(below) and not any(above) else UNDECIDED
 
 
+def forest(rows: Mapping[Any, Interval], looks: Sequence[Mapping[str, Any]], ax: Axes) -> None:
+    """Intervals below each other, each in its own look, with a line at zero."""
+    for y, (found, style) in enumerate(zip(rows.values(), looks, strict=True)):
+        ax.plot(found.value, y, marker=style["marker"], color=style["color"], markersize=3.5, linestyle="")
+        if found.low is not None and found.high is not None:
+            ax.hlines(y, found.low, found.high, color=style["color"], linewidth=1)
+    ax.axvline(0, color="0.6", linewidth=0.6, zorder=0)
+    ax.set(yticks=range(len(rows)), yticklabels=list(rows), ylim=(len(rows) - 0.5, -0.5))
+    ax.tick_params(axis="y", labelsize=6, length=0)
+    ax.locator_params(axis="x", nbins=4)
+
+
 def write(figure: Figure, told: Mapping[str, Any], out: Path) -> None:
     """The figure as SVG, and what it was drawn from as JSON, with the versions that made it."""
     out.parent.mkdir(parents=True, exist_ok=True)
     save(figure, out, kinds=["svg"])
-    out.with_suffix(".json").write_text(json.dumps({"versions": versions(), **told}, indent=1) + "\n")
+    out.with_suffix(".json").write_text(json.dumps(plain({"versions": versions(), **told}), indent=1) + "\n")
+
+
+def plain(told: Any) -> Any:
+    """The same with each interval as a dict, which JSON would make a list."""
+    if isinstance(told, Interval):
+        return told._asdict()
+    if isinstance(told, Mapping):
+        return {key: plain(value) for key, value in told.items()}
+    return [plain(value) for value in told] if isinstance(told, list) else told

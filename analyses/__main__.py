@@ -7,7 +7,12 @@ import sys
 import time
 from pathlib import Path
 
-STUDIES: tuple[str, ...] = ("claim", "generalisation", "what_a_prefix_is")
+STUDIES: tuple[str, ...] = (
+    "claim",
+    "order",
+    "generalisation",
+    "what_a_prefix_is",
+)
 """The scripts, in an order in which later ones find what earlier ones trained."""
 
 

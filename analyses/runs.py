@@ -158,7 +158,6 @@ def outcome(study: Study, home: Path, setting: Setting) -> dict[str, Any]:
     kept, checkpoint = out / "outcome.json", out / "checkpoint"
     if kept.exists():
         return dict(json.loads(kept.read_text()))
-    torch.set_num_threads(1)
     shutil.rmtree(out, ignore_errors=True)  # a training takes a minute or two: one that was stopped begins again
     found: dict[str, Any] = {"setting": asdict(setting)}
     if setting.method == "base":
@@ -232,9 +231,10 @@ def outcomes(study: Study, home: Path, settings: Sequence[Setting], what: str) -
 
 
 def in_processes(function: Callable[[T], R], items: Sequence[T], what: str) -> list[R]:
-    """What a function returns for each item, by as many processes as there are cores."""
+    """What a function returns for each item, by as many processes as there are cores, with one thread each."""
     workers = min(len(items), os.cpu_count() or 1)
-    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
+    context, one = multiprocessing.get_context("spawn"), partial(torch.set_num_threads, 1)
+    with ProcessPoolExecutor(workers, mp_context=context, initializer=one) as pool:
         made = pool.map(function, items)
         return list(track(made, what, total=len(items), disable=not sys.stderr.isatty()))
 

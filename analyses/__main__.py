@@ -10,6 +10,7 @@ from pathlib import Path
 STUDIES: tuple[str, ...] = (
     "claim",
     "order",
+    "prefix_length",
     "generalisation",
     "what_a_prefix_is",
 )

@@ -11,6 +11,7 @@ STUDIES: tuple[str, ...] = (
     "claim",
     "order",
     "prefix_length",
+    "scst",
     "generalisation",
     "what_a_prefix_is",
 )

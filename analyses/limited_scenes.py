@@ -27,13 +27,16 @@ UNSEEN = 40_000
 """The index of the first scene of ``seen drawings``: tuning takes scenes from the first on, and does not come so far."""
 
 
-def data(name: str, n: int) -> ProbeSet:
-    """The first ``n`` examples of a set of data: one of :data:`SPLITS`, :data:`BEFORE` or :data:`OTHER`; fewer are the first of more."""
+def data(name: str, n: int, task: str = "captions") -> ProbeSet:
+    """The first ``n`` examples of a set of data: one of :data:`SPLITS`, :data:`BEFORE` or :data:`OTHER`; fewer are the first of more.
+
+    ``task`` is what is asked of the scenes of :data:`SPLITS`: captions or questions.
+    """
     if name == BEFORE:
         return scenes("pretrain-captions", "test", n=n)
     if name == OTHER:
         return scenes("questions", "test", n=n)
-    return ProbeSet(f"limited scenes: {name}", _first(name, n))
+    return ProbeSet(f"limited scenes: {name}{'' if task == 'captions' else f', {task}'}", _first(name, n, task))
 
 
 def news(scene: Scene) -> set[str]:
@@ -47,14 +50,14 @@ def news(scene: Scene) -> set[str]:
 
 
 @cache
-def _first(name: str, n: int) -> tuple[Example, ...]:
-    return tuple(islice(_examples(name), n))
+def _first(name: str, n: int, task: str) -> tuple[Example, ...]:
+    return tuple(islice(_examples(name, task), n))
 
 
-def _examples(name: str) -> Iterator[Example]:
+def _examples(name: str, task: str) -> Iterator[Example]:
     wanted = {name} & set(NEW)
     for index in count(UNSEEN if name == SEEN else 0):
-        one = example("captions", SPLITS[name], index)
+        one = example(task, SPLITS[name], index)
         assert isinstance(one.image, Scene)
         if news(one.image) == wanted:
             yield replace(one, targets=one.targets[:1]) if name == "train" else one

@@ -12,6 +12,7 @@ STUDIES: tuple[str, ...] = (
     "order",
     "prefix_length",
     "scst",
+    "transfer",
     "generalisation",
     "what_a_prefix_is",
 )

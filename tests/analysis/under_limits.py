@@ -17,7 +17,7 @@ from rankscope.errors import RankscopeError
 from rankscope.results.runs import Contrast, Measurement
 from rankscope.store import Run
 
-WIDTH = 256
+WIDTH = 160
 LIMITS = 3, 20
 """Matrices of that width beside what the process has taken."""
 MEASURES = "roy-vetterli", "participation-ratio", "cka", "variance-captured", "drift"
@@ -32,7 +32,7 @@ def layer(width: int, seed: int) -> nn.Linear:
 
 
 def rows(width: int) -> torch.Tensor:
-    x = torch.randn(150, 4, width, generator=torch.Generator().manual_seed(0))
+    x = torch.randn(100, 4, width, generator=torch.Generator().manual_seed(0))
     return x * torch.arange(1, width + 1).rsqrt()
 
 

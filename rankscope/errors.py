@@ -7,14 +7,20 @@ is there and what to do, and it carries the exit code of the command line.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable
+import re
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from difflib import get_close_matches
 from functools import wraps
 from typing import ClassVar, ParamSpec, TypeVar
 
+from rankscope import memory
+
 P = ParamSpec("P")
 T = TypeVar("T")
 
+MORE_MEMORY = "give the process more memory, or choose fewer or narrower sites (--layers)"
+"""What to do where memory is short."""
 _ON_THE_COMMAND_LINE = {"vqa_rule": "rule", "column": "columns", "arm": "arms"}
 """Keywords whose name on the command line is another."""
 
@@ -91,7 +97,7 @@ class NotComparable(RankscopeError, ValueError):
 
 
 class TooLarge(NotComparable, MemoryError):
-    """A number that needs more rows in memory at once than fit there."""
+    """What needs more memory at once than there is."""
 
 
 class MissingTool(RankscopeError, ImportError):
@@ -124,6 +130,33 @@ class NonFinite(RankscopeError, ArithmeticError):
     exit_code = 9
 
 
+def is_shortage(error: BaseException) -> bool:
+    """Whether an error is an allocator's: Python's, NumPy's, or torch's, which on a CPU has no type of its own."""
+    return isinstance(error, MemoryError) or re.search(r"(allocate|out of) memory|bad_alloc", str(error)) is not None
+
+
+@contextmanager
+def naming_shortage(what: str, remedy: str) -> Iterator[None]:
+    """Turn the error of an allocator into one that says what was needed, what is free, and what to do.
+
+    Args:
+        what: what does not fit into memory, in words.
+        remedy: what to do.
+
+    Raises:
+        TooLarge: in its place.
+    """
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if isinstance(error, RankscopeError) or not is_shortage(error):
+            raise
+        asked = re.search(r"allocate ([\d.,]+ ?[a-zA-Z]+)", str(error))
+        told = [f"{asked[1]} more were asked for"] if asked else []
+        told += [f"{memory.free() / 1e9:.3g} GB are free"] if "CUDA" not in str(error) else []
+        raise TooLarge(f"{what} does not fit into memory ({' and '.join(told)}); {remedy}") from error
+
+
 def public(function: Callable[P, T]) -> Callable[P, T]:
     """The function itself, except that a call which does not fit its signature raises an error that says what to write.
 
@@ -132,6 +165,7 @@ def public(function: Callable[P, T]) -> Callable[P, T]:
 
     Raises:
         WrongCall: naming the nearest keyword and all that the function takes.
+        TooLarge: in the place of an allocator's error.
     """
     signature = inspect.signature(function)
     name = function.__qualname__.removesuffix(".__init__")
@@ -146,7 +180,8 @@ def public(function: Callable[P, T]) -> Callable[P, T]:
             signature.bind(*args, **kwargs)
         except TypeError as error:
             raise WrongCall(f"{name}(): {_correction(kwargs, signature) or error}; its options are {listed}") from error
-        return function(*args, **kwargs)
+        with naming_shortage(f"{name}()", MORE_MEMORY):
+            return function(*args, **kwargs)
 
     return called
 

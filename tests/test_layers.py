@@ -17,9 +17,10 @@ PACKAGE = ROOT / "rankscope"
 
 # Each row imports only from rows above it. Names in one row never import each other.
 ROWS: list[set[str]] = [
-    {"errors", "notebook"},
+    {"memory", "notebook"},
+    {"errors"},
     {"plugins"},
-    {"sites", "definition", "devices", "memory", "names", "progress", "catalogue", "writing"},
+    {"sites", "definition", "devices", "names", "progress", "catalogue", "writing"},
     {"features", "checkpoint", "linalg", "data", "markdown"},
     {"spectrum", "store", "scores", "inference", "reading"},
     {"measures", "comparisons"},

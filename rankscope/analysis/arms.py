@@ -108,8 +108,10 @@ def compare_arms(
         places[name] = range(start, start + len(several))
     aligned = Aligned(runs, shared_sites(runs, sites), all_samples=allow_duplicates)
     cross_data = data_notes(runs) + aligned.notes()
+    measured = [what for what in asked if before or isinstance(what, Definition)]
     found = [
-        site_of_arms(site, view, asked, places, 0 if before else None) for site, view in guarded_views(aligned, options)
+        site_of_arms(site, view, asked, places, 0 if before else None)
+        for site, view in guarded_views(aligned, options, measured)
     ]
     if not any(isinstance(one, ArmNumber) for at in found for one in at.numbers.values()):
         raise NotComparable(

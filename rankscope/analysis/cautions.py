@@ -5,6 +5,7 @@ from __future__ import annotations
 from rankscope.analysis.guards import GuardedView
 from rankscope.analysis.replicates import Replicates
 from rankscope.definition import Comparison, Definition, in_full, rows_enough
+from rankscope.errors import TooLarge
 from rankscope.inference.jackknife import degrees_of_freedom
 from rankscope.results.record import FEW_DECIDE, N_LIMITED, Shape
 from rankscope.store import Run
@@ -35,12 +36,12 @@ def cautions(what: Definition | Comparison, view: GuardedView, found: Replicates
     """
     said = [_few_rows(what, view), _unresolved(what, view), *view.remarks]
     if found is not None and not len(found.left_out):
-        said.insert(
-            0,
+        few = (
             "fitted on fewer than two rows a feature, where no interval is known to hold, so there is none"
             if found.method == "influence"
-            else "too few rows or groups of samples to leave any out, so there is no interval",
+            else "too few rows or groups of samples to leave any out, so there is no interval"
         )
+        said.insert(0, found.why or few)
     if found is not None and few_samples_decide(found):
         said.insert(0, f"{FEW_DECIDE}, so the interval may cover the truth less often than stated")
     if found is not None and found.value.isnan():
@@ -86,7 +87,10 @@ def below_floor(what: Definition | Comparison, view: GuardedView) -> int:
     """Number of singular values below the rounding floor in the run that has most; 0 for measures that read no spectrum."""
     if what.reads not in ("spectrum", "spectra") or view.refused:
         return 0
-    return max(view.below_floor(run, centred=bool(what.centred)) for run in range(len(view.widths)))
+    try:
+        return max(view.below_floor(run, centred=bool(what.centred)) for run in range(len(view.widths)))
+    except TooLarge:  # then there is no value either
+        return 0
 
 
 def shape(view: GuardedView) -> Shape:

@@ -17,7 +17,7 @@ from rankscope.analysis.intervals import NO_VALUE, Banded, banded, bounds_of, li
 from rankscope.analysis.measure import spectra_of
 from rankscope.analysis.options import GROUPS, LEVEL, Analysis, chosen
 from rankscope.analysis.references import Unrelated, against_itself, noise_value, unrelated
-from rankscope.analysis.replicates import Method, Replicates
+from rankscope.analysis.replicates import Method, Replicates, or_told
 from rankscope.analysis.second_pass import Asked, prepare
 from rankscope.analysis.view import FEWEST
 from rankscope.comparisons.cka_map import cka_map
@@ -87,6 +87,7 @@ def compare(
         NotComparable: if the runs share no site, their rows differ, there are too few, or too many are copies.
         UnknownName: if there is no such site, measure or variant.
         NonFinite: if a feature is NaN or infinite.
+        TooLarge: if sums of the width of a site do not fit into memory; a measure that needs more says so in its record.
         UsageError: if an argument has the wrong type, as an array in the place of a run.
     """
     options = Analysis(sites, groups, level, variant, allow_duplicates, base_model, device, progress, interval)
@@ -97,24 +98,31 @@ def compare(
     names = distinct_names(runs)[: 2 + (base is not None)]
     roles = _Roles(2 if base is not None else None, len(runs) - 1 if again is not None else None, permutations)
     found, solved = [], dict[tuple[int, Site], Spectrum]()
-    for site, view in guarded_views(aligned, options, then="spectra and similarity"):
+    for site, view in guarded_views(aligned, options, asked, then="spectra and similarity"):
+        for run in (0, 1):
+            view.mean_share(run)  # while memory is free, because every record has it
         prepare(view, [one for what in asked if not why_not(what, view) for one in _numbers(what, roles.base)])
         found += [(what.name, *_record(runs[0], Pair(*names), site, what, view, roles, level)) for what in asked]
         solved |= {(i, site): one for i in range(len(names)) if (one := _solved(view, runs[i], i, site)) is not None}
-    records = banded(found, level)
+    records, short = banded(found, level), list[str]()
     if all(r.value is None for r in records):
         raise NotComparable(f"none of the requested measures can compare these runs: {' · '.join(records[0].notes)}")
+    spectra = or_told(
+        short,
+        lambda: {
+            name: _spectra(runs[i], [(site, solved.get((i, site))) for site in aligned.sites], options)
+            for i, name in enumerate(names)
+        },
+    )
+    similarity = or_told(short, lambda: _similarity(aligned, roles.reference))
     return Contrast(
         records,
         names=names,
         rows=f"{runs[0].manifest.rows['kind']}, {runs[0].manifest.probe['name']}",
-        spectra={
-            name: _spectra(runs[i], [(site, solved.get((i, site))) for site in aligned.sites], options)
-            for i, name in enumerate(names)
-        },
-        similarity=_similarity(aligned, roles.reference),
+        spectra=spectra or {},
+        similarity=similarity,
         similarity_sites=aligned.sites,
-        notes=tuple(notes),
+        notes=(*notes, *(f"without the figure of it: {one}" for one in short)),
         again=again is not None,
         level=level,
     )
@@ -170,12 +178,13 @@ def _record(
 ) -> tuple[PairRecord, dict[str, Banded]]:
     """A record, and what its bands are made from."""
     reason, found, without_sinks = why_not(what, view), _PairAtSite(), None
+    short: list[str] = []
     try:
         if not reason:
-            found = _find(what, view, roles)
+            found = _find(what, view, roles, short)
             if view.without_sinks is not None:
                 evaluate = partial(view.without_sinks.evaluate, what)
-                without_sinks = number(_sides(what, evaluate, roles.base)[2].value)
+                without_sinks = or_told(short, lambda: number(_sides(what, evaluate, roles.base)[2].value))
     except NO_VALUE as error:
         reason = str(error)
     bounds = bounds_of(what, view)
@@ -197,7 +206,9 @@ def _record(
         shape=shape(view),
         convention=convention(what, run),
         unit=what.unit,
-        notes=(reason,) if reason else (*no_interval, *cautions(what, view, found.between), *found.null.notes),
+        notes=(reason,)
+        if reason
+        else (*no_interval, *cautions(what, view, found.between), *found.null.notes, *dict.fromkeys(short)),
         variant=view.variant,
         mean_share=view.mean_share(0),
         mean_share_b=view.mean_share(1),
@@ -216,12 +227,14 @@ def _record(
     return record, sides
 
 
-def _find(what: Definition | Comparison, view: GuardedView, roles: _Roles) -> _PairAtSite:
-    itself = against_itself(view, what, roles.reference, roles.again)
+def _find(what: Definition | Comparison, view: GuardedView, roles: _Roles, short: list[str]) -> _PairAtSite:
+    itself = or_told(short, lambda: against_itself(view, what, roles.reference, roles.again))
     if isinstance(what, Comparison):
-        null = unrelated(view, what, roles.reference, 1, draws=roles.permutations)
+        draws, of = roles.permutations, what
+        null = or_told(short, lambda: unrelated(view, of, roles.reference, 1, draws=draws)) or Unrelated(None)
     else:
-        null = Unrelated(number(noise_value(what, view)))
+        of_noise = what
+        null = Unrelated(or_told(short, lambda: number(noise_value(of_noise, view))))
     a, b, between = _sides(what, partial(replicates, what, view), roles.base)
     if isinstance(what, Comparison) or roles.base is None or a is None or b is None:
         values = (a, b, None) if isinstance(what, Definition) else (None, None, None)
@@ -246,7 +259,8 @@ def _solved(view: GuardedView, run: Run, place: int, site: Site) -> Spectrum | N
     features = view.features[place]
     if view.variant != "raw" or view.n != run.n(site) or view.exponent or features.dtype == torch.float64:
         return None
-    return Spectrum.of(singular_values_of(view.part(place), dtype=features.dtype), site)
+    # Where memory is short they are decomposed again once the view is gone
+    return or_told([], lambda: Spectrum.of(singular_values_of(view.part(place), dtype=features.dtype), site))
 
 
 def _spectra(run: Run, solved: Sequence[tuple[Site, Spectrum | None]], options: Analysis) -> dict[Site, Spectrum]:

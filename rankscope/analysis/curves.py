@@ -74,7 +74,7 @@ def curve(
     records: list[CurvePoint] = []
     refused: list[str] = []
     aligned = Aligned((run,), select(sites, run.sites), all_samples=allow_duplicates)
-    for site, view in guarded_views(aligned, options):
+    for site, view in guarded_views(aligned, options, definitions):
         refused.append(view.refused)
         records += _points(run, site, view, definitions, parts, seed)
     if all(refused):

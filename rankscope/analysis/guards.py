@@ -14,11 +14,13 @@ import torch
 from torch import Tensor
 
 from rankscope.analysis.align import Aligned, distinct_names
+from rankscope.analysis.foreseen import check_fits, least_matrices
 from rankscope.analysis.options import Analysis
 from rankscope.analysis.repeats import hash_of_zeros, row_classes
 from rankscope.analysis.replicates import computed_once
 from rankscope.analysis.summed import INSTEAD, SummedView
 from rankscope.analysis.view import FEWEST, View
+from rankscope.definition import Comparison, Definition
 from rankscope.devices import where
 from rankscope.errors import NonFinite
 from rankscope.features import Rows
@@ -58,18 +60,23 @@ class GuardedView(View):
         return mean_share(self.features[run])
 
 
-def guarded_views(aligned: Aligned, options: Analysis, *, then: str = "done") -> Iterator[tuple[Site, GuardedView]]:
+def guarded_views(
+    aligned: Aligned, options: Analysis, asked: Sequence[Definition | Comparison], *, then: str = "done"
+) -> Iterator[tuple[Site, GuardedView]]:
     """The view of some runs at each of their sites, with what is wrong with their rows.
 
     Args:
         aligned: the runs; rows are left out of all of them alike.
         options: the groups of samples, the variant, whether too many copies are measured all the same, and the device.
+        asked: what is to be measured.
         then: what progress reports after the last site.
 
     Raises:
         NotComparable: for fewer than four rows or two samples, or features of which no unit suits all.
         NonFinite: if a feature is NaN or infinite.
+        TooLarge: if the sums that this takes fit into memory at no time.
     """
+    check_fits(aligned, least_matrices(asked, len(aligned.runs)), options.device)
     for done, site in enumerate(aligned.sites):
         options.progress(done, len(aligned.sites), str(site))
         names = distinct_names(aligned.runs)

@@ -16,7 +16,7 @@ from rankscope.analysis.guards import GuardedView
 from rankscope.analysis.replicates import Replicates
 from rankscope.analysis.view import View
 from rankscope.definition import Comparison, Definition, Extent, Range
-from rankscope.errors import DataError, NotComparable
+from rankscope.errors import DataError, NotComparable, TooLarge
 from rankscope.inference.bands import max_t, sign_flips
 from rankscope.inference.jackknife import centred_pseudo, critical_t, degrees_of_freedom, standard_error
 from rankscope.inference.ranges import Bounded, Scale, interval_inside, on_grid
@@ -30,13 +30,17 @@ FEWEST_GROUPS = 6
 
 
 def replicates(what: Definition | Comparison, view: GuardedView, *runs: int) -> Replicates:
-    """A number with its replicates; without them where too few rows are left once a group is left out.
+    """A number with its replicates; without them where too few rows are left once a group is left out, or memory is short.
 
     Raises:
         NotComparable: if it has no value on all rows either; or DataError, for a measure of rows that are not of its kind.
     """
     try:
         return view.evaluate(what, *runs)
+    except TooLarge as error:
+        view.let_go()
+        value = view.value(what, *runs)
+        return Replicates(value, value.new_empty(0), why=f"no interval: {error}")
     except NO_VALUE:
         return view.only(*runs).evaluate(what, *range(len(runs)))
 

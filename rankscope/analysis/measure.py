@@ -8,13 +8,15 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from rankscope.analysis.align import Aligned
+from rankscope import memory
+from rankscope.analysis.align import HELD, Aligned
 from rankscope.analysis.cautions import below_floor, cautions, convention, shape, why_not
+from rankscope.analysis.foreseen import check_fits
 from rankscope.analysis.guards import GuardedView, check_finite, guarded_views
 from rankscope.analysis.intervals import NO_VALUE, bounds_of, limits_of, replicates
 from rankscope.analysis.options import GROUPS, LEVEL, Analysis, chosen
 from rankscope.analysis.references import noise_value
-from rankscope.analysis.replicates import Method
+from rankscope.analysis.replicates import Method, or_told
 from rankscope.analysis.second_pass import prepare
 from rankscope.analysis.summed import whole
 from rankscope.definition import Definition
@@ -32,7 +34,9 @@ from rankscope.store import Run
 from rankscope.store.sums import SummedRun
 
 BATCH_BYTES = 1 << 30
-"""How much of equally shaped features is decomposed at a time, in float64."""
+"""The most of equally shaped features that is decomposed at a time, in float64."""
+GRAM = 2
+"""Matrices that singular values take at the least: of products, and what the solver makes of it."""
 
 
 @public
@@ -56,6 +60,7 @@ def spectra(
     Raises:
         UnknownName: if the run has no such site.
         NonFinite: if a feature is NaN or infinite.
+        TooLarge: if products of features do not fit into memory.
     """
     run = Analysis(sites, base_model=base_model, device=device).open(run)
     return spectra_of(Aligned((run,), select(sites, run.sites)), centre=centre, device=device)
@@ -64,6 +69,7 @@ def spectra(
 def spectra_of(aligned: Aligned, *, centre: bool = True, device: str | None = None) -> dict[Site, Spectrum]:
     """The singular values of the first run at its sites, as :func:`spectra`, on the rows that are analysed."""
     run = aligned.runs[0]
+    check_fits(aligned, GRAM, device)
     if isinstance(run, SummedRun):
         dtype, place = run.manifest.torch_dtype, where(device)
         sums = ((site, whole(run, site, place)) for site in aligned.sites)
@@ -73,7 +79,7 @@ def spectra_of(aligned: Aligned, *, centre: bool = True, device: str | None = No
         shapes.setdefault((aligned.n(site), run.width(site)), []).append(site)
     found: dict[Site, Spectrum] = {}
     for (n, d), members in shapes.items():
-        step = max(1, BATCH_BYTES // (8 * n * d))
+        step = max(1, int(min(BATCH_BYTES, HELD * memory.free())) // (8 * n * d))
         for some in (members[i : i + step] for i in range(0, len(members), step)):
             held: dict[Site, Tensor] = {}
             for site in some:
@@ -126,6 +132,7 @@ def measure(
         UnknownName: if there is no such site, measure or variant.
         NotComparable: if there are too few rows for any interval, or at every site too many are copies of others.
         NonFinite: if a feature is NaN or infinite.
+        TooLarge: if sums of the width of a site do not fit into memory; a measure that needs more says so in its record.
         UsageError: if an argument has the wrong type, as an array in the place of the run.
     """
     options = Analysis(sites, groups, level, variant, allow_duplicates, base_model, device, progress, interval)
@@ -133,7 +140,8 @@ def measure(
     run = options.open(run)
     aligned = Aligned((run,), select(sites, run.sites), all_samples=allow_duplicates)
     records = []
-    for site, view in guarded_views(aligned, options):
+    for site, view in guarded_views(aligned, options, definitions):
+        view.mean_share(0)  # while memory is free, because every record has it
         prepare(view, [(what, (0,)) for what in definitions if not why_not(what, view)])
         records += [_record(run, site, what, view, level) for what in definitions]
     if all(r.value is None for r in records) and records[0].notes:
@@ -177,6 +185,7 @@ def profile(
         UnknownName: if there is no such site, measure or variant.
         NotComparable: if there are too few rows for any interval, or at every site too many are copies of others.
         NonFinite: if a feature is NaN or infinite.
+        TooLarge: if sums of the width of a site do not fit into memory; a measure that needs more says so in its record.
         UsageError: if an argument has the wrong type, as an array in the place of the run.
     """
     options = Analysis(sites, groups, level, variant, allow_duplicates, base_model, device, progress, interval)
@@ -185,15 +194,16 @@ def profile(
 
 def _record(run: Run, site: Site, what: Definition, view: GuardedView, level: float) -> RunRecord:
     reason, found, noise, without_sinks = why_not(what, view), None, None, None
+    short: list[str] = []
     try:
         if not reason:
-            found, noise = replicates(what, view, 0), number(noise_value(what, view))
-            if view.without_sinks is not None:
-                without_sinks = number(view.without_sinks.value(what, 0))
+            found, noise = replicates(what, view, 0), or_told(short, lambda: number(noise_value(what, view)))
+            if (rest := view.without_sinks) is not None:
+                without_sinks = or_told(short, lambda: number(rest.value(what, 0)))
     except NO_VALUE as error:
         reason = str(error)
     estimate, no_interval = limits_of(found, bounds_of(what, view), level)
-    notes = (reason,) if reason else (*no_interval, *cautions(what, view, found))
+    notes = (reason,) if reason else (*no_interval, *cautions(what, view, found), *dict.fromkeys(short))
     return RunRecord(
         site=str(site),
         measure=what.name,

@@ -13,7 +13,7 @@ from torch.utils.weak import WeakIdKeyDictionary
 from rankscope.analysis.replicates import computed_once
 from rankscope.analysis.view import View
 from rankscope.definition import Comparison, Definition
-from rankscope.errors import DataError, NotComparable, UsageError
+from rankscope.errors import DataError, NotComparable, TooLarge, UsageError
 from rankscope.features import Rows
 from rankscope.inference.nulls import exchanged, is_ragged, shuffles
 from rankscope.linalg.moments import PairMoments
@@ -215,12 +215,17 @@ def against_itself(view: View, what: Definition | Comparison, run: int, again: i
         run: the run.
         again: the same run read once more (in another batch size or dtype); without it the two halves of the rows, or the
             very same rows where the measure relates row to row.
+
+    Raises:
+        TooLarge: if memory does not hold it.
     """
     try:
         if isinstance(what, Comparison):
             return number(_of_halves(view, what, run) if again is None else view.value(what, run, again))
         first, second = (view.half(1), view.half(0)) if again is None else (view, view)
         return number(first.value(what, run if again is None else again) - second.value(what, run))
+    except TooLarge:
+        raise
     except (NotComparable, DataError):
         return None
 

@@ -8,6 +8,7 @@ units times d² is kept. Numbers whose gradients are one matrix, up to scale and
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -15,9 +16,9 @@ import torch
 from torch import Tensor
 
 from rankscope.analysis.contraction import Asked, Contraction, Slopes, Term
-from rankscope.analysis.replicates import Replicates
+from rankscope.analysis.replicates import Replicates, naming
 from rankscope.definition import Comparison, Definition, Extent
-from rankscope.errors import DataError, NotComparable
+from rankscope.errors import DataError, NotComparable, TooLarge
 from rankscope.inference.influence import gradient, left_out
 from rankscope.linalg.moments import PairMoments
 
@@ -50,7 +51,10 @@ def prepare(view: View, asked: Sequence[Asked]) -> None:
     leaves out groups of samples.
     """
     if view.by_influence:
-        view.results |= {("evaluate", what, *runs): found for (what, runs), found in first_order(view, asked).items()}
+        # Where memory does not hold all numbers together, each is found alone, and says what it lacks
+        with suppress(TooLarge), naming(view):
+            found = first_order(view, asked)
+            view.results |= {("evaluate", what, *runs): one for (what, runs), one in found.items()}
 
 
 def first_order(view: View, asked: Sequence[Asked]) -> dict[Asked, Replicates]:

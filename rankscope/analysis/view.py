@@ -105,6 +105,10 @@ class View:
         if self.spanned[place] is other.spanned[run]:
             self.results |= {(name, place): getattr(other, name)(run) for name in ("shift", "_halves", "_parts")}
 
+    def let_go(self) -> None:
+        """Forget the sums over each group, most of what is kept, to be made again where they are asked for once more."""
+        self.results = {k: one for k, one in self.results.items() if k[0] not in ("moments", "pair", "_clusters")}
+
     @computed_once
     def half(self, which: int) -> View:
         """The rows of one half of the samples alone."""

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from rankscope.errors import CheckpointError, DataError, RankscopeError, UsageError
+from rankscope.errors import CheckpointError, DataError, RankscopeError, UsageError, is_shortage
 from rankscope.features import TEXT, Grid
 from rankscope.reading.course import Course
 from rankscope.reading.hooks import Tap, reading
@@ -62,12 +62,12 @@ def forward_pass(model: nn.Module, inputs: Mapping[str, Any]) -> object:
         return model(**inputs)
     except RankscopeError:
         raise
-    except (MemoryError, torch.OutOfMemoryError) as error:
-        raise UsageError(
-            f"{_called(inputs)} does not fit into memory ({_line(error)}); read fewer tokens at once (--tokens-per-batch), fewer "
-            "sites, or on another device"
-        ) from error
     except Exception as error:  # a model's code raises what it likes, and its traceback stays below this error
+        if is_shortage(error):
+            raise UsageError(
+                f"{_called(inputs)} does not fit into memory ({_line(error)}); read fewer tokens at once (--tokens-per-batch), fewer "
+                "sites, or on another device"
+            ) from error
         raise CheckpointError(
             f"the forward pass of {type(getattr(model, 'module', model)).__name__} fails ({type(error).__name__}: {_line(error)}); it was called with "
             f"{_called(inputs)}"

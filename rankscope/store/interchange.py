@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
+from itertools import chain
 from pathlib import Path
+from typing import IO, Any
+from zipfile import ZipFile
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from rankscope import writing
 from rankscope.data.arrow import pyarrow
 from rankscope.errors import DataError, MissingTool, OutputExists, UsageError
-from rankscope.features import ROLES
+from rankscope.features import ROLES, Rows
 from rankscope.sites import Site
 from rankscope.store import files
 from rankscope.store.exported import EXPORTED, foreign_to_export
@@ -28,6 +33,8 @@ from rankscope.store.plain import Json
 from rankscope.store.run import STRETCH, Places, Run
 from rankscope.store.writer import Writer
 
+AT_ONCE = 1 << 16
+"""Rows of which it is written at once where they came from."""
 _BY_POSITION = "the source has no ids: samples are numbered by position, and matched by it with those of other runs"
 
 
@@ -170,7 +177,7 @@ def _places(matrix: Matrix, low: int, high: int) -> Places:
 
 
 def export_run(run: Run, out: str | Path, *, to: str = "npy", overwrite: bool = False) -> Path:
-    """Write the features of a run for other tools, one site at a time, with the rows in the data's order.
+    """Write the features of a run for other tools, with the rows in the data's order, a stretch of one site at a time.
 
     Args:
         run: the run.
@@ -215,30 +222,83 @@ def _values(x: Tensor) -> np.ndarray[tuple[int, ...], np.dtype[np.floating]]:
 
 
 def _to_npy(run: Run, folder: Path) -> None:
+    dtype = _values(torch.empty(0, dtype=run.manifest.torch_dtype)).dtype
     for site in run.sites:
-        np.save(folder / f"{site}.npy", _values(run.features(site)), allow_pickle=False)
-        rows = run.rows_at(site)
+        with (folder / f"{site}.npy").open("wb") as file:
+            _write_array(file, dtype, (run.n(site), run.width(site)), map(_values, run.stretches(site)))
         path = folder / f"{run.manifest.stack(site)}.rows.npz"
         if not path.exists():
-            sample, role = np.array(rows.sample_ids), np.array(rows.roles)
-            np.savez(path, sample=sample, position=rows.position.numpy(), role=role)
+            _write_rows(path, run.rows_at(site))
 
 
-def _arrow_table(run: Run, site: Site) -> object:
-    arrow, x, rows = pyarrow("pyarrow"), _values(run.features(site)), run.rows_at(site)
-    features = arrow.FixedSizeListArray.from_arrays(arrow.array(x.reshape(-1)), x.shape[1])
-    columns = {"sample": list(rows.sample_ids), "position": rows.position.numpy(), "role": list(rows.roles)}
-    return arrow.table({**columns, "features": features})
+def _write_array(
+    file: IO[bytes], dtype: np.dtype[Any], shape: tuple[int, ...], parts: Iterable[NDArray[Any] | Sequence[str]]
+) -> None:
+    """The bytes that ``np.save`` writes of an array, which comes in parts of some rows."""
+    header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(file, header)
+    for part in parts:
+        file.write(np.asarray(part, dtype).tobytes())
+
+
+def _write_rows(path: Path, rows: Rows) -> None:
+    """The bytes that ``np.savez`` writes of where rows came from; as text a column may be larger than the features."""
+    samples, roles = (
+        [names[i] for i in x.unique().tolist()] for names, x in ((rows.ids, rows.sample), (ROLES, rows.role))
+    )
+    parts = partial(_parts, rows)
+    columns: dict[str, tuple[np.dtype[Any], Iterator[NDArray[Any] | Sequence[str]]]] = {
+        "sample": (np.array(samples).dtype, (part.sample_ids for part in parts())),
+        "position": (np.dtype(np.int64), (part.position.numpy() for part in parts())),
+        "role": (np.array(roles).dtype, (part.roles for part in parts())),
+    }
+    with ZipFile(path, "w") as archive:
+        for name, (dtype, column) in columns.items():
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as file:
+                _write_array(file, dtype, (len(rows),), column)
+
+
+def _parts(rows: Rows) -> Iterator[Rows]:
+    return (rows[i : i + AT_ONCE] for i in range(0, len(rows), AT_ONCE))
+
+
+def _arrow_tables(run: Run, site: Site) -> Iterator[Any]:
+    """The rows of a site as tables, a stretch each; one without rows if there are none."""
+    arrow, rows, start = pyarrow("pyarrow"), run.rows_at(site), 0
+    for x in map(_values, run.stretches(site)):
+        here = rows[start : start + len(x)]
+        start += len(x)
+        features = arrow.FixedSizeListArray.from_arrays(arrow.array(x.reshape(-1)), x.shape[1])
+        columns = {"sample": list(here.sample_ids), "position": here.position.numpy(), "role": list(here.roles)}
+        schema = arrow.schema([("sample", arrow.string()), ("position", arrow.int64()), ("role", arrow.string()),
+                               ("features", features.type)])  # fmt: skip
+        yield arrow.table({**columns, "features": features}, schema=schema)
 
 
 def _to_parquet(run: Run, folder: Path) -> None:
     for site in run.sites:
-        pyarrow("pyarrow.parquet").write_table(_arrow_table(run, site), folder / f"{site}.parquet")
+        _write_tables(pyarrow("pyarrow.parquet").ParquetWriter, folder / f"{site}.parquet", _arrow_tables(run, site))
+
+
+def _write_tables(writer_of: Callable[..., Any], path: Path, tables: Iterator[Any]) -> None:
+    first = next(tables)
+    with writer_of(path, first.schema) as writer:
+        for table in chain([first], tables):
+            writer.write_table(table)
 
 
 def _to_hf(run: Run, folder: Path) -> None:
     try:
-        from datasets import Dataset, DatasetDict
+        from datasets import Dataset
+        from datasets.table import MemoryMappedTable
     except ImportError as error:
         raise MissingTool("data sets need the package datasets: pip install 'rankscope[data]'") from error
-    DatasetDict({str(site): Dataset(_arrow_table(run, site)) for site in run.sites}).save_to_disk(folder)
+    for site in run.sites:
+        # A data set of a file is written batch by batch, one of a table after it was hashed as a whole
+        rows, mark = folder.with_name("rows.arrow"), hashlib.sha256(f"{run.manifest.continuation} {site}".encode())
+        _write_tables(pyarrow("pyarrow.ipc").new_stream, rows, _arrow_tables(run, site))
+        Dataset(MemoryMappedTable.from_file(str(rows)), fingerprint=mark.hexdigest()[:16]).save_to_disk(
+            folder / str(site)
+        )
+        rows.unlink()
+    (folder / "dataset_dict.json").write_text(json.dumps({"splits": [str(site) for site in run.sites]}))

@@ -7,6 +7,7 @@ import json
 import pickle
 import shutil
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from safetensors.torch import save_file
 from store_tools import PLAN, SITES, collect, contents, expected, manifest
 
 from rankscope.errors import DataError, MissingTool, NonFinite, OutputExists, StoreCorrupt, UnsafeError, UsageError
-from rankscope.store import Writer, export_run, import_features, open_run
+from rankscope.store import Run, Writer, export_run, import_features, open_run
 from rankscope.store.foreign import site_name
 
 TORCHLENS = Path(__file__).parent / "torchlens"
@@ -222,6 +223,41 @@ def test_exported_features_are_those_of_the_run(tmp_path: Path, dtype: str) -> N
     assert list(np.load(tmp_path / "npy" / "decoder.rows.npz")["sample"]) == ids
     assert json.loads((tmp_path / "npy" / "run.json").read_text())["name"] == "tiny"
     assert not list(tmp_path.glob("tmp-*"))
+
+
+def test_an_export_holds_a_stretch_and_writes_the_bytes_of_the_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    collect(tmp_path / "run")
+    run = open_run(tmp_path / "run")
+    whole = {site: run.features(site) for site in SITES}
+    tables = {to: tmp_path / to for to in ("parquet", "hf")}
+    for to, folder in tables.items():
+        export_run(run, folder / "at once", to=to)
+
+    def refuse(*_: object) -> NoReturn:
+        raise AssertionError("a whole site was read")
+
+    monkeypatch.setattr(Run, "features", refuse)
+    monkeypatch.setattr("rankscope.store.run.STRETCH", 100)
+    monkeypatch.setattr("rankscope.store.interchange.AT_ONCE", 7)
+    export_run(run, tmp_path / "npy")
+    for site, x in whole.items():
+        np.save(tmp_path / "array.npy", x.numpy())
+        assert (tmp_path / "npy" / f"{site}.npy").read_bytes() == (tmp_path / "array.npy").read_bytes()
+        rows, path = run.rows_at(site), tmp_path / "npy" / f"{run.manifest.stack(site)}.rows.npz"
+        columns = {"position": rows.position.numpy(), "role": np.array(rows.roles)}
+        np.savez(tmp_path / "rows.npz", sample=np.array(rows.sample_ids), **columns)
+        assert path.read_bytes() == (tmp_path / "rows.npz").read_bytes()
+    for to, folder in tables.items():
+        export_run(run, folder / "in stretches", to=to)
+    assert tree_digest(tables["hf"] / "in stretches") == tree_digest(tables["hf"] / "at once")
+    import pyarrow.parquet as parquet
+
+    for site in SITES:  # whose rows are in groups, a stretch each, that are written when they are full
+        one, other = (tables["parquet"] / name / f"{site}.parquet" for name in ("at once", "in stretches"))
+        assert parquet.read_table(one).equals(parquet.read_table(other))
+        assert parquet.ParquetFile(one).num_row_groups == 1 < parquet.ParquetFile(other).num_row_groups
 
 
 def test_what_is_there_is_not_exported_over(tmp_path: Path) -> None:

@@ -98,7 +98,8 @@ def compare(
             result = rankscope.compare(pair[0], pair[1], **how, **of_two, progress=progress)
             table = show.view(
                 result,
-                full=full or analysed.measures is not None,
+                full=full,
+                named=analysed.measures is not None,
                 records=partial(_table, result, quiet=printing.quiet),
                 say=printing.notes_of,
             )

@@ -38,7 +38,8 @@ def measure(
     printing.notes(result.notes)
     table = show.view(
         result,
-        full=full or analysed.measures is not None,
+        full=full,
+        named=analysed.measures is not None,
         records=partial(_table, result, quiet=printing.quiet),
         say=printing.notes_of,
     )

@@ -409,7 +409,9 @@ def test_a_result_shows_itself_in_a_notebook_and_is_short_in_a_terminal() -> Non
     assert "&lt;b&gt;a&lt;/b&gt;" in shown
     assert "<b>a</b>" not in shown
     assert "−50/−50 %" in shown
-    assert escape(result.verdict.sentences[0]) in shown
+    for one in result.verdict.briefs:
+        assert escape(one.lead) in shown
+        assert all(escape(f"{meaning}: {text}") in shown for meaning, text in one.lines.items())
     headline = result.plot().get_suptitle()
     assert " ".join(headline.split()) == result.verdict.headline
     assert "reshaped" in headline

@@ -25,7 +25,7 @@ def result(runs: dict[str, rankscope.Run]) -> Contrast:
 def test_the_card_says_the_verdict_the_numbers_and_their_conventions(result: Contrast) -> None:
     text = card(result)
     small = glance(result)
-    for said in (*result.verdict.sentences, result.verdict.headline, small.title, *small.below, *result.notes):
+    for said in (*result.verdict.sentences, result.verdict.briefs[0].lead, small.title, *small.below, *result.notes):
         assert escaped(said) in text
     table = [line for line in text.splitlines() if line.startswith("|")]
     cells = [tuple(cell.strip() for cell in line.strip("|").split(" | ")) for line in table]

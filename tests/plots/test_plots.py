@@ -68,7 +68,7 @@ def names_of(figure: Figure) -> list[str]:
 
 
 def titles(figure: Figure) -> list[str]:
-    return [ax.get_title("left") for ax in figure.axes if ax.get_title("left")]
+    return [ax.get_title("left").replace("\n", " ") for ax in figure.axes if ax.get_title("left")]
 
 
 def test_the_runs_of_a_contrast_are_drawn_as_they_were_compared() -> None:

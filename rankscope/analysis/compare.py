@@ -21,6 +21,7 @@ from rankscope.analysis.replicates import Method, Replicates
 from rankscope.analysis.second_pass import Asked, prepare
 from rankscope.analysis.view import FEWEST
 from rankscope.comparisons.cka_map import cka_map
+from rankscope.data.open import bare_name
 from rankscope.definition import Comparison, Definition
 from rankscope.errors import NotComparable, public
 from rankscope.linalg.rows import at_unit_scale, sample_means
@@ -107,7 +108,7 @@ def compare(
     return Contrast(
         records,
         names=names,
-        rows=f"{runs[0].manifest.rows['kind']}, {runs[0].manifest.probe['name']}",
+        rows=f"{runs[0].manifest.rows['kind']}, {bare_name(str(runs[0].manifest.probe['name']))}",
         spectra={
             name: _spectra(runs[i], [(site, solved.get((i, site))) for site in aligned.sites], options)
             for i, name in enumerate(names)

@@ -19,12 +19,15 @@ def measure(
     interval: options.Interval = "influence",
     plot: options.Figure = None,
     base_model: options.BaseModel = None,
+    download: options.Download = False,
     full: options.Full = False,
 ) -> None:
     """Measure a run: effective rank, stable rank, participation ratio, energy-90, the PT-PEFT ratio, and any others by name.
 
     Example: rankscope measure lora.pt --measures roy-vetterli,stable-rank --json
     """
+    if download:
+        early.fetch_checkpoints(run, base_model=base_model)
     early.need_runs(run, base_model=base_model)
     early.need_sites(analysed.sites, run)
     early.need_numbers_of_one_run(analysed.measures)

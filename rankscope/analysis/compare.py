@@ -21,6 +21,7 @@ from rankscope.analysis.replicates import Method, Replicates, or_told
 from rankscope.analysis.second_pass import Asked, prepare
 from rankscope.analysis.view import FEWEST
 from rankscope.comparisons.cka_map import cka_map
+from rankscope.data.open import bare_name
 from rankscope.definition import Comparison, Definition
 from rankscope.errors import NotComparable, public
 from rankscope.linalg.rows import at_unit_scale, sample_means
@@ -118,7 +119,7 @@ def compare(
     return Contrast(
         records,
         names=names,
-        rows=f"{runs[0].manifest.rows['kind']}, {runs[0].manifest.probe['name']}",
+        rows=f"{runs[0].manifest.rows['kind']}, {bare_name(str(runs[0].manifest.probe['name']))}",
         spectra=spectra or {},
         similarity=similarity,
         similarity_sites=aligned.sites,

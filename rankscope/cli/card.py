@@ -28,6 +28,7 @@ def card(
     interval: options.Interval = "influence",
     common_rows: Annotated[bool, Option("--common-rows", help="If the rows differ, use those both runs have.")] = False,
     base_model: options.BaseModel = None,
+    download: options.Download = False,
     quiet: options.Quiet = False,
 ) -> None:
     """Write the block for a model card: the verdict, a row a site, and the conventions of every number. Measures that are named
@@ -35,6 +36,8 @@ def card(
 
     Example: rankscope card lora.pt --base pretrained.pt -o lora/README.md
     """
+    if download:
+        early.fetch_checkpoints(run, base, base_model=base_model)
     early.need_runs(run, base, base_model=base_model)
     early.need_sites(analysed.sites, run, base)
     if out is not None:

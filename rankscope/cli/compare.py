@@ -42,6 +42,7 @@ def compare(
     plot: options.Figure = None,
     report: options.Report = None,
     base_model: options.BaseModel = None,
+    download: options.Download = False,
     full: options.Full = False,
     config: Config = None,  # what it says has come in with the others
 ) -> None:
@@ -80,6 +81,8 @@ def compare(
         )
     several = arms.named_arms(arm or ())
     named = [path for path in (*pair, base, *chain(*several.values())) if path is not None]
+    if download:
+        early.fetch_checkpoints(*named, again, base_model=base_model)
     early.need_runs(*named, again, base_model=base_model)
     early.need_sites(analysed.sites, *named)
     early.need_figure(plot)
@@ -98,7 +101,8 @@ def compare(
             result = rankscope.compare(pair[0], pair[1], **how, **of_two, progress=progress)
             table = show.view(
                 result,
-                full=full or analysed.measures is not None,
+                full=full,
+                named=analysed.measures is not None,
                 records=partial(_table, result, quiet=printing.quiet),
                 say=printing.notes_of,
             )

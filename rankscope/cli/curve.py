@@ -20,11 +20,14 @@ def curve(
     seed: Annotated[int, Option(help="Seed for dividing the samples.")] = 0,
     plot: options.Figure = None,
     base_model: options.BaseModel = None,
+    download: options.Download = False,
 ) -> None:
     """Measure a run on all, on halves and on quarters of its samples, and extrapolate where a law is known.
 
     Example: rankscope curve lora.pt --measures entropy-rank,participation-ratio --plot curve
     """
+    if download:
+        early.fetch_checkpoints(run, base_model=base_model)
     early.need_runs(run, base_model=base_model)
     early.need_sites(analysed.sites, run)
     early.need_numbers_of_one_run(analysed.measures)

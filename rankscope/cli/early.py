@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from rankscope.catalogue import check_measure, listed
-from rankscope.checkpoint import Checkpoint, processor_folder
+from rankscope.checkpoint import Checkpoint, fetching, processor_folder
+from rankscope.checkpoint.kinds import in_cache, is_repository
 from rankscope.collecting.request import OF_A_STORE, SINGLE
 from rankscope.errors import DataError, OutputExists, StorageError, StoreError, UsageError
 from rankscope.markdown import check_place
@@ -51,20 +52,32 @@ def need_stored(*runs: Path | None) -> None:
     """See that there is something at the path of each run. Raises :class:`StoreError` if there is not."""
     for path in filter(None, runs):
         if not path.exists():
-            raise StoreError(f"there is no run at {path}; 'rankscope collect CHECKPOINT --out {path}' makes one")
+            hub = ", and --download fetches a checkpoint of this name from the Hub"
+            raise StoreError(
+                f"there is no run at {path}; 'rankscope collect CHECKPOINT --out {path}' makes one"
+                f"{hub if path.parts[1:] and is_repository(str(path)) else ''}"
+            )
 
 
 def need_runs(*runs: Path | None, base_model: str | None) -> None:
-    """See that there are runs, or checkpoint folders in their place.
+    """See that there are runs, or checkpoints in their place.
 
     Raises:
         StoreError: if there is neither.
         CheckpointError: if there is a folder that is neither.
     """
-    need_stored(*runs)
     for path in filter(None, runs):
-        if path.is_dir() and not _is_store(path):
+        if not path.exists() and in_cache(str(path)) is None:
+            need_stored(path)
+        if not path.is_file() and not _is_store(path):
             Checkpoint.read(path, base_model=base_model)
+
+
+def fetch_checkpoints(*runs: Path | None, base_model: str | None) -> None:
+    """Fetch the checkpoints among some runs that are named by repository and are not here. Raises :class:`CheckpointError`."""
+    for path in filter(None, runs):
+        if not path.is_file() and not _is_store(path):
+            fetching.fetch(path, base_model=base_model)
 
 
 def need_sites(spec: str, *runs: Path) -> None:

@@ -19,12 +19,15 @@ def measure(
     interval: options.Interval = "influence",
     plot: options.Figure = None,
     base_model: options.BaseModel = None,
+    download: options.Download = False,
     full: options.Full = False,
 ) -> None:
     """Measure a run: effective rank, stable rank, participation ratio, energy-90, the PT-PEFT ratio, and any others by name.
 
     Example: rankscope measure lora.pt --measures roy-vetterli,stable-rank --json
     """
+    if download:
+        early.fetch_checkpoints(run, base_model=base_model)
     early.need_runs(run, base_model=base_model)
     early.need_sites(analysed.sites, run)
     early.need_numbers_of_one_run(analysed.measures)
@@ -38,7 +41,8 @@ def measure(
     printing.notes(result.notes)
     table = show.view(
         result,
-        full=full or analysed.measures is not None,
+        full=full,
+        named=analysed.measures is not None,
         records=partial(_table, result, quiet=printing.quiet),
         say=printing.notes_of,
     )

@@ -23,6 +23,7 @@ def report(
     interval: options.Interval = "influence",
     common_rows: Annotated[bool, Option("--common-rows", help="If the rows differ, use those that all have.")] = False,
     base_model: options.BaseModel = None,
+    download: options.Download = False,
     overwrite: options.Overwrite = False,
     quiet: options.Quiet = False,
 ) -> None:
@@ -34,6 +35,8 @@ def report(
     Example: rankscope report lora.pt ptlora.pt --base pretrained.pt -o report.html
     """
     early.need_free(out, overwrite=overwrite)
+    if download:
+        early.fetch_checkpoints(*runs, base, base_model=base_model)
     early.need_runs(*runs, base, base_model=base_model)
     early.need_sites(analysed.sites, *runs, base)
     import rankscope

@@ -119,6 +119,7 @@ def view(
     *,
     say: Callable[[Sequence[Any]], None],
     full: bool = False,
+    named: bool = False,
     records: Callable[[], None] = lambda: None,
 ) -> Callable[[], None]:
     """What prints a result: its notes, one row a site or every record, and last the verdict.
@@ -126,12 +127,13 @@ def view(
     Args:
         result: the result.
         say: prints the notes of records.
-        full: whether every record is printed.
+        full: whether every record and every sentence is printed.
+        named: whether every record is printed because their measures were asked for.
         records: prints them.
     """
 
     def printed() -> None:
-        if full:
+        if full or named:
             say(result.records)
             records()
         else:
@@ -142,15 +144,25 @@ def view(
             paragraphs([small.title])
             plain(small.columns, small.rows)
             paragraphs(small.below)
-        verdict(result.verdict)
+        verdict(result.verdict, full=full)
 
     return printed
 
 
-def verdict(found: Account) -> None:
-    """The verdict, on stdout."""
+def verdict(found: Account, *, full: bool = False) -> None:
+    """The verdict, on stdout: of each run what tells most and a line a meaning, or with ``full`` every sentence."""
     line("")
-    paragraphs([*([f"Verdict: {found.headline}."] if found.claims else []), *(f"· {text}" for text in found.sentences)])
+    if full or not found.briefs:
+        headline = [f"Verdict: {found.headline}."] if found.claims else []
+        paragraphs([*headline, *(f"· {text}" for text in found.sentences)])
+        return
+    paragraphs(["Verdict, each change where it is largest:"])
+    for one in found.briefs:
+        paragraphs([one.lead])
+        width = max(map(len, one.lines), default=0)
+        for meaning, text in one.lines.items():
+            paragraphs([f"{meaning.ljust(width)}  {text}"], indent=2, hanging=4 + width)
+    paragraphs([found.proviso])
 
 
 def plain(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
@@ -161,8 +173,14 @@ def plain(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         line("  ".join((first.ljust(widths[0]), *(text.rjust(w) for text, w in zip(rest, widths[1:], strict=True)))))
 
 
-def paragraphs(texts: Sequence[str]) -> None:
-    """Each text on lines that fit, on stdout; no word is broken."""
+def paragraphs(texts: Sequence[str], *, indent: int = 0, hanging: int = 2) -> None:
+    """Each text on lines that fit, on stdout; no word is broken.
+
+    Args:
+        texts: the texts.
+        indent: spaces before the first line of each.
+        hanging: spaces before its other lines.
+    """
     from textwrap import wrap
 
     width, joined = min(columns_there(), WIDEST), "\ue000"
@@ -171,7 +189,8 @@ def paragraphs(texts: Sequence[str]) -> None:
         lines = wrap(
             text.replace(" %", f"{joined}%"),
             width,
-            subsequent_indent="  ",
+            initial_indent=" " * indent,
+            subsequent_indent=" " * hanging,
             break_long_words=False,
             break_on_hyphens=False,
         )

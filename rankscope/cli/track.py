@@ -31,6 +31,7 @@ def track(
     interval: options.Interval = "influence",
     plot: options.Figure = None,
     base_model: options.BaseModel = None,
+    download: options.Download = False,
     trust_remote_code: options.TrustRemoteCode = False,
     full: options.Full = False,
 ) -> None:
@@ -38,6 +39,8 @@ def track(
 
     Steps with byte-identical weights are pointed out. Example: rankscope track out/checkpoint-* --data texts.jsonl --plot
     """
+    if download:
+        early.fetch_checkpoints(*checkpoints, base, base_model=base_model)
     early.need_checkpoints(checkpoints, base_model=base_model)
     if base is not None:
         early.need_checkpoint(base)

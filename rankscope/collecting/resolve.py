@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from rankscope.checkpoint import Checkpoint
+from rankscope.checkpoint.kinds import in_cache
 from rankscope.collecting.collect import collect
 from rankscope.collecting.request import OF_A_STORE
 from rankscope.collecting.source import TENSORS
@@ -79,10 +80,12 @@ def as_run(
 
 
 def is_checkpoint(what: object) -> bool:
-    """Whether something is a folder that must be collected before it is a run."""
+    """Whether something is a folder, or the name of a repository in the Hub's cache, that must be collected before it is a run."""
     if not isinstance(what, str | Path):
         return False
     path = Path(what)
+    if not path.exists():
+        return in_cache(str(what)) is not None
     return path.is_dir() and not any((path / name).exists() for name in OF_A_STORE)
 
 

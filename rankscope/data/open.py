@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any, NamedTuple
 
 from rankscope import plugins
@@ -212,6 +212,11 @@ def intake_of(
         raise UnknownName(f"an example has no field {unknown[0]!r}; the fields are {', '.join(records.COLUMNS)}")
     folder, annotations, features = (None if p is None else Path(p) for p in (images, answers, regions))
     return Intake(folder, annotations, features, columns or {}, restval, images_needed)
+
+
+def bare_name(name: str) -> str:
+    """What data are called where others read it: those of this package by their name, a file or folder by its last part."""
+    return name if is_carried(name) else PurePath(name).name
 
 
 def is_carried(spec: object) -> bool:

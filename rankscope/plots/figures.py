@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import partial
-from textwrap import fill
 from typing import Any
 
 from matplotlib.axes import Axes
@@ -16,7 +15,7 @@ from rankscope.plots.naming import last_of_stacks
 from rankscope.plots.profiles import SHARES, profile, shares, with_values
 from rankscope.plots.similarity import similarity
 from rankscope.plots.spectra import has_spectra, spectra
-from rankscope.plots.style import Columns, drawing, drawn, grid, legend, look, nothing, panel_title, styled
+from rankscope.plots.style import Columns, drawing, drawn, fit_titles, grid, legend, look, nothing, panel_title, styled
 from rankscope.plots.track import has_losses, losses, track
 from rankscope.plots.weights import weights, with_quantity
 from rankscope.results.arms import ArmContrast
@@ -60,8 +59,8 @@ def draw(result: Table[Any], *, columns: Columns = "double") -> Figure:
             panel(ax)
         legend(figure)
         if text := headline(result):
-            letters = int(12 * figure.get_figwidth())  # bold ones of eight points, on one line
-            figure.suptitle(drawn(fill(text, letters)), x=0.01, ha="left", fontsize=8, fontweight="bold")
+            figure.suptitle(drawn(text), x=0.01, ha="left", fontsize=8, fontweight="bold")
+        fit_titles(figure)
     return figure
 
 

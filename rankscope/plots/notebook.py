@@ -6,13 +6,14 @@ from base64 import b64encode
 from collections.abc import Sequence
 from html import escape
 from io import BytesIO
+from itertools import chain
 from typing import Any
 
 from rankscope.errors import UsageError
 from rankscope.notebook import paragraphs, table
 from rankscope.plots.figures import draw
 from rankscope.plots.style import styled
-from rankscope.results.claims import Judged
+from rankscope.results.claims import Account, Judged
 from rankscope.results.glance import glance
 from rankscope.results.record import Table
 from rankscope.results.runs import Contrast, Measurement
@@ -27,11 +28,11 @@ DOTS = 110
 
 def html(result: Table[Any]) -> str:
     """The verdict, the small table and the figure, in one piece of HTML that loads nothing."""
-    said = result.verdict.sentences if isinstance(result, Judged) else ()
+    said = _said(result.verdict) if isinstance(result, Judged) else ""
     columns, lines, below = small_table(result)
     more = [f"{len(lines) - SHOWN} more lines"] if len(lines) > SHOWN else []
     told = "; ".join([*more, f"{len(result.records)} records: to_frame()"])
-    return paragraphs(said) + table(columns, lines[:SHOWN]) + paragraphs([*below, told]) + _image(result)
+    return said + table(columns, lines[:SHOWN]) + paragraphs([*below, told]) + _image(result)
 
 
 def small_table(result: Table[Any]) -> tuple[Sequence[str], Sequence[Sequence[str]], Sequence[str]]:
@@ -51,6 +52,14 @@ def small_table(result: Table[Any]) -> tuple[Sequence[str], Sequence[Sequence[st
         )
     frame = [[str(record.flat().get(name)) for name in ("site", "measure", "value")] for record in result.records]
     return ["site", "measure", "value"], frame, ()
+
+
+def _said(found: Account) -> str:
+    """The verdict: of each run what tells most and a line a meaning; of one run, and of arms, the sentences."""
+    if not found.briefs:
+        return paragraphs(found.sentences)
+    said = ((one.lead, *(f"{meaning}: {text}" for meaning, text in one.lines.items())) for one in found.briefs)
+    return paragraphs([*chain.from_iterable(said), found.proviso])
 
 
 def _image(result: Table[Any]) -> str:

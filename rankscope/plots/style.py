@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from functools import wraps
 from pathlib import Path
+from textwrap import wrap
 from typing import Any, Literal, ParamSpec
 
 import matplotlib as mpl
@@ -14,6 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.container import Container
 from matplotlib.figure import Figure, SubFigure
 from matplotlib.image import AxesImage
+from matplotlib.text import Text
 
 from rankscope.errors import UsageError
 from rankscope.writing import storing
@@ -83,10 +85,12 @@ def drawing(function: Callable[P, Axes]) -> Callable[P, Axes]:
         if bound.arguments.get("ax") is not None:
             return function(*args, **kwargs)
         with styled():
-            bound.arguments["ax"] = new_figure(2.6, "single").subplots()
+            figure = new_figure(2.6, "single")
+            bound.arguments["ax"] = figure.subplots()
             ax = function(*bound.args, **bound.kwargs)
             if ax.get_legend_handles_labels()[1]:
                 ax.legend(frameon=False, fontsize=6)
+            fit_titles(figure)
         return ax
 
     return called
@@ -128,10 +132,38 @@ def panel_title(ax: Axes, text: str, *, y: float | None = None) -> None:
     ax.set_title(drawn(text), loc="left", y=y)
 
 
+def fit_titles(figure: Figure) -> None:
+    """Break the titles that would reach into the next panel, a scale or the edge of the figure over several lines."""
+    figure.draw_without_rendering()
+    apart, edge = figure.dpi / 12, figure.bbox.x1
+    if figure._suptitle is not None:  # type: ignore[attr-defined]  # matplotlib has no other way to it
+        _fit(figure._suptitle, edge - apart)  # type: ignore[attr-defined]
+    panels = [ax for ax in figure.axes if ax.get_title("left")]
+    for ax in panels:
+        beside = [
+            x.bbox.x0 for x in panels if x.bbox.x0 > ax.bbox.x0 and x.bbox.y0 < ax.bbox.y1 and ax.bbox.y0 < x.bbox.y1
+        ]
+        scales = [box.x0 for child in ax.child_axes if (box := child.get_tightbbox()) is not None]
+        _fit(ax._left_title, min([edge, *beside, *scales]) - apart)  # type: ignore[attr-defined]
+
+
+def _fit(title: Text, end: float) -> None:
+    """Break a text into lines that end before ``end`` pixels, inside words with hyphens only where nothing else fits."""
+    whole = title.get_text()
+    for hyphens in (False, True):
+        for letters in range(len(whole), 0, -1):
+            lines = wrap(whole, letters, break_long_words=False, break_on_hyphens=hyphens)
+            title.set_text("\n".join(lines))
+            if title.get_window_extent().x1 <= end:
+                return
+            if max(map(len, lines)) > letters:  # a word that is wider than the room
+                break
+
+
 def bar_in_title(image: AxesImage, ax: Axes) -> None:
     """The scale of a map, in the line of its title at the right, where it takes no room from any panel."""
     inset = ax.inset_axes((0.7, 1.03, 0.3, 0.03))
-    bar = ax.figure.colorbar(image, cax=inset, orientation="horizontal", ticks=list(image.get_clim()))
+    bar = ax.figure.colorbar(image, cax=inset, orientation="horizontal", ticks=sorted({*image.get_clim()}))
     bar.ax.xaxis.set_ticks_position("top")
     bar.ax.tick_params(length=0, pad=1, labelsize=6)
     bar.outline.set_visible(False)

@@ -36,7 +36,7 @@ def card(result: Contrast, *, measures: Sequence[str] = ()) -> str:
     cautions = Counter(note for r in used for note in r.notes)
     parts = [
         "## What tuning changed in the features",
-        *([f"**{escaped(account.headline)}.**"] if account.claims else []),
+        *(f"**{escaped(one.lead)}**" for one in account.briefs),
         "\n".join(f"- {escaped(text)}" for text in account.sentences),
         f"{escaped(small.title)}.",
         table(small.columns, small.rows),

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from rankscope.data.open import is_carried
+from rankscope.data.open import bare_name
 from rankscope.names import printable
 from rankscope.report.columns import shortened, to_columns
 from rankscope.report.extras import Extras
@@ -94,9 +94,8 @@ def _weights(report: WeightReport) -> dict[str, Any]:
 def about(run: Run) -> dict[str, Any]:
     """What a run is, as far as a stranger may know it: folders of this machine are named by their last part alone."""
     manifest = run.manifest
-    name = str(manifest.probe["name"])
     probe = {key: value for key, value in manifest.probe.items() if key not in ("ids", "options")}
-    data = {**probe, "name": name if is_carried(name) else PurePath(name).name, "samples": len(manifest.ids)}
+    data = {**probe, "name": bare_name(str(manifest.probe["name"])), "samples": len(manifest.ids)}
     told = {
         "name": run.name,
         "checkpoint": manifest.checkpoint,

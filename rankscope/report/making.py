@@ -180,5 +180,6 @@ def _weighed(run: Run, base_model: str | Path | None, notes: list[str]) -> Weigh
     try:
         return replace(weigh(path, base_model=base_model, draws=0), name=run.name)
     except RankscopeError as error:
-        notes.append(f"the weights of {run.name} are not shown: {error}")
+        # What went wrong may name folders of this machine, and the report is for others
+        notes.append(f"the weights of {run.name} are not shown ({type(error).__name__}): 'rankscope weights' says why")
         return None

@@ -49,7 +49,8 @@ def summary(results: Sequence[Contrast], extras: Extras) -> dict[str, Any]:
     }
     return {
         "title": f"{listed(names)} against {reference}",
-        "headlines": [v.headline for v in verdicts],
+        "briefs": [one for v in verdicts for one in v.briefs],
+        "provisos": list(dict.fromkeys(v.proviso for v in verdicts if v.proviso)),
         "sentences": list(dict.fromkeys(text for v in verdicts for text in v.sentences)),
         "facts": facts,
         "warnings": _warnings(results, extras),

@@ -30,6 +30,8 @@ class Claim:
     """``shown`` somewhere, ``kept`` everywhere, or ``open``."""
     sentence: str
     """All this in words."""
+    brief: str
+    """The same in brief, without who and what."""
     why: str
     """Why it is open; empty where it is not."""
     measure: str
@@ -61,6 +63,16 @@ class Claim:
 
 
 @dataclass(frozen=True)
+class Brief:
+    """What was found of one run against another, for the first glance."""
+
+    lead: str
+    """What tells most, with its site and its numbers, in one sentence."""
+    lines: dict[str, str]
+    """Meaning → what was found of it, in a few words; empty where two runs show no difference."""
+
+
+@dataclass(frozen=True)
 class Account:
     """All that was found, as ``verdict`` of a result gives it."""
 
@@ -70,6 +82,10 @@ class Account:
     """What was found; each sentence is complete by itself."""
     claims: tuple[Claim, ...] = ()
     """The same as data, one for each meaning and pair of runs; empty for a single run."""
+    briefs: tuple[Brief, ...] = ()
+    """The same in brief, one for each pair of runs; empty where there are no claims."""
+    proviso: str = ""
+    """What these numbers cannot tell; the last of the sentences."""
 
     def to_json(self) -> dict[str, Any]:
         """The same as what JSON holds."""

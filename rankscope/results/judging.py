@@ -25,7 +25,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from math import log
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from rankscope.results.claims import Account, Claim, Meaning, Quoted, State, Subject, is_limited
+from rankscope.results.brief import COLLAPSE, briefly, in_brief, most_telling
+from rankscope.results.claims import Account, Brief, Claim, Meaning, Quoted, State, Subject, is_limited
 from rankscope.results.wording import (
     ALONE,
     SEEDS,
@@ -82,7 +83,24 @@ def judged(contrast: Contrast) -> Account:
         "; ".join(headline(subject, some, _collapsed(some)) for subject, some in found.items() if not subject.of_runs),
         (*(text for subject, some in found.items() for text in sentences_on(subject, some)), SEEDS),
         tuple(one for some in found.values() for one in some),
+        tuple(_brief(contrast, subject, some) for subject, some in found.items()),
+        SEEDS,
     )
+
+
+def _brief(contrast: Contrast, subject: Subject, found: Sequence[Claim]) -> Brief:
+    """The verdict on one subject in brief: collapse, at the site where most was lost, or else the change that tells most."""
+
+    def at(one: Claim, site: str) -> Quoted:
+        records = (r for r in contrast.records if (r.measure, r.site) == (one.measure, site))
+        return next(x for r in records if (x := quoted(r, subject)) is not None)
+
+    there = {one.meaning: one for one in found}
+    most = most_telling(found)
+    if collapsed := _collapsed(found):
+        site = max(collapsed, key=lambda site: _size("lost", at(there["lost"], site)))
+        return briefly(subject, found, {m: at(there[m], site) for m in COLLAPSE})
+    return briefly(subject, found, {most.meaning: at(most, most.site)} if most else {})
 
 
 def subjects(contrast: Contrast) -> list[Subject]:
@@ -219,6 +237,7 @@ def _claim(meaning: Meaning, subject: Subject, at: Sequence[tuple[Quoted, _Held]
         against=subject.against,
         state=state,
         sentence=sentence(subject, meaning, largest, state, why, counted(shown, at)),
+        brief=in_brief(subject, meaning, largest, state, why, counted(shown, at)),
         why=why,
         measure=largest.record.measure,
         site=largest.record.site,

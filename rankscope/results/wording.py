@@ -51,7 +51,7 @@ def headline(subject: Subject, found: Sequence[Claim], collapsed: Sequence[str])
     return f"{title(subject)}: {listed(words)}" + (f" ({listed(left)} open)" if left else "")
 
 
-def _none(subject: Subject) -> str:
+def margin(subject: Subject) -> str:
     """How large a change is that counts as none."""
     return f"within what {subject.reference} read again gives, or 1 %," if subject.again else "within 1 %"
 
@@ -62,7 +62,7 @@ def sentences_on(subject: Subject, found: Sequence[Claim]) -> Iterator[str]:
     kept = [one for one in found if one.state == "kept"]
     if kept:
         words = listed([one.meaning for one in kept], "or")
-        yield f"{title(subject)}: not {words}, {_none(subject)} everywhere ({_sites(kept[0].looked_at)})."
+        yield f"{title(subject)}: not {words}, {margin(subject)} everywhere ({sites(kept[0].looked_at)})."
     if not subject.of_runs:  # of two runs a difference that is not shown needs no sentence
         yield from (one.sentence for one in found if one.state == "open")
 
@@ -85,13 +85,13 @@ def sentence(subject: Subject, meaning: Meaning, one: Quoted, state: State, why:
     if state == "open":
         return f"{_who(subject)}, whether {meaning} is open, as {why}: {said}{few}."
     if state == "kept":
-        return f"{_who(subject)}, not {meaning}: {said}, {_none(subject)} everywhere{few}."
+        return f"{_who(subject)}, not {meaning}: {said}, {margin(subject)} everywhere{few}."
     return f"{_who(subject)}, {meaning}: {said}; beyond row noise at {shown}{few}."
 
 
 def _reshaped(subject: Subject, one: Quoted) -> str:
     r = one.record
-    change = _percents(one.percent, "+") if one.percent.value is not None else f"change {interval(one.change)}"
+    change = percents(one.percent, "+") if one.percent.value is not None else f"change {interval(one.change)}"
     if subject.of_runs:
         return f"the {rank_name(r.measure)} is {number(one.after)}, and {number(one.before)} in {subject.against} ({change})"
     low, high = one.change.low, one.change.high
@@ -104,20 +104,18 @@ def _reshaped(subject: Subject, one: Quoted) -> str:
 
 
 def _turned(subject: Subject, one: Quoted) -> str:
-    said = f"the leading directions share {_percents(one.change)} with {subject.reference}'s"
+    said = f"the leading directions share {percents(one.change)} with {subject.reference}'s"
     if subject.of_runs:
-        said = f"the leading directions share {_percent(one.after)} with {subject.reference}'s"
-        return f"{said}, and {_percent(one.before)} in {subject.against} ({_points(one.change)})"
+        said = f"the leading directions share {percent(one.after)} with {subject.reference}'s"
+        return f"{said}, and {percent(one.before)} in {subject.against} ({points(one.change)})"
     return f"{said} ({_beside(subject, one)})"
 
 
 def _lost(subject: Subject, one: Quoted) -> str:
     scores = f"of the variance of {subject.reference}'s principal scores can still be read"
     if subject.of_runs:
-        return (
-            f"{_percent(one.after)} {scores}, and {_percent(one.before)} in {subject.against} ({_points(one.change)})"
-        )
-    read = f"{'at least ' if one.limited else ''}{_percents(one.change)}"
+        return f"{percent(one.after)} {scores}, and {percent(one.before)} in {subject.against} ({points(one.change)})"
+    read = f"{'at least ' if one.limited else ''}{percents(one.change)}"
     if one.after <= 0:
         read = f"nothing (R² {interval(one.change)})"
     return f"{read} {scores} ({_beside(subject, one)})"
@@ -145,8 +143,8 @@ _SAYS: Mapping[Meaning, Callable[[Subject, Quoted], str]] = {
 def _beside(subject: Subject, one: Quoted) -> str:
     """What the reference scores against itself, and unrelated rows."""
     r = one.record
-    noise = "none" if r.noise is not None and r.noise <= 0 else _percent(r.noise)
-    return f"itself {_percent(r.itself)}, {_unrelated(subject, one)} {noise}"
+    noise = "none" if r.noise is not None and r.noise <= 0 else percent(r.noise)
+    return f"itself {percent(r.itself)}, {_unrelated(subject, one)} {noise}"
 
 
 def _unrelated(subject: Subject, one: Quoted) -> str:
@@ -162,10 +160,10 @@ def rank_name(measure: str) -> str:
 
 def counted(some: Sequence[object], of: Sequence[object]) -> str:
     """``3 of 7 sites``."""
-    return f"{len(some)} of {_sites(len(of))}"
+    return f"{len(some)} of {sites(len(of))}"
 
 
-def _sites(count: int) -> str:
+def sites(count: int) -> str:
     return f"{count} site" + "s" * (count != 1)
 
 
@@ -205,11 +203,11 @@ def _hundredths(share: float, sign: str = "") -> str:
     return f"{100 * share:{sign}.{digits}f}".replace("-", "−")
 
 
-def _percent(share: float | None) -> str:
+def percent(share: float | None) -> str:
     return "–" if share is None else f"{_hundredths(share)} %"
 
 
-def _percents(e: Estimate, sign: str = "", unit: str = "%") -> str:
+def percents(e: Estimate, sign: str = "", unit: str = "%") -> str:
     """A share as ``46 % [44, 48]``."""
     if e.value is None:
         return "–"
@@ -217,5 +215,5 @@ def _percents(e: Estimate, sign: str = "", unit: str = "%") -> str:
     return f"{_hundredths(e.value, sign)} {unit}{ends}"
 
 
-def _points(e: Estimate) -> str:
-    return _percents(e, "+", "points")
+def points(e: Estimate) -> str:
+    return percents(e, "+", "points")

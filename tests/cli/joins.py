@@ -65,6 +65,12 @@ ANALYSED = {
 }
 DEVICE, BASE_MODEL = ANALYSED["device"], case("--base-model", "b", value="b")
 DOWNLOAD = case("--download", value=[Path("c")], keyword="checkpoint", target="rankscope.checkpoint.fetching.fetch")
+
+
+def fetched(name: str) -> Case:
+    return case("--download", value=Path(name), keyword="checkpoint", target="rankscope.checkpoint.fetching.fetch")
+
+
 TRUST, OVERWRITE = switch("--trust-remote-code"), switch("--overwrite")
 MEASURES = case("-m", "rankme", value=[DEFINITIONS["rankme"]])
 PLOT = case("--plot", "f", value=Path("f"), target=FIGURE)
@@ -184,6 +190,7 @@ COMMANDS = {
         {
             "run": case("x", value=Path("x"), alone=True),
             "base_model": BASE_MODEL,
+            "download": fetched("r"),
             "measures": MEASURES,
             "groups": GROUPS,
             "interval": INTERVAL,
@@ -214,6 +221,7 @@ COMMANDS = {
             "interval": INTERVAL,
             "common_rows": switch("--common-rows"),
             "base_model": BASE_MODEL,
+            "download": fetched("r"),
             **ANALYSED,
             **PRINTING,
             "plot": case("--plot", value=Path(), target=FIGURE),
@@ -235,6 +243,7 @@ COMMANDS = {
             "interval": INTERVAL,
             "common_rows": switch("--common-rows"),
             "base_model": BASE_MODEL,
+            "download": fetched("r"),
             "overwrite": OVERWRITE,
             **ANALYSED,
             **QUIET,
@@ -255,6 +264,7 @@ COMMANDS = {
             "groups": GROUPS,
             "interval": INTERVAL,
             "base_model": BASE_MODEL,
+            "download": fetched("c"),
             "trust_remote_code": TRUST,
             **ANALYSED,
             **PRINTING,
@@ -274,6 +284,7 @@ COMMANDS = {
             "interval": INTERVAL,
             "common_rows": switch("--common-rows"),
             "base_model": BASE_MODEL,
+            "download": fetched("r"),
             **ANALYSED,
             **QUIET,
         },
@@ -287,6 +298,7 @@ COMMANDS = {
             "measures": MEASURES,
             "seed": case("--seed", "7", value=7),
             "base_model": BASE_MODEL,
+            "download": fetched("r"),
             **ANALYSED,
             **PRINTING,
             "plot": PLOT,

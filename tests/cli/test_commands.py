@@ -70,7 +70,14 @@ def test_the_main_job_works_as_typed(rankscope_: Call, folder: Call, texts: Path
     assert max(map(len, small.out.splitlines())) <= 100
     for word in ("readable", "embed", "lora/ptlora against pretrained", "drifted", "seed noise is unknown."):
         assert word in small.out
-    assert small.out.splitlines()[-1] == "· Each run is one training, so seed noise is unknown.", "the verdict is last"
+    verdict = small.out.partition("\nVerdict, ")[2]
+    assert re.search(
+        r"^lora against pretrained: (?:collapsed|lost|reshaped|turned|drifted) at decoder\.\w+, ", verdict, re.M
+    )
+    for meaning in ("reshaped", "turned", "lost", "drifted"):
+        assert len(re.findall(rf"^  {meaning} ", verdict, re.M)) >= 2, "a line a run"
+    assert verdict.splitlines()[-1] == "Each run is one training, so seed noise is unknown.", "the verdict is last"
+    assert "\n· lora, drifted: " in done.out, "--full has sentences"
     assert "cumulative-distance" not in small.out + small.err
     quiet = rankscope_(*command, "-q")
     assert (quiet.out, quiet.err) == (small.out, "")

@@ -127,6 +127,28 @@ def test_the_command_line_downloads_only_when_it_is_told(
     assert "--download" in capsys.readouterr().err
 
 
+def test_a_comparison_fetches_the_checkpoint_that_it_names(
+    hub: Asked,
+    folder: Callable[..., Path],
+    texts: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    rankscope.collect(folder("opt"), texts, sites="0", out="base.pt")
+    codes = []
+    for more in ([], ["--download"], []):
+        monkeypatch.setattr("sys.argv", ["rankscope", "compare", "base.pt", "tiny/lora", "-m", "drift", "-q", *more])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        codes.append((ended.value.code or 0, [name for name, _ in hub]))
+    both = ["tiny/lora", "tiny/base"]
+    assert codes == [(4, []), (0, both), (0, both)]
+    said = capsys.readouterr()
+    assert "there is no run at tiny/lora" in said.err
+    assert "--download fetches a checkpoint of this name" in said.err
+    assert said.out.count("drift") >= 2
+
+
 def test_a_data_set_of_the_hub_is_saved_first() -> None:
     with pytest.raises(
         DataError, match=r"of the Hub is saved first: datasets.load_dataset\('org/texts'\).save_to_disk"

@@ -68,7 +68,7 @@ def names_of(figure: Figure) -> list[str]:
 
 
 def titles(figure: Figure) -> list[str]:
-    return [ax.get_title("left") for ax in figure.axes if ax.get_title("left")]
+    return [ax.get_title("left").replace("\n", " ") for ax in figure.axes if ax.get_title("left")]
 
 
 def test_the_runs_of_a_contrast_are_drawn_as_they_were_compared() -> None:
@@ -409,7 +409,9 @@ def test_a_result_shows_itself_in_a_notebook_and_is_short_in_a_terminal() -> Non
     assert "&lt;b&gt;a&lt;/b&gt;" in shown
     assert "<b>a</b>" not in shown
     assert "−50/−50 %" in shown
-    assert escape(result.verdict.sentences[0]) in shown
+    for one in result.verdict.briefs:
+        assert escape(one.lead) in shown
+        assert all(escape(f"{meaning}: {text}") in shown for meaning, text in one.lines.items())
     headline = result.plot().get_suptitle()
     assert " ".join(headline.split()) == result.verdict.headline
     assert "reshaped" in headline

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,6 +13,9 @@ from rankscope import markdown
 from rankscope.errors import DataError, UnknownName, UsageError
 from rankscope.markdown import BEGIN, END, escaped
 from rankscope.report.card import card
+from rankscope.report.content import content
+from rankscope.report.extras import Extras
+from rankscope.report.page import page
 from rankscope.results.glance import glance
 from rankscope.results.runs import Contrast
 from rankscope.results.wording import interval
@@ -25,7 +29,7 @@ def result(runs: dict[str, rankscope.Run]) -> Contrast:
 def test_the_card_says_the_verdict_the_numbers_and_their_conventions(result: Contrast) -> None:
     text = card(result)
     small = glance(result)
-    for said in (*result.verdict.sentences, result.verdict.headline, small.title, *small.below, *result.notes):
+    for said in (*result.verdict.sentences, result.verdict.briefs[0].lead, small.title, *small.below, *result.notes):
         assert escaped(said) in text
     table = [line for line in text.splitlines() if line.startswith("|")]
     cells = [tuple(cell.strip() for cell in line.strip("|").split(" | ")) for line in table]
@@ -39,6 +43,22 @@ def test_the_card_says_the_verdict_the_numbers_and_their_conventions(result: Con
     assert "Intervals of 95 %" in text
     assert f"rankscope {rankscope.__version__}" in text
     assert "Intervals of 90 %, over samples, by influence and jackknife." in card(replace(result, level=0.9))
+
+
+def test_no_folder_of_this_machine_is_told_to_others(
+    result: Contrast, runs: dict[str, rankscope.Run], texts: Path
+) -> None:
+    manifest = runs["lora"].manifest
+    places = {str(texts.parent), str(Path(manifest.checkpoint["path"]).parent), str(runs["lora"].path.parent)}
+    assert manifest.probe["name"] == str(texts), "the run itself keeps it, to read the data again"
+    told = {
+        "card": card(result),
+        "JSON": json.dumps(result.to_json()),
+        "report": page([result], Extras([runs["none"], runs["lora"]])),
+        "data of the report": json.dumps(content([result], Extras([runs["none"], runs["lora"]]))),
+    }
+    assert [(name, place) for name, text in told.items() for place in places if place in text] == []
+    assert all(texts.name in text for name, text in told.items() if name != "JSON")
 
 
 def test_further_measures_get_a_column(result: Contrast) -> None:

@@ -120,7 +120,10 @@ def test_the_first_screen_has_who_was_compared_and_every_site(written: tuple[Pat
     text, (result,) = written[0].read_text(), written[1]
     found = Tags(text)
     assert found.texts["h1"] == [f"{planted.HOSTILE} and flat against base"]
-    assert {result.verdict.headline, *result.verdict.sentences} <= {*found.texts["p"], *found.texts["li"]}
+    briefs = result.verdict.briefs
+    assert [one.lead for one in briefs] == found.texts["p"][1 : 1 + len(briefs)], "they come first"
+    assert {text for one in briefs for text in one.lines.values()} <= {*found.texts["dd"]}
+    assert {*result.verdict.sentences} <= {*found.texts["li"]}
     assert {"48 rows of 48 samples × 6 features, float32", "base"} <= set(found.texts["dd"])
     rows = {r.site: r for r in result.of("participation-ratio")}
     cells = re.findall(r"<tr><th scope=\"row\">(.*?)</th>(.*?)</tr>", text)

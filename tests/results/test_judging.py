@@ -75,6 +75,65 @@ def test_what_was_planted_is_what_is_said(make: Make, scenario: str) -> None:
         assert not one.seeds_known
 
 
+LEADS = {
+    "identical": r"preserved: all four within 1 % everywhere \(1 site\)",
+    "random rotation": r"turned at decoder\.0, [\d.]+ % of the leading directions shared; also drifted",
+    "invertible reshape": r"reshaped at decoder\.0, participation ratio [\d.]+ → [\d.]+ \(−\d+ %\); also drifted",
+    "top-16 collapse": r"collapsed at decoder\.0, participation ratio [\d.]+ → [\d.]+ \(−\d+ %\) and \d+ % of base's principal "
+    r"scores readable; also drifted",
+    "independent features": r"lost at decoder\.0, nothing of base's principal scores readable \(R² −[\d.]+\); also drifted; "
+    r"reshaped open",
+    "mean shift": r"drifted at decoder\.0, moved by [\d.]+ times base's variance",
+}
+"""Scenario → how the verdict begins."""
+
+
+@pytest.mark.parametrize("scenario", LEADS)
+def test_what_tells_most_comes_first_with_its_numbers(make: Make, scenario: str) -> None:
+    found = compared(make, scenario).verdict
+    (one,) = found.briefs
+    assert re.fullmatch(rf"tuned against base: {LEADS[scenario]}\.", one.lead), one.lead
+    assert list(one.lines) == ["reshaped", "turned", "lost", "drifted"]
+    assert all(len(text) <= 88 for text in one.lines.values() if not text.startswith("open"))
+    for claim in found.claims:
+        begins = {"kept": "no, within", "open": f"open, as {claim.why}; ", "shown": ""}[claim.state]
+        assert one.lines[claim.meaning].startswith(begins)
+        if claim.state == "shown":
+            assert one.lines[claim.meaning].endswith(f"at {claim.site}; {len(claim.sites)} of 1 site")
+    assert found.proviso == found.sentences[-1]
+
+
+def test_a_collapse_is_told_with_the_numbers_of_one_site(make: Make) -> None:
+    """The rank falls most at one site, and most is lost at another, where it falls by enough."""
+    x, y = plant("top-16 collapse", rows=320, width=32)
+    reshaped = plant("invertible reshape", rows=320, width=32)[1]
+    runs = make("base", _0=x, _1=x), make("tuned", _0=y, _1=reshaped)
+    c = rankscope.compare(*runs, measures=MEASURES)
+    assert of(c.verdict, "reshaped").site == "decoder.1", "or both would be quoted of one site anyway"
+    (one,) = c.verdict.briefs
+    before, after = (
+        getattr(next(r for r in c.of("participation-ratio") if r.site == "decoder.0"), x).value for x in "ab"
+    )
+    assert one.lead.startswith(
+        f"tuned against base: collapsed at decoder.0, participation ratio {before:.3g} → {after:.3g} ("
+    )
+
+
+def test_of_two_runs_the_difference_has_a_lead_of_its_own(make: Make) -> None:
+    x, y = plant("top-16 collapse", rows=320, width=32)
+    base, same, tuned = make("base", _0=x), make("same", _0=x), make("tuned", _0=y)
+    briefs = rankscope.compare(same, tuned, base=base, measures=MEASURES).verdict.briefs
+    assert [one.lead.partition(":")[0] for one in briefs] == [
+        "same against base",
+        "tuned against base",
+        "tuned against same",
+    ]
+    assert briefs[2].lines["lost"].startswith("100 % → ")
+    briefs = rankscope.compare(tuned, tuned, base=base, measures=MEASURES).verdict.briefs
+    assert briefs[2].lead.endswith(": no difference shown.")
+    assert briefs[2].lines == {}
+
+
 def test_a_sentence_quotes_the_record_of_the_largest_site(make: Make) -> None:
     x, y = plant("top-16 collapse", rows=320, width=32)
     less = 0.6 * y + 0.4 * x

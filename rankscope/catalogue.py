@@ -77,7 +77,10 @@ FILES: dict[str, dict[str, tuple[str, ...]]] = {
         "usage": ("usage-entropy", "usage-1", "relative-usage-1"),
     },
     "weights": {
+        "bf16_moved": ("bf16-moved",),
         "intruders": ("intruders",),
+        "rotation": ("rotation-left", "rotation-right"),
+        "spectral_shift": ("spectral-shift",),
         "updates": ("update-effective", "prefix-effective"),
         "weight_alpha": ("weight-alpha",),
     },

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from fnmatch import fnmatchcase
+from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -19,9 +21,13 @@ from rankscope.measures.stable_rank import stable_rank
 from rankscope.models.tunings.changed import Change, Learnt, Said, Unweighed, weight_changes
 from rankscope.progress import Progress, silent
 from rankscope.results.record import number
-from rankscope.results.weights import IntruderCount, Ranks, Size, TailFit, WeightRecord, WeightReport
-from rankscope.weights.intruders import LEADING, THRESHOLD, Left, intruder_null, intruders_between, left_vectors
-from rankscope.weights.updates import Update, full_update, low_rank_update
+from rankscope.results.weights import IntruderCount, Moved, Ranks, Size, TailFit, WeightRecord, WeightReport
+from rankscope.weights.bf16_moved import bf16_moved
+from rankscope.weights.decomposed import Decomposed, decompose, with_noise
+from rankscope.weights.intruders import LEADING, THRESHOLD, intruders_between
+from rankscope.weights.rotation import rotation
+from rankscope.weights.spectral_shift import spectral_shift
+from rankscope.weights.updates import full_update, low_rank_update
 from rankscope.weights.weight_alpha import weight_alpha
 
 DRAWS = 4
@@ -136,15 +142,18 @@ def _rows_learnt(item: Learnt, device: torch.device) -> tuple[WeightRecord, Tens
 
 def _matrix(item: Change, device: torch.device, *, k: int, threshold: float, draws: int) -> tuple[WeightRecord, Tensor]:
     w0 = item.before.to(device, torch.float64)
-    before = left_vectors(w0)
+    before = decompose(w0)
     tail, notes = _tail(before.values)
     if item.after is None and item.factors is None:
         record = _record(item, item.before, _ranks(before.values), "ranks of the weights")
         return replace(record, tail=tail, notes=notes), before.values
     update, w1 = _tuned(item, w0)
-    after = left_vectors(w1)
+    after = decompose(w1)
     changed, whole = (float(values.square().sum().sqrt()) for values in (update.values, before.values))  # |·|_F
-    intruder = _intruders(w0, before, after, changed, k=k, threshold=threshold, draws=draws)
+    beside = partial(_beside, w0, before, k=k, threshold=threshold)
+    generator = torch.Generator().manual_seed(0)
+    noisy = [beside(w, decompose(w)) for w in with_noise(w0, changed, draws=draws, generator=generator)]
+    intruder, moved = _of_noise(beside(w1, after), noisy)
     tail_before, (tail, notes) = tail, _tail(after.values)
     record = _record(
         item,
@@ -155,7 +164,12 @@ def _matrix(item: Change, device: torch.device, *, k: int, threshold: float, dra
     )
     relative = Size(float(update.values[0] / before.values[0]), changed / whole) if whole else Size()
     tail = replace(tail, alpha_before=tail_before.alpha)
-    return replace(record, relative=relative, intruder=intruder, tail=tail, notes=notes), update.values
+    if moved.edge == 0:
+        notes = (
+            *notes,
+            "the last of the leading singular values equals the next, so that they have no subspace that could turn",
+        )
+    return replace(record, relative=relative, intruder=intruder, moved=moved, tail=tail, notes=notes), update.values
 
 
 def _record(item: Change | Learnt, weights: Tensor, ranks: Ranks, *conventions: str) -> WeightRecord:
@@ -170,7 +184,7 @@ def _ranks(values: Tensor, limit: float | None = None) -> Ranks:
     return Ranks(*(number(rank) for rank in found))
 
 
-def _tuned(item: Change, w0: Tensor) -> tuple[Update, Tensor]:
+def _tuned(item: Change, w0: Tensor) -> tuple[Decomposed, Tensor]:
     """The decomposition of the change, and the tuned weights."""
     if item.factors is not None:
         b, a = (part.to(w0) for part in item.factors)
@@ -180,16 +194,36 @@ def _tuned(item: Change, w0: Tensor) -> tuple[Update, Tensor]:
     return full_update(w0, w1), w1
 
 
-def _intruders(
-    w0: Tensor, before: Left, after: Left, norm: float, *, k: int, threshold: float, draws: int
-) -> IntruderCount:
-    found = intruders_between(before, after, k=k, threshold=threshold)
-    count, gap = float(found.count), number(found.gap.median())
-    if not draws:
-        return IntruderCount(count, gap=gap)
-    generator = torch.Generator().manual_seed(0)
-    noise = intruder_null(w0, norm, k=k, threshold=threshold, draws=draws, generator=generator).double()
-    return IntruderCount(count, float(noise.mean()), float(noise.max()), gap)
+class _Beside(NamedTuple):
+    """The numbers of tuned weights beside the pre-trained ones, or of noisy ones in their place; None for what has no value."""
+
+    intruders: float | None = None
+    shift: float | None = None
+    left: float | None = None
+    right: float | None = None
+    bf16: float | None = None
+    gap: float | None = None
+    edge: float | None = None
+
+
+def _beside(w0: Tensor, before: Decomposed, w1: Tensor, after: Decomposed, *, k: int, threshold: float) -> _Beside:
+    found, turned = intruders_between(before, after, k=k, threshold=threshold), rotation(before, after, k=k)
+    shift, gap = spectral_shift(before.values, after.values), found.gap.median()
+    return _Beside(*map(number, (found.count, shift, turned.left, turned.right, bf16_moved(w0, w1), gap, turned.edge)))
+
+
+def _of_noise(own: _Beside, noisy: Sequence[_Beside]) -> tuple[IntruderCount, Moved]:
+    """The numbers of the tuned weights, with the mean of each over noise, and the most intruders that one draw made."""
+    mean = _Beside(*map(_mean, zip(*noisy, strict=True)))
+    most = max((float(one.intruders or 0) for one in noisy), default=None)
+    moved = Moved(own.shift, mean.shift, own.left, mean.left, own.right, mean.right, own.edge, own.bf16, mean.bf16)
+    return IntruderCount(own.intruders, mean.intruders, most, own.gap), moved
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    """The mean, where each has a value."""
+    there = [value for value in values if value is not None]
+    return sum(there) / len(there) if len(there) == len(values) else None
 
 
 def _tail(values: Tensor) -> tuple[TailFit, tuple[str, ...]]:

@@ -47,6 +47,32 @@ class IntruderCount:
 
 
 @dataclass(frozen=True)
+class Moved:
+    """What the change did to the weights, beside what noise of its size does on average; None where nothing was tuned, no noise
+    was drawn, or the number does not exist. The weights are known in full, so that nothing is sampled and there is no interval."""
+
+    spectral_shift: float | None = None
+    """The distance between the spectra of the tuned and of the pre-trained weights over the size of the latter."""
+    spectral_shift_of_noise: float | None = None
+    """That of noise."""
+    rotation_left: float | None = None
+    """The mean angle, in degrees, by which the leading left singular vectors (directions of the outputs) turned together."""
+    rotation_left_of_noise: float | None = None
+    """That of noise."""
+    rotation_right: float | None = None
+    """The same of the right ones (directions of the inputs)."""
+    rotation_right_of_noise: float | None = None
+    """That of noise."""
+    edge: float | None = None
+    """The relative gap behind the last of the leading singular values: where it is small any change turns them, where it is 0
+    they are not defined."""
+    bf16_moved: float | None = None
+    """The share of weights that differ once rounded to bfloat16."""
+    bf16_moved_of_noise: float | None = None
+    """That of noise."""
+
+
+@dataclass(frozen=True)
 class TailFit:
     """The power-law tail of the eigenvalues of the tuned (or untuned) weights; None with too few eigenvalues."""
 
@@ -78,6 +104,8 @@ class WeightRecord(Record):
     """Size of the change."""
     intruder: IntruderCount = IntruderCount()
     """Intruder dimensions of the tuned weights."""
+    moved: Moved = Moved()
+    """Shift of the spectrum, rotation of the leading subspaces, and what bfloat16 shows of the change."""
     tail: TailFit = TailFit()
     """The power-law tail."""
     dtype: str = ""
@@ -85,7 +113,7 @@ class WeightRecord(Record):
     convention: str = ""
     """How the numbers were computed; ``rankscope definitions`` has the formulas."""
     notes: tuple[str, ...] = ()
-    """Why there is no tail."""
+    """Why a number is missing."""
     checkpoint: str = ""
     """The name of the checkpoint."""
 

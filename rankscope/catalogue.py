@@ -79,6 +79,7 @@ FILES: dict[str, dict[str, tuple[str, ...]]] = {
     "weights": {
         "bf16_moved": ("bf16-moved",),
         "intruders": ("intruders",),
+        "on_data": ("on-data-effective", "on-data-participation", "on-data-share"),
         "rotation": ("rotation-left", "rotation-right"),
         "spectral_shift": ("spectral-shift",),
         "updates": ("update-effective", "prefix-effective"),

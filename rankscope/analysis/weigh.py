@@ -7,12 +7,14 @@ from dataclasses import replace
 from fnmatch import fnmatchcase
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
+from rankscope.analysis.on_data import OnData, decomposed, on_data
 from rankscope.checkpoint import Checkpoint
+from rankscope.collecting.loading import Loading
 from rankscope.devices import where
 from rankscope.errors import DataError, NotComparable, UnknownName, UsageError, public
 from rankscope.measures.effective_rank import effective_rank
@@ -27,7 +29,6 @@ from rankscope.weights.decomposed import Decomposed, decompose, with_noise
 from rankscope.weights.intruders import LEADING, THRESHOLD, intruders_between
 from rankscope.weights.rotation import rotation
 from rankscope.weights.spectral_shift import spectral_shift
-from rankscope.weights.updates import full_update, low_rank_update
 from rankscope.weights.weight_alpha import weight_alpha
 
 DRAWS = 4
@@ -43,6 +44,11 @@ def weigh(
     k: int = LEADING,
     threshold: float = THRESHOLD,
     draws: int = DRAWS,
+    data: Any = None,
+    n: int | None = None,
+    processor: str | Path | None = None,
+    chat: bool = False,
+    max_length: int | None = None,
     trust_remote_code: bool = False,
     device: str | None = None,
     progress: Progress = silent,
@@ -50,7 +56,10 @@ def weigh(
     """What tuning did to a checkpoint's weights, and what its prefix or prompt learnt.
 
     A matrix that a LoRA changed is described by its factors, exactly. Intruders are counted in the tuned weights, beside
-    what full-rank noise of the size of the change makes. Without tunings there is only the tail of each matrix.
+    what full-rank noise of the size of the change makes. Without tunings there is only the tail of each matrix. With data,
+    the base reads them, and the inputs of each linear layer that changed say what the change does to the outputs.
+
+    Numbers of weights have no interval, because nothing is sampled; those on data have one over samples.
 
     Args:
         checkpoint: a folder, or a list of folders: the base and its adapters in order.
@@ -58,7 +67,13 @@ def weigh(
         modules: a pattern for the modules' names, as ``*.q_proj``, or several separated by commas; by default all.
         k: number of leading singular vectors in which intruders are looked for; 10 by default.
         threshold: a vector is an intruder if its cosine with every pre-trained one stays below this; 0.5 by default.
-        draws: draws of noise beside each count, 4 by default and 0 for none. Each decomposes a whole matrix.
+        draws: draws of noise beside each count, and of random orientation on data, 4 by default and 0 for none. Each decomposes a
+            whole matrix.
+        data: the probe set on which changes are told, as :func:`rankscope.open_data` takes it; None for none.
+        n: the number of samples of the data, from the first; all of them by default.
+        processor: the folder of the tokenizer or processor; by default the base's own.
+        chat: whether texts go through the chat template.
+        max_length: the tokens, special ones included, to which longer texts are cut.
         trust_remote_code: run the Python files that come with the checkpoint.
         device: the torch device; by default the GPU where there is one.
         progress: called with the modules done, their number and the module at hand.
@@ -67,8 +82,17 @@ def weigh(
         CheckpointError: if it cannot be loaded, or a tuning does not land.
         NotComparable: if its tunings change no weight and learn no rows.
         UnknownName: if no module has such a name.
-        UsageError: if ``modules`` is no string.
+        UsageError: if ``modules`` is no string, or it is said how data are read and there are none.
+        DataError: if there are fewer than n samples, or they do not fit the base.
+        NonFinite: if an input of a module is NaN or infinite.
     """
+    loading = Loading(
+        device=device, trust_remote_code=trust_remote_code, processor=processor, chat=chat, max_length=max_length
+    )
+    if data is None:
+        loading.refuse("says how data are read, and none were given", only=("processor", "chat", "max_length"))
+        if n is not None:
+            raise UsageError(f"n counts samples of data, and none were given; got n = {n}")
     if not isinstance(modules, str):
         raise UsageError(f"modules is a pattern, or several in one string, as '*.q_proj,*.v_proj'; got {modules!r}")
     found = Checkpoint.read(checkpoint, base_model=base_model)
@@ -76,6 +100,7 @@ def weigh(
     said = tuple(item.text for item in items if isinstance(item, Said))
     unweighed = tuple(item for item in items if isinstance(item, Unweighed))
     chosen = _chosen(found, [item for item in items if isinstance(item, Change | Learnt)], modules, unweighed)
+    told, convention, more = _on_data(found, chosen, data, n=n, draws=draws, loading=loading, progress=progress)
     records: list[WeightRecord] = []
     spectra: dict[str, Tensor] = {}
     for done, item in enumerate(chosen):
@@ -84,11 +109,50 @@ def weigh(
             record, values = _rows_learnt(item, where(device))
         else:
             record, values = _matrix(item, where(device), k=k, threshold=threshold, draws=draws)
+            record = _with_data(record, told.get(done), convention)
         records.append(replace(record, checkpoint=found.name))
         # A full tuning and an adapter may have changed one matrix, one after the other.
         spectra[item.name if item.name not in spectra else f"{item.name} (adapter)"] = values.cpu()
     progress(len(chosen), len(chosen), "done")
-    return WeightReport(tuple(records), spectra, found.name, (*said, *_notes(chosen), *_told(unweighed)))
+    return WeightReport(tuple(records), spectra, found.name, (*said, *_notes(chosen), *_told(unweighed), *more))
+
+
+def _on_data(
+    found: Checkpoint,
+    items: Sequence[Change | Learnt],
+    data: Any,
+    *,
+    n: int | None,
+    draws: int,
+    loading: Loading,
+    progress: Progress,
+) -> tuple[dict[int, OnData], str, tuple[str, ...]]:
+    """By place, what each change does to the inputs of its module; what was read; and notes. Nothing without data."""
+    changes = {i: item for i, item in enumerate(items) if isinstance(item, Change) and item.kind}
+    if data is None:
+        return {}, "", ()
+    if not changes:
+        return {}, "", ("the data were not read: no weight changed, so that there is nothing to tell on them",)
+    told = on_data(
+        Checkpoint.read(found.base), list(changes.values()), data, n=n, draws=draws, loading=loading, progress=progress
+    )
+    by_place = {i: told.found[place] for place, i in enumerate(changes)}
+    unread = [Unweighed(changes[i].name, one.why) for i, one in by_place.items() if one.why]
+    return by_place, told.convention, (*told.notes, *_told(unread, "not read on data"))
+
+
+def _with_data(record: WeightRecord, told: OnData | None, convention: str) -> WeightRecord:
+    if told is None or told.why:
+        return record
+    return replace(
+        record,
+        on_data_effective=told.effective,
+        on_data_participation=told.participation,
+        on_data_share=told.share,
+        random=told.random,
+        convention=f"{record.convention}; {convention}",
+        notes=(*record.notes, *told.notes),
+    )
 
 
 def _chosen(
@@ -118,13 +182,13 @@ def _notes(items: Sequence[Change | Learnt]) -> tuple[str, ...]:
     return ()
 
 
-def _told(unweighed: Sequence[Unweighed]) -> tuple[str, ...]:
+def _told(unweighed: Sequence[Unweighed], what: str = "not weighed") -> tuple[str, ...]:
     """One line for each reason for which something is not weighed, with what it is."""
     names: dict[str, list[str]] = {}
     for item in unweighed:
         names.setdefault(item.why, []).append(item.name)
     return tuple(
-        f"not weighed: {', '.join(of[:4])}{f' and {len(of) - 4} more' if len(of) > 4 else ''} ({why})"
+        f"{what}: {', '.join(of[:4])}{f' and {len(of) - 4} more' if len(of) > 4 else ''} ({why})"
         for why, of in names.items()
     )
 
@@ -188,10 +252,9 @@ def _tuned(item: Change, w0: Tensor) -> tuple[Decomposed, Tensor]:
     """The decomposition of the change, and the tuned weights."""
     if item.factors is not None:
         b, a = (part.to(w0) for part in item.factors)
-        return low_rank_update(b, a), w0 + b @ a
+        return decomposed(item, w0), w0 + b @ a
     assert item.after is not None
-    w1 = item.after.to(w0)
-    return full_update(w0, w1), w1
+    return decomposed(item, w0), item.after.to(w0)
 
 
 class _Beside(NamedTuple):

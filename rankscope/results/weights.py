@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
-from rankscope.results.record import Record, Table
+from rankscope.results.record import NO_ESTIMATE, Estimate, Record, Table
 
 
 @dataclass(frozen=True)
@@ -87,6 +87,23 @@ class TailFit:
 
 
 @dataclass(frozen=True)
+class Reoriented:
+    """What a change of the same singular values and random orientation does to the inputs of its module; None where no data were
+    read, or nothing was drawn."""
+
+    on_data_effective_of_random: float | None = None
+    """The effective rank, on average over the draws."""
+    on_data_participation_of_random: float | None = None
+    """The participation ratio, on average over the draws."""
+    on_data_share_of_random: float | None = None
+    """The expected share of the output, in closed form."""
+    on_data_rows: int | None = None
+    """Inputs that were read: tokens, patches."""
+    on_data_samples: int | None = None
+    """Samples that they came from, the unit of the intervals."""
+
+
+@dataclass(frozen=True)
 class WeightRecord(Record):
     """One weight matrix and its change, or the rows that a prefix or prompt learnt for one place."""
 
@@ -108,6 +125,15 @@ class WeightRecord(Record):
     """Shift of the spectrum, rotation of the leading subspaces, and what bfloat16 shows of the change."""
     tail: TailFit = TailFit()
     """The power-law tail."""
+    on_data_effective: Estimate = NO_ESTIMATE
+    """The effective rank (Roy & Vetterli) of what the change adds to the outputs, on data: of ΔW·Σ^½, Σ the uncentred second
+    moment of the module's inputs in the base. None where no data were read."""
+    on_data_participation: Estimate = NO_ESTIMATE
+    """The participation ratio of the same."""
+    on_data_share: Estimate = NO_ESTIMATE
+    """The size of what the change adds to the outputs, ‖ΔW·Σ^½‖², over that of the outputs, ‖W·Σ^½‖²."""
+    random: Reoriented = Reoriented()
+    """The same numbers of a change of random orientation, and what was read."""
     dtype: str = ""
     """The dtype in which the weights are stored; the arithmetic is float64."""
     convention: str = ""

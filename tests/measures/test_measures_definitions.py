@@ -42,8 +42,8 @@ def test_every_module_defines_something_and_every_name_is_said_once() -> None:
     registered = importlib.import_module("rankscope.registry")
     assert {*names} == {*registered.DEFINITIONS}
     assert {*registered.WEIGHT_DEFINITIONS} == {
-        "bf16-moved", "intruders", "prefix-effective", "rotation-left", "rotation-right", "spectral-shift", "update-effective",
-        "weight-alpha",
+        "bf16-moved", "intruders", "on-data-effective", "on-data-participation", "on-data-share", "prefix-effective",
+        "rotation-left", "rotation-right", "spectral-shift", "update-effective", "weight-alpha",
     }  # fmt: skip
     for module in MODULES:
         loaded = importlib.import_module(f"rankscope.measures.{module}")

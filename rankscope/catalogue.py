@@ -77,7 +77,11 @@ FILES: dict[str, dict[str, tuple[str, ...]]] = {
         "usage": ("usage-entropy", "usage-1", "relative-usage-1"),
     },
     "weights": {
+        "bf16_moved": ("bf16-moved",),
         "intruders": ("intruders",),
+        "on_data": ("on-data-effective", "on-data-participation", "on-data-share"),
+        "rotation": ("rotation-left", "rotation-right"),
+        "spectral_shift": ("spectral-shift",),
         "updates": ("update-effective", "prefix-effective"),
         "weight_alpha": ("weight-alpha",),
     },

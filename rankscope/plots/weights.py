@@ -19,6 +19,8 @@ QUANTITIES: Mapping[str, tuple[str, Callable[[WeightRecord], float | None]]] = {
     "size": ("size of the change, |ΔW| / |W|", lambda r: r.relative.size),
     "effective": ("effective rank of the change", lambda r: r.ranks.effective),
     "intruders": ("intruders beyond those of noise", lambda r: _beyond(r)),
+    "on data": ("effective rank of the change on data", lambda r: r.on_data_effective.value),
+    "output": ("share of the output, |ΔW Σ^½|² / |W Σ^½|²", lambda r: r.on_data_share.value),
 }
 """What can be drawn of each matrix, and how that is called."""
 

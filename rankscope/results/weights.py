@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
-from rankscope.results.record import Record, Table
+from rankscope.results.record import NO_ESTIMATE, Estimate, Record, Table
 
 
 @dataclass(frozen=True)
@@ -47,6 +47,32 @@ class IntruderCount:
 
 
 @dataclass(frozen=True)
+class Moved:
+    """What the change did to the weights, beside what noise of its size does on average; None where nothing was tuned, no noise
+    was drawn, or the number does not exist. The weights are known in full, so that nothing is sampled and there is no interval."""
+
+    spectral_shift: float | None = None
+    """The distance between the spectra of the tuned and of the pre-trained weights over the size of the latter."""
+    spectral_shift_of_noise: float | None = None
+    """That of noise."""
+    rotation_left: float | None = None
+    """The mean angle, in degrees, by which the leading left singular vectors (directions of the outputs) turned together."""
+    rotation_left_of_noise: float | None = None
+    """That of noise."""
+    rotation_right: float | None = None
+    """The same of the right ones (directions of the inputs)."""
+    rotation_right_of_noise: float | None = None
+    """That of noise."""
+    edge: float | None = None
+    """The relative gap behind the last of the leading singular values: where it is small any change turns them, where it is 0
+    they are not defined."""
+    bf16_moved: float | None = None
+    """The share of weights that differ once rounded to bfloat16."""
+    bf16_moved_of_noise: float | None = None
+    """That of noise."""
+
+
+@dataclass(frozen=True)
 class TailFit:
     """The power-law tail of the eigenvalues of the tuned (or untuned) weights; None with too few eigenvalues."""
 
@@ -58,6 +84,23 @@ class TailFit:
     """The exponent of the pre-trained weights, where they were tuned."""
     tail: float | None = None
     """Number of eigenvalues in the tail."""
+
+
+@dataclass(frozen=True)
+class Reoriented:
+    """What a change of the same singular values and random orientation does to the inputs of its module; None where no data were
+    read, or nothing was drawn."""
+
+    on_data_effective_of_random: float | None = None
+    """The effective rank, on average over the draws."""
+    on_data_participation_of_random: float | None = None
+    """The participation ratio, on average over the draws."""
+    on_data_share_of_random: float | None = None
+    """The expected share of the output, in closed form."""
+    on_data_rows: int | None = None
+    """Inputs that were read: tokens, patches."""
+    on_data_samples: int | None = None
+    """Samples that they came from, the unit of the intervals."""
 
 
 @dataclass(frozen=True)
@@ -78,14 +121,25 @@ class WeightRecord(Record):
     """Size of the change."""
     intruder: IntruderCount = IntruderCount()
     """Intruder dimensions of the tuned weights."""
+    moved: Moved = Moved()
+    """Shift of the spectrum, rotation of the leading subspaces, and what bfloat16 shows of the change."""
     tail: TailFit = TailFit()
     """The power-law tail."""
+    on_data_effective: Estimate = NO_ESTIMATE
+    """The effective rank (Roy & Vetterli) of what the change adds to the outputs, on data: of ΔW·Σ^½, Σ the uncentred second
+    moment of the module's inputs in the base. None where no data were read."""
+    on_data_participation: Estimate = NO_ESTIMATE
+    """The participation ratio of the same."""
+    on_data_share: Estimate = NO_ESTIMATE
+    """The size of what the change adds to the outputs, ‖ΔW·Σ^½‖², over that of the outputs, ‖W·Σ^½‖²."""
+    random: Reoriented = Reoriented()
+    """The same numbers of a change of random orientation, and what was read."""
     dtype: str = ""
     """The dtype in which the weights are stored; the arithmetic is float64."""
     convention: str = ""
     """How the numbers were computed; ``rankscope definitions`` has the formulas."""
     notes: tuple[str, ...] = ()
-    """Why there is no tail."""
+    """Why a number is missing."""
     checkpoint: str = ""
     """The name of the checkpoint."""
 

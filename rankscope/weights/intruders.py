@@ -8,13 +8,13 @@ gap. A prefix leaves the weights unchanged and has no intruders by construction,
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from rankscope.definition import WeightDefinition
 from rankscope.errors import UsageError
+from rankscope.weights.decomposed import Decomposed, decompose, with_noise
 
 LEADING = 10
 """Number of leading singular vectors of the tuned weights that are examined."""
@@ -59,25 +59,12 @@ def intruders(w0: Tensor, w1: Tensor, *, k: int = LEADING, threshold: float = TH
     """
     if w0.shape != w1.shape:
         raise UsageError(f"intruders need weights of one shape; got {tuple(w0.shape)} and {tuple(w1.shape)}")
-    return intruders_between(left_vectors(w0), left_vectors(w1), k=k, threshold=threshold)
+    return intruders_between(decompose(w0), decompose(w1), k=k, threshold=threshold)
 
 
-class Left(NamedTuple):
-    """The left side of a decomposition of weights."""
-
-    vectors: Tensor
-    """``(*, m, r)`` left singular vectors, the leading one first, float64."""
-    values: Tensor
-    """``(*, r)`` singular values, descending."""
-
-
-def left_vectors(w: Tensor) -> Left:
-    """Left singular vectors and singular values of ``(*, m, n)`` weights, in float64."""
-    u, s, _ = torch.linalg.svd(w.double(), full_matrices=False)
-    return Left(u, s)
-
-
-def intruders_between(before: Left, after: Left, *, k: int = LEADING, threshold: float = THRESHOLD) -> Intruders:
+def intruders_between(
+    before: Decomposed, after: Decomposed, *, k: int = LEADING, threshold: float = THRESHOLD
+) -> Intruders:
     """:func:`intruders` of weights that are already decomposed.
 
     Args:
@@ -92,7 +79,7 @@ def intruders_between(before: Left, after: Left, *, k: int = LEADING, threshold:
     if k < 1 or not 0 < threshold <= 1:
         raise UsageError(f"intruders need k of at least 1 and a threshold in (0, 1]; got {k} and {threshold}")
     k = min(k, after.values.shape[-1])
-    cosine = (before.vectors.mT @ after.vectors[..., :k]).abs().amax(-2)
+    cosine = (before.left.mT @ after.left[..., :k]).abs().amax(-2)
     return Intruders((cosine < threshold).sum(-1), cosine, after.values[..., :k], _gaps(after.values)[..., :k])
 
 
@@ -126,13 +113,9 @@ def intruder_null(
     Returns:
         ``(B, *)`` int64 counts.
     """
-    counts, before = [], left_vectors(w0)
-    for _ in range(draws):
-        noise = torch.randn(w0.shape, generator=generator, dtype=torch.float64).to(w0.device)
-        size = torch.as_tensor(norm, dtype=torch.float64, device=w0.device)[..., None, None]
-        noise = noise / torch.linalg.matrix_norm(noise)[..., None, None] * size
-        counts.append(intruders_between(before, left_vectors(w0.double() + noise), k=k, threshold=threshold).count)
-    return torch.stack(counts)
+    before = decompose(w0)
+    noisy = map(decompose, with_noise(w0, norm, draws=draws, generator=generator))
+    return torch.stack([intruders_between(before, after, k=k, threshold=threshold).count for after in noisy])
 
 
 DEFINITION = WeightDefinition(

@@ -6,27 +6,15 @@ directions, since rows that start alike stay alike, because nothing distinguishe
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import torch
 from torch import Tensor
 
 from rankscope.definition import WeightDefinition
 from rankscope.errors import UsageError
+from rankscope.weights.decomposed import Decomposed, decompose
 
 
-class Update(NamedTuple):
-    """Singular value decomposition of a change of weights."""
-
-    left: Tensor
-    """``(*, m, r)`` left singular vectors, in output space."""
-    values: Tensor
-    """``(*, r)`` singular values, descending, float64."""
-    right: Tensor
-    """``(*, n, r)`` right singular vectors, in input space."""
-
-
-def low_rank_update(b: Tensor, a: Tensor, *, scale: float = 1.0) -> Update:
+def low_rank_update(b: Tensor, a: Tensor, *, scale: float = 1.0) -> Decomposed:
     r"""Decomposition of :math:`\Delta W = s\,BA` from its factors, as in LoRA.
 
     Thin QR decompositions of :math:`B` and :math:`A^\top` leave an r × r matrix to decompose. The result is exact and
@@ -51,10 +39,10 @@ def low_rank_update(b: Tensor, a: Tensor, *, scale: float = 1.0) -> Update:
     left, upper_b = torch.linalg.qr(b.double())
     right, upper_a = torch.linalg.qr(a.double().mT)
     u, s, vh = torch.linalg.svd(upper_b @ upper_a.mT, full_matrices=False)
-    return Update(left @ u, abs(scale) * s, right @ vh.mT * (1.0 if scale >= 0 else -1.0))
+    return Decomposed(left @ u, abs(scale) * s, right @ vh.mT * (1.0 if scale >= 0 else -1.0))
 
 
-def full_update(w0: Tensor, w1: Tensor) -> Update:
+def full_update(w0: Tensor, w1: Tensor) -> Decomposed:
     """Decomposition of :math:`W_1 - W_0` as stored.
 
     Args:
@@ -69,8 +57,7 @@ def full_update(w0: Tensor, w1: Tensor) -> Update:
     """
     if w0.shape != w1.shape:
         raise UsageError(f"a change needs weights of one shape; got {tuple(w0.shape)} and {tuple(w1.shape)}")
-    u, s, vh = torch.linalg.svd(w1.double() - w0.double(), full_matrices=False)
-    return Update(u, s, vh.mT)
+    return decompose(w1.double() - w0.double())
 
 
 DEFINITION = WeightDefinition(

@@ -41,7 +41,10 @@ def test_every_module_defines_something_and_every_name_is_said_once() -> None:
     assert len(set(names)) == len(names) >= 40
     registered = importlib.import_module("rankscope.registry")
     assert {*names} == {*registered.DEFINITIONS}
-    assert {*registered.WEIGHT_DEFINITIONS} == {"intruders", "prefix-effective", "update-effective", "weight-alpha"}
+    assert {*registered.WEIGHT_DEFINITIONS} == {
+        "bf16-moved", "intruders", "on-data-effective", "on-data-participation", "on-data-share", "prefix-effective",
+        "rotation-left", "rotation-right", "spectral-shift", "update-effective", "weight-alpha",
+    }  # fmt: skip
     for module in MODULES:
         loaded = importlib.import_module(f"rankscope.measures.{module}")
         assert not (hasattr(loaded, "DEFINITION") and hasattr(loaded, "DEFINITIONS"))

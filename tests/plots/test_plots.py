@@ -394,6 +394,9 @@ def test_the_weights_are_drawn_by_layer_and_module() -> None:
     assert [t.get_text() for t in ax.get_xticklabels()] == ["q_proj", "mlp.up"]
     beyond = plots.weights(WeightReport(tuple(records), name="lora"), quantity="intruders")
     assert set(beyond.images[0].get_array().ravel().tolist()) == {2.0}
+    told = [replace(r, on_data_share=Estimate(r.m + r.relative.size)) for r in records]
+    share = plots.weights(WeightReport(tuple(told), name="lora"), quantity="output")
+    assert share.images[0].get_array().tolist() == [[4, 4.5], [6, 6.5], [14, 14.5]]
     with pytest.raises(UnknownName, match="size, effective, intruders"):
         plots.weights(WeightReport(tuple(records)), quantity="mass")
 

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import peft
 import pytest
 import tiny
 import torch
+from scipy.linalg import subspace_angles
 from torch import Tensor
 from torch.testing import assert_close
 
@@ -67,6 +70,38 @@ def test_a_lora_is_told_by_its_factors_and_equals_what_merging_changes(folder: F
         assert r.convention == (
             "not centred; ranks of the change; intruders: k=10, cosine<0.5, draws of noise: 1; float64"
         )
+
+
+def test_what_moved_is_told_beside_what_noise_moves(folder: Folder) -> None:
+    (r,) = rankscope.weigh(folder("gpt2", "lora"), modules="*.1.mlp.c_fc", k=3, draws=2).records
+    w0, w1 = (w[r.module].mT for w in (weights_of(tiny.open_base(folder("gpt2"))),
+                                       merged(folder("gpt2", "lora"), folder("gpt2"))))  # fmt: skip
+    (u0, s0, v0), (u1, s1, v1) = map(torch.linalg.svd, (w0, w1))
+    assert r.moved.spectral_shift == pytest.approx(float((s1 - s0).norm() / s0.norm()), rel=1e-5)
+    for found, a, b in ((r.moved.rotation_left, u0, u1), (r.moved.rotation_right, v0.mT, v1.mT)):
+        assert found == pytest.approx(np.degrees(subspace_angles(a[:, :3].numpy(), b[:, :3].numpy())).mean(), rel=1e-4)
+    assert r.moved.edge == pytest.approx(min(float(1 - s[3] / s[2]) for s in (s0, s1)), rel=1e-4)
+    assert r.moved.bf16_moved == pytest.approx(float((w0.bfloat16() != w1.bfloat16()).double().mean()), abs=1e-3)
+    noise = r.moved.spectral_shift_of_noise, r.moved.rotation_left_of_noise, r.moved.rotation_right_of_noise
+    assert 0 < noise[0] < r.relative.size
+    assert all(0 < angle < 90 for angle in noise[1:])
+    assert 0.5 < r.moved.bf16_moved_of_noise <= 1
+    assert set(vars(r.moved)) <= set(r.flat())
+
+
+def test_what_has_no_subspace_says_so(folder: Folder, tmp_path: Path) -> None:
+    model = tiny.open_base(folder("llama"))
+    name = "model.layers.1.mlp.up_proj"
+    with torch.no_grad():
+        model.get_parameter(f"{name}.weight").zero_()[:8, :8] = torch.eye(8)
+    model.save_pretrained(tmp_path / "before")
+    with torch.no_grad():
+        model.get_parameter(f"{name}.weight")[3] += 1
+    model.save_pretrained(tmp_path / "tuned")
+    (r,) = rankscope.weigh([tmp_path / "before", tmp_path / "tuned"], k=4, draws=1).records
+    assert (r.moved.rotation_left, r.moved.rotation_left_of_noise, r.moved.edge) == (None, None, 0)
+    assert r.notes[-1].startswith("the last of the leading singular values equals the next")
+    json.dumps(r.flat(), allow_nan=False)
 
 
 def test_a_full_tuning_is_told_against_its_base(folder: Folder, tmp_path: Path) -> None:

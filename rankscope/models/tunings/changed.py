@@ -106,6 +106,11 @@ def weight_changes(
     yield from (Said(text) for text in notes_of(model))
 
 
+def is_linear(module: nn.Module) -> bool:
+    """Whether a module multiplies its inputs by its weights, laid out either way."""
+    return isinstance(module, nn.Linear | Conv1D)
+
+
 def _matrices(model: nn.Module, *, shared: bool = False) -> Iterator[tuple[str, Tensor]]:
     """Every weight of two dimensions or more as a matrix, with the path of its module; one with several names once.
 
@@ -346,7 +351,7 @@ def _inside(name: str, layer: Any, original: Tensor | None, *, earlier: str) -> 
 
 def _plain_lora(layer: Any, base: nn.Module, active: list[str]) -> bool:
     """Whether the change is the product of two factors and nothing else."""
-    if not isinstance(layer, LoraLayer) or not isinstance(base, nn.Linear | Conv1D):
+    if not isinstance(layer, LoraLayer) or not is_linear(base):
         return False
     # AdaLoRA keeps bare parameters and a third factor between them.
     return isinstance(layer.lora_A, nn.ModuleDict) and all(

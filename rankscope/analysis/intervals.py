@@ -72,7 +72,7 @@ class Bounds(NamedTuple):
 def bounds_of(what: Definition | Comparison, view: View) -> Bounds:
     """The bounds of a number of these rows."""
     within = what.range_of(Extent(view.n, max(view.widths)))
-    return Bounds(within, what.scale if isinstance(what, Definition) else "range", what.of_nothing)
+    return Bounds(within, what.scale, what.of_nothing)
 
 
 class Limits(NamedTuple):

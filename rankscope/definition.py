@@ -150,7 +150,10 @@ rank_definition = partial(Definition, scale="log", low="1", high="rank", least=1
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class Comparison(Described):
-    """A named, cited way from the features of two runs at one site to a number. The first run is the reference."""
+    """A named, cited way from the features of two runs at one site, or of two sites of one run, to a number.
+
+    The first of the two is the reference.
+    """
 
     function: Callable[..., Tensor]
     """Batched over leading dimensions; ``reads`` says what it takes."""

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:  # what a type checker sees; _PUBLIC says the same to the interpreter, and a test holds them equal
     from rankscope.analysis.arms import compare_arms as compare_arms
+    from rankscope.analysis.between import between as between
     from rankscope.analysis.compare import compare as compare
     from rankscope.analysis.curves import curve as curve
     from rankscope.analysis.measure import measure as measure, profile as profile, spectra as spectra
@@ -52,6 +53,7 @@ _PUBLIC = {
     "rankscope.collecting.collect": ("collect",),
     "rankscope.collecting.resolve": ("load",),
     "rankscope.analysis.measure": ("measure", "profile", "spectra"),
+    "rankscope.analysis.between": ("between",),
     "rankscope.analysis.compare": ("compare",),
     "rankscope.analysis.arms": ("compare_arms",),
     "rankscope.analysis.track": ("track",),

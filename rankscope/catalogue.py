@@ -54,6 +54,7 @@ FILES: dict[str, dict[str, tuple[str, ...]]] = {
         "drift": ("drift", "drift-mean-share", "drift-inside", "drift-rank", "drift-1"),
         "gaussian": ("bures", "frechet", "affine-distance"),
         "kernel_cka": ("kernel-cka",),
+        "modality": ("modality-gap", "modality-cosine", "modality-share"),
         "neighbours": ("mutual-neighbours",),
         "procrustes": (
             "procrustes",

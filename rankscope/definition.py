@@ -150,7 +150,10 @@ rank_definition = partial(Definition, scale="log", low="1", high="rank", least=1
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class Comparison(Described):
-    """A named, cited way from the features of two runs at one site to a number. The first run is the reference."""
+    """A named, cited way from the features of two runs at one site, or of two sites of one run, to a number.
+
+    The first of the two is the reference.
+    """
 
     function: Callable[..., Tensor]
     """Batched over leading dimensions; ``reads`` says what it takes."""
@@ -169,6 +172,14 @@ class Comparison(Described):
     """Rows per feature below which the value partly measures the number of rows; see :func:`rows_enough`."""
     aligned: bool = True
     """Whether it pairs the runs row by row; if not, a run can be compared with itself on other rows."""
+    directed: bool = False
+    """Whether exchanging the two changes it."""
+    null: Literal["pairing", "labels"] = "pairing"
+    """What the unrelated runs that it is read against lack: ``pairing``, which row of one goes with which of the other;
+    ``labels``, which of the two rows of a sample is of which."""
+    scale: Literal["range", "square"] = "range"
+    """The scale on which its interval is made, as for :class:`Definition`; ``square`` for the
+    signed root of what is estimated without bias."""
     takes: tuple[Literal["k", "dtype", "width"], ...] = ()
     """Further keyword arguments of the function: ``k``, the size of the leading subspace for the features' width;
     ``dtype``, in which the features were stored, where rounding matters; ``width``, the number of features of the

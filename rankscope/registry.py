@@ -62,6 +62,10 @@ DEFAULT_COMPARED = (
     "cumulative-distance",
 )
 """What ``compare`` compares by default."""
+DEFAULT_RELATED = ("recoverability", "cka")
+"""What ``between`` relates by default."""
+DEFAULT_GAP = ("modality-gap", "modality-cosine", "modality-share")
+"""What ``between`` adds for two kinds of rows of one site."""
 
 Measure = str | Definition | Comparison | Callable[[Tensor], Tensor]
 """A name, a definition, a comparison, or a function from ``(*, r)`` singular values to ``(*,)``."""
@@ -161,6 +165,19 @@ def definition(what: Measure) -> Definition:
     found = known(what)
     if isinstance(found, Comparison):
         raise UsageError(f"{found.name} relates two runs; ask compare for it")
+    return found
+
+
+def comparison(what: Measure) -> Comparison:
+    """The number of two sets of features that is meant; as :func:`known`, and refusing numbers of one.
+
+    Raises:
+        UnknownName: if no measure has that name.
+        UsageError: if it is a number of one run.
+    """
+    found = known(what)
+    if isinstance(found, Definition):
+        raise UsageError(f"{found.name} is a number of one run; ask measure for it")
     return found
 
 

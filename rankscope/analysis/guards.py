@@ -79,12 +79,16 @@ def guarded_views(
     check_fits(aligned, least_matrices(asked, len(aligned.runs)), options.device)
     for done, site in enumerate(aligned.sites):
         options.progress(done, len(aligned.sites), str(site))
-        names = distinct_names(aligned.runs)
-        if aligned.summed:
-            yield site, _guarded_sums(aligned, site, names, options)
-        else:
-            yield site, _guarded(*aligned.at(site), site, names, options)
+        yield site, guarded_view(aligned, site, options)
     options.progress(len(aligned.sites), len(aligned.sites), then)
+
+
+def guarded_view(aligned: Aligned, site: Site, options: Analysis) -> GuardedView:
+    """The view of some runs at one site, as :func:`guarded_views`."""
+    names = distinct_names(aligned.runs)
+    if aligned.summed:
+        return _guarded_sums(aligned, site, names, options)
+    return _guarded(*aligned.at(site), site, names, options)
 
 
 def _guarded(

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cache
 from math import expm1
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
@@ -20,6 +20,7 @@ from rankscope.errors import DataError, NotComparable, TooLarge
 from rankscope.inference.bands import max_t, sign_flips
 from rankscope.inference.jackknife import centred_pseudo, critical_t, degrees_of_freedom, standard_error
 from rankscope.inference.ranges import Bounded, Scale, interval_inside, on_grid
+from rankscope.results.between import BetweenRecord
 from rankscope.results.record import Estimate, Span, number
 from rankscope.results.runs import PairRecord
 
@@ -76,7 +77,7 @@ class Bounds(NamedTuple):
 def bounds_of(what: Definition | Comparison, view: View) -> Bounds:
     """The bounds of a number of these rows."""
     within = what.range_of(Extent(view.n, max(view.widths)))
-    return Bounds(within, what.scale if isinstance(what, Definition) else "range", what.of_nothing)
+    return Bounds(within, what.scale, what.of_nothing)
 
 
 class Limits(NamedTuple):
@@ -116,19 +117,24 @@ class Banded(NamedTuple):
     """Whether the p-value of 0 is asked for; 0 is no hypothesis about a relation of two runs."""
 
 
+B = TypeVar("B", PairRecord, BetweenRecord)
+BANDS = {"band": "estimate", "band_a": "a", "band_b": "b"}
+"""The fields of a comparison that are bands, each with that of its estimate."""
+
+
 def banded(
-    found: Sequence[tuple[str, PairRecord, Mapping[str, Banded]]],
-    level: float,
-) -> tuple[PairRecord, ...]:
+    found: Sequence[tuple[str, B, Mapping[str, Banded]]], level: float, fields: Mapping[str, str] = BANDS
+) -> tuple[B, ...]:
     """The records with their bands: each number of each measure by itself, over all its sites.
 
     Args:
         found: the name of the measure, the record, and its numbers by the field of their band.
         level: the confidence of the bands.
+        fields: the fields of a record that are bands, each with that of its estimate.
     """
     records = [record for _, record, _ in found]
     signs = cache(lambda groups: sign_flips(groups, generator=torch.Generator().manual_seed(groups)))
-    for field, estimate in (("band", "estimate"), ("band_a", "a"), ("band_b", "b")):
+    for field, estimate in fields.items():
         sides = {
             i: (name, side)
             for i, (name, record, some) in enumerate(found)

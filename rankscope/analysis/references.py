@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, MutableMapping
 from functools import lru_cache
+from math import isnan
 from typing import NamedTuple
 
 import torch
@@ -103,6 +104,8 @@ def unrelated(view: View, comparison: Comparison, a: int, b: int, *, draws: int 
     run keeps its own covariance. Where samples are of unequal length, the value is that of the samples which can be
     exchanged, each paired with another; p counts shuffles of all, in which some stay in their place.
     A row keeps its position, so what rows at the same position of different samples have in common counts as unrelated.
+    Where a comparison says what the label of a row is worth, the two rows of each sample are exchanged by a coin instead, and
+    p counts the draws that are as *unlike* as the two are.
 
     Args:
         view: the runs at one site.
@@ -126,6 +129,9 @@ def unrelated(view: View, comparison: Comparison, a: int, b: int, *, draws: int 
     if not view.has_rows:
         why = "sums cannot be shuffled; collect with --keep rows"
         return Unrelated(None, notes=(f"no value for unrelated runs: {why}",))
+    if comparison.null == "labels":
+        found = _values(comparison, (_relabelled(view, a, b, i) for i in range(draws or 1)))
+        return Unrelated(number(found.mean()), _p(view, comparison, a, b, found, found.mean()) if draws else None)
     if not comparison.aligned or not is_ragged(view.rows.sample):
         # The first draw serves every comparison; the others, of which there may be thousands, exist one at a time.
         found = _values(
@@ -147,12 +153,34 @@ def _values(comparison: Comparison, pairs: Iterable[View]) -> Tensor:
     return torch.stack(found) if found else torch.empty(0, dtype=torch.float64)
 
 
-def _p(view: View, comparison: Comparison, a: int, b: int, found: Tensor, mean: Tensor) -> float:
-    """Share of the ``(B,)`` shuffled values as like the reference as the run is, itself counted."""
+def _p(view: View, comparison: Comparison, a: int, b: int, found: Tensor, mean: Tensor) -> float | None:
+    """Share of the ``(B,)`` shuffled values as like the reference as the run is, itself counted; as unlike for labels.
+
+    A draw without a value counts as such a one; a run without a value has no p.
+    """
     value, best = (float(view.value(comparison, a, other)) for other in (b, a))
-    # A likeness is greatest, a distance least, between the reference and itself.
-    like = (found >= value) if best >= mean else (found <= value)
-    return float(1 + like.sum()) / (len(found) + 1)
+    if comparison.null == "labels":
+        like = (found - best).abs() >= abs(value - best)
+    else:  # a likeness is greatest, a distance least, between the reference and itself
+        like = (found >= value) if best >= mean else (found <= value)
+    return None if isnan(value) else float(1 + (like | found.isnan()).sum()) / (len(found) + 1)
+
+
+def _relabelled(view: View, a: int, b: int, draw: int) -> View:
+    """Both runs, their rows exchanged in every sample for which a coin says so."""
+    generator = torch.Generator().manual_seed(view.n + draw * 7_919)
+    _, place = torch.unique(view.rows.sample, return_inverse=True)
+    changed = (torch.rand(int(place.max()) + 1, generator=generator) < 0.5)[place]
+
+    def exchanged_rows(own: RowMatrix, other: RowMatrix) -> RowMatrix:
+        def read(rows: Tensor) -> Tensor:
+            return torch.where(changed[rows, None].to(own.device), other[rows], own[rows])
+
+        made = Streamed((view.n, own.shape[1]), torch.promote_types(own.dtype, other.dtype), read, own.device)
+        return made if isinstance(own, Streamed) else made[:]
+
+    x, y = view.features[a], view.features[b]
+    return view.derived([exchanged_rows(x, y), exchanged_rows(y, x)])
 
 
 def _scattered(view: View, a: int, b: int, draw: int = 0) -> View:

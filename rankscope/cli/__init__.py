@@ -16,6 +16,7 @@ import typer
 from typer import Option
 
 from rankscope.cli import interruption, show, streams
+from rankscope.cli.between import between
 from rankscope.cli.card import card
 from rankscope.cli.collect import collect
 from rankscope.cli.compare import compare
@@ -48,7 +49,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 WITH_RUNS = (
-    demo, inspect, doctor, collect, measure, compare, track, report, card, curve, weights, verify, import_, export,
+    demo, inspect, doctor, collect, measure, compare, between, track, report, card, curve, weights, verify, import_, export,
 )  # fmt: skip
 WITHOUT = (train, generate, score, definitions, selftest)
 for command in (*WITH_RUNS, *WITHOUT):

@@ -32,6 +32,12 @@ def sites(ctx: Context, incomplete: str) -> list[str]:
     return _continued(incomplete, dict.fromkeys((*there, *ANYWHERE)))
 
 
+def site_rows(ctx: Context, incomplete: str) -> list[str]:
+    """The sites of the runs, and after a colon the kinds of rows."""
+    before, colon, kind = incomplete.rpartition(":")
+    return [f"{before}:{name}" for name in rows(kind)] if colon else sites(ctx, incomplete)
+
+
 def rows(incomplete: str) -> list[str]:
     """The kinds of rows."""
     return _continued(incomplete, KINDS)

@@ -138,11 +138,10 @@ class Data:
 
 
 @dataclass(frozen=True)
-class Analysed:
-    """How runs are measured; fields are named as the library names them."""
+class Treated:
+    """What is asked of rows, and how they are treated; fields are named as the library names them."""
 
     measures: Measures = None
-    sites: Sites = "all"
     variant: Annotated[Variant, Option(help="How the rows are treated first.")] = "raw"
     allow_duplicates: Annotated[bool, Option("--allow-duplicates", help="Measure even if many rows are copies.")] = (
         False
@@ -158,6 +157,13 @@ class Analysed:
 
             given["measures"] = named(names)
         return given
+
+
+@dataclass(frozen=True)
+class Analysed(Treated):
+    """How runs are measured."""
+
+    sites: Sites = "all"
 
 
 @dataclass(frozen=True)

@@ -267,6 +267,7 @@ COMPARISONS = (
     ),
     _canonical(
         name="pwcca",
+        directed=True,
         function=pwcca,
         formula="sum_i a_i rho_i / sum_i a_i, a_i = sum_j |<h_i, x_j>| over the reference's features x_j",
         citation="Morcos et al., NeurIPS 2018, eq. 3",

@@ -156,6 +156,7 @@ def of_direction(direction: int) -> Comparison:
     return _in_shared_basis(
         linear=False,
         name=f"drift-{direction}",
+        directed=True,
         centred=None,
         function=at_direction(drift_per_component, direction),
         formula=f"E (v' D)^2 / v' S0 v, v the base's principal direction {direction}, D = X1 - X0 row by row",
@@ -170,6 +171,7 @@ def of_direction(direction: int) -> Comparison:
 COMPARISONS = (
     _in_shared_basis(
         name="drift",
+        directed=True,
         centred=None,
         function=drift,
         formula="E|D|^2 / tr S0, D = X1 - X0 row by row",
@@ -192,6 +194,7 @@ COMPARISONS = (
     ),
     _in_shared_basis(
         name="drift-inside",
+        directed=True,
         centred=None,
         function=drift_inside,
         takes=("k",),

@@ -179,6 +179,7 @@ COMPARISONS = (
     ),
     Comparison(
         name="identity-distance",
+        directed=True,
         function=identity_distance,
         formula="|Xc - Yc|_F / |Xc|_F",
         citation="Ding, Denain & Steinhardt, arXiv 2108.01661 (Procrustes without the rotation)",
@@ -189,6 +190,7 @@ COMPARISONS = (
     ),
     Comparison(
         name="rotation-gap",
+        directed=True,
         function=rotation_gap,
         formula="(|Xc - Yc|_F - min_Q |Xc - Yc Q|_F) / |Xc|_F",
         citation="Schönemann 1966; Williams et al. 2021",

@@ -193,7 +193,7 @@ _NOISE = (
     "-d/(n - d - 2) with n rows to fit, so 0 or below, if rows share nothing; above 0 for token rows, because those at one position "
     "of all samples share its mean, which can be read whatever the sample"
 )
-_from_folds = partial(Comparison, reads="folds", takes=("dtype", "width"), citation=_SOURCE)
+_from_folds = partial(Comparison, reads="folds", directed=True, takes=("dtype", "width"), citation=_SOURCE)
 
 
 def of_direction(direction: int) -> Comparison:

@@ -181,6 +181,7 @@ COMPARISONS = (
     ),
     _of_spectra(
         name="spectrum-kl",
+        directed=True,
         function=kl,
         formula="sum_i q_i ln(q_i / p_i), p of the reference and q of the tuned run, normalised eigenvalues by rank",
         citation="Kullback & Leibler, Ann. Math. Stat. 22, 1951",

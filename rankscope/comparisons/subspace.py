@@ -180,6 +180,7 @@ COMPARISONS = (
     ),
     _of_subspaces(
         name="variance-captured",
+        directed=True,
         function=variance_captured,
         reads="folds",
         formula="tr(Vk' S1 Vk) / tr S1, Vk the base's k leading directions on other samples, k = min(32, d/8)",

@@ -90,6 +90,7 @@ def of_direction(direction: int, *, relative: bool = False) -> Comparison:
     return Comparison(
         linear=False,
         name=f"{'relative-' * relative}usage-{direction}",
+        directed=True,
         function=at_direction(relative_usage if relative else usage_shares, direction),
         reads="folds",
         formula=f"u1 / u0, u = {share}; u0 that of the base itself" if relative else share,
@@ -106,6 +107,7 @@ def of_direction(direction: int, *, relative: bool = False) -> Comparison:
 
 ENTROPY = Comparison(
     name="usage-entropy",
+    directed=True,
     function=usage_entropy,
     takes=("width",),
     reads="folds",

@@ -9,14 +9,14 @@ error comes from is not known here.
 
 from __future__ import annotations
 
-from math import ceil, exp, floor, inf, isfinite, log
+from math import ceil, copysign, exp, floor, inf, isfinite, log, sqrt
 from typing import Literal, NamedTuple
 
 from rankscope.definition import Range
 
-Scale = Literal["range", "log", "plain"]
-"""The scale of an interval: that which the number's range asks for; the logarithm of the number, for ranks; or the number
-itself, for differences."""
+Scale = Literal["range", "log", "square", "plain"]
+"""The scale of an interval: that which the number's range asks for; the logarithm of the number, for ranks; its square with
+its sign, for the root of an unbiased estimate; or the number itself, for differences."""
 ROUNDING = 1e-9
 """The share of an end, or of 1, by which the rounding of float64 sums may carry a number beyond it."""
 WHOLE = 0.05
@@ -64,10 +64,13 @@ def interval_inside(value: float, se: float, critical: float, *, within: Range, 
     value = min(max(value, within.least), within.most)
     if not se:
         return Bounded(value, value)
-    ends, reach = {"range": within, "log": Range(0.0), "plain": Range()}[scale], critical * se
+    ends, reach = {"range": within, "log": Range(0.0)}.get(scale, Range()), critical * se
     slope = _slope(value, ends)
     straight = reach * slope <= FAR
-    if slope and straight:
+    if scale == "square":
+        # h = x|x|, so h' = 2|x|
+        low, high = (_root(value * abs(value) + 2 * abs(value) * by) for by in (-reach, reach))
+    elif slope and straight:
         low, high = (_moved(value, by * slope, ends) for by in (-reach, reach))
     else:
         low, high = value - reach, value + reach
@@ -78,6 +81,11 @@ def interval_inside(value: float, se: float, critical: float, *, within: Range, 
             reason=f"a few samples decide it: an interval would leave nearly all of {words(within)} open, so none is given"
         )
     return Bounded(low, high)
+
+
+def _root(square: float) -> float:
+    """The number whose square has this size, with its sign."""
+    return copysign(sqrt(abs(square)), square)
 
 
 def _slope(value: float, ends: Range) -> float:

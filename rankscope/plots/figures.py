@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 
 from rankscope.errors import UsageError
 from rankscope.plots.along import Line, dotted, intervals, plain
+from rankscope.plots.between import between, with_values as parts_with_values
 from rankscope.plots.naming import last_of_stacks
 from rankscope.plots.profiles import SHARES, profile, shares, with_values
 from rankscope.plots.similarity import similarity
@@ -19,6 +20,7 @@ from rankscope.plots.style import Columns, drawing, drawn, fit_titles, grid, leg
 from rankscope.plots.track import has_losses, losses, track
 from rankscope.plots.weights import weights, with_quantity
 from rankscope.results.arms import ArmContrast
+from rankscope.results.between import Between
 from rankscope.results.claims import Judged
 from rankscope.results.judging import ranks
 from rankscope.results.record import Estimate, Table
@@ -149,6 +151,10 @@ def _training(result: Track) -> Panels:
     return [*panels, partial(losses, result)] if has_losses(result) else panels
 
 
+def _related(result: Between) -> Panels:
+    return [lambda ax, part=part: between(result, ax, part=part) for part in parts_with_values(result)]  # type: ignore[misc]
+
+
 FIGURES: Mapping[type, Callable[[Any], Panels]] = {
     Measurement: _profiles,
     Contrast: _contrast,
@@ -156,5 +162,6 @@ FIGURES: Mapping[type, Callable[[Any], Panels]] = {
     Curves: _curves,
     WeightReport: _weights,
     Track: _training,
+    Between: _related,
 }
 """Type of result → its panels."""

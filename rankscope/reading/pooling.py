@@ -47,10 +47,19 @@ class Pooling:
         return self.mask.flatten().nonzero().squeeze(1)
 
 
+def roles_of(kind: str) -> tuple[int, ...] | None:
+    """The roles of the rows of a kind; None where every real token is one.
+
+    Raises:
+        UnknownName: if there is no such kind.
+    """
+    return _ROLES[check_kind(kind)]
+
+
 def chosen(grid: Grid, kind: str, *, keep_special: bool = False) -> Tensor:
     """``(b, t)`` bool: the columns that rows of a kind are made of."""
     mask = grid.real if keep_special else grid.real & (grid.role != SPECIAL)
-    roles = _ROLES[check_kind(kind)]
+    roles = roles_of(kind)
     if roles is not None:
         mask = mask & torch.isin(grid.role, torch.tensor(roles, dtype=grid.role.dtype, device=grid.role.device))
     if kind == "first":

@@ -203,6 +203,7 @@ def of_two_runs(x: Array, y: Array, sample: NDArray[np.int64], first: NDArray[np
         **_of_canonical(a, b),
         **_of_kernels(x, y, sample),
         **_of_basis(x, y),
+        **_of_kinds(x, y, sample),
         **_of_shapes(a, b),
         **_of_two_spectra(linalg.svdvals(a), linalg.svdvals(b)),
         **{name: float(np.mean([half[name] for half, _ in halves])) for name in halves[0][0]},
@@ -295,6 +296,22 @@ def _of_basis(x: Array, y: Array) -> dict[str, float]:
         "affine-distance": np.linalg.norm(np.log(linalg.eigvalsh(s1 + ridge, s0 + ridge))),
         "overlap": (np.cos(angles) ** 2).mean(),
         "subspace-distance": np.linalg.norm(angles),
+    }
+
+
+def _of_kinds(x: Array, y: Array, sample: NDArray[np.int64]) -> dict[str, float]:
+    """How far apart the means over samples lie: every product is of two different samples."""
+    a, b = (np.array([z[sample == c].mean(0) for c in np.unique(sample)]) for z in (x, y))
+    n = len(a)
+
+    def inner(p: Array, q: Array) -> float:
+        return float((p @ q.T)[~np.eye(n, dtype=bool)].mean())
+
+    apart, within = inner(b - a, b - a), (np.cov(a.T).trace() + np.cov(b.T).trace()) / 2
+    return {
+        "modality-gap": np.sign(apart) * np.sqrt(abs(apart) / (np.array([a, b]) ** 2).sum(-1).mean()),
+        "modality-cosine": inner(a, b) / np.sqrt(inner(a, a) * inner(b, b)),
+        "modality-share": apart / 4 / (apart / 4 + within),
     }
 
 

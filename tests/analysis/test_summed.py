@@ -138,7 +138,8 @@ def from_rows(kinds: Mapping[str, Any], *, several: bool) -> set[str]:
     """The measures that need rows, where they have a meaning at all."""
     needed = {name for name, one in kinds.items() if one.reads in ("rows", "samples")}
     tokens_only = {name for name, one in kinds.items() if getattr(one, "needs_tokens", False)}
-    return (needed | {"cka"} & kinds.keys()) if several else needed - tokens_only
+    pairs_of_samples = {name for name, one in kinds.items() if getattr(one, "across", None)}
+    return needed | pairs_of_samples if several else needed - tokens_only
 
 
 @pytest.mark.parametrize("rows", ["pooled", "tokens"])

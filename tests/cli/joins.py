@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from rankscope.registry import DEFINITIONS
+from rankscope.registry import COMPARISONS, DEFINITIONS
 from rankscope.scores import Java
 from rankscope.tuning.options import options as recipe_options
 from rankscope.tuning.recipes import recipe as recipe_of_method
@@ -247,6 +247,26 @@ COMMANDS = {
             "overwrite": OVERWRITE,
             **ANALYSED,
             **QUIET,
+        },
+    ),
+    "between": Command(
+        "rankscope.between",
+        ("r", "--from", "vision.final:image", "--to", "decoder:text"),
+        {
+            "runs": case("x", "y", "--from", "a.0", "--to", "b.0", value=[Path("x"), Path("y")], alone=True),
+            "source": case("--from", "0:2:text", value="0:2:text", keyword="a"),
+            "target": case("--to", "decoder:last", value="decoder:last", keyword="b"),
+            "base": case("--base", "b", value=Path("b")),
+            "permutations": case("--permutations", "7", value=7),
+            "measures": case("-m", "cka", value=[COMPARISONS["cka"]]),
+            "groups": GROUPS,
+            "interval": INTERVAL,
+            "common_rows": switch("--common-rows"),
+            "base_model": BASE_MODEL,
+            **{name: one for name, one in ANALYSED.items() if name != "sites"},
+            **PRINTING,
+            "plot": PLOT,
+            "full": switch("--full", target="rankscope.cli.relations.printed"),
         },
     ),
     "track": Command(

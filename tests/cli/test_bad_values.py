@@ -27,6 +27,7 @@ NEEDS = {
     "collect": "base --out run",
     "measure": "run.pt",
     "compare": "run.pt run.safetensors",
+    "between": "run.pt --from decoder.0 --to decoder",
     "report": "run.pt --base run.safetensors",
     "card": "run.pt --base run.safetensors",
     "curve": "run.pt",
@@ -46,6 +47,8 @@ SPEC = ["scenes:songs", "scenes:captions/none", "sentences?all"]
 BAD: dict[str, list[str]] = {
     "data": SPEC,
     "sites": ["decoder/3", "decoder.5-3", "0:3:0", "final,", "decoder 3"],
+    "source": ["decoder/3", "decoder.0:words", ":text"],
+    "target": ["decoder.5-3:text", "decoder:texts"],
     "measures": ["nosuch", "rankme,", "hill-x", "usage-3..1", "weight-alpha", "absent.py:rank"],
     "device": ["gpu", "cuda:x", "cuda:"],
     "device_map": ["evenly", "cuda:x"],

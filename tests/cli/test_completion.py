@@ -39,5 +39,12 @@ def test_sites_are_those_of_the_runs_that_were_typed(tmp_path: Path) -> None:
     assert completed("measure", "sites", "dec", run=tmp_path / "absent.pt") == []
 
 
+def test_a_side_of_a_relation_is_completed_by_site_and_kind(tmp_path: Path) -> None:
+    torch.save({"decoder.0": torch.randn(8, 3)}, tmp_path / "x.pt")
+    import_features(tmp_path / "x.pt", tmp_path / "run.pt")
+    assert completed("between", "source", "dec", runs=[tmp_path / "run.pt"]) == ["decoder.0"]
+    assert completed("between", "target", "decoder.0:t") == ["decoder.0:tokens", "decoder.0:text"]
+
+
 def test_kinds_of_rows_are_completed() -> None:
     assert completed("collect", "rows", "t") == ["tokens", "text"]

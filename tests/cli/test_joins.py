@@ -112,6 +112,7 @@ def test_every_option_of_the_library_is_offered() -> None:
         "compare": {"level", "progress"},
         "report": {"level", "progress"},
         "curve": {"parts", "level", "progress"},
+        "between": {"level", "progress"},
         "track": {"level", "progress"},
         "weights": {"progress"},
         "score": set(),

@@ -41,6 +41,7 @@ FIGURES: dict[str, str] = {
     "curve plot": "curve {run} --measures rankme --layers decoder.0 --plot {out}",
     "weights plot": "weights {lora} --draws 0 --plot {out}",
     "track plot": "track {step} --base {base} --data {texts} -m drift --layers decoder.0 --groups 2 --out {out}-runs --plot {out}",
+    "between plot": "between {run} --from decoder.0 --to decoder.0:last -m cka --groups 2 --plot {out}",
     "compare plot": "compare {run} {run} --measures cka --layers decoder.0 --groups 2 --plot {out}",
 }
 """For each figure, a command that draws it."""
@@ -52,7 +53,7 @@ def test_every_path_of_every_command_is_an_input_or_an_output() -> None:
     # the folder of a training's runs holds them for the next time, each kept as collect keeps a run
     # and a card is written between marks into a page that may be there
     assert outputs == {*KEPT, *FIGURES, "track out", "compare report", "card out"}
-    assert len(outputs) == 17
+    assert len(outputs) == 18
 
 
 def test_every_command_that_keeps_an_output_can_overwrite_it() -> None:

@@ -128,6 +128,13 @@ def test_a_shared_basis_is_seen_when_one_side_turns(comparison: Comparison) -> N
     assert (turned - score(comparison, x, y)).abs() > 1e-3
 
 
+@each(set(BY_NAME))
+def test_exchanging_the_two_changes_what_is_directed(comparison: Comparison) -> None:
+    x, y = pair(0)
+    apart = (score(comparison, x, y) - score(comparison, y, x)).abs()
+    assert apart > 1e-6 if comparison.directed else apart < 1e-9
+
+
 @each(set(IDENTITY))
 def test_a_run_against_itself(comparison: Comparison) -> None:
     x, _ = pair(0)

@@ -51,7 +51,7 @@ FILES: dict[str, dict[str, tuple[str, ...]]] = {
     "comparisons": {
         "cca": ("cca", "cca-adjusted", "cca-mean", "cca-angle", "svcca", "pwcca"),
         "cka": ("cka", "cka-biased"),
-        "drift": ("drift", "drift-mean-share", "drift-inside", "drift-rank", "drift-1"),
+        "drift": ("drift", "drift-mean-share", "drift-inside", "drift-rank", "drift-1", "drift-share-1"),
         "gaussian": ("bures", "frechet", "affine-distance"),
         "kernel_cka": ("kernel-cka",),
         "modality": ("modality-gap", "modality-cosine", "modality-share"),
@@ -113,8 +113,8 @@ ALIASES = {
     "alphareq": "alpha-req",
 }
 """What the field calls a measure → its name here."""
-DIRECTIONS = ("usage", "relative-usage", "recoverability", "drift")
-"""Families of relations with a member for every principal direction of the base, as in ``usage-3`` and ``drift-1``."""
+DIRECTIONS = ("usage", "relative-usage", "recoverability", "drift", "drift-share")
+"""Families of relations with a member for every principal direction, of the base as in ``usage-3`` and ``drift-1``, or of the drift."""
 
 
 def canonical(name: str) -> str:

@@ -143,6 +143,7 @@ _DIRECTIONS: dict[str, Callable[[int], Comparison]] = {
     "relative-usage": partial(usage.of_direction, relative=True),
     "recoverability": recoverability.of_direction,
     "drift": drift.of_direction,
+    "drift-share": drift.of_own_direction,
 }
 """The families of :mod:`rankscope.catalogue`, by name."""
 

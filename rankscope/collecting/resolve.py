@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from rankscope.checkpoint import Checkpoint
 from rankscope.checkpoint.kinds import in_cache
 from rankscope.collecting.collect import collect
+from rankscope.collecting.reopened import data_of
 from rankscope.collecting.request import OF_A_STORE
-from rankscope.collecting.source import TENSORS
-from rankscope.data.open import OPTIONS, open_data
-from rankscope.data.probes import ProbeSet
-from rankscope.errors import NotComparable, RankscopeError, UsageError, public
+from rankscope.errors import NotComparable, UsageError, public
 from rankscope.progress import Progress, silent
 from rankscope.store import Run, open_run
 from rankscope.store.sums import SummedRun
@@ -105,7 +102,7 @@ def _collected_like(run: Run, path: Path, progress: Progress, base_model: str | 
     reading: Mapping[str, Any] = run.manifest.reading
     return collect(
         path,
-        _data_of(run, path),
+        data_of(run, str(path), remedy=f"collect {path} on the same data yourself, with --data, and name that run"),
         sites=run.sites,
         rows=rows["kind"],
         keep_special=rows.get("keep_special", False),
@@ -115,32 +112,6 @@ def _collected_like(run: Run, path: Path, progress: Progress, base_model: str | 
         reuse=True,
         progress=progress,
     )
-
-
-def _data_of(run: Run, path: Path) -> ProbeSet:
-    """The probe set that a run was read on, opened again by its name and with the same options.
-
-    Raises:
-        NotComparable: if it cannot be opened, or is not what it was.
-    """
-    remedy = f"collect {path} on the same data yourself, with --data, and name that run"
-    if run.manifest.probe["name"] == TENSORS or "form" in run.manifest.checkpoint:
-        how = "imported" if "form" in run.manifest.checkpoint else "read from tensors in memory"
-        raise NotComparable(f"{run.name} was {how}, so its data cannot be read again for {path}; {remedy}")
-    name = str(run.manifest.probe["name"])
-    given: Any = run.manifest.probe.get("options") or {}
-    options = {name: given[name] for name in OPTIONS if name in given}
-    try:
-        opened = open_data(name, **options)
-    except RankscopeError as error:
-        raise NotComparable(
-            f"{run.name} was read on {name}, which cannot be opened again for {path} ({error}); {remedy}"
-        ) from error
-    ids, examples = run.manifest.ids, {example.id: example for example in opened}
-    found = replace(opened, examples=[examples[i] for i in ids]) if set(ids) <= examples.keys() else None
-    if found is None or found.fingerprint != run.manifest.probe["fingerprint"]:
-        raise NotComparable(f"{name} is not what it was when {run.name} was read on it; {remedy}")
-    return found
 
 
 def _path(what: object) -> Path:

@@ -147,6 +147,23 @@ def drift_rank(pair: PairMoments) -> Tensor:
     return torch.special.entr(shares).sum(-1).exp().where(moved.spread > 0, 0)
 
 
+def drift_shares(pair: PairMoments) -> Tensor:
+    r"""Share of the drift about its mean along each of its own principal directions, :math:`\lambda_i / \sum_j \lambda_j`.
+
+    The :math:`\lambda_i` are the eigenvalues of the covariance of :math:`\Delta`. What the mean has of the whole is
+    :func:`drift_mean_share`; were it counted here, a large one would hide that the rest has a preferred direction. The shares
+    sum to 1, and all are 0 if nothing moved except the mean.
+
+    Args and errors as :func:`drift`.
+
+    Returns:
+        ``(*, d)`` values without unit, the largest first, float64.
+    """
+    moved = _drift(pair)
+    values = torch.linalg.eigvalsh(moved.covariance).flip(-1).clamp(min=0)
+    return _share(values, moved.spread[..., None])
+
+
 _SOURCE = "Kumar et al., ICLR 2022, arXiv 2202.10054 (feature distortion)"
 _in_shared_basis = partial(Comparison, same_width=True)
 
@@ -165,6 +182,22 @@ def of_direction(direction: int) -> Comparison:
         bias="negligible for leading directions; any direction can be named: drift-2",
         noise="1 + (v' S1 v + (v' (m1 - m0))^2) / v' S0 v",
         unit="variances of the direction",
+    )
+
+
+def of_own_direction(direction: int) -> Comparison:
+    """The share along one of the drift's own principal directions as a named number of two runs: ``drift-share-1``."""
+    return _in_shared_basis(
+        name=f"drift-share-{direction}",
+        function=at_direction(drift_shares, direction, of="the drift"),
+        formula=f"l / tr cov D, l the eigenvalue {direction} of cov D, D = X1 - X0 row by row",
+        citation="Jolliffe, Principal Component Analysis, 2002, section 6.1.1, on the drift",
+        high="1",
+        most=1.0,
+        bias="negligible where the direction stands out; where it does not, upwards with d/n, as the share of noise of the "
+        "same shape shows; any direction can be named: drift-share-2",
+        noise="the share of S0 + S1; for a drift without preferred direction near (1 + sqrt(d/n))^2 / d in the first",
+        unit="share of the drift about its mean",
     )
 
 
@@ -219,4 +252,5 @@ COMPARISONS = (
         unit="dimensions",
     ),
     of_direction(1),
+    of_own_direction(1),
 )

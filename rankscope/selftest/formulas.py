@@ -291,6 +291,7 @@ def _of_basis(x: Array, y: Array) -> dict[str, float]:
         "drift-inside": ((moved @ basis) ** 2).sum() / (moved**2).sum(),
         "drift-rank": np.exp(_entropy(spread / spread.sum())),
         "drift-1": ((moved @ basis[:, 0]) ** 2).mean() / (basis[:, 0] @ s0 @ basis[:, 0]),
+        "drift-share-1": spread[-1] / spread.sum(),
         "bures": bures,
         "frechet": bures + (moved.mean(0) ** 2).sum(),
         "affine-distance": np.linalg.norm(np.log(linalg.eigvalsh(s1 + ridge, s0 + ridge))),

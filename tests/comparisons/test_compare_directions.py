@@ -16,7 +16,7 @@ from rankscope.registry import known, named
 from rankscope.results.runs import PairRecord
 from rankscope.store import Run, import_features
 
-N, D, FAMILIES = 240, 12, ("usage", "relative-usage", "recoverability", "drift")
+N, D, FAMILIES = 240, 12, ("usage", "relative-usage", "recoverability", "drift", "drift-share")
 Make = Callable[[str, Tensor], Run]
 
 
@@ -91,7 +91,9 @@ def test_a_direction_that_is_not_there_is_no_number(make: Make, family: str) -> 
     with pytest.raises(NotComparable, match=f"there is no principal direction {D + 1} of {D} features"):
         asked(a, b, f"{family}-{D + 1}")
     few = make("few", x[:8]), make("too", x[:8] + 1)
-    with pytest.raises(NotComparable, match=r"the base's principal direction 9 needs at least 10 rows; there are"):
+    with pytest.raises(
+        NotComparable, match=r"the (base|drift)'s principal direction 9 needs at least 10 rows; there are"
+    ):
         asked(*few, f"{family}-9")
     for name in (f"{family}-0", f"{family}-", f"{family}-1.5"):
         with pytest.raises(UnknownName, match=f"there is no measure '{name}'"):

@@ -7,7 +7,14 @@ import torch
 from torch import Tensor
 from torch.testing import assert_close
 
-from rankscope.comparisons.drift import drift, drift_inside, drift_mean_share, drift_per_component, drift_rank
+from rankscope.comparisons.drift import (
+    drift,
+    drift_inside,
+    drift_mean_share,
+    drift_per_component,
+    drift_rank,
+    drift_shares,
+)
 from rankscope.errors import NotComparable
 
 
@@ -28,13 +35,21 @@ def test_equals_the_definition(moments_of) -> None:
     assert_close(drift_inside(pair, k=3), along[-3:].sum() / squared, rtol=1e-9, atol=0)
     spectrum = torch.linalg.eigvalsh(torch.cov(delta.T))
     assert_close(drift_rank(pair), torch.special.entr(spectrum / spectrum.sum()).sum().exp(), rtol=1e-9, atol=0)
+    assert_close(drift_shares(pair), spectrum.flip(0) / spectrum.sum(), rtol=1e-9, atol=0)
 
 
 def test_nothing_drifted_is_exactly_zero(moments_of) -> None:
     x = draw(5000, 12) * 1e3 + 7
     for y in (x, x.clone()):
         pair = moments_of(x, y)
-        assert drift(pair) == drift_mean_share(pair) == drift_inside(pair) == drift_rank(pair) == 0
+        assert (
+            drift(pair)
+            == drift_mean_share(pair)
+            == drift_inside(pair)
+            == drift_rank(pair)
+            == drift_shares(pair).sum()
+            == 0
+        )
     assert drift(moments_of(x, x + 1e-3)) > 0, "a thousandth of a thousandth is seen"
 
 
@@ -42,7 +57,7 @@ def test_a_shift_is_all_mean_and_has_no_rank(moments_of) -> None:
     x = draw(300, 8)
     pair = moments_of(x, x + 3)
     assert_close(drift_mean_share(pair).item(), 1.0)
-    assert drift_rank(pair) == 0
+    assert drift_rank(pair) == drift_shares(pair).sum() == 0
     assert_close(drift(pair), 72 / torch.cov(x.T).trace())
 
 
@@ -52,6 +67,14 @@ def test_independent_runs_drift_by_both_variances(moments_of) -> None:
     assert drift_mean_share(moments_of(x, y)) < 3 / 3000
     assert_close(drift_inside(moments_of(x, x + draw(3000, 16, 2)), k=4).item(), 0.25, rtol=0.05, atol=0)
     assert_close(drift_rank(moments_of(x, x + torch.outer(draw(3000, 1, 3)[:, 0], torch.ones(16)))).item(), 1.0)
+    one = drift_shares(moments_of(x, x + torch.outer(draw(3000, 1, 3)[:, 0], torch.ones(16)) + 7))
+    assert_close(one[:2], torch.tensor([1.0, 0.0]).double(), rtol=1e-9, atol=1e-9)
+
+
+def test_a_drift_without_preferred_direction_scores_what_its_definition_says(moments_of) -> None:
+    x, n, d = draw(4000, 40), 4000, 40
+    edge = (1 + (d / n) ** 0.5) ** 2 / d
+    assert_close(drift_shares(moments_of(x, x + draw(n, d, 1)))[0].item(), edge, rtol=0.05, atol=0)
 
 
 def test_it_moves_and_turns_with_both_sides(moments_of) -> None:
@@ -64,7 +87,7 @@ def test_it_moves_and_turns_with_both_sides(moments_of) -> None:
 def test_batches_edges_and_refusals(moments_of) -> None:
     x, y = draw(60, 6), draw(60, 6, 1)
     parts = moments_of(x, y, torch.arange(60) % 2, 2)
-    for measure in (drift, drift_mean_share, drift_rank, drift_inside):
+    for measure in (drift, drift_mean_share, drift_rank, drift_inside, drift_shares):
         assert_close(measure(parts)[1], measure(moments_of(x[1::2], y[1::2])), rtol=1e-9, atol=0)
     assert drift(moments_of(torch.ones(9, 3), draw(9, 3))).isnan()
     assert drift(moments_of(x.bfloat16(), y.bfloat16())).dtype == torch.float64

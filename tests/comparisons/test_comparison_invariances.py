@@ -46,7 +46,7 @@ TURNED_APART = {
 """Unchanged when one side alone is rotated and scaled."""
 TURNED_TOGETHER = (TURNED_APART - {"pwcca"}) | {
     "overlap", "subspace-distance", "variance-captured", "usage-entropy", "drift", "drift-mean-share", "drift-inside",
-    "drift-rank", "drift-1", "identity-distance", "rotation-gap", "affine-distance", "usage-1", "relative-usage-1",
+    "drift-rank", "drift-1", "drift-share-1", "identity-distance", "rotation-gap", "affine-distance", "usage-1", "relative-usage-1",
 }  # fmt: skip
 """Unchanged when both sides are rotated and scaled alike; PWCCA weighs by the reference's own axes, and the others scale
 with the features."""
@@ -58,7 +58,9 @@ IDENTITY = {
         ("procrustes", "procrustes-held-out", "rsa", "mutual-neighbours", "overlap", "recoverability"), 1.0
     ),
     **dict.fromkeys(("procrustes-angle", "procrustes-disparity", "identity-distance", "rotation-gap"), 0.0),
-    **dict.fromkeys(("subspace-distance", "drift", "drift-mean-share", "drift-inside", "drift-rank"), 0.0),
+    **dict.fromkeys(
+        ("subspace-distance", "drift", "drift-mean-share", "drift-inside", "drift-rank", "drift-share-1"), 0.0
+    ),
     **dict.fromkeys(("bures", "frechet", "affine-distance", "log-wasserstein", "atom-wasserstein"), 0.0),
     **dict.fromkeys(("log-wasserstein-2", "spectrum-kl", "spectrum-js", "cumulative-distance"), 0.0),
     "recoverable-components": WIDTH,
@@ -93,7 +95,7 @@ def each(names: set[str]) -> Callable:
 
 
 def test_the_sweep_is_whole() -> None:
-    assert len(ALL) == len(BY_NAME) == 40
+    assert len(ALL) == len(BY_NAME) == 41
     assert set(BY_NAME) - TURNED_TOGETHER == {"bures", "frechet", "pwcca"}
     assert set(BY_NAME) - set(IDENTITY) == {"variance-captured", "usage-entropy", "usage-1"}
     for one in ALL:

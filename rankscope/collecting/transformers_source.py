@@ -20,7 +20,9 @@ from rankscope.features import AUDIO, TEXT, Grid
 from rankscope.models.dtypes import features_dtype, weights_dtype
 from rankscope.models.embedded import embedded_data
 from rankscope.models.inputs.encoding import Encoding
+from rankscope.models.inputs.hearing import SOUND_MASKS
 from rankscope.models.inputs.reader import Reader, reader
+from rankscope.models.inputs.sound import sound_columns
 from rankscope.models.limits import prompt_rows, takes_positions
 from rankscope.models.notes import notes_of
 from rankscope.models.stacks import Stack, reads_only_images, stacks, taps, unwrapped
@@ -219,11 +221,12 @@ def _on_disk(checkpoint: Checkpoint) -> dict[str, Any]:
 
 def _grid(stack: Stack, batch: Mapping[str, Any]) -> Grid | None:
     """Which columns of a stack are real, or None where the batch holds neither its mask nor its tokens."""
-    lengths = getattr(stack.owner, "_get_feat_extract_output_lengths", None)
-    if stack.columns == "audio" and lengths is not None and _MASK in batch:
-        mask = batch[_MASK].cpu()
-        columns = torch.arange(int(lengths(torch.tensor(mask.shape[1]))))
-        real = columns < lengths(mask.sum(1))[:, None]
+    # Beside a text, the mask of the sound has a name of its own, and that of the text is none of it.
+    heard = next((name for name in (SOUND_MASKS if "input_ids" in batch else (_MASK,)) if name in batch), None)
+    if stack.columns == "audio" and heard and hasattr(stack.owner, "_get_feat_extract_output_lengths"):
+        mask = batch[heard].cpu()
+        columns = torch.arange(int(sound_columns(stack.owner, torch.tensor(mask.shape[1]))[0]))
+        real = columns < sound_columns(stack.owner, mask.sum(1))[0][:, None]
         return Grid(torch.full(real.shape, AUDIO, dtype=torch.uint8), real)
     mask, ids = _MASK_AND_IDS.get(stack.columns, ("", ""))
     if mask not in batch and ids not in batch:

@@ -6,6 +6,7 @@ from torch import nn
 
 from rankscope import plugins
 from rankscope.models.family import Family, InnerModel, StackSpec, decoder, encoder, pair
+from rankscope.models.inputs.hearing import HearingInputs
 from rankscope.models.inputs.vlm import (
     BlipInputs,
     BlipOneInputs,
@@ -37,6 +38,11 @@ _BLIP2 = Family(
         _LANGUAGE,
     ),
     inputs=BlipInputs,
+)
+# What leaves the tower is pooled after its blocks, so that its own norm has other columns than they: the projector is read.
+_HEARING = Family(
+    (StackSpec("audio", "audio_tower.layers", None, "audio"), _PROJECTOR, _LANGUAGE),
+    inputs=HearingInputs,
 )
 _LLAVA = (InnerModel("vision_tower", _TOWER), _PROJECTOR, _LANGUAGE)
 
@@ -139,6 +145,7 @@ FAMILIES: dict[str, Family] = {
     # Its positions are counted from the padding token, and go on after all columns that are in the cache.
     "kosmos_2_text_model": Family(counts_positions=True),
     "kosmos-2": Family(generates_alone=True),
+    **dict.fromkeys(("qwen2_audio", "audioflamingo3"), _HEARING),
     "vilt": Family(encoder("encoder.layer", "layernorm"), inputs=ViltInputs, reads_images=True),
     # Words and regions are read apart, and then together; of that part the words are read.
     "lxmert": Family(

@@ -1,8 +1,8 @@
 """Examples as training samples: what the model reads, and the labels that it learns to say.
 
 ========================= ===================================================================================
-``captioning``            image (and prompt) → each reference caption, one sample for each
-``vqa``                   image and question → the most frequent answer
+``captioning``            image or sound (and prompt) → each reference caption, one sample for each
+``vqa``                   image or sound, and question → the most frequent answer
 ``seq2seq``               text → target
 ``lm``                    the text itself; where there is a target, the target after the text
 ``classification``        text or image → label, or the answer among those that the model chooses from (VinVL's VQA)
@@ -23,7 +23,7 @@ from torch.utils.data import Dataset
 
 from rankscope.data.probes import Example, ProbeSet
 from rankscope.errors import DataError, UnknownName, UsageError
-from rankscope.features import ANSWER, IMAGE
+from rankscope.features import ANSWER, AUDIO, IMAGE
 from rankscope.models.inputs.encoding import SEEN, Encoding
 from rankscope.models.inputs.reader import Reader, padded
 from rankscope.models.limits import check_length
@@ -54,8 +54,9 @@ def task_of(model: nn.Module, data: ProbeSet, reader: Reader) -> str:
     first, columns = data[0], {stack.columns for stack in reader.stacks.values()}
     if fills_masks(reader):
         return "captioning"
-    if "patches" in columns or (reader.inputs.sees and first.image is not None):
-        # One prompt for all images, or no targets, means captions; texts that differ are questions.
+    shown = "patches" in columns or (reader.inputs.sees and first.image is not None)
+    if shown or reader.inputs.hears:
+        # One prompt for all images or sounds, or no targets, means captions; texts that differ are questions.
         few = data[:64]
         return "captioning" if len({e.text for e in few}) == 1 or not any(e.targets for e in few) else "vqa"
     return "seq2seq" if "target" in columns or first.targets else "lm"
@@ -92,8 +93,8 @@ def check_task(task: str, model: nn.Module, data: ProbeSet, reader: Reader) -> N
         )
     if fills_masks(reader) and task != "captioning":
         raise UsageError(f"{name} generates captions only; {task} needs VinVLForSequenceClassification")
-    if task in ("captioning", "vqa") and not reader.inputs.sees:
-        raise UsageError(f"{task} needs a model that reads images; {name} reads text only")
+    if task in ("captioning", "vqa") and not (reader.inputs.sees or reader.inputs.hears):
+        raise UsageError(f"{task} needs a model that reads images, or sounds beside a text; {name} reads text only")
     for what, ids in _lacking(task, data, reader).items():
         if ids:
             hint = what == "targets" and len(ids) == len(data) and all(example.text for example in data)
@@ -112,15 +113,17 @@ def check_task(task: str, model: nn.Module, data: ProbeSet, reader: Reader) -> N
 
 def _lacking(task: str, data: ProbeSet, reader: Reader) -> dict[str, list[str]]:
     """The ids of the examples that lack something, by what they lack."""
-    inputs, shows = reader.inputs, task in ("captioning", "vqa")
+    inputs = reader.inputs
+    pictured = task in ("captioning", "vqa") and not (inputs.reads_regions or inputs.hears)
+    beside = "regions" if inputs.reads_regions else "a sound" if inputs.hears else "an image"
     missing: dict[str, Callable[[Example], bool]] = {
-        "regions" if inputs.reads_regions else "an image": lambda e: bool(
-            inputs.lacks(e) or (shows and not inputs.reads_regions and e.image is None)
-        ),
+        beside: lambda e: bool(inputs.lacks(e) or (pictured and e.image is None)),
         "targets": lambda e: task in ("captioning", "vqa", "seq2seq") and not any(e.targets),
         "a label": lambda e: task == "classification" and e.label is None and not any(e.targets),
-        # An image with a target needs no text: it is a question without a prompt.
-        "a text": lambda e: task in ("lm", "vqa", "seq2seq") and not e.text and not (inputs.sees and any(e.targets)),
+        # An image or a sound with a target needs no text: it is a question without a prompt.
+        "a text": lambda e: (
+            task in ("lm", "vqa", "seq2seq") and not e.text and not ((inputs.sees or inputs.hears) and any(e.targets))
+        ),
     }
     return {what: [e.id for e in data if lacks(e)] for what, lacks in missing.items()}
 
@@ -206,8 +209,8 @@ class PairEncoder:
         name, stack = next((n, s) for n, s in self.reader.stacks.items() if s.columns == "text")
         ids = encoding.inputs["input_ids"]
         roles = encoding.roles[name][-len(ids) :]
-        # The target alone carries loss; a text without a target is learnt whole, but for the places of the image.
-        counts = roles == ANSWER if (roles == ANSWER).any() else roles != IMAGE
+        # The target alone carries loss; a text without one is learnt whole, but for the places of an image or a sound.
+        counts = roles == ANSWER if (roles == ANSWER).any() else (roles != IMAGE) & (roles != AUDIO)
         labels = torch.where(counts, ids, IGNORED)
         inputs = {**encoding.inputs, "labels": labels}
         if ids[-1] == self._end and len(ids) > 1:

@@ -244,7 +244,7 @@ BARE = [Example(text, text=text, image=tiny.picture(0)) for text in ("five", "si
         ("gpt2", {"lora_stacks": "encoder"}, UnknownName, "no stack of blocks encoder; it has decoder"),
         ("gpt2", {"method": "prefix", "prefix_stacks": "vision"}, UnknownName, "no stack 'vision' for a prefix"),
         ("gpt2", {"task": "painting"}, UnknownName, "no task 'painting'"),
-        ("gpt2", {"task": "captioning"}, UsageError, "needs a model that reads images"),
+        ("gpt2", {"task": "captioning"}, UsageError, "needs a model that reads images, or sounds"),
         ("gpt2", {"task": "seq2seq"}, DataError, "seq2seq needs targets in every example; 8 of 8"),
         ("gpt2", {"method": "lora,scst"}, UsageError, "SCST rewards captions; the task is lm"),
         ("gpt2", {"method": "pt-lora", "lora_targets": "q_proj"}, UnknownName, "no linear map 'q_proj'"),

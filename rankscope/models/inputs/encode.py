@@ -78,10 +78,17 @@ class Inputs:
         """Whether features of image regions are read instead of pixels."""
         return self.family.reads_regions
 
+    @property
+    def hears(self) -> bool:
+        """Whether sounds are read beside a text."""
+        return bool(self._with("audio") and self._with("text"))
+
     def lacks(self, example: Example) -> str:
-        """What an example lacks of its image for this model: ``an image``, ``regions``, or nothing."""
+        """What an example lacks beside its text for this model: ``an image``, ``regions``, ``a sound``, or nothing."""
         if self.reads_regions:
             return "" if example.regions is not None else "regions"
+        if self.hears:
+            return "" if example.audio is not None else "a sound"
         needed = self._with("patches") or self._with("projected") or self._sees_only
         return "an image" if needed and example.image is None else ""
 
@@ -233,14 +240,14 @@ class Inputs:
     def _prompt(self, example: Example) -> str:
         if not self.chat:
             return example.text
-        turns, sees = example.turns or (Turn("user", example.text),), bool(self._with("patches"))
+        beside = "image" if self._with("patches") else "audio" if self.hears else ""
         messages: list[dict[str, Any]] = [
-            {"role": turn.role, "content": [{"type": "text", "text": turn.text}] if sees else turn.text}
-            for turn in turns
+            {"role": turn.role, "content": [{"type": "text", "text": turn.text}] if beside else turn.text}
+            for turn in example.turns or (Turn("user", example.text),)
         ]
         asked = next((m for m in messages if m["role"] == "user"), None)
-        if sees and asked is not None:
-            asked["content"].insert(0, {"type": "image"})
+        if beside and asked is not None:
+            asked["content"].insert(0, {"type": beside})
         # The tokenizer fills in the template, because some processors ask for their part for videos here.
         own = getattr(self.processor, "chat_template", None)
         return self.tokenizer.apply_chat_template(
@@ -358,7 +365,7 @@ class Inputs:
         That one is a token of the text, unless the tokenizer has given it another task too (as in GPT-2).
         """
         tokenizer = self.tokenizer
-        named = [getattr(self.processor, f"{end}_token", None) for end in ("boi", "eoi")]
+        named = [getattr(self.processor, f"{end}_token", None) for end in ("boi", "eoi", "audio_bos", "audio_eos")]
         around = {*self._frame, *(getattr(self.processor, "image_token_ids", None) or ())}
         around |= {tokenizer.convert_tokens_to_ids(str(token)) for token in named if token is not None}
         around -= {None, self.image_token}

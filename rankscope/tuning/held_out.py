@@ -74,9 +74,7 @@ class HeldOut:
     """Whether logits say the token after each."""
 
     @classmethod
-    def read(
-        cls, checkpoint: Checkpoint, data: Any, *, task: str | None, batch_size: int, model: nn.Module
-    ) -> HeldOut:
+    def read(cls, checkpoint: Checkpoint, data: Any, *, task: str | None, batch_size: int, model: nn.Module) -> HeldOut:
         """The data as a model takes them, a batch at a time; arguments and errors as :func:`held_out_loss`."""
         probes, reader = open_data(data), open_reader(model, checkpoint)
         task = settle_task(task, model, probes, reader)

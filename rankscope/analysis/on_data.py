@@ -113,7 +113,9 @@ def on_data(
     batches = batches_by_length(source.lengths, tokens)
     taps, why = _taps(source, items, [source.collate(some) for some, _ in dict.fromkeys((batches[0], batches[-1]))])
     found = {place: OnData(why=reason) for place, reason in why.items()}
-    if taps and tokens > 1 and why_one_by_one(source, _by_site(taps), batches, Course(source.model, _by_site(taps))):
+    by_site = _by_site(taps)
+    alone = why_one_by_one(source, by_site, batches, Course(source.model, by_site)) if taps else ""
+    if alone:
         batches = batches_by_length(source.lengths, 1)
     groups = groups_of_samples(source.ids, source.lengths, GROUPS) if len(source.ids) > 1 else ()
     of_sample = torch.zeros(len(source.ids), dtype=torch.int64)
@@ -129,7 +131,7 @@ def on_data(
         f"on data: uncentred inputs of the base, tokens of {len(source.ids)} samples of {name}, {LEVEL:.0%} intervals over "
         f"{len(groups)} groups of samples"
     )
-    return Pass(found, convention, source.notes)
+    return Pass(found, convention, (*source.notes, *filter(None, [alone])))
 
 
 def decomposed(item: Change, w0: Tensor) -> Decomposed:
@@ -166,50 +168,61 @@ def _taps(
     another stack where a decoder attends to an encoder.
     """
     modules = dict(unwrapped(source.model).named_modules(remove_duplicate=False))
+    why = {place: reason for place, item in enumerate(items) if (reason := _no_layer(modules.get(item.name)))}
     home = {
         id(module): stack.name
         for stack in stacks(source.model).values()
         for block in stack.blocks
         for module in block.modules()
     }
-    why: dict[int, str] = {}
-    tried_at: dict[int, dict[str, Tap]] = {}
     known = [name for name in tried[0].grids if all(name in batch.grids for batch in tried)]
-    for place, item in enumerate(items):
-        module = modules.get(item.name)
-        if reason := _no_layer(module):
-            why[place] = reason
+    candidates = {
+        place: {
+            Site(stack, item.name): Tap(modules[item.name], entering=True)
+            for stack in _first(home.get(id(modules[item.name])), known)
+        }
+        for place, item in enumerate(items)
+        if place not in why
+    }
+    misfit, again, missed = _tried(source, {s: tap for some in candidates.values() for s, tap in some.items()}, tried)
+    places: dict[int, _Place] = {}
+    for place, some in candidates.items():
+        fits = [site for site in some if site not in misfit]
+        if missed.issuperset(some):
+            why[place] = "the base does not run it as a layer on these data"
+        elif not again.isdisjoint(some):
+            why[place] = "it runs several times in one forward pass"
+        elif not fits:
+            why[place] = misfit[next(iter(some))]
+        elif not _alike(names := [site.stack for site in fits], tried):
+            why[place] = (
+                f"its inputs may be columns of {' or '.join(sorted(names))}, which are equally many in these data"
+            )
         else:
-            assert module is not None
-            own = [home[id(module)]] if home.get(id(module)) in known else []
-            tried_at[place] = {s: Tap(module, entering=True) for s in dict.fromkeys((*own, *known))}
-    taps = {Site(s, items[p].name): tap for p, some in tried_at.items() for s, tap in some.items()}
-    misfit, again, reached = dict[Site, str](), set[Site](), set[Site]()
-    for batch in tried:
+            places[place] = _Place(fits[0], some[fits[0]])
+    return places, why
+
+
+def _first(own: str | None, known: Sequence[str]) -> Sequence[str]:
+    """The stacks, the one that a module is in first: of several with the same columns its inputs are that one's."""
+    return [*(stack for stack in known if stack == own), *(stack for stack in known if stack != own)]
+
+
+def _tried(
+    source: Source, taps: Mapping[Site, Tap], batches: Sequence[ModelBatch]
+) -> tuple[dict[Site, str], set[Site], set[Site]]:
+    """The sites that lack the columns of their stack in a batch, each with the reason; those that ran twice in one; and those that
+    did not run in one."""
+    misfit, again, missed = dict[Site, str](), set[Site](), set[Site]()
+    for batch in batches:
         with (
             torch.inference_mode(),
             misfits(taps, batch, {}) as unfit,
             reading(taps, lambda site, hidden: hidden.new_empty(0), again=again) as found,
         ):
             forward_pass(source.model, batch.inputs)
-        misfit, reached = unfit | misfit, reached | set(found)
-    places: dict[int, _Place] = {}
-    for place, some in tried_at.items():
-        sites = {s: Site(s, items[place].name) for s in some}
-        fits = [s for s, site in sites.items() if site not in misfit]
-        if not reached & set(sites.values()):
-            why[place] = "the base does not run it as a layer on these data"
-        elif again & set(sites.values()):
-            why[place] = "it runs several times in one forward pass"
-        elif not fits:
-            why[place] = next(iter(misfit[site] for site in sites.values()))
-        elif len(fits) > 1 and not _alike(fits, tried):
-            why[place] = (
-                f"its inputs may be columns of {' or '.join(sorted(fits))}, which are equally many in these data"
-            )
-        else:
-            places[place] = _Place(sites[fits[0]], some[fits[0]])
-    return places, why
+        misfit, missed = unfit | misfit, missed | (set(taps) - set(found))
+    return misfit, again, missed
 
 
 def _no_layer(module: nn.Module | None) -> str:

@@ -147,6 +147,14 @@ def test_what_cannot_be_told_on_data_says_so(folder: Folder, texts: Path, tmp_pa
     assert one.on_data_effective.low is None, "a single sample has no interval"
     assert any(note.startswith("n-limited: ") for note in one.notes)
     assert one.random.on_data_effective_of_random is None
+    fresh = peft.get_peft_model(tiny.open_base(folder("gpt2")), peft.LoraConfig(r=2, target_modules=["c_fc"]))
+    fresh.peft_config["default"].base_model_name_or_path = str(folder("gpt2"))
+    with torch.no_grad():
+        fresh.get_parameter("base_model.model.transformer.h.1.mlp.c_fc.lora_B.default.weight").add_(1)
+    fresh.save_pretrained(tmp_path / "fresh")
+    found = rankscope.weigh(tmp_path / "fresh", modules="*.0.*", draws=1, data=texts)
+    assert found.records[0].on_data_effective.value is None
+    assert "not read on data: transformer.h.0.mlp.c_fc (its change is zero)" in found.notes
     with pytest.raises(UsageError, match=r"n counts samples of data, and none were given; got n = 3"):
         rankscope.weigh(folder("gpt2", "lora"), n=3)
     with pytest.raises(UsageError, match=r"max_length says how data are read, and none were given; leave it out"):

@@ -14,6 +14,7 @@ STUDIES: tuple[str, ...] = (
     "scst",
     "transfer",
     "generalisation",
+    "weights_and_features",
     "what_a_prefix_is",
 )
 """The scripts, in an order in which later ones find what earlier ones trained."""

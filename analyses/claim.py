@@ -41,7 +41,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from position_shift import BOUND, untrained
 from runs import RANKS, RELATIONS, Setting, Study, outcomes
-from scripts import arguments, decide, difference, mean, write
+from scripts import Interval, arguments, decide, difference, forest, mean, write
 
 import rankscope
 from rankscope.plots.style import legend, look, new_figure, panel_title, styled
@@ -261,7 +261,7 @@ def draw(ways: Mapping[str, Mapping[int, Mapping[str, Any]]], base: Mapping[str,
     against_captions(end, "recoverability", axes[2], "recoverability at the end", None)
     against_captions(ways[WAYS[1]], "recoverability", axes[3], "recoverability at the same task loss", None)
     against_captions(ways[WAYS[1]], BEFORE, axes[4], "loss on the old look at the same task loss", before[BEFORE])
-    forest(ways, axes[5])
+    leads(ways, axes[5])
     legend(figure)
     return figure
 
@@ -286,23 +286,18 @@ def against_captions(
     panel_title(ax, title)
 
 
-def forest(ways: Mapping[str, Mapping[int, Mapping[str, Any]]], ax: Axes) -> None:
+def leads(ways: Mapping[str, Mapping[int, Mapping[str, Any]]], ax: Axes) -> None:
     """Each lead in recoverability, at the end and at the same task loss."""
-    rows = [(n, pair) for n in ways[WAYS[0]] for pair in PAIRS]
+    rows, styles = {}, []
     for place, way in enumerate(WAYS[:2]):
-        leads = decided(ways[way], "space kept")["leads"]
-        for row, (n, (tuned, plain)) in enumerate(rows):
-            if (lead := leads.get(f"{tuned} less {plain}, {n}")) is None:
-                continue
-            y, color = row + 0.15 * (2 * place - 1), look(place)["color"]
-            ax.plot(lead["value"], y, marker=look(place)["marker"], color=color, markersize=3)
-            if lead["low"] is not None:
-                ax.hlines(y, lead["low"], lead["high"], color=color, linewidth=0.8)
-    ax.axvline(0, **(look(-1) | {"linewidth": 0.8}))
-    ax.set(yticks=range(len(rows)), yticklabels=[f"{plain}, {n:,}" for n, (_, plain) in rows], xlabel="recoverability")
-    ax.tick_params(axis="y", labelsize=5.5)
-    ax.invert_yaxis()
-    panel_title(ax, "PT-X less X: at the end (circles), at one loss (squares)")
+        for pair, lead in decided(ways[way], "space kept")["leads"].items():
+            rows[pair, place] = Interval(**lead)
+            styles.append(look(place))
+    order = sorted(rows, key=lambda row: (list(dict.fromkeys(pair for pair, _ in rows)).index(row[0]), row[1]))
+    by_row = dict(zip(rows, styles, strict=True))
+    forest({row: rows[row] for row in order}, [by_row[row] for row in order], ax)
+    ax.set_yticks(range(0, len(order), 2), [pair.replace(" less ", " − ") for pair, place in order if not place])
+    panel_title(ax, "lead in recoverability: end (circles), same loss (squares)")
 
 
 if __name__ == "__main__":

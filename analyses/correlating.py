@@ -6,12 +6,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from matplotlib.axes import Axes
 from numpy.typing import NDArray
 from scipy import stats
 from scripts import Interval
-
-from rankscope.plots.style import look
 
 Table = Mapping[str, NDArray[np.float64]]
 """The runs of one regime: a column for each number, and ``setting``, a whole number for what was trained but for the seed."""
@@ -67,13 +64,3 @@ def correlations(
                 more = interval(lambda t, rho=rho: abs(rho(t)) - abs(rho(t, against)))  # type: ignore[misc]
                 told[outcome][name] |= {"beyond": more._asdict(), "beats": bool(more.low > 0)}
     return told
-
-
-def forest(told: Mapping[str, Mapping[str, Any]], ax: Axes, *, first: str = "") -> None:
-    """ρ of every predictor with its interval, one below the other; ``first`` is drawn as what is to be beaten."""
-    for row, (name, of) in enumerate(told.items()):
-        rho, style = of["rho"], look(-1 if name == first else row)
-        ax.plot(rho["value"], row, marker=style["marker"] or "o", color=style["color"], markersize=4)
-        ax.hlines(row, rho["low"], rho["high"], color=style["color"], linewidth=1)
-    ax.axvline(0, color="0.7", linewidth=0.6, zorder=0)
-    ax.set(xlim=(-1.05, 1.05), ylim=(len(told) - 0.5, -0.5), yticks=range(len(told)), yticklabels=list(told))

@@ -29,12 +29,12 @@ from typing import Any
 
 import numpy as np
 from claim import PRINCIPAL
-from correlating import Table, correlations, forest
+from correlating import Table, correlations
 from limited_scenes import NEW, SEEN
 from runs import RANKS, RELATIONS
-from scripts import Interval, arguments, decide, write
+from scripts import Interval, arguments, decide, forest, write
 
-from rankscope.plots.style import new_figure, panel_title, styled
+from rankscope.plots.style import look, new_figure, panel_title, styled
 
 PREDICTORS = ("validation", *RANKS, *RELATIONS)
 DROPS = ("new drawings", *NEW)
@@ -96,7 +96,9 @@ def main(size_name: str, folder: Path, out: Path) -> dict[str, Any]:
         figure = new_figure(4.6)
         axes = figure.subplots(2, 2, sharex=True, sharey=True).ravel()
         for ax, drop in zip(axes, DROPS, strict=True):
-            forest(told[drop], ax, first="validation")
+            rows = {name: Interval(**of["rho"]) for name, of in told[drop].items()}
+            forest(rows, [look(place - 1) | {"marker": "o"} for place in range(len(rows))], ax)
+            ax.set_xlim(-1.05, 1.05)
             panel_title(ax, f"drop: {drop}")
         for ax in axes[2:]:
             ax.set_xlabel("rank correlation with the drop")

@@ -38,7 +38,7 @@ import torch
 from claim import STUDY
 from limited_scenes import data
 from matplotlib.axes import Axes
-from runs import Setting, Study, held_out, outcomes
+from runs import Setting, Study, begun, held_out, outcomes
 from scripts import CONTRADICTED, SUPPORTED, UNDECIDED, Interval, arguments, decide, mean, write
 from torch import Tensor, nn
 
@@ -50,8 +50,6 @@ from rankscope.models.stacks import stacks
 from rankscope.models.tunings.prefix import Prefix
 from rankscope.models.tunings.prefix_live import attach_prefix, detach_prefix, prefix_of
 from rankscope.plots.style import look, new_figure, panel_title, styled
-from rankscope.tuning.planning import attach_stage, make_plan
-from rankscope.tuning.recipes import recipe
 
 STACK = "decoder"
 LOOKING = ("image", "prompt", "caption")
@@ -62,13 +60,6 @@ SIZES: dict[str, dict[str, Any]] = {
 
 
 # %% The model with and without its prefix, and what its attentions do.
-def untrained(study: Study, seed: int) -> nn.Module:
-    """The base with a prefix as training begins with it."""
-    model, plan = make_plan(study.base, recipe("prefix"), data("train", 16), task=study.task, seed=seed)
-    attach_stage(model, plan, 0)
-    return model.eval()
-
-
 def blocks(model: nn.Module) -> list[nn.Module]:
     """The decoder's attentions."""
     return [block.get_submodule("self_attn") for block in stacks(model)[STACK].blocks]
@@ -242,13 +233,13 @@ def main(size_name: str, folder: Path, out: Path) -> dict[str, Any]:
     settings = [Setting("prefix", size["training"], size["steps"], seed=seed) for seed in size["seeds"]]
     outcomes(study, home, settings, "prefixes")
     words = reader(rankscope.load_model(study.base), Checkpoint.read(study.base)).inputs.tokenizer
-    trained, begun = [], []
+    trained, started = [], []
     for setting in settings:
         model = rankscope.load_model(home / setting.name / "checkpoint")
         told = looked_at(model, study, size["draws"])
         told["words"] = words.convert_ids_to_tokens(told["words"])
         trained.append(told | {"rows": without_rows(model, study)})
-        begun.append(looked_at(untrained(study, setting.seed), study, size["draws"]))
+        started.append(looked_at(begun(study, setting), study, size["draws"]))
     rows = len(trained[0]["rows"]["without"])
     effective, shares = mean(t["effective_rows"] for t in trained), [share_of_one(t["rows"]) for t in trained]
     share = mean(share - 0.5 for share in shares)
@@ -262,14 +253,14 @@ def main(size_name: str, folder: Path, out: Path) -> dict[str, Any]:
         "effective_rows": effective._asdict(),
         "share_of_one": shares,
         "trained": trained,
-        "untrained": begun,
+        "untrained": started,
     }
     with styled():
         figure = new_figure(4.6)
         axes = figure.subplots(2, 2).ravel()
         draw_rows(trained, axes[0])
-        draw_nearness(trained, begun, axes[1])
-        draw_attention(trained, begun, axes[2])
+        draw_nearness(trained, started, axes[1])
+        draw_attention(trained, started, axes[2])
         draw_worth(trained, axes[3])
         write(figure, result, out)
     return result
@@ -293,11 +284,11 @@ def draw_rows(trained: Sequence[Mapping[str, Any]], ax: Axes) -> None:
     panel_title(ax, "what a row is worth")
 
 
-def draw_nearness(trained: Sequence[Mapping[str, Any]], begun: Sequence[Mapping[str, Any]], ax: Axes) -> None:
+def draw_nearness(trained: Sequence[Mapping[str, Any]], started: Sequence[Mapping[str, Any]], ax: Axes) -> None:
     """How near the first keys are to words' keys, and the null."""
     null = trained[0]["null"]
     ax.axhspan(null["low"], null["high"], color="0.88", label="Gaussian rows like words")
-    for place, (name, several) in enumerate((("untrained", begun), ("trained", trained))):
+    for place, (name, several) in enumerate((("untrained", started), ("trained", trained))):
         style = look(place) | {"linestyle": ""}
         ax.plot([place] * len(several), [t["nearness"] for t in several], **style)
         ax.text(place, min(t["nearness"] for t in several) - 0.03, name, ha="center", va="top", fontsize=7)
@@ -306,11 +297,11 @@ def draw_nearness(trained: Sequence[Mapping[str, Any]], begun: Sequence[Mapping[
     panel_title(ax, "nearness to words, first block")
 
 
-def draw_attention(trained: Sequence[Mapping[str, Any]], begun: Sequence[Mapping[str, Any]], ax: Axes) -> None:
+def draw_attention(trained: Sequence[Mapping[str, Any]], started: Sequence[Mapping[str, Any]], ax: Axes) -> None:
     """The share of attention that the prefix gets, by block and by who looks."""
     for place, name in enumerate(LOOKING):
         style = look(place) | {"markersize": 4}
-        for several, line in ((trained, "-"), (begun, ":")):
+        for several, line in ((trained, "-"), (started, ":")):
             lines = [t["attention"][name] for t in several]
             middle = [sum(values) / len(values) for values in zip(*lines, strict=True)]
             label = name if several is trained else None

@@ -37,7 +37,7 @@ def test_a_row_is_worth_what_goes_with_it(script: ModuleType) -> None:
 
 def test_the_identity_holds_and_shares_are_shares(script: ModuleType) -> None:
     study = replace(script.STUDY, samples=4, watched=4)
-    found = script.attended(script.untrained(study, 0), study, 4)
+    found = script.attended(script.begun(study, script.Setting("prefix", 16, 2)), study, 4)
     assert found["error"] < 1e-5
     for name in script.LOOKING:
         assert all(0 < share < 1 for share in found["attention"][name])

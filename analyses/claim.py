@@ -297,7 +297,7 @@ def leads(ways: Mapping[str, Mapping[int, Mapping[str, Any]]], ax: Axes) -> None
     by_row = dict(zip(rows, styles, strict=True))
     forest({row: rows[row] for row in order}, [by_row[row] for row in order], ax)
     ax.set_yticks(range(0, len(order), 2), [pair.replace(" less ", " − ") for pair, place in order if not place])
-    panel_title(ax, "lead in recoverability: end (circles), same loss (squares)")
+    panel_title(ax, "PT-X less X: at the end (circles), same loss (squares)")
 
 
 if __name__ == "__main__":

@@ -30,7 +30,17 @@ Known = Definition | Comparison | WeightDefinition
 
 GROUPS = {
     "Collect, open, import": ("collect", "load", "Run", "open_data", "embedded_checkpoint", "Features", "Rows", "Site"),
-    "Measure and compare": ("measure", "profile", "spectra", "compare", "compare_arms", "between", "curve", "weigh"),
+    "Measure and compare": (
+        "measure",
+        "profile",
+        "spectra",
+        "compare",
+        "compare_arms",
+        "between",
+        "examples",
+        "curve",
+        "weigh",
+    ),
     "Report": ("make_report", "write_report", "open_report"),
     "Train, generate, score": ("train", "generate", "score", "SpectrumCallback", "BottleneckConfig"),
     "Models": ("load_model", "register"),

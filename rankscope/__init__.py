@@ -17,6 +17,7 @@ if TYPE_CHECKING:  # what a type checker sees; _PUBLIC says the same to the inte
     from rankscope.analysis.between import between as between
     from rankscope.analysis.compare import compare as compare
     from rankscope.analysis.curves import curve as curve
+    from rankscope.analysis.examples import examples as examples
     from rankscope.analysis.measure import measure as measure, profile as profile, spectra as spectra
     from rankscope.analysis.track import track as track
     from rankscope.analysis.weigh import weigh as weigh
@@ -58,6 +59,7 @@ _PUBLIC = {
     "rankscope.analysis.arms": ("compare_arms",),
     "rankscope.analysis.track": ("track",),
     "rankscope.analysis.curves": ("curve",),
+    "rankscope.analysis.examples": ("examples",),
     "rankscope.analysis.weigh": ("weigh",),
     "rankscope.models.load": ("load_model",),
     "rankscope.checkpoint.fetching": ("fetch",),

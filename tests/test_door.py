@@ -17,7 +17,7 @@ import rankscope
 import rankscope.tuning
 
 ROOT = Path(__file__).resolve().parent.parent
-ANALYSES = ("measure", "profile", "spectra", "compare", "compare_arms", "between", "curve", "weigh")
+ANALYSES = ("measure", "profile", "spectra", "compare", "compare_arms", "between", "examples", "curve", "weigh")
 
 USER = """
 import torch

@@ -72,9 +72,21 @@ def _is_vast(view: View, run: int) -> bool:
 
 @computed_once
 def _noise(view: View, width: int, dtype: torch.dtype) -> View:
-    drawn = gaussian(view.n, width, dtype)
-    held = not any(isinstance(x, Streamed) for x in view.features)
-    return view.derived([drawn[:] if held else drawn])
+    return view.derived([_as_held(view, gaussian(view.n, width, dtype))])
+
+
+def _as_held(view: View, drawn: Streamed) -> RowMatrix:
+    """Rows that are drawn, in memory where those of the view are."""
+    return drawn if any(isinstance(x, Streamed) for x in view.features) else drawn[:]
+
+
+def change_of_noise(view: View, run: int) -> View:
+    """Two runs that differ by isotropic Gaussian features of the shape of a run: a change that prefers no direction.
+
+    The first is zero everywhere, so that what is relative to the variance of the base has no value.
+    """
+    drawn = gaussian(view.n, view.widths[run], view.features[run].dtype)
+    return view.derived([_as_held(view, x) for x in (drawn.mapped(torch.zeros_like), drawn)])
 
 
 def gaussian(n: int, d: int, dtype: torch.dtype) -> Streamed:

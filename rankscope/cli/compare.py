@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -17,6 +17,7 @@ from rankscope.names import file_name
 
 if TYPE_CHECKING:
     from rankscope.results.arms import ArmContrast
+    from rankscope.results.examples import Examples
     from rankscope.results.runs import Contrast, PairRecord
 
 
@@ -44,6 +45,14 @@ def compare(
     base_model: options.BaseModel = None,
     download: options.Download = False,
     full: options.Full = False,
+    examples: Annotated[
+        int | None,
+        Option(
+            min=1,
+            metavar="N",
+            help="After the verdict, the N samples and tokens that moved most, and what the directions of the change say.",
+        ),
+    ] = None,
     config: Config = None,  # what it says has come in with the others
 ) -> None:
     """Compare two runs: changes of rank, similarity, overlap, recoverability and drift, with paired intervals.
@@ -56,6 +65,8 @@ def compare(
 
     Example: rankscope compare lora.pt ptlora.pt --base pretrained.pt --plot
 
+    Example: rankscope compare pretrained.pt lora.pt --examples 10
+
     Example: rankscope compare --arm lora=lora-s*.pt --arm ptlora=ptlora-s*.pt --base pretrained.pt
     """
     of_two: dict[str, Any] = {
@@ -65,20 +76,11 @@ def compare(
         "permutations": permutations,
     }
     pair = runs or []
-    if arm and (pair or any(of_two.values())):
-        raise UsageError(
-            "--arm replaces the two runs, and needs runs with the same rows; "
-            f"{', '.join(of_two).replace('_', '-')} apply to two runs only"
-        )
+    _check_runs(pair, arm or (), of_two)
     if arm and report:
         raise UsageError("a report is of two runs, or of several with 'rankscope report', and --arm replaces them")
-    if not arm and len(pair) < 2:
-        raise UsageError("give two runs to compare, or --arm name=pattern for several of each recipe")
-    if len(pair) > 2:
-        raise UsageError(
-            f"compare takes two runs, and {len(pair)} were given. Several trainings of each recipe are compared as arms: "
-            f"rankscope compare --arm first={pair[0]},{pair[1]} --arm second={pair[2]} --base BASE; the pre-trained run is --base"
-        )
+    if examples:
+        _check_examples({"--arm": arm, "--csv": printing.as_csv, "--variant": analysed.variant != "raw"})
     several = arms.named_arms(arm or ())
     named = [path for path in (*pair, base, *chain(*several.values())) if path is not None]
     if download:
@@ -87,9 +89,12 @@ def compare(
     early.need_sites(analysed.sites, *named)
     early.need_figure(plot)
     early.need_report(report)
+    if examples:
+        early.need_rows(*named)
     import rankscope
 
     how: dict[str, Any] = {"base": base, "groups": groups, "interval": interval, **analysed.keywords()}
+    moved: list[Examples] = []
     with printing.progress("comparing") as progress:
         result: Contrast | ArmContrast
         table: Callable[[], None]
@@ -107,8 +112,13 @@ def compare(
                 say=printing.notes_of,
             )
             name = "-".join(result.names[:2])
+            if examples:
+                same = {**how, "common_rows": common_rows, "base_model": base_model, "progress": progress}
+                moved = _examples(pair, same, n=examples)
     printing.notes(result.notes)
-    printing.records(result.to_records(), table, result.to_json)
+    printing.records(
+        result.to_records(), partial(_with_examples, table, moved, printing), partial(_whole, result, moved)
+    )
     show.figure(result, plot, name, quiet=printing.quiet)
     if report:
         out = report / f"{file_name(name)}.html" if report.is_dir() else report
@@ -118,6 +128,58 @@ def compare(
         rankscope.write_report([cast("Contrast", result)], out, runs=[*([base] if base else []), *pair], **told)
         if not printing.quiet:
             show.note(f"report: {out}")
+
+
+def _check_runs(pair: Sequence[Path], arm: Sequence[str], of_two: Mapping[str, Any]) -> None:
+    """Refuse anything but two runs, or arms in their place.
+
+    Args:
+        pair: the runs that were named.
+        arm: the arms that were named.
+        of_two: options that apply to two runs only.
+    """
+    if arm and (pair or any(of_two.values())):
+        raise UsageError(
+            "--arm replaces the two runs, and needs runs with the same rows; "
+            f"{', '.join(of_two).replace('_', '-')} apply to two runs only"
+        )
+    if not arm and len(pair) < 2:
+        raise UsageError("give two runs to compare, or --arm name=pattern for several of each recipe")
+    if len(pair) > 2:
+        raise UsageError(
+            f"compare takes two runs, and {len(pair)} were given. Several trainings of each recipe are compared as arms: "
+            f"rankscope compare --arm first={pair[0]},{pair[1]} --arm second={pair[2]} --base BASE; the pre-trained run is --base"
+        )
+
+
+def _check_examples(given: Mapping[str, Any]) -> None:
+    """Refuse options beside which there are no examples; ``given`` has what was given for each."""
+    if any(given.values()):
+        raise UsageError(
+            "--examples are of two runs and of rows as they were read, and are printed below the verdict or within --json; "
+            f"leave out {', '.join(flag for flag, value in given.items() if value)}"
+        )
+
+
+def _examples(pair: Sequence[Path], how: Mapping[str, Any], *, n: int) -> list[Examples]:
+    """The examples of each tuned run: of both against a base, or of the second against the first."""
+    import rankscope
+
+    taken = ("groups", "interval", "sites", "device", "allow_duplicates", "common_rows", "base_model", "progress")
+    against, tuned = (how["base"], pair) if how["base"] else (pair[0], pair[1:])
+    return [rankscope.examples(against, one, n=n, **{name: how[name] for name in taken}) for one in tuned]
+
+
+def _with_examples(table: Callable[[], None], moved: Sequence[Examples], printing: options.Printing) -> None:
+    table()
+    for one in moved:
+        show.examples(one)
+        printing.notes(one.notes)
+
+
+def _whole(result: Contrast | ArmContrast, moved: Sequence[Examples]) -> dict[str, Any]:
+    """What JSON holds; the examples of all runs are one list, each with the names of its runs."""
+    return result.to_json() | ({"examples": [row for one in moved for row in one.to_records()]} if moved else {})
 
 
 def _table(result: Contrast, *, quiet: bool) -> None:

@@ -18,7 +18,7 @@ from rankscope.catalogue import check_measure, listed
 from rankscope.checkpoint import Checkpoint, fetching, processor_folder
 from rankscope.checkpoint.kinds import in_cache, is_repository
 from rankscope.collecting.request import OF_A_STORE, SINGLE
-from rankscope.errors import DataError, OutputExists, StorageError, StoreError, UsageError
+from rankscope.errors import DataError, NotComparable, OutputExists, StorageError, StoreError, UsageError
 from rankscope.markdown import check_place
 from rankscope.sites import Site, select
 from rankscope.tuning.output import check_free as check_free_for_training
@@ -78,6 +78,15 @@ def fetch_checkpoints(*runs: Path | None, base_model: str | None) -> None:
     for path in filter(None, runs):
         if not path.is_file() and not _is_store(path):
             fetching.fetch(path, base_model=base_model)
+
+
+def need_rows(*runs: Path) -> None:
+    """See that no run holds sums in the place of rows, where it says what it has. Raises :class:`NotComparable` if one does."""
+    for run in runs:
+        if _manifest(run).get("pooling", {}).get("kept"):
+            raise NotComparable(
+                f"{run} holds sums over rows, and no sample's own rows, of which --examples tells; collect with --keep rows"
+            )
 
 
 def need_sites(spec: str, *runs: Path) -> None:
@@ -254,11 +263,18 @@ def _strings_of(path: Path) -> Sequence[str]:
 
 def sites_of(run: Path) -> Sequence[Site]:
     """The sites of a run, as it says itself; none if it does not."""
+    with suppress(ValueError, KeyError, TypeError):
+        return [Site.parse(text) for text in _manifest(run)["order"]]
+    return ()
+
+
+def _manifest(run: Path) -> Mapping[str, Any]:
+    """The manifest of a run, unchecked; empty where there is none to be read."""
     with suppress(OSError, ValueError, KeyError, TypeError, IndexError):
         if run.is_dir():
-            manifest = json.loads((run / "store.json").read_bytes())["manifest"]
+            found = json.loads((run / "store.json").read_bytes())["manifest"]
         else:
             strings = _strings_of(run)
-            manifest = json.loads(strings[strings.index("manifest") + 1])
-        return [Site.parse(text) for text in manifest["order"]]
-    return ()
+            found = json.loads(strings[strings.index("manifest") + 1])
+        return found if isinstance(found, dict) else {}
+    return {}

@@ -19,6 +19,7 @@ from rankscope.names import file_name, printable
 
 if TYPE_CHECKING:
     from rankscope.results.claims import Account
+    from rankscope.results.examples import Examples
     from rankscope.results.record import Estimate, Span, Table
     from rankscope.results.runs import Contrast, Measurement, PairRecord, RunRecord
 
@@ -165,12 +166,24 @@ def verdict(found: Account, *, full: bool = False) -> None:
     paragraphs([found.proviso])
 
 
-def plain(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """A small table without lines, on stdout: the first column to the left, the others to the right."""
+def plain(columns: Sequence[str], rows: Sequence[Sequence[str]], *, texts: int = 0) -> None:
+    """A small table without lines, on stdout: the first column and the last ``texts`` to the left, the others to the right."""
     widths = [max(map(len, cells)) for cells in zip(columns, *rows, strict=True)]
+    left = {0, *range(len(columns) - texts, len(columns))}
     for cells in (columns, *rows):
-        first, *rest = (printable(cell) for cell in cells)
-        line("  ".join((first.ljust(widths[0]), *(text.rjust(w) for text, w in zip(rest, widths[1:], strict=True)))))
+        padded = (
+            (printable(cell).ljust if i in left else printable(cell).rjust)(width)
+            for i, (cell, width) in enumerate(zip(cells, widths, strict=True))
+        )
+        line("  ".join(padded).rstrip())
+
+
+def examples(found: Examples) -> None:
+    """The samples and tokens that moved most, and the directions of the change, on stdout."""
+    for one in found.listings():
+        line("")
+        paragraphs([one.title] if one.title else [])
+        plain(one.columns, one.rows, texts=1)
 
 
 def paragraphs(texts: Sequence[str], *, indent: int = 0, hanging: int = 2) -> None:

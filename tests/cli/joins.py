@@ -227,6 +227,7 @@ COMMANDS = {
             "plot": case("--plot", value=Path(), target=FIGURE),
             "report": case("--report", value=Path("u-v.html"), keyword="out", target="rankscope.write_report"),
             "full": FULL,
+            "examples": case("--examples", "7", value=7, keyword="n", target="rankscope.examples"),
             "config": case("--config", "c.toml", value=7, keyword="groups"),
         },
     ),

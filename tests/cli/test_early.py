@@ -125,6 +125,11 @@ CASES: list[tuple[str, int, str]] = [
     ),
     ("compare here.pt --arm a=here.pt", 2, "--arm replaces the two runs"),
     ("compare here.pt here.pt --permutations -1", 2, RANGE),
+    ("compare here.pt here.pt --examples 0", 2, RANGE),
+    ("compare here.pt here.pt --examples 3 --csv", 2, "leave out --csv"),
+    ("compare --arm a=here.pt --examples 3", 2, "leave out --arm"),
+    ("compare here.pt here.pt --examples 3 --variant distinct", 2, "leave out --variant"),
+    ("compare here.pt sums --examples 3", 5, "sums holds sums over rows, and no sample's own rows"),
     ("measure here.pt --variant new", 2, CHOICE),
     ("measure here.pt --groups 1", 2, RANGE),
     ("export here.pt --out o --to mat", 2, CHOICE),
@@ -160,6 +165,8 @@ def said(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[int, list[str],
     (here / "answers.jsonl").write_text('{"id": "a", "text": "how many?", "answers": ["two"]}\n')
     (here / "said.jsonl").write_text('{"id": "a", "prediction": "two"}\n')
     (here / "half.md").write_text("# Mine\n<!-- rankscope:begin -->\n")
+    (here / "sums").mkdir()
+    (here / "sums" / "store.json").write_text('{"manifest": {"pooling": {"kept": "moments"}}}')
     (here / "right.toml").write_text('checkpoint = "base"\ndata = "absent.jsonl"\n')
     (here / "wrong.toml").write_text('row = "last"\n')
     there = sorted(here.rglob("*"))

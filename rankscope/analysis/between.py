@@ -7,9 +7,9 @@ nulls and refusals.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -116,8 +116,10 @@ def between(
             f"{aligned.summed[0].name} holds sums over its rows, in which those of two sites never met; collect with --keep rows"
         )
     names, notes = distinct_names(opened), data_notes(opened) + aligned.notes()
-    study = _Study(aligned, options, names, base is not None, permutations)
-    # The fixed side and the site at hand are all that is kept
+    # Both kinds of rows of a site come from one reading; the fixed side and the site at hand are all that is kept
+    study = _Study(
+        lru_cache(1)(partial(guarded_view, aligned, options=options)), options, names, base is not None, permutations
+    )
     one_row_each = lru_cache(maxsize=2)(study.pooled)
     found: list[Found] = []
     left_out: list[str] = []
@@ -175,7 +177,8 @@ class _OneRowEach(NamedTuple):
 class _Study(NamedTuple):
     """What all pairs of sites share."""
 
-    aligned: Aligned
+    rows_at: Callable[[Site], GuardedView]
+    """The rows of all runs at a site."""
     options: Analysis
     names: tuple[str, ...]
     """The runs, the base first."""
@@ -190,7 +193,7 @@ class _Study(NamedTuple):
         Raises:
             NotComparable: if there are none.
         """
-        found = guarded_view(self.aligned, Site.parse(end.sites), self.options)
+        found = self.rows_at(Site.parse(end.sites))
         keep = _of_kind(found.rows, end.kind)
         if not keep.any():
             raise NotComparable(

@@ -24,7 +24,7 @@ def between(
             metavar="SITE[:KIND]",
             callback=options.refusing(rows_of),
             autocompletion=completion.site_rows,
-            help="The first side: a site, or several, and the kind of rows: vision.final:image; last, decoder:text.",
+            help="The first side: a site, or several, and the kind of rows, as in vision.final:image or decoder.3:last.",
         ),
     ],
     target: Annotated[

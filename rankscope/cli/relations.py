@@ -21,9 +21,9 @@ def _tables(result: Between, printing: options.Printing, *, full: bool) -> None:
     printing.notes_of(result.records)
     columns = ["site", *(["before"] if result.base else []), "value", *(["change"] if result.base else []), "noise"]
     for title, records in result.parts().items():
-        for name in result.names[bool(result.base) :]:
+        for name in result.names[bool(result.base and not full) :]:
             mine = [r for r in records if r.run == name]
-            shape, against = mine[0].shape, f" against {result.base}" if result.base else ""
+            shape, against = mine[0].shape, f" against {result.base}" if result.base not in ("", name) else ""
             numbers = f"{shape.samples} samples; {shape.d} and {mine[0].d_b} features; {result.level:.0%} intervals"
             show.paragraphs([f"{title}, in {name}{against}; {numbers}"])
             show.plain([*columns, *(_FURTHER if full else ())], [_line(r, full=full) for r in mine])

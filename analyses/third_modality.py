@@ -21,7 +21,7 @@ Nothing is said of methods unless the miniature may be judged; the script ends o
 - an untrained prefix of the default length raises the loss on the old look by at most ``BOUND`` (ditto), whatever the seed;
 - LoRA and adapters move nothing before they are trained, and LoRA moves nothing before the decoder ever.
 
-``python analyses/third_modality.py``: forty minutes on two cores, of which pre-training takes a quarter of an hour on one; resumable
+``python analyses/third_modality.py``: forty minutes on two cores, of which pre-training takes five on one; resumable
 run by run; ``--quick``: seconds, and decides nothing.
 """
 
@@ -218,7 +218,7 @@ def listening(found: Mapping[str, Any], ax: Axes) -> None:
             ax.text(value, i + 0.36 * place, f" {label}: {value:.2f}", va="center", fontsize=6)
     ax.set(yticks=[i + 0.18 for i in range(len(rows))], yticklabels=[r[0] for r in rows], xlabel="nats a token")
     ax.set_xlim(0, 1.35 * max(r[2] for r in rows))
-    panel_title(ax, "held-out loss with a scene's own sound and another's")
+    panel_title(ax, "held-out loss with its own sound, or another")
 
 
 def against(runs: Mapping[str, Any], name: str, ax: Axes, title: str, base: float) -> None:
@@ -231,8 +231,7 @@ def against(runs: Mapping[str, Any], name: str, ax: Axes, title: str, base: floa
         if told.low is not None:
             ax.hlines(i, told.low, told.high, color=style["color"], linewidth=0.8)
     ax.axvline(base, **(look(-1) | {"linewidth": 0.8, "marker": ""}))
-    ax.set(yticks=range(len(runs)), yticklabels=list(runs))
-    ax.invert_yaxis()
+    ax.set(yticks=range(len(runs)), yticklabels=list(runs), ylim=(len(runs) - 0.5, -0.5))
     panel_title(ax, title)
 
 
@@ -262,9 +261,9 @@ def leads(verdicts: Mapping[str, Any], ax: Axes) -> None:
             if lead["low"] is not None:
                 ax.hlines(y, lead["low"], lead["high"], color=style["color"], linewidth=0.8)
     ax.axvline(0, **(look(-1) | {"linewidth": 0.8, "marker": ""}))
-    ax.set(yticks=range(len(PAIRS)), yticklabels=[f"{a} less {b}" for a, b in PAIRS], xlabel="recoverability")
-    ax.invert_yaxis()
-    panel_title(ax, "leads: at the end, at one loss, at one drift (top to bottom)")
+    ax.set(yticks=range(len(PAIRS)), yticklabels=[f"{a} less {b}" for a, b in PAIRS], ylim=(len(PAIRS) - 0.5, -0.5))
+    ax.set_xlabel("recoverability: at the end, at one loss, at one drift")
+    panel_title(ax, "leads, in three ways from top to bottom")
 
 
 if __name__ == "__main__":

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -80,11 +79,11 @@ def compare(
             f"rankscope compare --arm first={pair[0]},{pair[1]} --arm second={pair[2]} --base BASE; the pre-trained run is --base"
         )
     several = arms.named_arms(arm or ())
-    named = [path for path in (*pair, base, *chain(*several.values())) if path is not None]
+    paths = [path for path in (*pair, base, *chain(*several.values())) if path is not None]
     if download:
-        early.fetch_checkpoints(*named, again, base_model=base_model)
-    early.need_runs(*named, again, base_model=base_model)
-    early.need_sites(analysed.sites, *named)
+        early.fetch_checkpoints(*paths, again, base_model=base_model)
+    early.need_runs(*paths, again, base_model=base_model)
+    early.need_sites(analysed.sites, *paths)
     early.need_figure(plot)
     early.need_report(report)
     import rankscope
@@ -92,21 +91,14 @@ def compare(
     how: dict[str, Any] = {"base": base, "groups": groups, "interval": interval, **analysed.keywords()}
     with printing.progress("comparing") as progress:
         result: Contrast | ArmContrast
-        table: Callable[[], None]
         if arm:
             result = rankscope.compare_arms(several, **how, progress=progress)
-            table = partial(arms.table, result, printing.notes_of)
-            name = "-".join(result.arms)
+            every, name = partial(arms.every_record, result), "-".join(result.arms)
         else:
             result = rankscope.compare(pair[0], pair[1], **how, **of_two, progress=progress)
-            table = show.view(
-                result,
-                full=full,
-                named=analysed.measures is not None,
-                records=partial(_table, result, quiet=printing.quiet),
-                say=printing.notes_of,
-            )
-            name = "-".join(result.names[:2])
+            every, name = partial(every_record, result, quiet=printing.quiet), "-".join(result.names[:2])
+    named = analysed.measures is not None
+    table = show.view(result, full=full, named=named, records=every, say=printing.notes_of)
     printing.notes(result.notes)
     printing.records(result.to_records(), table, result.to_json)
     show.figure(result, plot, name, quiet=printing.quiet)
@@ -120,7 +112,8 @@ def compare(
             show.note(f"report: {out}")
 
 
-def _table(result: Contrast, *, quiet: bool) -> None:
+def every_record(result: Contrast, *, quiet: bool) -> None:
+    """Print every number of a comparison."""
     a, b, *base = result.names
     first = result.records[0]
     against = f", against {base[0]}" if base else ""

@@ -19,8 +19,9 @@ from rankscope.names import file_name, printable
 
 if TYPE_CHECKING:
     from rankscope.results.claims import Account
+    from rankscope.results.glance import Glanced
     from rankscope.results.record import Estimate, Span, Table
-    from rankscope.results.runs import Contrast, Measurement, PairRecord, RunRecord
+    from rankscope.results.runs import PairRecord, RunRecord
 
 WIDEST = 100
 """The longest lines of a paragraph, which the eye still follows."""
@@ -115,7 +116,7 @@ def columns_there() -> int:
 
 
 def view(
-    result: Contrast | Measurement,
+    result: Glanced,
     *,
     say: Callable[[Sequence[Any]], None],
     full: bool = False,

@@ -249,6 +249,15 @@ COMMANDS = {
             **QUIET,
         },
     ),
+    "show": Command(
+        "rankscope.open_report",
+        ("r.html",),
+        {
+            "report": case("x.html", value=Path("x.html"), keyword="path", alone=True),
+            **PRINTING,
+            "full": FULL,
+        },
+    ),
     "track": Command(
         "rankscope.track",
         ("c", "--data", "e"),

@@ -41,7 +41,7 @@ def weights(
     plot: options.Figure = None,
     download: options.Download = False,
 ) -> None:
-    """Spectra of what tuning changed in each weight matrix, intruder dimensions beside those of noise, power-law tails.
+    """Spectra of what tuning changed in each weight matrix, intruder dimensions against those of noise, power-law tails.
 
     For a prefix or prompt, the effective number of its rows; for a model that was not tuned, the tails alone.
 

@@ -30,6 +30,7 @@ from rankscope.cli.generate import generate
 from rankscope.cli.inspect import inspect
 from rankscope.cli.measure import measure
 from rankscope.cli.options import flat
+from rankscope.cli.reopen import show_
 from rankscope.cli.report import report
 from rankscope.cli.score import score
 from rankscope.cli.selftest import selftest
@@ -49,7 +50,8 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 WITH_RUNS = (
-    demo, inspect, doctor, collect, measure, compare, between, track, report, card, curve, weights, verify, import_, export,
+    demo, inspect, doctor, collect, measure, compare, between, track, report, show_, card, curve, weights, verify, import_,
+    export,
 )  # fmt: skip
 WITHOUT = (train, generate, score, definitions, selftest)
 for command in (*WITH_RUNS, *WITHOUT):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -33,9 +33,8 @@ def named_arms(texts: Sequence[str]) -> dict[str, list[Path]]:
     return found
 
 
-def table(result: ArmContrast, say: Callable[[Sequence[ArmRecord]], None]) -> None:
-    """Print the numbers of each arm and of each pair of arms, then the verdicts; ``say`` prints the notes of records."""
-    say(result.records)
+def every_record(result: ArmContrast) -> None:
+    """Print the numbers of each arm and of each pair of arms, then the verdict at every site."""
     first = result.records[0]
     against = f", against {result.base}" if result.base else ""
     runs = ", ".join(f"{arm} ({len(names)} runs)" for arm, names in result.arms.items())
@@ -45,7 +44,6 @@ def table(result: ArmContrast, say: Callable[[Sequence[ArmRecord]], None]) -> No
     if result.verdicts:
         lines = [[site, arm, v.word, v.why] for (site, arm), v in result.verdicts.items()]
         show.table("Verdicts", ["site", "arm", "verdict", "because"], lines)
-    show.verdict(result.verdict)
 
 
 def _line(r: ArmRecord) -> list[str]:

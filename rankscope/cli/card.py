@@ -20,8 +20,8 @@ def card(
         Option(
             "--out",
             "-o",
-            help="The model card, of which only what stands between the rankscope markers is replaced; the block goes to its "
-            "end where it has none. Default: stdout.",
+            help="The model card. Only what lies between the rankscope markers is replaced; without markers, the block is "
+            "appended. Default: stdout.",
         ),
     ] = None,
     groups: options.Groups = 20,
@@ -31,8 +31,8 @@ def card(
     download: options.Download = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Write the block for a model card: the verdict, a row a site, and the conventions of every number. Measures that are named
-    come in besides.
+    """Write the block for a model card: the verdict, a row a site, and the conventions of every number. Measures named with
+    --measures are added.
 
     Example: rankscope card lora.pt --base pretrained.pt -o lora/README.md
     """

@@ -82,39 +82,32 @@ def compare(
     if examples:
         _check_examples({"--arm": arm, "--csv": printing.as_csv, "--variant": analysed.variant != "raw"})
     several = arms.named_arms(arm or ())
-    named = [path for path in (*pair, base, *chain(*several.values())) if path is not None]
+    paths = [path for path in (*pair, base, *chain(*several.values())) if path is not None]
     if download:
-        early.fetch_checkpoints(*named, again, base_model=base_model)
-    early.need_runs(*named, again, base_model=base_model)
-    early.need_sites(analysed.sites, *named)
+        early.fetch_checkpoints(*paths, again, base_model=base_model)
+    early.need_runs(*paths, again, base_model=base_model)
+    early.need_sites(analysed.sites, *paths)
     early.need_figure(plot)
     early.need_report(report)
     if examples:
-        early.need_rows(*named)
+        early.need_rows(*paths)
     import rankscope
 
     how: dict[str, Any] = {"base": base, "groups": groups, "interval": interval, **analysed.keywords()}
     moved: list[Examples] = []
     with printing.progress("comparing") as progress:
         result: Contrast | ArmContrast
-        table: Callable[[], None]
         if arm:
             result = rankscope.compare_arms(several, **how, progress=progress)
-            table = partial(arms.table, result, printing.notes_of)
-            name = "-".join(result.arms)
+            every, name = partial(arms.every_record, result), "-".join(result.arms)
         else:
             result = rankscope.compare(pair[0], pair[1], **how, **of_two, progress=progress)
-            table = show.view(
-                result,
-                full=full,
-                named=analysed.measures is not None,
-                records=partial(_table, result, quiet=printing.quiet),
-                say=printing.notes_of,
-            )
-            name = "-".join(result.names[:2])
+            every, name = partial(every_record, result, quiet=printing.quiet), "-".join(result.names[:2])
             if examples:
                 same = {**how, "common_rows": common_rows, "base_model": base_model, "progress": progress}
                 moved = _examples(pair, same, n=examples)
+    named = analysed.measures is not None
+    table = show.view(result, full=full, named=named, records=every, say=printing.notes_of)
     printing.notes(result.notes)
     printing.records(
         result.to_records(), partial(_with_examples, table, moved, printing), partial(_whole, result, moved)
@@ -182,7 +175,8 @@ def _whole(result: Contrast | ArmContrast, moved: Sequence[Examples]) -> dict[st
     return result.to_json() | ({"examples": [row for one in moved for row in one.to_records()]} if moved else {})
 
 
-def _table(result: Contrast, *, quiet: bool) -> None:
+def every_record(result: Contrast, *, quiet: bool) -> None:
+    """Print every number of a comparison."""
     a, b, *base = result.names
     first = result.records[0]
     against = f", against {base[0]}" if base else ""

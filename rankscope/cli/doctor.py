@@ -33,7 +33,7 @@ def doctor(
     trust_remote_code: options.TrustRemoteCode = False,
     as_json: options.Json = False,
 ) -> None:
-    """Look at what would go wrong or be slow when a checkpoint is read: mask, padding, dtype, memory, quantisation, rows against
+    """Check what would go wrong or be slow when a checkpoint is read: mask, padding, dtype, memory, quantisation, rows against
     features, disk, Java and GPU, each with what to do. The model is loaded, a few samples are read, nothing is written.
 
     Exits with status 3 if something is wrong. Example: rankscope doctor lora/ --data texts.jsonl

@@ -46,7 +46,11 @@ Stored = Annotated[Path, Argument(help="A run: a folder, a .pt or a .safetensors
 Checkpoint = Annotated[list[Path], Argument(help="A checkpoint folder, or several in order: base, adapters.")]
 BaseModel = Annotated[str | None, Option(help="The base model, if the adapter records the wrong one.")]
 Download = Annotated[
-    bool, Option("--download", help="Fetch from the Hub what is named by repository (org/model) and is not here.")
+    bool,
+    Option(
+        "--download",
+        help="Fetch a checkpoint named by repository (org/model) from the Hub if it is not on this machine.",
+    ),
 ]
 TrustRemoteCode = Annotated[bool, Option("--trust-remote-code", help="Allow Python code in the checkpoint to run.")]
 Device = Annotated[
@@ -81,21 +85,22 @@ Figure = Annotated[
     Path | None,
     Option(
         metavar="[PATH]",
-        help="Draw the figure: SVG, PDF and PNG, or only the kind of a suffix. Without PATH it is named after the result, as it "
-        "is in a folder. An earlier one is replaced.",
+        help="Draw the figure as SVG, PDF and PNG, or as the one kind that PATH's suffix names. Without PATH, or in a folder, it is "
+        "named after the result. An earlier figure is replaced.",
     ),
 ]
 Report = Annotated[
     Path | None,
     Option(
         metavar="[PATH]",
-        help="Write the report: one HTML file. Without PATH it is named after the runs, as it is in a folder. An earlier report is "
-        "replaced.",
+        help="Write the report, one HTML file. Without PATH, or in a folder, it is named after the runs. An earlier report is replaced.",
     ),
 ]
 Full = Annotated[bool, Option("--full", help="Print every record, not one row a site.")]
-Overwrite = Annotated[bool, Option("--overwrite", help="Replace an existing output, which is kept otherwise.")]
-Quiet = Annotated[bool, Option("--quiet", "-q", help="The result alone: no progress and no notes.")]
+Overwrite = Annotated[
+    bool, Option("--overwrite", help="Replace an existing output. By default it is kept, and the command stops.")
+]
+Quiet = Annotated[bool, Option("--quiet", "-q", help="Print the result alone, without progress or notes.")]
 Json = Annotated[bool, Option("--json", help="Print the result as JSON.")]
 # Words that are refused before the library, which knows them too, is imported; tests/cli/test_early.py holds the two equal.
 Variant = Literal["raw", "distinct", "sinks-dropped", "standardised"]

@@ -17,7 +17,7 @@ def report(
     out: Annotated[Path, Option("--out", "-o", help="The file.")] = Path("report.html"),
     weights: Annotated[
         bool,
-        Option("--weights", help="Show what changed in the weights too, of checkpoints that are where the runs say."),
+        Option("--weights", help="Also show what changed in the weights, for checkpoints still where the runs say."),
     ] = False,
     groups: options.Groups = 20,
     interval: options.Interval = "influence",
@@ -29,8 +29,8 @@ def report(
 ) -> None:
     """Compare runs with their base and write a report: one HTML file that opens anywhere and loads nothing.
 
-    It begins with what was found; figures for use, tables that sort and copy, and the numbers themselves are in it, so that
-    rankscope.open_report reads them back.
+    It begins with the verdict, followed by interactive figures and tables that sort and copy. The numbers are in it too: rankscope show
+    prints them again.
 
     Example: rankscope report lora.pt ptlora.pt --base pretrained.pt -o report.html
     """

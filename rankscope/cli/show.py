@@ -20,8 +20,9 @@ from rankscope.names import file_name, printable
 if TYPE_CHECKING:
     from rankscope.results.claims import Account
     from rankscope.results.examples import Examples
+    from rankscope.results.glance import Glanced
     from rankscope.results.record import Estimate, Span, Table
-    from rankscope.results.runs import Contrast, Measurement, PairRecord, RunRecord
+    from rankscope.results.runs import PairRecord, RunRecord
 
 WIDEST = 100
 """The longest lines of a paragraph, which the eye still follows."""
@@ -116,7 +117,7 @@ def columns_there() -> int:
 
 
 def view(
-    result: Contrast | Measurement,
+    result: Glanced,
     *,
     say: Callable[[Sequence[Any]], None],
     full: bool = False,

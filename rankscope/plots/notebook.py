@@ -14,9 +14,8 @@ from rankscope.notebook import paragraphs, table
 from rankscope.plots.figures import draw
 from rankscope.plots.style import styled
 from rankscope.results.claims import Account, Judged
-from rankscope.results.glance import glance
+from rankscope.results.glance import Glanced, glance
 from rankscope.results.record import Table
-from rankscope.results.runs import Contrast, Measurement
 from rankscope.results.weights import WeightReport
 from rankscope.results.wording import number
 
@@ -37,7 +36,7 @@ def html(result: Table[Any]) -> str:
 
 def small_table(result: Table[Any]) -> tuple[Sequence[str], Sequence[Sequence[str]], Sequence[str]]:
     """The columns and lines of a table with a line for each site, or each matrix of weights, and what is said below it."""
-    if isinstance(result, Contrast | Measurement) and result.records:
+    if isinstance(result, Glanced) and result.records:
         small = glance(result)
         return small.columns, small.rows, (small.title, *small.below)
     if isinstance(result, WeightReport):

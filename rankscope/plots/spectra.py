@@ -88,8 +88,8 @@ def has_spectra(result: Contrast) -> bool:
 def telling(result: Contrast) -> Site | None:
     """The site with spectra where the verdict quotes a change, or else where a number changes most in proportion; the last if none does."""
     sites = list(dict.fromkeys(site for run in result.spectra.values() for site in run))
-    shown = (Site.parse(claim.site) for claim in result.verdict.claims if claim.state == "shown")
-    if (found := next((site for site in shown if site in sites), None)) is not None:
+    quoted = map(Site.parse, result.verdict.quoted)
+    if (found := next((site for site in quoted if site in sites), None)) is not None:
         return found
     moved: dict[Site, float] = {}
     based = len(result.names) > 2

@@ -24,7 +24,7 @@ def opposed(results: Sequence[Contrast]) -> list[tuple[Contrast, Subject]]:
 def telling(results: Sequence[Contrast]) -> tuple[str | None, str | None]:
     """The rank that the verdict rests on, and the site where it quotes a change; None without either."""
     rank = next((r.measure for result in results for r in ranks(result.records)), None)
-    return rank, next((c.site for result in results for c in result.verdict.claims if c.state == "shown"), None)
+    return rank, next((site for result in results for site in result.verdict.quoted), None)
 
 
 def summary(results: Sequence[Contrast], extras: Extras) -> dict[str, Any]:

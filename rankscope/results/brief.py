@@ -77,7 +77,7 @@ def in_brief(subject: Subject, meaning: Meaning, one: Quoted, state: State, why:
     if meaning in ("turned", "lost") and not subject.of_runs and one.record.itself is not None:
         figures += f" (itself {percent(one.record.itself)})"
     figures += f" at {one.record.site}"
-    return f"open, as {why}; {figures}" if state == "open" else f"{figures}; {shown}"
+    return f"open, because {why}; {figures}" if state == "open" else f"{figures}; {shown}"
 
 
 def _reshaped(subject: Subject, one: Quoted, of: str) -> str:

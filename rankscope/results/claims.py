@@ -87,6 +87,11 @@ class Account:
     proviso: str = ""
     """What these numbers cannot tell; the last of the sentences."""
 
+    @property
+    def quoted(self) -> tuple[str, ...]:
+        """The sites at which changes that are shown are quoted, in the order of the claims."""
+        return tuple(one.site for one in self.claims if one.state == "shown")
+
     def to_json(self) -> dict[str, Any]:
         """The same as what JSON holds."""
         plain: dict[str, Any] = json.loads(json.dumps(asdict(self)))

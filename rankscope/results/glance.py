@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+from rankscope.results.arms import ArmContrast
 from rankscope.results.claims import Account, Quoted, Subject
 from rankscope.results.judging import RELATIONS, quoted, ranks, subjects
 from rankscope.results.runs import Contrast, Measurement, PairRecord
@@ -20,6 +21,10 @@ SHORT = {"roy-vetterli": "eff. rank", "stable-rank": "stable", "pt-peft": "pt-pe
 """What a measurement shows besides its rank, and the heads of those columns."""
 HEADS = {**dict.fromkeys(("participation-ratio", "participation-ratio-clustered"), "PR"), "roy-vetterli": "eff. rank"}
 """The heads of the column of the rank."""
+
+
+WORDS = {"collapsed": "C", "reshaped": "R", "rotated": "T", "preserved": "P", "inconclusive": "·"}
+"""The marks of the verdicts on arms."""
 
 
 class Glance(NamedTuple):
@@ -40,12 +45,18 @@ class Glance(NamedTuple):
         return sum(2 + max(map(len, cells)) for cells in zip(self.columns, *self.rows, strict=True)) - 2
 
 
-def glance(result: Contrast | Measurement) -> Glance:
+Glanced = Contrast | ArmContrast | Measurement
+"""What has a small table."""
+
+
+def glance(result: Glanced) -> Glance:
     """The small table of a result."""
+    if isinstance(result, ArmContrast):
+        return _of_arms(result)
     return _of_contrast(result) if isinstance(result, Contrast) else _of_measurement(result)
 
 
-def relied_on(result: Contrast | Measurement) -> set[str]:
+def relied_on(result: Glanced) -> set[str]:
     """The measures that the table and the verdict rest on."""
     rank = {r.measure for r in ranks(result.records)[:1]}
     more = SHORT if isinstance(result, Measurement) else (name for some in RELATIONS.values() for name in some)
@@ -89,6 +100,52 @@ def _of_contrast(result: Contrast) -> Glance:
 
     whole = table(unit=True, longest=40)
     return whole if whole.width <= WIDTH else table(unit=False, longest=16)
+
+
+def _of_arms(result: ArmContrast) -> Glance:
+    """The mean of each arm, ``a/b``: its rank, or the change of its rank from the base, the relations, and the verdict."""
+    first, arms = result.records[0], list(result.arms)
+    mine = [r for r in result.records if r.arm in result.arms]
+    spectral = ranks(mine)
+    rank = spectral[0].measure if spectral else "rank"
+    there = {(r.measure, r.site, r.arm): r for r in mine}
+    shown = {
+        name: said for name, said in _OF_ARMS.items() if any(r.measure == name and r.value is not None for r in mine)
+    }
+    sites = list(dict.fromkeys(r.site for r in mine))
+    stack, points = _points(sites)
+
+    def joined(measure: str, site: str, said: Callable[[float], str]) -> str:
+        values = [one.value if (one := there.get((measure, site, arm))) else None for arm in arms]
+        return "/".join("–" if value is None else said(value) for value in values)
+
+    rows = tuple(
+        (
+            _tail(point, 24),
+            *([joined(rank, site, _signed if result.base else number)] if spectral else []),
+            *(joined(name, site, said) for name, (_, said) in shown.items()),
+            *(["/".join(WORDS[result.verdicts[site, arm].word] for arm in arms)] if result.verdicts else []),
+        )
+        for site, point in zip(sites, points, strict=True)
+    )
+    head = HEADS.get(rank, rank)
+    columns = [
+        stack,
+        *([f"{head} change" if result.base else head] if spectral else []),
+        *(name for name, _ in shown.values()),
+    ]
+    runs = "/".join(f"{arm} ({len(names)} runs)" for arm, names in result.arms.items())
+    against = f" against {result.base}" if result.base else ""
+    title = f"{runs}{against}: means over runs; {first.shape.n} rows of {first.shape.d} features, {first.shape.samples} samples"
+    what = f"change of the {rank_name(rank)} from {result.base}" if result.base else rank_name(rank)
+    legend = "; ".join(
+        [
+            *([f"{head}: {what}"] if spectral else []),
+            *(["readable: recoverability in %"] if "recoverability" in shown else []),
+            *(["verdict: Collapsed, Reshaped, roTated, Preserved, · inconclusive"] if result.verdicts else []),
+        ]
+    )
+    return Glance(title, (*columns, *(["verdict"] if result.verdicts else [])), rows, (legend,) if legend else ())
 
 
 def _points(sites: Sequence[str]) -> tuple[str, list[str]]:
@@ -152,7 +209,11 @@ def _pair(ones: Sequence[Quoted | None], said: Callable[[Quoted], str]) -> str:
 
 
 def _in_unit(one: Quoted) -> str:
-    change = one.change.value or 0.0
+    return _signed(one.change.value or 0.0)
+
+
+def _signed(change: float) -> str:
+    """A change with as many digits as the table has room for."""
     return signed(change, 0 if abs(change) >= 100 else 1 if abs(change) >= 10 else 2)
 
 
@@ -161,11 +222,27 @@ def _in_percent(one: Quoted) -> str:
 
 
 def _share(one: Quoted) -> str:
-    return f"{100 * one.after:.0f}".replace("-", "−")
+    return _hundredths(one.after)
+
+
+def _hundredths(share: float) -> str:
+    return f"{100 * share:.0f}".replace("-", "−")
 
 
 def _drift(one: Quoted) -> str:
-    return f"{one.after:.2f}" if one.after < 9.995 else number(one.after)
+    return _moved(one.after)
+
+
+def _moved(drift: float) -> str:
+    return f"{drift:.2f}" if drift < 9.995 else number(drift)
+
+
+_OF_ARMS: dict[str, tuple[str, Callable[[float], str]]] = {
+    "recoverability": ("readable", _hundredths),
+    "overlap": ("overlap", _hundredths),
+    "drift": ("drift", _moved),
+}
+"""Relations that the table of arms shows, with their heads and how they are written."""
 
 
 def _tail(name: str, longest: int) -> str:

@@ -122,7 +122,7 @@ def surveyed(measurement: Measurement) -> Account:
     least, most = (pick(records, key=lambda r: r.value) for pick in (min, max))
     ends = f"is {interval(least.estimate)} at {least.site}"
     if least is not most:
-        ends = f"reaches from {interval(least.estimate)} at {least.site} to {interval(most.estimate)} at {most.site}"
+        ends = f"ranges from {interval(least.estimate)} at {least.site} to {interval(most.estimate)} at {most.site}"
     noise = f"; at {least.site} Gaussian noise scores {number(least.noise)}" if least.noise is not None else ""
     few = [r for r in records if is_limited(r.notes)]
     caution = f"; at {counted(few, records)} rows are too few, so that it also measures their number" if few else ""
@@ -134,7 +134,7 @@ def surveyed(measurement: Measurement) -> Account:
 def arms_judged(contrast: ArmContrast) -> Account:
     """What a comparison of arms found: the verdicts on each arm, the sites of one word together."""
     if not contrast.verdicts:
-        return Account("no verdict", ("No verdict: without a base there is nothing that an arm could have kept.",))
+        return Account("no verdict", ("No verdict: without a base there is nothing an arm could have preserved.",))
     said, words = [], {}
     for arm, runs in contrast.arms.items():
         by_word: dict[str, dict[str, str]] = {}
@@ -229,7 +229,7 @@ def _claim(meaning: Meaning, subject: Subject, at: Sequence[tuple[Quoted, _Held]
     shown = [one for one, held in at if held.shown]
     largest = max(shown or [one for one, _ in at], key=lambda one: _size(meaning, one))
     state: State = "shown" if shown else "kept" if all(held.kept for _, held in at) else "open"
-    whys = [held.why for _, held in at if held.why] or ["its band over all sites lies across the margin of 1 %"]
+    whys = [held.why for _, held in at if held.why] or ["its band over all sites straddles the 1 % margin"]
     why = whys[0] if state == "open" else ""
     return Claim(
         meaning=meaning,

@@ -11,7 +11,7 @@ from rankscope.sites import Site, describe
 
 SEEDS = "Each run is one training, so seed noise is unknown."
 """What is said of two runs."""
-ALONE = "One run has no verdict, as a rank alone shows neither loss nor keeping: compare it with its base."
+ALONE = "One run has no verdict, because a rank alone shows neither loss nor preservation: compare it with its base."
 """What is said of one."""
 _NAMES = {
     "participation-ratio": "participation ratio",
@@ -83,7 +83,7 @@ def sentence(subject: Subject, meaning: Meaning, one: Quoted, state: State, why:
     unsure = subject.column in ("pair", "difference") and any(n.startswith(FEW_DECIDE) for n in one.record.notes)
     few = f"; {FEW_DECIDE}" if unsure else ""
     if state == "open":
-        return f"{_who(subject)}, whether {meaning} is open, as {why}: {said}{few}."
+        return f"{_who(subject)}, {meaning}: open, because {why}; {said}{few}."
     if state == "kept":
         return f"{_who(subject)}, not {meaning}: {said}, {margin(subject)} everywhere{few}."
     return f"{_who(subject)}, {meaning}: {said}; beyond row noise at {shown}{few}."

@@ -270,6 +270,15 @@ COMMANDS = {
             "full": switch("--full", target="rankscope.cli.relations.printed"),
         },
     ),
+    "show": Command(
+        "rankscope.open_report",
+        ("r.html",),
+        {
+            "report": case("x.html", value=Path("x.html"), keyword="path", alone=True),
+            **PRINTING,
+            "full": FULL,
+        },
+    ),
     "track": Command(
         "rankscope.track",
         ("c", "--data", "e"),

@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -322,8 +323,15 @@ def test_arms_are_named_with_a_pattern(rankscope_: Call, here: Path) -> None:
             layer.weight = nn.Parameter(torch.eye(8) + size * torch.randn(8, 8, generator=generator))
             rankscope.collect(nn.Sequential(layer), x, out=f"{arm}-s{seed}.pt")
     command = ("compare", "--arm", "lora=lora-s*.pt", "--arm", "full=full-s0.pt,full-s[12].pt", "--base", "base.pt")
-    done = rankscope_(*command, "--plot", "--groups", "10")
+    done = rankscope_(*command, "--plot", "--groups", "10", "--full")
     assert done.code == 0
+    small = rankscope_(*command, "--groups", "10", "-q").out.splitlines()
+    assert small[0].startswith("lora (3 runs)/full (3 runs) against base: means over runs; 120 rows of 8 features")
+    head, line = next((a.split(), b.split()) for a, b in pairwise(small) if "verdict" in a)
+    assert head[-5:] == ["PR", "change", "readable", "drift", "verdict"]
+    assert [len(cell.split("/")) for cell in line[1:]] == [2] * 4
+    assert len(small) < 12
+    assert max(map(len, small)) <= 100
     for word in ("Verdicts", "lora (3 runs), full (3 runs), against base", "full − lora", "equivalent"):
         assert word in done.out
     assert (here / "lora-full.svg").exists()

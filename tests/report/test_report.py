@@ -20,6 +20,7 @@ import torch
 from torch.testing import assert_close
 
 import rankscope
+from rankscope import cli
 from rankscope.analysis.align import Aligned
 from rankscope.errors import DataError, OutputExists, UsageError
 from rankscope.report.columns import from_columns, to_columns
@@ -137,6 +138,24 @@ def test_the_first_screen_has_who_was_compared_and_every_site(written: tuple[Pat
         told[2] = told[2].replace("+0 %", "0 %")
         assert [values[0], values[5], values[6]] == [text.replace("-", "−") for text in told]
         assert values[8] == f"{overlap.b.value:.3g}"
+
+
+def test_a_report_is_printed_from_the_command_line(
+    written: tuple[Path, tuple[Contrast, ...]], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, (back,) = str(written[0]), rankscope.open_report(written[0])
+
+    def shown(*more: str) -> str:
+        monkeypatch.setattr("sys.argv", ["rankscope", "show", path, "-q", *more])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        assert not ended.value.code
+        return capsys.readouterr().out
+
+    assert json.loads(shown("--json")) == json.loads(json.dumps(back.to_json()))
+    said = " ".join(shown().split())
+    assert all(" ".join(one.lead.split()) in said for one in back.verdict.briefs)
+    assert " ".join(back.verdict.sentences[0].split()) in " ".join(shown("--full").split())
 
 
 def test_a_report_is_read_back_as_it_was_written(written: tuple[Path, tuple[Contrast, ...]]) -> None:

@@ -96,7 +96,7 @@ def test_what_tells_most_comes_first_with_its_numbers(make: Make, scenario: str)
     assert list(one.lines) == ["reshaped", "turned", "lost", "drifted"]
     assert all(len(text) <= 88 for text in one.lines.values() if not text.startswith("open"))
     for claim in found.claims:
-        begins = {"kept": "no, within", "open": f"open, as {claim.why}; ", "shown": ""}[claim.state]
+        begins = {"kept": "no, within", "open": f"open, because {claim.why}; ", "shown": ""}[claim.state]
         assert one.lines[claim.meaning].startswith(begins)
         if claim.state == "shown":
             assert one.lines[claim.meaning].endswith(f"at {claim.site}; {len(claim.sites)} of 1 site")
@@ -192,7 +192,7 @@ def test_few_rows_show_that_information_was_kept_and_never_that_it_was_lost(make
     found = of(compared(make, "independent noise added", rows=100).verdict, "lost")
     assert (found.state, found.sites) == ("open", ())
     assert found.why == "100 rows of 32 features are too few"
-    assert "whether lost is open, as 100 rows of 32 features are too few: at decoder.0" in found.sentence
+    assert "lost: open, because 100 rows of 32 features are too few; at decoder.0" in found.sentence
     assert of(compared(make, "random rotation", rows=100).verdict, "lost").state == "kept"
 
 
@@ -283,7 +283,7 @@ def test_one_run_has_a_sentence_and_no_verdict(make: Make) -> None:
     m = rankscope.measure(make("lora", _0=x, _1=y), ["participation-ratio"])
     least, most = m.of("participation-ratio")[1], m.of("participation-ratio")[0]
     first, last = m.verdict.sentences
-    assert first.startswith(f"lora: the participation ratio reaches from {least.value:.3g} [{least.low:.3g}, ")
+    assert first.startswith(f"lora: the participation ratio ranges from {least.value:.3g} [{least.low:.3g}, ")
     assert f"] at decoder.1 to {most.value:.3g} [" in first
     assert "(100 rows of 32 features; at decoder.1 Gaussian noise scores" in first
     assert last.startswith("One run has no verdict")

@@ -167,7 +167,7 @@
   const caption = (id, title, small) => $(id).querySelector("figcaption").replaceChildren(make("span", title), make("small", small ? ` ${small}` : ""));
   function say(id, head, rest) { $(id).querySelector("output").replaceChildren(make("b", head), make("span", ` ${rest}`)); }
 
-  // ---- What hovering tells.
+  // ---- What hovering shows.
   const shown = () => runs.filter((run) => !state.hidden.has(run));
   function described(run, measure, site) {
     const r = at(run, measure, site);
@@ -193,7 +193,7 @@
     const noise = sites.map((s) => at(runs[0], state.measure, s)?.noise).filter(isNumber);
     const values = runs.flatMap((run) => sites.map((s) => at(run, state.measure, s)?.value)).concat(sites.map((s) => at(runs[0], state.measure, s)?.before)).filter(isNumber);
     const [low, high] = [Math.min(...values), Math.max(...values)];
-    // Noise that lies far off would press the runs flat; hovering tells it.
+    // Noise that lies far off would press the runs flat; hovering shows it.
     if (noise.length && Math.max(...noise, high) - Math.min(...noise, low) <= 5 * (high - low)) lines.push({ of: (s) => at(runs[0], state.measure, s)?.noise, stroke: "--soft", dash: [2, 3] });
     profile("profile", entries, { lines });
     tell("profile", state.site);
@@ -324,7 +324,7 @@
       },
       pick: (r, c) => choose({ measure: measures[r], site: sites[c] }),
     });
-    say("changes", state.site, "is chosen; point at a cell for its numbers");
+    say("changes", state.site, "selected; point at a cell for its numbers");
     $("changes").querySelector("canvas").setAttribute("aria-label", `Change of ${measures.length} measures at ${sites.length} sites; the tables below have the numbers`);
   }
   function drawSimilarity() {
@@ -350,7 +350,7 @@
     const base = there[0], mine = there.find((p) => p.run === state.run);
     caption("plane", `Rows at ${state.site}: ${reference} and ${state.run}`, "along the base's two leading components");
     const { sheet, g, w, h } = canvas("plane", 270);
-    if (!base || !mine) { say("plane", state.site, "has no plane that both have"); return; }
+    if (!base || !mine) { say("plane", state.site, "has no components for both"); return; }
     const both = [base, mine].map(({ xy, low, high }) => Array.from(bytes(xy), (v, i) => low[i % 2] + (v / 255) * (high[i % 2] - low[i % 2])));
     const ends = [0, 1].map((k) => { const v = both.flat().filter((_, i) => i % 2 === k); return room(Math.min(...v), Math.max(...v)); });
     const scale = Math.min((w - 20) / (ends[0][1] - ends[0][0]), (h - 20) / (ends[1][1] - ends[1][0]));  // the same along both: a turn stays a turn
@@ -463,7 +463,7 @@
     $("theme").textContent = name === "dark" ? "Light" : "Dark";
   }
   function fill(id, values) { $(id).replaceChildren(...values.map((v) => make("option", v, { value: v }))); $(id).value = state[id]; $(id).onchange = () => choose({ [id]: $(id).value }); }
-  function start() {
+  async function start() {
     for (const id of ["controls", "figures", "help", "everything"]) $(id).hidden = false;
     themed(matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light");
     fill("measure", measures); fill("site", sites); fill("run", runs);
@@ -481,7 +481,7 @@
     paintLegend();
     for (const id of ["profile", "shares"]) {
       const host = $(id).querySelector(".plot");
-      host.tabIndex = 0; host.setAttribute("role", "img"); host.setAttribute("aria-label", "A curve along the sites; the arrow keys choose a site, and the line below tells its values");
+      host.tabIndex = 0; host.setAttribute("role", "img"); host.setAttribute("aria-label", "A curve along the sites; the arrow keys choose a site, and the line below gives its values");
     }
     document.addEventListener("keydown", (event) => {
       const step = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
@@ -491,15 +491,19 @@
     });
     $("records").ontoggle = everyRecord;
     sortable($("sites"));
-    drawAll();
+    drawProfile();
+    drawShares();
     markRow();
+    await new Promise((done) => setTimeout(done));  // what the first screen shows is painted before the rest is drawn
+    drawSite();
+    drawWeights();
     let wide = innerWidth, before;
     addEventListener("resize", () => { if (innerWidth !== wide) { wide = innerWidth; drawAll(); } });
     addEventListener("beforeprint", () => { before = root.dataset.theme; themed("light"); paintLegend(); drawAll(); });
     addEventListener("afterprint", () => { themed(before); paintLegend(); drawAll(); });
     root.dataset.drawn = Math.round(performance.now() - began);  // milliseconds, which the tests read
   }
-  start();
+  await start();
 })().catch((error) => {
   const told = document.getElementById("help");
   told.hidden = false;

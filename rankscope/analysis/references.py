@@ -73,7 +73,9 @@ def _is_vast(view: View, run: int) -> bool:
 @computed_once
 def _noise(view: View, width: int, dtype: torch.dtype) -> View:
     drawn = gaussian(view.n, width, dtype)
-    held = not any(isinstance(x, Streamed) for x in view.features)
+    # Beside rows that are held it is held too. Sums stand for any number of rows, and so is noise in their place drawn in parts,
+    # but for fewer rows than features, which are brought to the space that they span
+    held = view.n < width or (view.has_rows and not any(isinstance(x, Streamed) for x in view.features))
     return view.derived([drawn[:] if held else drawn])
 
 

@@ -8,8 +8,11 @@ summed over threads, so that others who use the machine matter less. Memory is w
 what was there before the call.
 
 The predictions are of the leading term where it dominates. Sums cost n·d² and eigenproblems d³, beside n·d for reading and lifting
-rows, so that the slope with d lies between 1 and 3 and rises. Up to the size from which rows are streamed, memory grows with n·d,
-and from then on not at all with n; matrices take d².
+rows, so that the slope with d lies between 1 and 3 and rises. Memory grows with n·d where a site is held. Where it is streamed, it
+does up to the blocks in which rows are read, of four and eight million numbers, and from then on by some 200 bytes that are kept of a
+row (its place, group and hash), which at a width of thousands are a hundredth of it. Matrices take d². Sums of 20 groups stand for any
+number of rows: what is read of them does not grow with n, but noise is drawn for up to 2²⁸ numbers, and a hash of each row is
+compared.
 """
 
 from __future__ import annotations
@@ -24,7 +27,7 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from timing import machine
@@ -51,7 +54,11 @@ PREDICTED = {
     ("measure", "seconds"): {"n": "1", "d": "1 to 3", "sites": "1", "runs": "1"},
     ("measure", "MB"): {"n": "1", "d": "1 to 2", "sites": "0", "runs": "0"},
     ("measure, streamed", "seconds"): {"n": "1", "d": "1 to 3", "sites": "1", "runs": "1"},
-    ("measure, streamed", "MB"): {"n": "0", "d": "0 to 2", "sites": "0", "runs": "0"},
+    ("measure, streamed", "MB"): {"n": "0 to 1", "d": "0 to 2", "sites": "0", "runs": "0"},
+    ("collect, moments", "seconds"): {"n": "1", "d": "1 to 2", "sites": "1", "runs": "1"},
+    ("collect, moments", "MB"): {"n": "0", "d": "0 to 2", "sites": "0 to 1", "runs": "0"},
+    ("measure, moments", "seconds"): {"n": "0 to 1", "d": "1 to 3", "sites": "1", "runs": "1"},
+    ("measure, moments", "MB"): {"n": "0 to 1", "d": "0 to 2", "sites": "0", "runs": "0"},
     ("compare", "seconds"): {"n": "1", "d": "1 to 3", "sites": "1", "runs": "1"},
     ("compare", "MB"): {"n": "1", "d": "1 to 2", "sites": "0", "runs": "1"},
 }
@@ -95,6 +102,11 @@ def costs(size: dict[str, int], folder: Path) -> dict[str, dict[str, float]]:
     made: list[Run] = [_collected(models[0], x, folder / "base")]
     found = {"collect": cost(lambda: made.extend(_collected(m, x, folder / str(i)) for i, m in enumerate(models[1:])))}
     base, *others = made
+    summed: list[Run] = []
+    found["collect, moments"] = cost(
+        lambda: summed.extend(_collected(m, x, folder / f"sums {i}", "moments") for i, m in enumerate(models[1:]))
+    )
+    found["measure, moments"] = cost(partial(_each, rankscope.measure, summed))
     measured = partial(_each, rankscope.measure, others)
     found["measure"] = cost(measured)
     found["measure, streamed"] = cost(partial(_streamed, measured))
@@ -106,8 +118,8 @@ def costs(size: dict[str, int], folder: Path) -> dict[str, dict[str, float]]:
     return found
 
 
-def _collected(one: nn.Module, x: Tensor, out: Path) -> Run:
-    return rankscope.collect(one, x, rows="tokens", out=out, overwrite=True)
+def _collected(one: nn.Module, x: Tensor, out: Path, keep: Literal["rows", "moments"] = "rows") -> Run:
+    return rankscope.collect(one, x, rows="tokens", out=out, keep=keep, overwrite=True)
 
 
 def _each(call: Callable[[Run], object], runs: list[Run]) -> None:

@@ -76,8 +76,13 @@ def _noise(view: View, width: int, dtype: torch.dtype) -> View:
 
 
 def _as_held(view: View, drawn: Streamed) -> RowMatrix:
-    """Rows that are drawn, in memory where those of the view are."""
-    return drawn if any(isinstance(x, Streamed) for x in view.features) else drawn[:]
+    """Rows that are drawn, in memory where those of the view are.
+
+    Sums stand for any number of rows, and so is noise in their place drawn in parts, but for fewer rows than features, which are
+    brought to the space that they span.
+    """
+    held = view.n < drawn.shape[1] or (view.has_rows and not any(isinstance(x, Streamed) for x in view.features))
+    return drawn[:] if held else drawn
 
 
 def change_of_noise(view: View, run: int) -> View:

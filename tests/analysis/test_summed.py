@@ -12,7 +12,10 @@ import torch
 from torch import Tensor, nn
 
 import rankscope
+from rankscope.analysis import references
 from rankscope.errors import NotComparable, UsageError
+from rankscope.linalg import rows, sums
+from rankscope.linalg.streamed import Streamed
 from rankscope.registry import COMPARISONS, DEFINITIONS
 from rankscope.results.record import Estimate
 from rankscope.results.runs import Contrast, Measurement
@@ -233,6 +236,29 @@ def test_what_sums_cannot_tell_is_said_by_name(pooled: Both, tmp_path: Path) -> 
     null = rankscope.compare(tuned, base, measures=["drift"]).records[0]
     assert null.noise is None
     assert any("sums cannot be shuffled" in note for note in null.notes)
+
+
+def test_noise_in_the_place_of_summed_rows_is_never_there_as_a_whole(
+    pooled: Both, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[int] = []
+    get = Streamed.__getitem__
+
+    def counted(self: Streamed, index: slice | Tensor) -> Tensor:
+        found = get(self, index)
+        read.append(len(found))
+        return found
+
+    want = rankscope.measure(pooled.sums["base"], ["roy-vetterli"]).records[0].noise
+    monkeypatch.setattr(Streamed, "__getitem__", counted)
+    for module, name in ((rows, "BLOCK"), (sums, "BLOCK"), (references, "DRAWN")):
+        monkeypatch.setattr(module, name, 4 * WIDTH)
+    found = rankscope.measure(rankscope.load(pooled.sums["base"].path), ["roy-vetterli"]).records[0].noise
+    assert max(read) == 4 < SAMPLES
+    assert found is not None
+    assert want is not None
+    assert found != want  # noise of other seeds, and so of nearly the same spectrum
+    assert found == pytest.approx(want, rel=0.1)
 
 
 def test_sums_of_another_machine_are_not_paired(pooled: Both, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -51,6 +51,17 @@ def test_a_tuning_that_learnt_too_much_has_learnt(script: ModuleType) -> None:
     assert not script.learnt(run(0.6, 0.6, 0.7))
 
 
+def test_what_moves_before_training_or_never_is_found_out(script: ModuleType) -> None:
+    def run(*drifts: float) -> dict[str, Any]:
+        return {"looks": [{"drift": drift} for drift in drifts]}
+
+    script.check({"lora": [run(0.0, 0.2)], "pt-lora": [run(0.3, 0.2)]})
+    with pytest.raises(AssertionError, match="before it is trained"):
+        script.check({"lora": [run(0.1, 0.2)]})
+    with pytest.raises(AssertionError, match="moves nothing"):
+        script.check({"prefix": [run(0.1, 0.1)]})
+
+
 def test_questions_are_about_scenes_limited_alike(script: ModuleType, analysis: Callable[[str], ModuleType]) -> None:
     news = analysis("limited_scenes").news
     for name in ("train", "validation", "test"):

@@ -172,7 +172,10 @@ def outcome(study: Study, home: Path, setting: Setting) -> dict[str, Any]:
     if not setting.searched:
         probes = study.data("test", study.samples)
         rankscope.collect(checkpoint, probes, rows="tokens", out=out / "run.safetensors", name=setting.name)
-        found["scores"] = {name: score(study, checkpoint, out, name) for name in study.scored}
+        found["scores"] = {
+            name: score(checkpoint, study.data(name, study.samples), out / f"{name}.jsonl", study.score)
+            for name in study.scored
+        }
     else:
         shutil.rmtree(checkpoint)
     write_output(kept, json.dumps(found, indent=1).encode())
@@ -212,12 +215,12 @@ def begun(study: Study, setting: Setting) -> nn.Module:
     return model.eval()
 
 
-def score(study: Study, checkpoint: Path, out: Path, name: str) -> float:
-    """How good what the model says is, on a set of data."""
-    kind, metric = study.score
-    probes = study.data(name, study.samples)
-    said = rankscope.generate(checkpoint, probes, out=out / f"{name}.jsonl")
-    return float(rankscope.score({p.id: p.text for p in said}, probes, kind=kind, metrics=[metric])[metric])
+def score(checkpoint: Path, probes: ProbeSet, out: Path, how: tuple[str, str]) -> float:
+    """How good what the model says is: of which kind that is, and its score."""
+    kind, metric = how
+    said = rankscope.generate(checkpoint, probes, out=out, overwrite=True)
+    metrics = [metric] if kind == "captions" else None  # those of answers are not chosen
+    return float(rankscope.score({p.id: p.text for p in said}, probes, kind=kind, metrics=metrics)[metric])
 
 
 def outcomes(study: Study, home: Path, settings: Sequence[Setting], what: str) -> list[dict[str, Any]]:

@@ -43,14 +43,23 @@ def test_what_pre_training_knew_is_asked_in_its_own_look(script: ModuleType) -> 
     assert all(name.endswith("asked old captions") for name in below)
 
 
-def test_a_tuning_that_learnt_nothing_is_found_out(script: ModuleType) -> None:
-    by_tuned = runs(script, "captions", 0.0)
-    base = {"losses": dict.fromkeys(script.ASKED, 1.5)}
-    script.check(by_tuned, base, {"old captions": 1.6})
-    with pytest.raises(AssertionError, match="did not learn captions"):
-        script.check(by_tuned, {"losses": dict.fromkeys(script.ASKED, 1.0)}, {"old captions": 1.0})
-    with pytest.raises(AssertionError, match="untrained prefix"):
-        script.check(by_tuned, base, {"old captions": 2.5})
+def test_a_tuning_that_learnt_too_much_has_learnt(script: ModuleType) -> None:
+    def run(*losses: float) -> dict[str, Any]:
+        return {"looks": [{"validation": loss} for loss in losses]}
+
+    assert script.learnt(run(0.6, 0.4, 0.7))
+    assert not script.learnt(run(0.6, 0.6, 0.7))
+
+
+def test_what_moves_before_training_or_never_is_found_out(script: ModuleType) -> None:
+    def run(*drifts: float) -> dict[str, Any]:
+        return {"looks": [{"drift": drift} for drift in drifts]}
+
+    script.check({"lora": [run(0.0, 0.2)], "pt-lora": [run(0.3, 0.2)]})
+    with pytest.raises(AssertionError, match="before it is trained"):
+        script.check({"lora": [run(0.1, 0.2)]})
+    with pytest.raises(AssertionError, match="moves nothing"):
+        script.check({"prefix": [run(0.1, 0.1)]})
 
 
 def test_questions_are_about_scenes_limited_alike(script: ModuleType, analysis: Callable[[str], ModuleType]) -> None:

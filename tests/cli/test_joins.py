@@ -71,7 +71,7 @@ def record(
 
         result = MagicMock(names=("u", "v", "w"), arms=("u", "v"), notes=(), records=(MagicMock(),), spectra={})
         result.to_json.return_value = {"a": 1}
-        result.__iter__.return_value = [result]
+        result.__iter__.return_value = [result] if command == "show" else []  # a report is a list of results
         real = locate(target)
         with monkeypatch.context() as patch:
             for name in {COMMANDS[command].target, *COMMANDS[command].before, OPEN, RECORDS} - {target}:

@@ -16,6 +16,7 @@ STUDIES: tuple[str, ...] = (
     "generalisation",
     "weights_and_features",
     "what_a_prefix_is",
+    "what_changed",
     "third_modality",
 )
 """The scripts, in an order in which later ones find what earlier ones trained."""

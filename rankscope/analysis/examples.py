@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -57,6 +57,7 @@ def examples(
     directions: int = DIRECTIONS,
     words: int = WORDS,
     seed: Run | str | Path | None = None,
+    data: Any = None,
     sites: str | Sequence[str | Site] = "all",
     groups: int = GROUPS,
     interval: Method = "influence",
@@ -82,6 +83,8 @@ def examples(
         words: how many words at each end of a direction.
         seed: a run of the same training from another seed. Shares are then held against those of the change from one seed
             to the other, and no longer against those of a change without preferred direction.
+        data: what both runs were read on, as :func:`rankscope.open_data` takes it, where that is not to be opened by the name that
+            they keep; by default it is.
         sites: the sites among which the one is chosen whose rows move most, relative to the variance of the base there.
         groups: as in :func:`~rankscope.analysis.compare.compare`, as are the following.
         interval: where intervals come from.
@@ -109,7 +112,7 @@ def examples(
         )
     told = data_notes(runs)
     found = _most_moved(aligned, options)
-    sources = _Sources.of(runs[1], found.site, options)
+    sources = _Sources.of(runs[1], found.site, options, data)
     records = [*_site_and_directions(found, sources, directions, words, level), *_moved(found, sources, n)]
     names = distinct_names(runs)[:2]
     return Examples(
@@ -182,12 +185,13 @@ class _Sources(NamedTuple):
     """Why something is missing, and how the head's words are to be taken."""
 
     @classmethod
-    def of(cls, run: Run, site: Site, options: Analysis) -> _Sources:
+    def of(cls, run: Run, site: Site, options: Analysis, given: Any) -> _Sources:
         data: Mapping[str, Example] = {}
+        left_out = "their texts and images are left out"
         loaded = head = None
         notes = []
         try:
-            data = {one.id: one for one in data_of(run, "the examples", remedy="their texts and images are left out")}
+            data = {one.id: one for one in data_of(run, "the examples", remedy=left_out, data=given)}
         except RankscopeError as error:
             notes.append(str(error))
         try:

@@ -18,25 +18,26 @@ from rankscope.models.inputs.reader import Reader, reader
 from rankscope.store import Run
 
 
-def data_of(run: Run, whom: str, *, remedy: str) -> ProbeSet:
+def data_of(run: Run, whom: str, *, remedy: str, data: Any = None) -> ProbeSet:
     """The probe set that a run was read on, opened again by its name and with the same options.
 
     Args:
         run: the run.
         whom: for whom or what it is opened, for the message.
         remedy: what to do where it cannot be.
+        data: the probe set itself, as :func:`rankscope.open_data` takes it, where the name that the run keeps opens nothing.
 
     Raises:
         NotComparable: if it cannot be opened, or is not what it was.
     """
-    if run.manifest.probe["name"] == TENSORS or "form" in run.manifest.checkpoint:
+    if data is None and (run.manifest.probe["name"] == TENSORS or "form" in run.manifest.checkpoint):
         how = "imported" if "form" in run.manifest.checkpoint else "read from tensors in memory"
         raise NotComparable(f"{run.name} was {how}, so its data cannot be read again for {whom}; {remedy}")
     name = str(run.manifest.probe["name"])
     given: Any = run.manifest.probe.get("options") or {}
     options = {name: given[name] for name in OPTIONS if name in given}
     try:
-        opened = open_data(name, **options)
+        opened = open_data(name, **options) if data is None else open_data(data)
     except RankscopeError as error:
         raise NotComparable(
             f"{run.name} was read on {name}, which cannot be opened again for {whom} ({error}); {remedy}"
@@ -44,7 +45,8 @@ def data_of(run: Run, whom: str, *, remedy: str) -> ProbeSet:
     ids, examples = run.manifest.ids, {example.id: example for example in opened}
     found = replace(opened, examples=[examples[i] for i in ids]) if set(ids) <= examples.keys() else None
     if found is None or found.fingerprint != run.manifest.probe["fingerprint"]:
-        raise NotComparable(f"{name} is not what it was when {run.name} was read on it; {remedy}")
+        what = name if data is None else opened.name
+        raise NotComparable(f"{what} is not what it was when {run.name} was read on it; {remedy}")
     return found
 
 

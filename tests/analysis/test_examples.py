@@ -146,6 +146,11 @@ def test_what_is_not_at_hand_is_left_out_and_said(
     data.write_text(data.read_text().replace("digits", "DIGITS"))
     changed = found()
     assert "is not what it was when run was read on it" in changed.notes[0]
+    given = examples(run, shifted(run, column), n=1, data=texts)  # lies elsewhere now
+    assert given.only("sample")[0].text is not None
+    assert given.only("mean")[0].promotes
+    wrong = examples(run, shifted(run, column), n=1, data=data)
+    assert (wrong.only("sample")[0].text, wrong.notes[0]) == (None, changed.notes[0])
     assert "without the data it cannot be seen what the model's head reads" in changed.notes[1]
     config = json.loads((checkpoint / "config.json").read_text())
     (checkpoint / "config.json").write_text(json.dumps(config | {"layer_norm_epsilon": 0.1}))

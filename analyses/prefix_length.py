@@ -55,13 +55,21 @@ TOLD = ("score", "test", BEFORE, *RANKS, "recoverability", "drift")
 ROWS = "effective rows"
 SIZES: dict[str, dict[str, Any]] = {
     "full": {
+        "methods": METHODS,
         "lengths": (1, 2, 4, 8, 16, 32, 64),
         "training": 1024,
         "steps": 400,
         "seeds": (0, 1, 2, 3, 4),
         "study": STUDY,
     },
-    "quick": {"lengths": (1, 4), "training": 16, "steps": 2, "seeds": (0,), "study": CLAIM["quick"]["study"]},
+    "quick": {
+        "methods": ("pt-lora",),
+        "lengths": (4, 16),
+        "training": 16,
+        "steps": 4,
+        "seeds": (0,),
+        "study": CLAIM["quick"]["study"],
+    },
 }
 Scores = Mapping[int, Sequence[float]]
 """The scores of the seeds, by length."""
@@ -75,7 +83,7 @@ def settings(size: Mapping[str, Any]) -> dict[tuple[str, int], Setting]:
         (method, n): Setting(
             method, size["training"], size["steps"], options=() if n == default else (("prefix_length", n),)
         )
-        for method in METHODS
+        for method in size["methods"]
         for n in size["lengths"]
     }
 
@@ -135,8 +143,8 @@ def main(size_name: str, folder: Path, out: Path) -> dict[str, Any]:
     base = outcomes(study, home, [Setting("base", 0, 0)], "the base")[0]
     asked = settings(size)
     runs = by_name(study, home, {f"{method}, {n}": s for (method, n), s in asked.items()}, seeds, "prefix lengths")
-    ends: dict[str, dict[int, list[dict[str, float]]]] = {method: {} for method in METHODS}
-    starts: dict[str, dict[int, list[dict[str, float]]]] = {method: {} for method in METHODS}
+    ends: dict[str, dict[int, list[dict[str, float]]]] = {method: {} for method in size["methods"]}
+    starts: dict[str, dict[int, list[dict[str, float]]]] = {method: {} for method in size["methods"]}
     for (method, n), setting in asked.items():
         several = [replace(setting, seed=seed) for seed in seeds]
         made = list(zip(several, runs[f"{method}, {n}"], strict=True))
@@ -175,16 +183,14 @@ def main(size_name: str, folder: Path, out: Path) -> dict[str, Any]:
 # %% The figure.
 def draw(told: Mapping[str, Any]) -> Figure:
     """Six numbers against the length; where the score saturates; and the untrained prefix."""
-    figure = new_figure(4.4)
+    figure, first = new_figure(4.4), next(iter(told["runs"]))
     axes = figure.subplots(2, 3).ravel()
     for ax, name in zip(axes, ("score", "test", BEFORE, RANKS[0], "recoverability", ROWS), strict=True):
-        for method in METHODS:
+        for method in told["runs"]:
             line(told["runs"][method], name, ax, look(ALL.index(method)), method)
-        if name in told["untrained"][METHODS[0]][min(told["untrained"][METHODS[0]])][0]:
-            line(
-                told["untrained"][METHODS[0]], name, ax, {"color": "0.5", "linestyle": ":", "marker": "x"}, "untrained"
-            )
-        lengths = list(told["runs"][METHODS[0]])
+        if name in told["untrained"][first][min(told["untrained"][first])][0]:
+            line(told["untrained"][first], name, ax, {"color": "0.5", "linestyle": ":", "marker": "x"}, "untrained")
+        lengths = list(told["runs"][first])
         if name == ROWS:
             ax.plot(lengths, lengths, color="0.7", linewidth=0.6, label="as many as there are")
             ax.set(yscale="log", yticks=lengths, yticklabels=lengths)

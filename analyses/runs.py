@@ -235,6 +235,9 @@ def outcomes(study: Study, home: Path, settings: Sequence[Setting], what: str) -
 
 def in_processes(function: Callable[[T], R], items: Sequence[T], what: str) -> list[R]:
     """What a function returns for each item, by as many processes as there are cores, with one thread each."""
+    if len(items) == 1:  # not worth a process, which would load everything anew
+        torch.set_num_threads(1)
+        return [function(items[0])]
     workers = min(len(items), os.cpu_count() or 1)
     context, one = multiprocessing.get_context("spawn"), partial(torch.set_num_threads, 1)
     with ProcessPoolExecutor(workers, mp_context=context, initializer=one) as pool:

@@ -19,8 +19,8 @@ about zero the reward moved nothing, and a verdict says nothing of SCST at other
 
 Asserted whatever comes out: equal steps; the task loss falls before SCST begins, which is what it begins with.
 
-``python analyses/scst.py``: seven settings, thirty-five trainings, twenty of them with a hundred steps of SCST at about 0.6 s of a core (and
-five made by ``order.py``): 25 minutes on two cores.
+``python analyses/scst.py``: seven settings, thirty-five trainings (five made by ``order.py``), of about 50 s of a core; the twenty with a
+hundred steps of SCST take 2.2 times as long, as one of each was measured: 25 minutes on two cores.
 """
 
 # %%
@@ -61,7 +61,7 @@ SIZES: dict[str, dict[str, Any]] = {
         "study": STUDY,
     },
     "quick": {
-        "methods": ("lora",),
+        "methods": ("pt-lora",),
         "faster": (),
         "training": 16,
         "steps": 4,

@@ -63,7 +63,7 @@ SCORES = {"captions": ("captions", "CIDEr-D"), "questions": ("answers", "accurac
 """How each task is scored."""
 SIZES: dict[str, dict[str, Any]] = {
     "full": {"methods": METHODS, "training": 1024, "steps": 400, "seeds": (0, 1, 2, 3, 4), "study": STUDY},
-    "quick": {"methods": ("lora",), "training": 16, "steps": 4, "seeds": (0,), "study": CLAIM["quick"]["study"]},
+    "quick": {"methods": ("pt-lora",), "training": 16, "steps": 4, "seeds": (0,), "study": CLAIM["quick"]["study"]},
 }
 Matrix = Mapping[str, Mapping[str, float]]
 """The losses and the scores of a model, by what it is asked."""
@@ -212,8 +212,8 @@ def draw(
     columns = {
         ("scores", "captions"): "captions, CIDEr-D",
         ("scores", "questions"): "questions, % right",
-        ("losses", OLD[0]): f"{OLD[0]}, loss in nats",
-        ("losses", OLD[1]): f"{OLD[1]}, loss in nats",
+        ("losses", OLD[0]): f"{OLD[0]}, loss, nats",
+        ("losses", OLD[1]): f"{OLD[1]}, loss, nats",
     }
     figure = new_figure(3.2)
     axes = figure.subplots(2, 4, sharex="col", sharey=True)

@@ -43,7 +43,7 @@ def test_the_verdict_is_about_the_paper_s_number(script: ModuleType, analysis: C
 
 def test_equal_rows_count_as_one(script: ModuleType, analysis: Callable[[str], ModuleType]) -> None:
     quick = script.SIZES["quick"]
-    setting = script.settings(quick)["prefix", 4]
+    setting = script.settings(quick)["pt-lora", 4]
     model = analysis("runs").begun(quick["study"], setting)
     assert 2 < script.effective_rows(model) <= 4
     (embedding,) = [

@@ -298,7 +298,7 @@ def test_every_point_of_the_figure_is_that_of_a_record(found: Any) -> None:
     figure = found.plot()
     assert len(figure.axes) == len([part for part in found.parts() if not part.startswith("overlap")]) == 6
     for ax in figure.axes:
-        records = found.parts()[ax.get_title("left")]
+        records = found.parts()[ax.get_title("left").replace("\n", " ")]  # long titles are broken
         for container in ax.containers:
             drawn = [float(y) for y in container.lines[0].get_ydata()]
             assert drawn in (

@@ -77,7 +77,7 @@ def test_most_measures_are_swept_and_those_solved_again_are_known() -> None:
     again = {
         one.name for one in BY_MOMENTS if views("influence", 20).evaluate(one, *runs_of(one)).method != "influence"
     }
-    assert len(BY_MOMENTS) == 68
+    assert len(BY_MOMENTS) == 71
     assert again == {
         # steps
         "below-dtype-floor", "broken-stick", "gavish-donoho", "hill-0", "kaiser", "mp-reference", "spectral-gap",

@@ -264,7 +264,7 @@ def leads(verdicts: Mapping[str, Any], ax: Axes) -> None:
     ax.axvline(0, **(look(-1) | {"linewidth": 0.8, "marker": ""}))
     ax.set(yticks=range(len(PAIRS)), yticklabels=[f"{a} less {b}" for a, b in PAIRS], ylim=(len(PAIRS) - 0.5, -0.5))
     ax.set_xlabel("recoverability")
-    panel_title(ax, "PT-X less X: at the end, at one loss, at one drift")
+    panel_title(ax, "PT-X less X: end, same loss, same drift")
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ Nothing is said of methods unless the miniature may be judged; the script ends o
 - an untrained prefix of the default length raises the loss on the old look by at most ``BOUND`` (ditto), whatever the seed;
 - LoRA and adapters move nothing before they are trained, and LoRA moves nothing before the decoder ever.
 
-``python analyses/third_modality.py``: forty minutes on two cores, of which pre-training takes five on one; resumable
+``python analyses/third_modality.py``: forty minutes on two cores, of which pre-training takes three on one; resumable
 run by run; ``--quick``: seconds, and decides nothing.
 """
 
@@ -71,7 +71,7 @@ TRIED = (0.3, 1.0, 3.0)
 """Learning rates, as shares of a method's default, that are tried."""
 SIZES: dict[str, dict[str, Any]] = {
     "full": {
-        "pool": 4000, "batch": 32, "listen": 250, "tell": 1000, "methods": METHODS, "training": 1024, "steps": 300, "tried": TRIED,
+        "pool": 2000, "batch": 32, "listen": 250, "tell": 700, "methods": METHODS, "training": 1024, "steps": 300, "tried": TRIED,
         "seeds": (0, 1, 2, 3, 4), "study": {},
     },
     "quick": {
@@ -218,6 +218,7 @@ def listening(found: Mapping[str, Any], ax: Axes) -> None:
             ax.text(value, i + 0.36 * place, f" {label}: {value:.2f}", va="center", fontsize=6)
     ax.set(yticks=[i + 0.18 for i in range(len(rows))], yticklabels=[r[0] for r in rows], xlabel="nats a token")
     ax.set_xlim(0, 1.35 * max(r[2] for r in rows))
+    ax.invert_yaxis()
     panel_title(ax, "held-out loss with its own sound, or another")
 
 
@@ -262,8 +263,8 @@ def leads(verdicts: Mapping[str, Any], ax: Axes) -> None:
                 ax.hlines(y, lead["low"], lead["high"], color=style["color"], linewidth=0.8)
     ax.axvline(0, **(look(-1) | {"linewidth": 0.8, "marker": ""}))
     ax.set(yticks=range(len(PAIRS)), yticklabels=[f"{a} less {b}" for a, b in PAIRS], ylim=(len(PAIRS) - 0.5, -0.5))
-    ax.set_xlabel("recoverability: at the end, at one loss, at one drift")
-    panel_title(ax, "leads, in three ways from top to bottom")
+    ax.set_xlabel("recoverability")
+    panel_title(ax, "PT-X less X: end, same loss, same drift")
 
 
 if __name__ == "__main__":

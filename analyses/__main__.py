@@ -15,6 +15,7 @@ STUDIES: tuple[str, ...] = (
     "transfer",
     "generalisation",
     "what_a_prefix_is",
+    "real_weights",
 )
 """The scripts, in an order in which later ones find what earlier ones trained."""
 

@@ -32,7 +32,7 @@ COMMANDS: dict[str, list[list[str]]] = {
     "docs": [["-m", "sphinx", "-W", "--keep-going", "docs", "docs/_build/html"]],
     "study": [["analyses"]],
 }
-EXTRAS = {"docs": "docs"}
+EXTRAS = {"docs": "docs", "study": "study"}
 """What a command needs besides the packages of the tests, as an extra of ``pyproject.toml``."""
 
 

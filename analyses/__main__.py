@@ -18,6 +18,7 @@ STUDIES: tuple[str, ...] = (
     "what_a_prefix_is",
     "what_changed",
     "third_modality",
+    "real_weights",
 )
 """The scripts, in an order in which later ones find what earlier ones trained."""
 

@@ -98,8 +98,8 @@ class Setting:
 class Looks(TrainerCallback):
     """Looks at the model at some steps of a training, which is not disturbed."""
 
-    def __init__(self, study: Study, home: Path, steps: int) -> None:
-        self.study, self.home, self.at = study, home, {round(share * steps) for share in LOOKS}
+    def __init__(self, see: Callable[[nn.Module], dict[str, float]], steps: int) -> None:
+        self.see, self.at = see, {round(share * steps) for share in LOOKS}
         self.found: list[dict[str, float]] = []
         self.before, self.step = 0, 0
         """The steps of earlier stages, and those of this one."""
@@ -117,24 +117,23 @@ class Looks(TrainerCallback):
             self._look(given["model"])
 
     def _look(self, model: nn.Module) -> None:
+        modes = {module: module.training for module in model.modules()}
         with torch.random.fork_rng(devices=()):  # the training goes on as if nobody had looked
-            self.found.append({"step": self.before + self.step, **look(self.study, self.home, model)})
+            self.found.append({"step": self.before + self.step, **self.see(model.eval())})
+        for module, mode in modes.items():
+            module.training = mode
 
 
 def look(study: Study, home: Path, model: nn.Module | Path) -> dict[str, float]:
     """Held-out losses, and the ranks and relations of the study's site on validation data, of a model as it is now."""
     base, seen = watched_base(study, home), study.data("validation", study.watched)
     loaded = rankscope.load_model(model) if isinstance(model, Path) else model
-    modes = {module: module.training for module in loaded.modules()}
-    loaded.eval()
     losses = {name: held_out(study, name, study.watched).loss(loaded) for name in ("validation", study.before)}
     with tempfile.TemporaryDirectory() as here:
         out = Path(here) / "now.safetensors"
         now = rankscope.collect(loaded, seen, processor=study.base, sites=study.site, rows="tokens", out=out)
         found = rankscope.compare(base, now, measures=[*RANKS, *RELATIONS], groups=study.groups)
         values = {r["measure"]: r["b" if r["measure"] in RANKS else "value"] for r in found.to_records()}
-    for module, mode in modes.items():
-        module.training = mode
     return losses | values
 
 
@@ -163,7 +162,7 @@ def outcome(study: Study, home: Path, setting: Setting) -> dict[str, Any]:
     if setting.method == "base":
         checkpoint, found["looks"] = study.base, [{"step": 0, **look(study, home, study.base)}]
     else:
-        looks = Looks(study, home, setting.steps)
+        looks = Looks(partial(look, study, home), setting.steps)
         train(study, setting, checkpoint, [] if setting.searched else [looks])
         found["looks"] = looks.found
     names = ("validation",) if setting.searched else ("validation", "test", *study.losses)

@@ -89,6 +89,7 @@ def compare_arms(
         UsageError: if there is no arm, one has no runs, two runs are the same checkpoint, the recipes of one arm differ, or an
             argument has the wrong type.
         NotComparable: if the runs share no site, their rows differ, there are too few, or too many are copies.
+        TooLarge: if sums of the width of a site do not fit into memory.
         UnknownName: if there is no such site, measure or variant.
     """
     options = Analysis(sites, groups, level, variant, allow_duplicates, base_model, device, progress, interval)

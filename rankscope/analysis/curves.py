@@ -64,6 +64,7 @@ def curve(
     Raises:
         UnknownName: if there is no such site, measure or variant.
         NotComparable: if there are fewer than four samples per part, or at every site too many rows are copies.
+        TooLarge: if sums of the width of a site do not fit into memory.
         UsageError: if an argument has the wrong type, such as an array in place of the run.
     """
     options = Analysis(sites, GROUPS, LEVEL, variant, allow_duplicates, base_model, device, progress)

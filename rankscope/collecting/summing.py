@@ -233,13 +233,14 @@ def _too_far(site: str, largest: float) -> str:
 
 
 def bytes_in_memory(manifests: Sequence[Manifest]) -> int:
-    """The bytes that the sums over one group take while they grow: of all matrices, beside which the rest is nothing."""
+    """The bytes that the sums over one group take when they are written: of all matrices, beside which the rest is nothing."""
     total = 0
     for manifest in manifests:
         summing = Summing.of(manifest)
         assert summing is not None, "only a run of sums is summed"
         matrices = 3 if summing.several else 1
-        total += sum(8 * matrices * manifest.width(site) ** 2 for site in manifest.sites)
+        # Each is written as a triangle, of which there is a copy; cross moments are written as they are
+        total += sum(12 * matrices * manifest.width(site) ** 2 for site in manifest.sites)
         total += sum(8 * manifest.width(site) * d for _, widths in summing.beside for site, d in widths.items())
     return total
 

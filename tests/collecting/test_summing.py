@@ -203,7 +203,7 @@ def test_features_that_cannot_be_summed_are_refused(
 def test_what_does_not_fit_is_refused_with_what_would(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     x = torch.randn(12, 50)
     monkeypatch.setattr("rankscope.memory.free", lambda: 10_000)
-    with pytest.raises(UsageError, match=r"19.5 KiB of memory at 1 sites, and 9.8 KiB are free; no sites fit"):
+    with pytest.raises(UsageError, match=r"29.3 KiB of memory at 1 sites, and 9.8 KiB are free; no sites fit"):
         module(tmp_path, x)
     monkeypatch.undo()
     monkeypatch.setattr("rankscope.collecting.job.Job.free", 25_000)

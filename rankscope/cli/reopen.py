@@ -13,7 +13,9 @@ from rankscope.cli.compare import every_record
 
 
 def show_(
-    report: Annotated[Path, Argument(help="A report: the HTML file that report or compare --report wrote.")],
+    source: Annotated[
+        Path, Argument(metavar="REPORT", help="A report: the HTML file that report or compare --report wrote.")
+    ],
     printing: options.Printing,
     full: options.Full = False,
 ) -> None:
@@ -21,11 +23,11 @@ def show_(
 
     Example: rankscope show report.html --json
     """
-    early.need_file(report)
+    early.need_file(source)
     import rankscope
 
     with printing.progress("reading"):
-        results = rankscope.open_report(report)
+        results = rankscope.open_report(source)
     say, quiet = printing.notes_of, printing.quiet
     printed = [
         show.view(result, full=full, records=partial(every_record, result, quiet=quiet), say=say) for result in results

@@ -106,7 +106,7 @@ class Job:
             f"checkpoint  {': '.join(str(m.checkpoint[k]) for k in ('path', 'summary') if k in m.checkpoint)}",
             f"sites       {len(self.taps)}: {describe(tuple(self.taps))}",
             f"rows        {self.request.rows}{special}; a sample: {stacks} ({m.dtype}); in all about {rows}",
-            f"probe set   {m.probe['name']}: {len(m.ids)} samples in {len(self.batches)} batches of "
+            f"probe set   {m.probe['name']}: {len(m.ids)} samples in {len(self.batches)} batch{'es' * (len(self.batches) != 1)} of "
             f"up to {m.reading['tokens_per_batch']} tokens",
             *sums_in_words(self),
             f"output      {self.out}: about {size_in_words(self.bytes)}; {size_in_words(self.free)} free",

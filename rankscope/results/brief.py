@@ -74,7 +74,7 @@ def in_brief(subject: Subject, meaning: Meaning, one: Quoted, state: State, why:
     if state == "kept":
         return f"no, {margin(subject)} everywhere"
     figures = _FIGURES[meaning](subject, one, "")
-    if meaning in ("turned", "lost") and not subject.of_runs and one.record.itself is not None:
+    if one.before is None and meaning != "drifted" and one.after > 0 and one.record.itself is not None:
         figures += f" (itself {percent(one.record.itself)})"
     figures += f" at {one.record.site}"
     return f"open, because {why}; {figures}" if state == "open" else f"{figures}; {shown}"

@@ -274,7 +274,7 @@ COMMANDS = {
         "rankscope.open_report",
         ("r.html",),
         {
-            "report": case("x.html", value=Path("x.html"), keyword="path", alone=True),
+            "source": case("x.html", value=Path("x.html"), keyword="path", alone=True),
             **PRINTING,
             "full": FULL,
         },

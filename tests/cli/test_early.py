@@ -45,6 +45,7 @@ CASES: list[tuple[str, int, str]] = [
     ("report absent --base here.pt", 4, NO_RUN),
     ("report here.pt --base absent", 4, NO_RUN),
     ("report folder --base here.pt", 3, "folder"),
+    ("show absent.html", 3, NO_DATA),
     ("card absent --base here.pt", 4, NO_RUN),
     ("verify absent", 4, NO_RUN),
     ("compare --arm a=folder,here.pt", 3, "folder"),

@@ -124,7 +124,7 @@ def test_a_figure_replaces_an_earlier_one(rankscope_: Call, there: dict[str, Pat
     assert done.code == 0, done
     assert "<svg" in (tmp_path / "figure.svg").read_text()
     told = " ".join(rankscope_(name.split()[0], "--help").out.replace("│", " ").split())
-    assert "An earlier one is replaced." in told
+    assert "An earlier figure is replaced." in told
 
 
 def test_compare_writes_a_report_in_the_place_of_an_earlier_one(

@@ -16,6 +16,7 @@ from rankscope.plots import draw, profile, similarity
 from rankscope.plots.figures import FIGURES
 from rankscope.plots.style import Columns
 from rankscope.results.arms import ArmContrast, ArmRecord, Equivalent, Errors
+from rankscope.results.between import Between, BetweenRecord
 from rankscope.results.record import Estimate, Span, Table
 from rankscope.results.runs import Contrast, CurvePoint, Curves, Measurement
 from rankscope.results.track import StepRecord, Track
@@ -64,6 +65,18 @@ def curves() -> Curves:
     return Curves(tuple(points), "a-run-of-some-name")
 
 
+def between() -> Between:
+    records = [
+        BetweenRecord(
+            str(s), m, "vision.final:image", f"{s}:text", run, EST, 0.1, 1.0, **made.HOW, before=2.0, run_base=LONG[2]
+        )
+        for m in ("recoverability", "centroid-gap", "cka")
+        for run in LONG
+        for s in made.SITES[2:]
+    ]
+    return Between(tuple(records), LONG, LONG[2])
+
+
 def weights() -> WeightReport:
     some = [
         WeightRecord(f"model.layers.{i}.self_attn.{m}_proj", "lora", 4, 4, Ranks(1.0, 2.0, 1.0), Size(0.1, i + 0.5), IntruderCount(3.0, 1.0))
@@ -81,6 +94,7 @@ DRAWN: dict[str, tuple[Callable[[], Table[Any]], Columns]] = {
     "measurement": (lambda: Measurement(tuple(r for m in MANY for r in made.measured(m, 2)), LONG[0]), "double"),
     "arms": (arms, "double"),
     "curves": (curves, "single"),
+    "between": (between, "double"),
     "weights": (weights, "double"),
     "training": (training, "double"),
 }

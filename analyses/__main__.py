@@ -17,6 +17,7 @@ STUDIES: tuple[str, ...] = (
     "weights_and_features",
     "what_a_prefix_is",
     "what_changed",
+    "between_modalities",
     "third_modality",
     "real_weights",
 )

@@ -44,6 +44,7 @@ def between(
     common_rows: Annotated[bool, Option("--common-rows", help="If the rows differ, use those all runs have.")] = False,
     plot: options.Figure = None,
     base_model: options.BaseModel = None,
+    download: options.Download = False,
     full: options.Full = False,
 ) -> None:
     """Relate rows of two sites: what of the image can be read from the text, and the gap between the two along the depth.
@@ -55,6 +56,8 @@ def between(
     Example: rankscope between lora.pt --from decoder:image --to decoder:text
     """
     named = [*runs, *([base] if base else [])]
+    if download:
+        early.fetch_checkpoints(*named, base_model=base_model)
     early.need_runs(*named, base_model=base_model)
     for side in (source, target):
         early.need_sites(rows_of(side).sites, *named)

@@ -264,6 +264,7 @@ COMMANDS = {
             "interval": INTERVAL,
             "common_rows": switch("--common-rows"),
             "base_model": BASE_MODEL,
+            "download": fetched("r"),
             **{name: one for name, one in ANALYSED.items() if name != "sites"},
             **PRINTING,
             "plot": PLOT,

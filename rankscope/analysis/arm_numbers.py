@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from rankscope.analysis.cautions import cautions, shape, why_not
+from rankscope.analysis.cautions import cautions, overfitted, shape, why_not
 from rankscope.analysis.guards import GuardedView
 from rankscope.analysis.intervals import Bounds, bounds_of
 from rankscope.analysis.replicates import Replicates
@@ -83,11 +83,17 @@ def site_of_arms(
                 grounds[arm] = _grounds(view, mine, base)
             except NotComparable:
                 continue
-    notes = {what.name: cautions(what, view) for what in asked}
+    notes = {what.name: (*cautions(what, view), *overfitted(what, view, _scores(numbers, what))) for what in asked}
     bounds = {what.name: bounds_of(what, view) for what in asked}
     if base is not None:
         bounds |= {what.name: bounds[what.name].difference for what in asked if isinstance(what, Definition)}
     return SiteOfArms(site, shape(view), view.variant, notes, numbers, bounds, grounds)
+
+
+def _scores(numbers: Mapping[tuple[str, str], ArmNumber | str], what: Definition | Comparison) -> list[float]:
+    """What each run of every arm scores."""
+    found = [number for (name, _), number in numbers.items() if name == what.name and isinstance(number, ArmNumber)]
+    return [score for number in found for score in number.pseudo.mean(1).tolist()]
 
 
 def _all_numbers(

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from rankscope.analysis.align import Aligned, data_notes, distinct_names, shared_sites
-from rankscope.analysis.cautions import cautions, shape, why_not
+from rankscope.analysis.cautions import cautions, overfitted, shape, why_not
 from rankscope.analysis.guards import GuardedView, guarded_view
 from rankscope.analysis.intervals import NO_VALUE, Banded, banded, bounds_of, limits_of, replicates
 from rankscope.analysis.options import GROUPS, LEVEL, Analysis, chosen
@@ -250,6 +250,7 @@ class _Study(NamedTuple):
             reason = str(error)
         change = None if value is None or before is None else value - before
         bounds, level = bounds_of(what, view), self.options.level
+        scores = (null.mean, *(float(one.value) for one in (value, before) if one is not None))
         own, moved = limits_of(value, bounds, level), limits_of(change, bounds.difference, level)
         record = BetweenRecord(
             site=along,
@@ -265,7 +266,9 @@ class _Study(NamedTuple):
                 (in_full(what), *(f"{s}: {_how(ends[i])}" for s, i in zip("ab", way, strict=True)), "float64")
             ),
             unit=what.unit,
-            notes=(reason,) if reason else (*own.notes, *moved.notes, *cautions(what, view, value), *null.notes),
+            notes=(reason,)
+            if reason
+            else (*own.notes, *moved.notes, *cautions(what, view, value), *overfitted(what, view, scores), *null.notes),
             d_b=view.widths[b],
             variant=view.variant,
             p_unrelated=null.p,

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from math import isnan
+
 from rankscope.analysis.guards import GuardedView
 from rankscope.analysis.replicates import Replicates
 from rankscope.definition import Comparison, Definition, in_full, rows_enough
@@ -72,6 +75,28 @@ def _few_rows(what: Definition | Comparison, view: GuardedView) -> str:
     if what.name == "participation-ratio" and view.n > view.rows.samples:
         return "treats rows as independent, but those of one sample are not; see participation-ratio-clustered"
     return ""
+
+
+def overfitted(what: Definition | Comparison, view: GuardedView, scores: Iterable[float | None]) -> tuple[str, ...]:
+    """The caution that a fit had too few samples, though rows seem enough: those of one sample are not independent.
+
+    An R² on held-out samples is below 0 where noise was fitted. A fit of r of n independent rows scores about -d/(r - d), which is
+    -1 for half of 4 d rows: what scores less, be it the runs or what is unrelated, has in effect fewer.
+
+    Args:
+        what: the measure.
+        view: the rows.
+        scores: what the runs score, and what is unrelated; None where there is no such value.
+    """
+    if what.reads != "folds" or _few_rows(what, view):
+        return ()
+    least = min((score for score in scores if score is not None and not isnan(score)), default=0.0)
+    if least >= -1:
+        return ()
+    return (
+        f"{N_LIMITED}: {view.n} rows of {view.rows.samples} samples act as fewer than {rows_enough(what)} independent rows a feature, "
+        f"as a score of {least:.3g} shows, so the value also measures how many there are; give more samples",
+    )
 
 
 def _unresolved(what: Definition | Comparison, view: GuardedView) -> str:

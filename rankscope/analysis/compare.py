@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from rankscope.analysis.align import Aligned, data_notes, distinct_names, shared_sites
-from rankscope.analysis.cautions import below_floor, cautions, convention, shape, why_not
+from rankscope.analysis.cautions import below_floor, cautions, convention, overfitted, shape, why_not
 from rankscope.analysis.guards import GuardedView, guarded_views
 from rankscope.analysis.intervals import NO_VALUE, Banded, banded, bounds_of, limits_of, percent_of, replicates
 from rankscope.analysis.measure import spectra_of
@@ -195,6 +195,8 @@ def _record(
     between = limits_of(found.between, of_both, level)
     no_interval = dict.fromkeys((*between.notes, *a.notes, *b.notes))
     percent, percent_a, percent_b = found.percents(what, level)
+    sides_of = (found.between,) if roles.base is None else (found.a, found.b)
+    scores = (found.null.mean, *(float(one.value) for one in sides_of if one is not None))
     record = PairRecord(
         site=str(site),
         measure=what.name,
@@ -209,7 +211,13 @@ def _record(
         unit=what.unit,
         notes=(reason,)
         if reason
-        else (*no_interval, *cautions(what, view, found.between), *found.null.notes, *dict.fromkeys(short)),
+        else (
+            *no_interval,
+            *cautions(what, view, found.between),
+            *overfitted(what, view, scores),
+            *found.null.notes,
+            *dict.fromkeys(short),
+        ),
         variant=view.variant,
         mean_share=view.mean_share(0),
         mean_share_b=view.mean_share(1),

@@ -195,7 +195,8 @@ def quoted(r: PairRecord, subject: Subject) -> Quoted | None:
 def _held(meaning: Meaning, subject: Subject, one: Quoted) -> _Held:
     """What one measure shows at one site (rules 1, 2, 4 and 5)."""
     low, high, itself = one.band.low, one.band.high, one.record.itself
-    short = f"{one.record.shape.n} rows of {one.record.shape.d} features are too few" if one.limited else ""
+    of = one.record.shape
+    short = f"{of.n} rows of {of.samples} samples are too few for {of.d} features" if one.limited else ""
     if low is None or high is None:
         return _Held(why="samples are too few for a band over all sites")
     if one.before is not None:  # a change, or the difference of two runs

@@ -191,9 +191,28 @@ def _unbiased(x: torch.Tensor) -> torch.Tensor:
 def test_few_rows_show_that_information_was_kept_and_never_that_it_was_lost(make: Make) -> None:
     found = of(compared(make, "independent noise added", rows=100).verdict, "lost")
     assert (found.state, found.sites) == ("open", ())
-    assert found.why == "100 rows of 32 features are too few"
-    assert "lost: open, because 100 rows of 32 features are too few; at decoder.0" in found.sentence
+    assert found.why == "100 rows of 100 samples are too few for 32 features"
+    assert "lost: open, because 100 rows of 100 samples are too few for 32 features; at decoder.0" in found.sentence
     assert of(compared(make, "random rotation", rows=100).verdict, "lost").state == "kept"
+
+
+@pytest.mark.parametrize(("within", "state"), [(0.1, "open"), (3.0, "shown")])
+def test_rows_of_few_samples_do_not_show_a_loss_by_their_number(make: Make, within: float, state: str) -> None:
+    """Thirty samples of twelve rows each are alike within, or are not; of the first four fifths can be read, given enough of them."""
+    generator = torch.Generator().manual_seed(0)
+
+    def draw(*shape: int) -> torch.Tensor:
+        return torch.randn(*shape, generator=generator, dtype=torch.float64)
+
+    def rows() -> torch.Tensor:
+        return draw(30, 1, 32) + within * draw(30, 12, 32)
+
+    x = rows()
+    base, tuned = make("base", _0=x), make("tuned", _0=x + rows() / 2)
+    contrast = rankscope.compare(base, tuned, measures=["recoverability", "drift"])
+    found = of(contrast.verdict, "lost")
+    assert found.state == state
+    assert any("give more samples" in note for note in contrast.records[0].notes) == (state == "open")
 
 
 def test_too_few_samples_for_a_band_leave_everything_open(make: Make) -> None:

@@ -2,9 +2,9 @@
 """The two commands of the README, on a machine with nothing but Python 3.11.
 
 ``python3 dev.py demo`` and ``python3 dev.py test`` make the virtual environment ``.venv`` beside this file (once; again
-when the pins change) and run in it. ``check`` runs lint, types and the layer test. ``docs`` builds the documents into
-``docs/_build/html``, and first installs what only they need. ``study`` runs every analysis, within six hours, or in minutes with
-``--quick``. What follows the command is passed on: ``python3 dev.py test
+when the pins change; for another version of Python one of its own) and run in it. ``check`` runs lint, types and the layer
+test. ``docs`` builds the documents into ``docs/_build/html``, and first installs what only they need. ``study`` runs every
+analysis, within six hours, or in minutes with ``--quick``. What follows the command is passed on: ``python3 dev.py test
 tests/linalg -x``.
 """
 
@@ -18,7 +18,7 @@ import venv
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent
-ENVIRONMENT = ROOT / ".venv"
+ENVIRONMENT = ROOT / (".venv" if sys.version_info[:2] == (3, 11) else ".venv-{}.{}".format(*sys.version_info))
 BIN = ENVIRONMENT / ("Scripts" if os.name == "nt" else "bin")
 COMMANDS: dict[str, list[list[str]]] = {
     "demo": [["-m", "rankscope", "demo"]],

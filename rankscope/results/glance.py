@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 from rankscope.results.arms import ArmContrast
@@ -145,7 +145,18 @@ def _of_arms(result: ArmContrast) -> Glance:
             *(["verdict: Collapsed, Reshaped, roTated, Preserved, · inconclusive"] if result.verdicts else []),
         ]
     )
-    return Glance(title, (*columns, *(["verdict"] if result.verdicts else [])), rows, (legend,) if legend else ())
+    ranked = {arm: [there.get((rank, site, arm)) for site in sites] for arm in arms} if spectral else {}
+    sizes = {
+        arm: [None if one is None or one.value is None else abs(one.value) for one in ranked[arm]] for arm in ranked
+    }
+    sparks = _beside(sizes) if sizes else []
+    said = f"bars: its size along the sites{', whatever its sign' if result.base else ''}"
+    return Glance(
+        title,
+        (*columns, *(["verdict"] if result.verdicts else [])),
+        rows,
+        (*sparks, *filter(None, ("; ".join(filter(None, (legend, said if sparks else ""))),))),
+    )
 
 
 def _points(sites: Sequence[str]) -> tuple[str, list[str]]:
@@ -185,10 +196,15 @@ def _sparks(records: Sequence[PairRecord], runs: Sequence[Subject]) -> list[str]
     along = {subject.run: [quoted(r, subject) for r in records] for subject in runs}
     values = {runs[0].reference: [one.before if one else None for one in along[runs[0].run]]}
     values |= {run: [one.after if one else None for one in some] for run, some in along.items()}
+    return _beside(values) if records else []
+
+
+def _beside(values: Mapping[str, Sequence[float | None]]) -> list[str]:
+    """Sparklines by name on one scale, in one line where they fit."""
     most = max((x for some in values.values() for x in some if x is not None), default=0.0)
-    parts = [f"{name} {sparkline(some, most)}" for name, some in values.items()] if records else []
+    parts = [f"{name} {sparkline(some, most)}" for name, some in values.items()]
     line = "  ".join(parts)
-    return parts if len(line) > WIDTH else [line] if line else []
+    return parts if len(line) > WIDTH else [line]
 
 
 def _marks(account: Account, runs: Sequence[Subject], site: str) -> str:

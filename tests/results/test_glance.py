@@ -60,6 +60,18 @@ def test_a_row_a_site_says_what_the_records_say(contrast: Contrast) -> None:
     )
 
 
+@pytest.mark.parametrize("base", [None, "pretrained"])
+def test_arms_have_a_row_a_site_and_bars_on_one_scale(runs: dict[str, rankscope.Run], base: str | None) -> None:
+    arms = {name: [runs[name]] for name in ("lora", "ptlora")}
+    found = rankscope.compare_arms(arms, base=base and runs[base], measures=["participation-ratio"])
+    small, values = glance(found), {(r.arm, r.site): abs(r.value or 0) for r in found.records}
+    most = max(values[arm, site] for arm in arms for site in SITES)
+    bars = (f"{arm} {sparkline([values[arm, site] for site in SITES], most)}" for arm in arms)
+    assert small.below[0] == "  ".join(bars)
+    assert "bars: its size along the sites" in small.below[1]
+    assert ("whatever its sign" in small.below[1]) == (base is not None)
+
+
 def test_of_two_runs_alone_the_change_has_its_unit(runs: dict[str, rankscope.Run]) -> None:
     small = glance(rankscope.compare(runs["pretrained"], runs["lora"], sites="encoder.3"))
     assert small.title.startswith("lora against pretrained: pooled, pretrained-x.pt; 120 rows of 16 features")

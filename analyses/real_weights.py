@@ -331,7 +331,7 @@ def in_depth(told: Mapping[str, Any], name: str, ax: Axes) -> None:
     for i, (method, found) in enumerate(told["told"][WAYS[0]][EVERY].items()):
         ax.plot(depths, [found[f"{name} {d}"]["value"] for d in depths], label=method, **look(i) | {"markersize": 3})
     ax.plot(depths, [told["before"]["base"][f"{name} {d}"] for d in depths], **look(-1), label="pre-trained")
-    ax.set(xticks=depths, xticklabels=["embed", *map(str, depths[:-1])], xlabel="block", yscale="log")
+    ax.set(xticks=depths, xticklabels=["embed", *map(str, depths[:-1])], xlabel="block", ylim=(0, None))
     panel_title(ax, "participation ratio in depth, at best validation")
 
 
@@ -342,7 +342,7 @@ def along_loss(told: Mapping[str, Any], name: str, title: str, ax: Axes) -> None
         x, y = ([sum(one[key] for one in at) / len(at) for at in looks] for key in ("validation", name))
         ax.plot(x, y, label=method, **look(i) | {"markersize": 3})
     ax.axhline(told["before"]["base"][name], **(look(-1) | {"linewidth": 0.8}), label="pre-trained")
-    ax.set(xlabel="loss on validation texts, nats", yscale="linear" if name in ("between", "retrieval") else "log")
+    ax.set(xlabel="loss on validation texts, nats", ylim=(0, None))
     ax.invert_xaxis()
     panel_title(ax, title)
 

@@ -33,10 +33,10 @@ from pathlib import Path
 from typing import Any
 
 from claim import STUDY
+from findings import Interval, arguments, decide, difference, mean, write
 from limited_scenes import data
 from matplotlib.axes import Axes
 from runs import Setting, by_name, in_processes
-from scripts import Interval, arguments, decide, difference, mean, write
 
 import rankscope
 from rankscope.plots.style import legend, look, new_figure, panel_title, styled

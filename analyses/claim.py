@@ -36,12 +36,12 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from findings import Interval, arguments, decide, difference, forest, mean, write
 from limited_scenes import BEFORE, NEW, OTHER, SEEN, data
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from position_shift import BOUND, untrained
 from runs import RANKS, RELATIONS, Setting, Study, outcomes
-from scripts import Interval, arguments, decide, difference, forest, mean, write
 
 import rankscope
 from rankscope.plots.style import legend, look, new_figure, panel_title, styled

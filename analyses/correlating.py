@@ -6,9 +6,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from findings import Interval
 from numpy.typing import NDArray
 from scipy import stats
-from scripts import Interval
 
 Table = Mapping[str, NDArray[np.float64]]
 """The runs of one regime: a column for each number, and ``setting``, a whole number for what was trained but for the seed."""

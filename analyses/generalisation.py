@@ -30,9 +30,9 @@ from typing import Any
 import numpy as np
 from claim import PRINCIPAL
 from correlating import Table, correlations
+from findings import Interval, arguments, decide, forest, write
 from limited_scenes import NEW, SEEN
 from runs import RANKS, RELATIONS
-from scripts import Interval, arguments, decide, forest, write
 
 from rankscope.plots.style import look, new_figure, panel_title, styled
 

@@ -32,12 +32,12 @@ from pathlib import Path
 from typing import Any
 
 from claim import KINDS, SIZES as CLAIM, STUDY
+from findings import LABELS, Interval, arguments, decide, difference, forest, mean, write
 from limited_scenes import BEFORE
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from position_shift import BOUND
 from runs import RANKS, Setting, by_name, end, outcomes
-from scripts import LABELS, Interval, arguments, decide, difference, forest, mean, write
 
 from rankscope.plots.style import look, new_figure, panel_title, styled
 from rankscope.tuning.recipes import recipe

@@ -33,12 +33,12 @@ from typing import Any
 import numpy as np
 import torch
 from claim import METHODS as ALL, SIZES as CLAIM, STUDY
+from findings import CONTRADICTED, LABELS, SUPPORTED, UNDECIDED, Interval, arguments, difference, mean, write
 from limited_scenes import BEFORE
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from position_shift import BOUND
 from runs import RANKS, Setting, begun, by_name, end, outcomes
-from scripts import CONTRADICTED, LABELS, SUPPORTED, UNDECIDED, Interval, arguments, difference, mean, write
 from torch import nn
 
 import rankscope

@@ -55,11 +55,11 @@ from typing import Any, NamedTuple
 
 import torch
 from claim import KINDS, METHODS, PAIRS, RATES, WAYS, reached
+from findings import UNDECIDED, Interval, arguments, decide, difference, mean, write
 from library_texts import AREAS, Library, write_texts
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from runs import Looks, Setting, Study, in_processes, train
-from scripts import UNDECIDED, Interval, arguments, decide, difference, mean, write
 from sentence_vectors import RANK, SPREAD, Numbers, seen, validated, view
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 from torch import nn

@@ -31,10 +31,10 @@ from pathlib import Path
 from typing import Any
 
 from claim import METHODS as ALL, SIZES as CLAIM, STUDY
+from findings import LABELS, Interval, arguments, decide, difference, forest, mean, write
 from limited_scenes import BEFORE
 from matplotlib.figure import Figure
 from runs import RANKS, Setting, by_name, end, outcomes, recipe_of, shares
-from scripts import LABELS, Interval, arguments, decide, difference, forest, mean, write
 
 from rankscope.plots.style import look, new_figure, panel_title, styled
 from rankscope.tuning.recipes import METHODS, recipe

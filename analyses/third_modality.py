@@ -47,12 +47,12 @@ from claim import (
     numbers,
     told_by,
 )
+from findings import arguments, mean, write
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from position_shift import BOUND, FLAT, SHIFTS
 from pretrain_sounds import pretrained
 from runs import Setting, Study, held_out, outcomes
-from scripts import arguments, mean, write
 from spoken_scenes import BEFORE, OTHER, SpokenData
 from torch import nn
 

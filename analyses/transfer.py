@@ -39,12 +39,12 @@ from pathlib import Path
 from typing import Any
 
 from claim import METHODS as ALL, SIZES as CLAIM, STUDY
+from findings import Interval, arguments, decide, difference, mean, write
 from limited_scenes import BEFORE, data
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from position_shift import BOUND
 from runs import Setting, Study, begun, by_name, held_out, in_processes, outcomes, score
-from scripts import Interval, arguments, decide, difference, mean, write
 from torch import nn
 
 import rankscope

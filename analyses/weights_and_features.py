@@ -33,9 +33,9 @@ from typing import Any
 import numpy as np
 from claim import PRINCIPAL, STUDY
 from correlating import Table, correlations
+from findings import Interval, arguments, decide, forest, write
 from limited_scenes import BEFORE, data
 from runs import in_processes
-from scripts import Interval, arguments, decide, forest, write
 
 import rankscope
 from rankscope.plots.style import look, new_figure, panel_title, styled

@@ -36,10 +36,10 @@ from typing import Any
 
 import torch
 from claim import STUDY
+from findings import CONTRADICTED, SUPPORTED, UNDECIDED, Interval, arguments, decide, mean, write
 from limited_scenes import data
 from matplotlib.axes import Axes
 from runs import Setting, Study, begun, held_out, outcomes
-from scripts import CONTRADICTED, SUPPORTED, UNDECIDED, Interval, arguments, decide, mean, write
 from torch import Tensor, nn
 
 import rankscope

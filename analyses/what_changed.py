@@ -32,9 +32,9 @@ from pathlib import Path
 from typing import Any
 
 from claim import STUDY
+from findings import Interval, arguments, decide, forest, mean, write
 from limited_scenes import BEFORE, data
 from runs import Setting, by_name, in_processes
-from scripts import Interval, arguments, decide, forest, mean, write
 
 import rankscope
 from rankscope.features import ANSWER

@@ -25,6 +25,8 @@ class Extent(NamedTuple):
     """n."""
     width: int
     """d; of two runs, the larger one."""
+    samples: int
+    """What the rows belong to: as many as rows, or fewer."""
 
     @property
     def rank(self) -> int:

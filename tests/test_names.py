@@ -85,7 +85,8 @@ def test_every_figure_draws_names_as_they_stand(runs: list[Run]) -> None:
         rankscope.compare_arms({EVIL: [runs[0]], "_b$": [runs[1]]}, measures=["roy-vetterli"], groups=4),
     ]
     figures = [[text.get_text() for text in plots.draw(result).findobj(Text)] for result in found]
-    assert not any(map(is_math_text, chain(*figures)))
+    # What matplotlib itself writes at the ticks of a logarithmic axis is a formula
+    assert not any(is_math_text(text) for text in chain(*figures) if not text.startswith(r"$\mathdefault"))
     named = [any("a_{1}" in text for text in texts) for texts in figures]
     assert named == [True, False, True, True]  # a curve is of one run, and does not name it
 

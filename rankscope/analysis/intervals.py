@@ -76,7 +76,7 @@ class Bounds(NamedTuple):
 
 def bounds_of(what: Definition | Comparison, view: View) -> Bounds:
     """The bounds of a number of these rows."""
-    within = what.range_of(Extent(view.n, max(view.widths)))
+    within = what.range_of(Extent(view.n, max(view.widths), view.rows.samples))
     return Bounds(within, what.scale, what.of_nothing)
 
 

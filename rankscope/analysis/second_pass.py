@@ -140,7 +140,7 @@ def _linear(view: View, what: Definition | Comparison) -> bool:
     With few samples the groups that are left out are the samples, and with few rows for each feature the smallest singular
     values, and what is fitted, answer to a single row. Both are found by simulation (``benchmarks/coverage.py``).
     """
-    size = Extent(view.n, max(view.widths))
+    size = Extent(view.n, max(view.widths), view.rows.samples)
     linear = what.linear(size) if callable(what.linear) else what.linear
     if not linear or view.rows.samples <= view.division.groups:
         return False

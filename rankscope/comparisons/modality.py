@@ -169,25 +169,25 @@ def _across(number: Callable[[_Clouds], Tensor]) -> Callable[..., Tensor]:
 
 def _least_share(size: Extent) -> float:
     # tr Cov(D) is at most 2 tr(Cov x + Cov y), so B is at least -W/n
-    return -1 / (size.rows - 1) if size.rows > 1 else -math.inf
+    return -1 / (size.samples - 1) if size.samples > 1 else -math.inf
 
 
 def _least_gap(size: Extent) -> float:
     # tr Cov(D)/n is at most 2 tr(Cov x + Cov y)/n, and the mean squared length at least tr(Cov x + Cov y)(n - 1)/2n
-    return -2 / math.sqrt(size.rows - 1) if size.rows > 1 else -math.inf
+    return -2 / math.sqrt(size.samples - 1) if size.samples > 1 else -math.inf
 
 
 _of_kinds = partial(
     Comparison,
     same_width=True,
     null="labels",
-    centred=None,
     bias="none in |mean D|^2, from which tr Cov(D)/n is taken (sum_i |D_i|^2 / n^2 where kinds are exchanged), D = y - x",
 )
 
 COMPARISONS = (
     _of_kinds(
         name="modality-gap",
+        centred=False,
         function=modality_gap,
         across=_across(_gap),
         scale="square",
@@ -203,6 +203,7 @@ COMPARISONS = (
     ),
     _of_kinds(
         name="modality-cosine",
+        centred=False,
         function=modality_cosine,
         across=_across(_cosine),
         formula="mx' my / (|mx| |my|), mx and my the means of both kinds over samples, each product over different samples",
@@ -216,6 +217,7 @@ COMPARISONS = (
     ),
     _of_kinds(
         name="modality-share",
+        centred=None,
         function=modality_share,
         across=_across(_share),
         formula="B/(B + W), B = |my - mx|^2 / 4 unbiased, W = tr(Cov x + Cov y) / 2",

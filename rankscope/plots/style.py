@@ -18,6 +18,7 @@ from matplotlib.image import AxesImage
 from matplotlib.text import Text
 
 from rankscope.errors import UsageError
+from rankscope.names import printable
 from rankscope.writing import storing
 
 P = ParamSpec("P")
@@ -170,8 +171,11 @@ def bar_in_title(image: AxesImage, ax: Axes) -> None:
 
 
 def drawn(name: str) -> str:
-    """A text with the names of runs as matplotlib draws it as it stands: between two dollars it would read a formula."""
-    return name.replace("$", r"\$")
+    """A text with the names of runs as matplotlib draws it as it stands: between two dollars it would read a formula.
+
+    No font has what cannot be printed.
+    """
+    return printable(name, keep="\n").replace("$", r"\$")
 
 
 def in_legend(name: str) -> str:

@@ -17,7 +17,7 @@ def script(analysis: Callable[[str], ModuleType]) -> ModuleType:
 
 @pytest.fixture(scope="module")
 def scripts(analysis: Callable[[str], ModuleType]) -> ModuleType:
-    return analysis("scripts")
+    return analysis("findings")
 
 
 def test_a_training_is_told_where_it_first_has_a_number(script: ModuleType) -> None:

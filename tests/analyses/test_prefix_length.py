@@ -32,7 +32,7 @@ def test_a_score_saturates_where_more_rows_no_longer_help(script: ModuleType) ->
 
 
 def test_the_verdict_is_about_the_paper_s_number(script: ModuleType, analysis: Callable[[str], ModuleType]) -> None:
-    interval = analysis("scripts").Interval
+    interval = analysis("findings").Interval
     within, below, astride = interval(16, 8, 16), interval(1, 1, 2), interval(8, 4, 16)
     assert script.verdict([within, within]) == "supported in miniature"
     assert script.verdict([within, astride]) == "not decided"

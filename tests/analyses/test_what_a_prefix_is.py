@@ -15,7 +15,7 @@ def script(analysis: Callable[[str], ModuleType]) -> ModuleType:
 
 
 def test_rows_are_used_or_collapsed(script: ModuleType, analysis: Callable[[str], ModuleType]) -> None:
-    interval = analysis("scripts").Interval
+    interval = analysis("findings").Interval
     assert script.used(interval(12.0, 11.0, 13.0), 16) == "used"
     assert script.used(interval(1.1, 1.0, 1.2), 16) == "collapsed"
     assert script.used(interval(7.0, 5.0, 9.0), 16) == "partly used"

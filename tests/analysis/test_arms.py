@@ -199,7 +199,7 @@ def test_two_seeds_have_no_bands_and_no_interval_that_leaves_its_range(
     for r in (r for r in result.records if r.value is not None):
         what = known(r.measure)
         if isinstance(what, Comparison) and "−" not in r.arm:
-            least, most = what.range_of(Extent(r.shape.n, r.shape.d))
+            least, most = what.range_of(Extent(r.shape.n, r.shape.d, r.shape.samples))
             assert r.low is None or least <= r.low <= r.value <= r.high <= most
             swept += 1
         assert (r.band.low is None) is (r.runs == 2), "the smaller of two arms decides"

@@ -1,4 +1,4 @@
-"""What the scripts of the study share: their command line, how they decide, and how they write what they found."""
+"""How the studies are asked, decide, and write what they found."""
 
 from __future__ import annotations
 

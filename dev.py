@@ -60,7 +60,7 @@ def main(arguments: list[str]) -> int:
     if not arguments or arguments[0] not in COMMANDS:
         print(f"usage: python3 dev.py {{{','.join(COMMANDS)}}} [arguments]", file=sys.stderr)
         return 2
-    set_up(EXTRAS.get(arguments[0]))
+    set_up(None if "--quick" in arguments else EXTRAS.get(arguments[0]))  # a quick study needs nothing more
     for command in COMMANDS[arguments[0]]:
         status = subprocess.run([BIN / "python", *command, *arguments[1:]], cwd=ROOT).returncode
         if status:

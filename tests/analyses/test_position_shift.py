@@ -11,7 +11,7 @@ import torch
 
 import rankscope
 
-SAMPLES = 200
+SAMPLES = 64
 
 
 @pytest.fixture(scope="module")

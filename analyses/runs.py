@@ -40,6 +40,8 @@ Options = tuple[tuple[str, Any], ...]
 """Options of a recipe by name, in the order of their names."""
 RANKS = ("participation-ratio-clustered", "roy-vetterli")
 RELATIONS = ("recoverability", "overlap", "drift")
+FEW = 6
+"""As many trainings as are not worth the start of a process each."""
 LOOKS = (0.0, 0.125, 0.25, 0.5, 0.75, 1.0)
 """The shares of a training after which the model is looked at: first untrained, with what the first stage attaches."""
 
@@ -233,15 +235,14 @@ def outcomes(study: Study, home: Path, settings: Sequence[Setting], what: str) -
 
 
 def in_processes(function: Callable[[T], R], items: Sequence[T], what: str) -> list[R]:
-    """What a function returns for each item, by as many processes as there are cores, with one thread each."""
-    if len(items) == 1:  # not worth a process, which would load everything anew
-        torch.set_num_threads(1)
-        return [function(items[0])]
-    workers = min(len(items), os.cpu_count() or 1)
+    """What a function returns for each item, by as many processes as there are cores, with one thread each; a few are made here."""
+    bar = partial(track, description=what, total=len(items), disable=not sys.stderr.isatty())
     context, one = multiprocessing.get_context("spawn"), partial(torch.set_num_threads, 1)
-    with ProcessPoolExecutor(workers, mp_context=context, initializer=one) as pool:
-        made = pool.map(function, items)
-        return list(track(made, what, total=len(items), disable=not sys.stderr.isatty()))
+    if len(items) <= FEW:
+        one()
+        return [function(item) for item in bar(items)]
+    with ProcessPoolExecutor(os.cpu_count(), mp_context=context, initializer=one) as pool:
+        return list(bar(pool.map(function, items)))
 
 
 def by_name(

@@ -21,7 +21,8 @@ from rankscope.plots.style import grid, legend, look, styled
 from rankscope.registry import DEFINITIONS
 from rankscope.results.record import Estimate, Span
 from rankscope.results.runs import CurvePoint, Curves, Measurement
-from rankscope.results.weights import WeightReport
+from rankscope.results.weight_glance import glance_at_weights
+from rankscope.results.weights import Ranks, Size, WeightRecord, WeightReport
 
 
 def names_of(figure: Figure) -> list[str]:
@@ -194,3 +195,12 @@ def test_a_result_shows_itself_in_a_notebook_and_is_short_in_a_terminal() -> Non
     rank = DEFINITIONS["stable-rank"]
     assert repr(rank).startswith("<Definition stable-rank: ")
     assert escape(rank.citation) in rank._repr_html_()
+
+
+def test_a_notebook_has_the_table_of_weights_that_the_command_prints() -> None:
+    record = WeightRecord("layers.0.q", "lora", 4, 4, Ranks(1.0, 2.5, 1.0), relative=Size(0.1, 0.2))
+    report = WeightReport((record,), name="lora")
+    small = glance_at_weights(report)
+    assert (small.columns, small.rows) == (("module", "effective", "size"), (("layers.0.q", "2.5", "0.2"),))
+    for said in (small.title, *small.columns, *small.rows[0], *small.below):
+        assert f">{escape(said)}</" in report._repr_html_()

@@ -39,23 +39,14 @@ from typing import Any
 
 import torch
 from position_shift import state
-from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+from scene_model import BOS, EOS, IMAGE, PAD, QUERIES, SEED, batch, make_model, make_processor, pixels
 from torch import Tensor
-from transformers import (
-    Blip2Config,
-    Blip2ForConditionalGeneration,
-    Blip2Processor,
-    BlipImageProcessor,
-    PreTrainedTokenizerFast,
-)
+from transformers import Blip2ForConditionalGeneration, Blip2Processor
 
 from rankscope.data import Example, grammar
 from rankscope.data.embedded import HERE
-from rankscope.data.scenes import SIZE, TASKS, example, scenes
+from rankscope.data.scenes import example, scenes
 
-SPECIAL = ("<s>", "<pad>", "</s>", "<unk>", "<image>")
-BOS, PAD, EOS, UNK, IMAGE = range(len(SPECIAL))
-QUERIES = 12
 BATCH = 32
 """Captions, and as many questions, in a step."""
 RATES = {"look": 1.5e-3, "tell": 1.5e-3, "settle": 7.5e-4, "anneal": 4e-4, "end": 2e-4}
@@ -71,99 +62,16 @@ nothing is shifted, and even chances would draw each once in ninety times."""
 WARMUP = 150
 KEEP = 250
 """Steps after which the state of training is left in the work folder."""
-SEED = 0
 
 
 # %% [markdown]
-# ## The model and its tokenizer
-# The vocabulary is every word of the grammar; the text side is plain `tokenizers`, so that Auto classes open the folder.
-
-
-# %%
-def words() -> list[str]:
-    """Every word that scenes say, the rarest included, in alphabetical order."""
-    found = {*grammar.WORDS, *(str(i) for i in range(19))}
-    for task in TASKS:
-        for item in scenes(task, "train", n=2000):
-            found.update(w for text in (item.text, *item.targets) for w in text.split())
-    return sorted(found)
-
-
-def make_processor() -> Blip2Processor:
-    """Word-level tokenizer (lower case, BOS in front) and image processor (48 × 48, values to −1…1)."""
-    vocabulary = {w: i for i, w in enumerate([*SPECIAL, *words()])}
-    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
-    tokenizer.normalizer = normalizers.Lowercase()
-    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    tokenizer.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", BOS)])
-    names = {"bos_token": "<s>", "pad_token": "<pad>", "eos_token": "</s>", "unk_token": "<unk>"}
-    text = PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, **names, model_max_length=96, clean_up_tokenization_spaces=False
-    )
-    text.add_tokens(["<image>"], special_tokens=True)
-    half = [0.5, 0.5, 0.5]
-    image = BlipImageProcessor(size={"height": SIZE, "width": SIZE}, image_mean=half, image_std=half)
-    return Blip2Processor(image, text, num_query_tokens=QUERIES)
-
-
-def make_model(vocabulary: int) -> Blip2ForConditionalGeneration:
-    """The model at its start: vision 64 × 4 layers, Q-Former 96 × 3, OPT 96 × 4.
-
-    Transformers starts the learned queries at zero, where they would receive equal gradients and stay equal; here they start
-    from a normal distribution.
-    """
-    config = Blip2Config(
-        vision_config={
-            "hidden_size": 64, "intermediate_size": 192, "num_hidden_layers": 4, "num_attention_heads": 4,
-            "image_size": SIZE, "patch_size": 8, "initializer_range": 0.08,
-        },
-        qformer_config={
-            "hidden_size": 96, "intermediate_size": 192, "num_hidden_layers": 3, "num_attention_heads": 4, "encoder_hidden_size": 64,
-            "cross_attention_frequency": 1, "vocab_size": vocabulary, "max_position_embeddings": 64, "initializer_range": 0.08,
-            "hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0, "pad_token_id": PAD,
-        },
-        text_config={
-            "model_type": "opt", "vocab_size": vocabulary, "hidden_size": 96, "word_embed_proj_dim": 96, "ffn_dim": 384,
-            "num_hidden_layers": 4, "num_attention_heads": 4, "max_position_embeddings": 128, "init_std": 0.06, "dropout": 0.0,
-            "bos_token_id": BOS, "pad_token_id": PAD, "eos_token_id": EOS,
-        },
-        num_query_tokens=QUERIES,
-        image_token_index=IMAGE,
-    )  # fmt: skip
-    torch.manual_seed(SEED)
-    model = Blip2ForConditionalGeneration(config)
-    torch.nn.init.normal_(model.query_tokens, std=1.0)
-    return model
-
-
-# %% [markdown]
-# ## Batches
+# ## Training
 # A step sees 32 captions and 32 questions of the mixture, and no example is seen twice; which ones follows from the number of the step,
-# so that a run that was stopped continues with the same data.
+# so that a run that was stopped continues with the same data. A stage is a loss and its own parameters; its whole state is left in the
+# work folder every 250 steps, and continued from there. The model and its inputs are in `scene_model.py`.
 
 
 # %%
-def pixels(items: Sequence[Example]) -> Tensor:
-    """``(b, 3, 48, 48)`` in −1…1, as the image processor makes them."""
-    images = torch.stack([torch.from_numpy(item.image.pixels()) for item in items])
-    return images.permute(0, 3, 1, 2).float() / 127.5 - 1
-
-
-def batch(
-    items: Sequence[Example], vocabulary: dict[str, int], before: Sequence[Sequence[int]] | None = None
-) -> dict[str, Tensor]:
-    """Model inputs, padded on the right, with labels on target and EOS; after the tokens of ``before``, where there are any."""
-    rows, labels = [], []
-    for item, first in zip(items, before or [()] * len(items), strict=True):
-        prompt = [*first, *[IMAGE] * QUERIES, BOS, *(vocabulary[w] for w in item.text.split())]
-        target = [vocabulary[w] for w in item.targets[0].split()] + [EOS]
-        rows.append(torch.tensor(prompt + target))
-        labels.append(torch.tensor([-100] * len(prompt) + target))
-    ids = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=PAD)
-    wanted = torch.nn.utils.rnn.pad_sequence(labels, batch_first=True, padding_value=-100)
-    return {"pixel_values": pixels(items), "input_ids": ids, "attention_mask": (ids != PAD).long(), "labels": wanted}
-
-
 def rate(step: int, steps: int) -> float:
     """The share of the peak learning rate: linear warm-up, then a half cosine down to a fiftieth."""
     warmup = min(WARMUP, steps // 10 + 1)
@@ -172,12 +80,6 @@ def rate(step: int, steps: int) -> float:
     return 0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup)))
 
 
-# %% [markdown]
-# ## Training
-# A stage is a loss and its own parameters; its whole state is left in the work folder every 250 steps, and continued from there.
-
-
-# %%
 class Look(torch.nn.Module):
     """Stage 1: the digit and the ink in each of the nine cells, read from the first nine queries."""
 

@@ -16,6 +16,7 @@ def between(
         list[Path], Argument(help="Runs, or checkpoint folders, collected first on the data of a run among them.")
     ],
     treated: options.Treated,
+    intervals: options.Intervals,
     printing: options.Printing,
     source: Annotated[
         str,
@@ -39,9 +40,7 @@ def between(
     ],
     base: Annotated[Path | None, Option(help="The pre-trained run, from which changes are measured.")] = None,
     permutations: Annotated[int, Option(min=0, help="Draws of what is unrelated, for p-values.")] = 0,
-    groups: options.Groups = 20,
-    interval: options.Interval = "influence",
-    common_rows: Annotated[bool, Option("--common-rows", help="If the rows differ, use those all runs have.")] = False,
+    common_rows: options.CommonRows = False,
     plot: options.Figure = None,
     base_model: options.BaseModel = None,
     download: options.Download = False,
@@ -71,8 +70,7 @@ def between(
             target,
             base=base,
             permutations=permutations,
-            groups=groups,
-            interval=interval,
+            **intervals.keywords(),
             common_rows=common_rows,
             base_model=base_model,
             **treated.keywords(),

@@ -13,6 +13,7 @@ from rankscope.cli import early, options, show
 
 def card(
     analysed: options.Analysed,
+    intervals: options.Intervals,
     run: Annotated[Path, Argument(help="The tuned run, or its checkpoint folder, collected first on the base's data.")],
     base: Annotated[Path, Option(help="The pre-trained run, against which changes are measured.")],
     out: Annotated[
@@ -24,9 +25,7 @@ def card(
             "appended. Default: stdout.",
         ),
     ] = None,
-    groups: options.Groups = 20,
-    interval: options.Interval = "influence",
-    common_rows: Annotated[bool, Option("--common-rows", help="If the rows differ, use those both runs have.")] = False,
+    common_rows: options.CommonRows = False,
     base_model: options.BaseModel = None,
     download: options.Download = False,
     quiet: options.Quiet = False,
@@ -46,8 +45,8 @@ def card(
     from rankscope.registry import DEFAULT_COMPARED
     from rankscope.report.card import card as block_of
 
-    how: dict[str, Any] = {"groups": groups, "interval": interval, "common_rows": common_rows, "base_model": base_model}
-    how |= analysed.keywords()
+    how: dict[str, Any] = {"common_rows": common_rows, "base_model": base_model}
+    how |= intervals.keywords() | analysed.keywords()
     further = how.get("measures", ())
     how["measures"] = (*DEFAULT_COMPARED, *(one for one in further if one.name not in DEFAULT_COMPARED))
     with show.progress("comparing", quiet=quiet) as progress:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 def compare(
     analysed: options.Analysed,
+    intervals: options.Intervals,
     printing: options.Printing,
     runs: Annotated[
         list[Path] | None,
@@ -37,9 +38,7 @@ def compare(
         Option(help="The reference collected again with another batch size or dtype, to see numerical noise."),
     ] = None,
     permutations: Annotated[int, Option(min=0, help="Shuffles of the samples, for p-values of unrelated runs.")] = 0,
-    groups: options.Groups = 20,
-    interval: options.Interval = "influence",
-    common_rows: Annotated[bool, Option("--common-rows", help="If the rows differ, use those both runs have.")] = False,
+    common_rows: options.CommonRows = False,
     plot: options.Figure = None,
     report: options.Report = None,
     base_model: options.BaseModel = None,
@@ -93,7 +92,7 @@ def compare(
         early.need_rows(*paths)
     import rankscope
 
-    how: dict[str, Any] = {"base": base, "groups": groups, "interval": interval, **analysed.keywords()}
+    how: dict[str, Any] = {"base": base, **intervals.keywords(), **analysed.keywords()}
     moved: list[Examples] = []
     with printing.progress("comparing") as progress:
         result: Contrast | ArmContrast

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 from typer import Exit, Option
 
 from rankscope.checkpoint import fetching
-from rankscope.cli import completion, early, options, show
-from rankscope.reading.kinds import check_kind
+from rankscope.cli import early, options, show
 
 if TYPE_CHECKING:
     from rankscope.collecting.doctor import Symptom
@@ -24,9 +23,7 @@ def doctor(
     data: Annotated[
         str | None, Option(help="The data that would be read. Default: embedded, to suit the model.")
     ] = None,
-    rows: Annotated[
-        str, Option(autocompletion=completion.rows, callback=options.refusing(check_kind), help="The kind of rows.")
-    ] = "last",
+    rows: options.Rows = "last",
     base_model: options.BaseModel = None,
     download: options.Download = False,
     device: options.Device = None,

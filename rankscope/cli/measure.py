@@ -14,9 +14,8 @@ if TYPE_CHECKING:
 def measure(
     run: options.Run,
     analysed: options.Analysed,
+    intervals: options.Intervals,
     printing: options.Printing,
-    groups: options.Groups = 20,
-    interval: options.Interval = "influence",
     plot: options.Figure = None,
     base_model: options.BaseModel = None,
     download: options.Download = False,
@@ -36,7 +35,7 @@ def measure(
 
     with printing.progress("measuring") as progress:
         result = rankscope.measure(
-            run, groups=groups, interval=interval, base_model=base_model, **analysed.keywords(), progress=progress
+            run, base_model=base_model, **intervals.keywords(), **analysed.keywords(), progress=progress
         )
     printing.notes(result.notes)
     table = show.view(

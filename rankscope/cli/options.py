@@ -16,6 +16,7 @@ from rankscope.catalogue import check_measure, listed
 from rankscope.cli import completion, show
 from rankscope.devices import check_device
 from rankscope.errors import UsageError
+from rankscope.reading.kinds import check_kind
 from rankscope.sites import check_selection
 
 if TYPE_CHECKING:
@@ -76,11 +77,8 @@ Measures = Annotated[
         help="Names or file.py:function, comma-separated.",
     ),
 ]
-Groups = Annotated[int, Option(min=2, help="Number of sample groups that the jackknife leaves out in turn.")]
-Interval = Annotated[
-    Literal["influence", "jackknife"],
-    Option(help="Intervals from the influence of every sample, or from leaving groups of samples out in turn."),
-]
+Rows = Annotated[str, Option(autocompletion=completion.rows, callback=refusing(check_kind), help="The kind of rows.")]
+CommonRows = Annotated[bool, Option("--common-rows", help="If the rows differ, use those that all runs have.")]
 Figure = Annotated[
     Path | None,
     Option(
@@ -169,6 +167,21 @@ class Analysed(Treated):
     """How runs are measured."""
 
     sites: Sites = "all"
+
+
+@dataclass(frozen=True)
+class Intervals:
+    """Where the intervals of numbers come from; fields are named as the library names them."""
+
+    groups: Annotated[int, Option(min=2, help="Number of sample groups that the jackknife leaves out in turn.")] = 20
+    interval: Annotated[
+        Literal["influence", "jackknife"],
+        Option(help="Intervals from the influence of every sample, or from leaving groups of samples out in turn."),
+    ] = "influence"
+
+    def keywords(self) -> dict[str, Any]:
+        """The options as keywords of the library."""
+        return dict(vars(self))
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from rankscope.cli import early, options, show
 
 def report(
     analysed: options.Analysed,
+    intervals: options.Intervals,
     runs: Annotated[list[Path], Argument(help="Runs, or checkpoint folders, collected first on the base's data.")],
     base: Annotated[Path, Option(help="The pre-trained run, against which changes are measured.")],
     out: Annotated[Path, Option("--out", "-o", help="The file.")] = Path("report.html"),
@@ -19,9 +20,7 @@ def report(
         bool,
         Option("--weights", help="Also show what changed in the weights, for checkpoints still where the runs say."),
     ] = False,
-    groups: options.Groups = 20,
-    interval: options.Interval = "influence",
-    common_rows: Annotated[bool, Option("--common-rows", help="If the rows differ, use those that all have.")] = False,
+    common_rows: options.CommonRows = False,
     base_model: options.BaseModel = None,
     download: options.Download = False,
     overwrite: options.Overwrite = False,
@@ -47,8 +46,7 @@ def report(
             base=base,
             out=out,
             weights=weights,
-            groups=groups,
-            interval=interval,
+            **intervals.keywords(),
             common_rows=common_rows,
             base_model=base_model,
             overwrite=overwrite,

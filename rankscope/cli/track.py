@@ -7,8 +7,7 @@ from typing import Annotated
 
 from typer import Argument, Option
 
-from rankscope.cli import completion, early, options, show, steps
-from rankscope.reading.kinds import check_kind
+from rankscope.cli import early, options, show, steps
 
 
 def track(
@@ -16,19 +15,16 @@ def track(
         list[Path], Argument(help="Checkpoint folders of one training, or the folder in which the Trainer put them.")
     ],
     analysed: options.Analysed,
+    intervals: options.Intervals,
     printing: options.Printing,
     probes: options.Data,
     data: Annotated[str | None, Option(help="The probe set. Default: embedded, to suit the model.")] = None,
     base: Annotated[
         Path | None, Option(help="What all are compared with. Default: the adapters' base, or the first.")
     ] = None,
-    rows: Annotated[
-        str, Option(autocompletion=completion.rows, callback=options.refusing(check_kind), help="The kind of rows.")
-    ] = "last",
+    rows: options.Rows = "last",
     n: Annotated[int | None, Option("--n", min=1, help="Read only the first n samples.")] = None,
     out: Annotated[Path, Option(help="The folder for the runs, where they are found the next time.")] = Path("track"),
-    groups: options.Groups = 20,
-    interval: options.Interval = "influence",
     plot: options.Figure = None,
     base_model: options.BaseModel = None,
     download: options.Download = False,
@@ -57,8 +53,7 @@ def track(
             rows=rows,
             n=n,
             out=out,
-            groups=groups,
-            interval=interval,
+            **intervals.keywords(),
             base_model=base_model,
             trust_remote_code=trust_remote_code,
             **analysed.keywords(),

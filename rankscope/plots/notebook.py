@@ -16,8 +16,8 @@ from rankscope.plots.style import styled
 from rankscope.results.claims import Account, Judged
 from rankscope.results.glance import Glanced, glance
 from rankscope.results.record import Table
+from rankscope.results.weight_glance import glance_at_weights
 from rankscope.results.weights import WeightReport
-from rankscope.results.wording import number
 
 SHOWN = 12
 """The most lines of the small table; the frame has all."""
@@ -36,19 +36,9 @@ def html(result: Table[Any]) -> str:
 
 def small_table(result: Table[Any]) -> tuple[Sequence[str], Sequence[Sequence[str]], Sequence[str]]:
     """The columns and lines of a table with a line for each site, or each matrix of weights, and what is said below it."""
-    if isinstance(result, Glanced) and result.records:
-        small = glance(result)
+    if isinstance(result, WeightReport) or (isinstance(result, Glanced) and result.records):
+        small = glance_at_weights(result) if isinstance(result, WeightReport) else glance(result)
         return small.columns, small.rows, (small.title, *small.below)
-    if isinstance(result, WeightReport):
-        columns = ["module", "kind", "shape", "effective rank", "|ΔW| / |W|"]
-        return (
-            columns,
-            [
-                [r.module, r.kind, f"{r.m} × {r.n}", number(r.ranks.effective), number(r.relative.size)]
-                for r in result.records
-            ],
-            (),
-        )
     frame = [[str(record.flat().get(name)) for name in ("site", "measure", "value")] for record in result.records]
     return ["site", "measure", "value"], frame, ()
 

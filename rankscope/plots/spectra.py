@@ -36,9 +36,8 @@ def spectra(result: Contrast, ax: Axes | None = None, *, site: Site | str | None
         UsageError: if no run has a spectrum.
     """
     assert ax is not None
-    there, base = _at(result, site)
     least = 1.0
-    for name, spectrum, own in _styled(there, base):
+    for name, spectrum, own in _curves_at(result, site, ax):
         kept = spectrum.above_floor
         if len(kept) and kept[0] > 0:
             curve = (kept / kept[0]).tolist()
@@ -49,7 +48,6 @@ def spectra(result: Contrast, ax: Axes | None = None, *, site: Site | str | None
     if not ax.lines:
         raise nothing()
     ax.set(ylim=(least / 2, 1.5), xlabel="direction", ylabel="σ / σ₁")
-    _entitle(there, ax)
     return ax
 
 
@@ -57,24 +55,14 @@ def spectra(result: Contrast, ax: Axes | None = None, *, site: Site | str | None
 def cumulative(result: Contrast, ax: Axes | None = None, *, site: Site | str | None = None, **style: Any) -> Axes:
     """Share of Σσ in the leading directions, against the share of the directions: the paper's Figure 4.
 
-    Args:
-        result: a comparison.
-        ax: where to draw; by default on a figure of its own.
-        site: the site; by default the one where a rank changes most.
-        **style: matplotlib's settings of the curves, beside their own looks.
-
-    Raises:
-        UnknownName: if the comparison has no spectrum there.
-        UsageError: if no run has a spectrum.
+    Arguments and errors as :func:`spectra`.
     """
     assert ax is not None
-    there, base = _at(result, site)
-    for name, spectrum, own in _styled(there, base):
+    for name, spectrum, own in _curves_at(result, site, ax):
         curve = spectrum.cumulative().tolist()
         ax.plot((100 * spectrum.positions).tolist(), curve, label=in_legend(name), **(own | style))
     ax.axhline(0.9, color="0.7", linewidth=0.6, zorder=0)
     ax.set(xlim=(0, 100), ylim=(0, 1.01), xlabel="directions, % of min(n, d)", ylabel="cumulative share of Σσ")
-    _entitle(there, ax)
     return ax
 
 
@@ -101,8 +89,8 @@ def telling(result: Contrast) -> Site | None:
     return max(reversed(sites), key=lambda site: moved.get(site, 0.0), default=None)
 
 
-def _at(result: Contrast, site: Site | str | None) -> tuple[dict[str, Spectrum], str | None]:
-    """The spectrum of each run at a site, and the name of the base."""
+def _curves_at(result: Contrast, site: Site | str | None, ax: Axes) -> Iterator[tuple[str, Spectrum, dict[str, Any]]]:
+    """The name, spectrum and look of each curve at a site, which the title of the panel names."""
     chosen = telling(result) if site is None else Site.parse(str(site))
     there = {run: sites[chosen] for run, sites in result.spectra.items() if chosen is not None and chosen in sites}
     if not there and site is None:
@@ -110,7 +98,9 @@ def _at(result: Contrast, site: Site | str | None) -> tuple[dict[str, Spectrum],
     if not there:
         known = ", ".join(dict.fromkeys(str(one) for sites in result.spectra.values() for one in sites))
         raise UnknownName(f"there is no spectrum at {site}; there are spectra at {known or 'no site'}")
-    return there, result.names[2] if len(result.names) > 2 else None
+    first = next(iter(there.values()))
+    panel_title(ax, f"{spelled(first.site)}  (n={first.rows}, d={first.columns})")
+    return _styled(there, result.names[2] if len(result.names) > 2 else None)
 
 
 def _styled(spectra: Mapping[str, Spectrum], base: str | None) -> Iterator[tuple[str, Spectrum, dict[str, Any]]]:
@@ -128,8 +118,3 @@ def _styled(spectra: Mapping[str, Spectrum], base: str | None) -> Iterator[tuple
 
 def _alike(one: torch.Tensor, other: torch.Tensor) -> bool:
     return one.shape == other.shape and bool(torch.isclose(one, other, rtol=1e-9, atol=0).all())
-
-
-def _entitle(there: Mapping[str, Spectrum], ax: Axes) -> None:
-    first = next(iter(there.values()))
-    panel_title(ax, f"{spelled(first.site)}  (n={first.rows}, d={first.columns})")

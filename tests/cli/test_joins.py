@@ -16,7 +16,8 @@ from unittest.mock import MagicMock
 
 import pytest
 import typer
-from joins import COMMANDS, FILES, OPEN, RECORDS, Command
+from cases import OPEN, RECORDS, Command
+from joins import COMMANDS, FILES
 
 import rankscope
 from rankscope.cli import app, early

@@ -7,13 +7,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
+from populations import D, N, population, values
 from torch import Tensor, nn
 
 import rankscope
-from rankscope.analysis.guards import copies, mean_share, row_classes
+from rankscope.analysis.guards import mean_share
 from rankscope.comparisons.cka import cka
 from rankscope.errors import NotComparable
 from rankscope.linalg.moments import Moments, PairMoments
@@ -21,16 +21,9 @@ from rankscope.linalg.svd import singular_values
 from rankscope.measures.effective_rank import effective_rank, entropy_rank
 from rankscope.measures.mean_share import mean_share as measured_mean_share
 from rankscope.models.load import load_model
-from rankscope.sites import Site
-from rankscope.store import Run, import_features
+from rankscope.store import Run
 
-N, D = 2048, 128
 Make = Callable[..., Run]
-
-
-def population(n: int = N, d: int = D, *, seed: int = 0, alpha: float = 1.0) -> Tensor:
-    root = torch.arange(1, d + 1) ** (-alpha / 2)
-    return torch.randn(n, d, generator=torch.Generator().manual_seed(seed)) * root
 
 
 @pytest.fixture
@@ -44,17 +37,6 @@ def make(tmp_path: Path) -> Make:
     return made
 
 
-@pytest.fixture
-def tokens(tmp_path: Path) -> Make:
-    """A run of token rows: ``(samples, tokens, width)`` as another tool would have stored them."""
-
-    def made(x: Tensor, name: str = "run", site: str = "decoder.1") -> Run:
-        np.savez(tmp_path / f"{name}.npz", layer=x.numpy())
-        return import_features(tmp_path / f"{name}.npz", tmp_path / f"{name}.pt", sites={"layer": site})
-
-    return made
-
-
 def rank(x: Tensor) -> float:
     return float(entropy_rank(singular_values(x, centre=True).values))
 
@@ -62,10 +44,6 @@ def rank(x: Tensor) -> float:
 def naive_cka(x: Tensor, y: Tensor) -> float:
     pair = PairMoments.of(x, y, shift_a=x[0], shift_b=y[0], group=torch.zeros(len(x), dtype=torch.int64), groups=1)
     return float(cka(pair.sum()))
-
-
-def values(result: Any) -> dict[str, float]:
-    return {r.measure: r.value for r in result.records}
 
 
 def test_trap_1_different_n_is_refused_where_naive_ranks_differ_by_7_per_cent(make: Make) -> None:
@@ -109,84 +87,6 @@ def test_trap_2_zero_rows_and_half_a_per_cent_are_the_line(make: Make) -> None:
     x = population(1000)
     x[:4] = 0
     assert rankscope.measure(make(x, "fewer"), ["entropy-rank"], groups=4).records[0].value > 1
-
-
-def test_copies_that_the_data_explain_are_told_and_measured(tokens: Make) -> None:
-    """In a causal model texts that begin alike have equal rows until they part; that is no padding."""
-    x = population(60 * 8, 16, seed=3).reshape(60, 8, 16)
-    x[:, 0] = x[0, 0]
-    x[:30, 1] = x[0, 1]
-    record = rankscope.measure(tokens(x, "causal"), ["entropy-rank"], groups=4).records[0]
-    assert record.value > 1
-    assert "88 of 480 rows equal another: texts that begin alike" in str(record.notes)
-    x[:, -2:] = x[0, 0]
-    with pytest.raises(NotComparable, match=r"of the 480 rows of padded at decoder\.1"):
-        rankscope.measure(tokens(x, "padded"), ["entropy-rank"])
-    embedded = rankscope.measure(tokens(x, "embedded", "decoder.embed"), ["entropy-rank"], groups=4).records[0]
-    assert "equal tokens" in str(embedded.notes)
-
-
-def test_a_repeated_text_is_not_a_new_sample(tokens: Make) -> None:
-    x = population(40 * 4, 16, seed=4).reshape(40, 4, 16)
-    once, x[20:] = tokens(x[:20].clone(), "once"), x[:20]
-    twice = tokens(x, "twice")
-    measured = rankscope.measure(twice, ["entropy-rank"], groups=4)
-    assert values(measured) == values(rankscope.measure(once, ["entropy-rank"], groups=4))
-    assert measured.notes == (
-        "20 of the 40 samples are left out, because their rows equal those of an earlier sample: '20' is '0'; '21' is '1'; "
-        "'22' is '2'; …",
-    )
-    assert rankscope.spectra(twice)[twice.sites[0]].rows == 80
-    as_they_are = rankscope.measure(twice, ["entropy-rank"], groups=4, allow_duplicates=True)
-    assert (as_they_are.records[0].shape.n, as_they_are.notes) == (160, ())
-    other = tokens(population(40 * 4, 16, seed=5).reshape(40, 4, 16), "other")
-    compared = rankscope.compare(twice, twice, measures=["cka"], groups=4)
-    assert (compared.records[0].shape.n, compared.notes[-1:]) == (80, measured.notes)
-    # In another run the samples differ, so that they are not the same inputs: the copies of one run are refused.
-    with pytest.raises(NotComparable, match=r"80 of the 160 rows of twice at decoder.1 \(50.0%\)"):
-        rankscope.compare(twice, other, measures=["cka"])
-    several = [twice, tokens(2 * x, "two"), tokens(3 * x, "three")]
-    arms = rankscope.compare_arms({"a": several}, base=twice, measures=["entropy-rank"], groups=4)
-    assert (arms.records[0].shape.n, arms.notes[1:2]) == (80, measured.notes)
-    assert rankscope.curve(twice, ["roy-vetterli"], parts=(1, 2)).notes == measured.notes
-    x[:] = x[0]
-    with pytest.raises(NotComparable, match="all 40 samples of same have the same rows, so only one is left"):
-        rankscope.measure(tokens(x, "same"), ["entropy-rank"])
-
-
-def test_one_pooled_row_tells_no_sample_and_several_sites_do(tmp_path: Path) -> None:
-    def run(sites: int, x: Tensor) -> Run:
-        path = tmp_path / f"{sites}.npz"
-        np.savez(path, **{f"decoder.{i}": (x * (i + 1)).numpy() for i in range(sites)})
-        return import_features(path, tmp_path / f"{sites}.pt", overwrite=True)
-
-    x = population(40, 8, seed=6)
-    x[30:] = x[:10]
-    with pytest.raises(NotComparable, match=r"10 of the 40 rows of 1 at decoder\.0"):
-        rankscope.measure(run(1, x), ["entropy-rank"], groups=4)
-    found = rankscope.measure(run(2, x), ["entropy-rank"], groups=4)
-    assert {r.shape.n for r in found.records} == {30}
-    assert {r.shape.n for r in rankscope.measure(run(2, x), ["entropy-rank"], sites="decoder.0").records} == {30}
-    zeros = population(40, 8, seed=6)
-    zeros[:4] = 0  # these are no input that was read several times
-    with pytest.raises(NotComparable, match=r"4 of the 40 rows of 2 at decoder\.0"):
-        rankscope.measure(run(2, zeros), ["entropy-rank"], groups=4)
-
-
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
-def test_rows_are_one_class_exactly_if_they_are_equal(dtype: torch.dtype) -> None:
-    x = torch.randn(300, 5, generator=torch.Generator().manual_seed(0)).round(decimals=1).to(dtype)
-    x[7], x[9] = 0.0, -0.0
-    classes = row_classes(x)
-    equal = (x[:, None] == x[None]).all(-1)
-    assert torch.equal(classes[:, None] == classes[None], equal)
-    near = x.clone()
-    near[0, 0] += torch.finfo(dtype).eps * near[0, 0].abs() * 2
-    assert (row_classes(torch.cat([x[:1], near[:1]])) == 0).sum() == 1
-    rows = rankscope.Rows(torch.arange(300), torch.full((300,), -1), torch.full((300,), 5), tuple(map(str, range(300))))
-    copied, unexplained = copies(x, rows, Site("decoder", "1"))
-    assert int(copied.sum()) == 300 - len(torch.unique(classes))
-    assert torch.equal(copied | (x == 0).all(1), unexplained)
 
 
 def test_trap_3_the_means_share_stands_beside_an_uncentred_rank(make: Make) -> None:
@@ -414,19 +314,3 @@ def test_trap_21_without_its_adapter_a_model_is_its_base_and_none_is_merged(fold
     size = [float((a - b).norm() / b.norm()) for a, b in ((merged, unmerged), (unmerged, whole))]
     assert size == pytest.approx([0.0074, 0.0081], rel=0.3)
     assert not torch.equal(whole, hidden(base))
-
-
-def test_one_site_of_copies_does_not_keep_the_others_from_being_measured(tmp_path: Path) -> None:
-    class Two(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.same, self.other = nn.Linear(8, 8), nn.Identity()
-            nn.init.zeros_(self.same.weight)
-
-        def forward(self, x: Tensor) -> Tensor:
-            return self.same(x) + self.other(x)
-
-    run = rankscope.collect(Two(), population(40, 8), sites="same.output,other.output", out=tmp_path / "run.pt")
-    refused, measured = rankscope.measure(run, ["entropy-rank"], groups=4).records
-    assert (refused.refused, refused.value is None, measured.refused) == (True, True, False)
-    assert "39 of the 40 rows of run at same.output" in str(refused.notes)

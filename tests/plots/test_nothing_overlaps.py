@@ -7,8 +7,8 @@ from dataclasses import replace
 from itertools import combinations
 from typing import Any
 
+import made
 import pytest
-import test_plots as made
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 

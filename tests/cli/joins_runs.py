@@ -1,0 +1,186 @@
+"""The options of the commands that open runs, or bring them in and out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from cases import (
+    ANALYSED,
+    BASE_MODEL,
+    CARD,
+    FIGURE,
+    FULL,
+    GROUPS,
+    INTERVAL,
+    MEASURES,
+    OVERWRITE,
+    PLOT,
+    PRINTING,
+    QUIET,
+    Command,
+    case,
+    fetched,
+    switch,
+)
+
+from rankscope.registry import COMPARISONS
+
+OF_RUNS = {
+    "measure": Command(
+        "rankscope.measure",
+        ("r",),
+        {
+            "run": case("x", value=Path("x"), alone=True),
+            "base_model": BASE_MODEL,
+            "download": fetched("r"),
+            "measures": MEASURES,
+            "groups": GROUPS,
+            "interval": INTERVAL,
+            **ANALYSED,
+            **PRINTING,
+            "plot": PLOT,
+            "full": FULL,
+        },
+    ),
+    "compare": Command(
+        "rankscope.compare",
+        ("r", "s"),
+        {
+            "runs": case("r", "x", value=Path("x"), keyword="b", alone=True),
+            "arm": case(
+                "--arm",
+                "t=tests/cli/test_joins.py",
+                value={"t": [Path("tests/cli/test_joins.py")]},
+                keyword="arms",
+                target="rankscope.compare_arms",
+                alone=True,
+            ),
+            "base": case("--base", "b", value=Path("b")),
+            "again": case("--again", "n", value=Path("n")),
+            "measures": MEASURES,
+            "permutations": case("--permutations", "7", value=7),
+            "groups": GROUPS,
+            "interval": INTERVAL,
+            "common_rows": switch("--common-rows"),
+            "base_model": BASE_MODEL,
+            "download": fetched("r"),
+            **ANALYSED,
+            **PRINTING,
+            "plot": case("--plot", value=Path(), target=FIGURE),
+            "report": case("--report", value=Path("u-v.html"), keyword="out", target="rankscope.write_report"),
+            "full": FULL,
+            "examples": case("--examples", "7", value=7, keyword="n", target="rankscope.examples"),
+            "config": case("--config", "c.toml", value=7, keyword="groups"),
+        },
+    ),
+    "report": Command(
+        "rankscope.make_report",
+        ("r", "--base", "b"),
+        {
+            "runs": case("x", "y", "--base", "b", value=[Path("x"), Path("y")], alone=True),
+            "base": case("--base", "c", value=Path("c")),
+            "out": case("-o", "o.html", value=Path("o.html")),
+            "weights": switch("--weights"),
+            "measures": MEASURES,
+            "groups": GROUPS,
+            "interval": INTERVAL,
+            "common_rows": switch("--common-rows"),
+            "base_model": BASE_MODEL,
+            "download": fetched("r"),
+            "overwrite": OVERWRITE,
+            **ANALYSED,
+            **QUIET,
+        },
+    ),
+    "between": Command(
+        "rankscope.between",
+        ("r", "--from", "vision.final:image", "--to", "decoder:text"),
+        {
+            "runs": case("x", "y", "--from", "a.0", "--to", "b.0", value=[Path("x"), Path("y")], alone=True),
+            "source": case("--from", "0:2:text", value="0:2:text", keyword="a"),
+            "target": case("--to", "decoder:last", value="decoder:last", keyword="b"),
+            "base": case("--base", "b", value=Path("b")),
+            "permutations": case("--permutations", "7", value=7),
+            "measures": case("-m", "cka", value=[COMPARISONS["cka"]]),
+            "groups": GROUPS,
+            "interval": INTERVAL,
+            "common_rows": switch("--common-rows"),
+            "base_model": BASE_MODEL,
+            "download": fetched("r"),
+            **{name: one for name, one in ANALYSED.items() if name != "sites"},
+            **PRINTING,
+            "plot": PLOT,
+            "full": switch("--full", target="rankscope.cli.relations.printed"),
+        },
+    ),
+    "show": Command(
+        "rankscope.open_report",
+        ("r.html",),
+        {
+            "source": case("x.html", value=Path("x.html"), keyword="path", alone=True),
+            **PRINTING,
+            "full": FULL,
+        },
+    ),
+    "card": Command(
+        "rankscope.compare",
+        ("r", "--base", "b"),
+        {
+            "run": case("x", "--base", "b", value=Path("x"), keyword="b", alone=True),
+            "base": case("--base", "c", value=Path("c"), keyword="a"),
+            "out": case("-o", "R.md", value=Path("R.md"), keyword="path", target="rankscope.markdown.put"),
+            "measures": case("-m", "rsa", value=["rsa"], target=CARD),
+            "groups": GROUPS,
+            "interval": INTERVAL,
+            "common_rows": switch("--common-rows"),
+            "base_model": BASE_MODEL,
+            "download": fetched("r"),
+            **ANALYSED,
+            **QUIET,
+        },
+        (CARD,),
+    ),
+    "curve": Command(
+        "rankscope.curve",
+        ("r",),
+        {
+            "run": case("x", value=Path("x"), alone=True),
+            "measures": MEASURES,
+            "seed": case("--seed", "7", value=7),
+            "base_model": BASE_MODEL,
+            "download": fetched("r"),
+            **ANALYSED,
+            **PRINTING,
+            "plot": PLOT,
+        },
+    ),
+    "verify": Command(
+        "rankscope.store.open_run", ("r",), {"run": case("x", value=Path("x"), keyword="path", alone=True)}
+    ),
+    "import": Command(
+        "rankscope.store.import_features",
+        ("s.npz",),
+        {
+            "source": case("x.npz", value=Path("x.npz"), keyword="path", alone=True),
+            "out": case("--out", "o", value=Path("o")),
+            "name": case("--name", "mine", value="mine"),
+            "site": case("--site", "a=h=decoder.3", value={"a=h": "decoder.3"}, keyword="sites"),
+            "columns": case("--columns", "a,b", value=["a", "b"]),
+            "ids": case("--ids", "ids.txt", value=["p", "q"]),
+            "overwrite": OVERWRITE,
+        },
+    ),
+    "export": Command(
+        "rankscope.store.export_run",
+        ("r", "--out", "o"),
+        {
+            "run": case(
+                "x", "--out", "o", value=Path("x"), keyword="path", target="rankscope.store.open_run", alone=True
+            ),
+            "out": case("--out", "p", value=Path("p")),
+            "to": case("--to", "hf", value="hf"),
+            "overwrite": OVERWRITE,
+        },
+        ("rankscope.store.open_run",),
+    ),
+}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
@@ -212,3 +213,12 @@ def test_the_library_does_not_print() -> None:
         if isinstance(n, ast.Call) and isinstance(n.func, ast.Name) and n.func.id == "print"
     ]
     assert printing == []
+
+
+def test_no_two_modules_outside_the_package_share_a_name() -> None:
+    """Tests, studies and benchmarks are imported by their bare names, of which Python keeps the first that it meets."""
+    run_alone = {"conftest", "__main__", "make_reference"}
+    places = [p for folder in ("tests", "analyses", "benchmarks") for p in (ROOT / folder).rglob("*.py")]
+    stems = Counter(p.stem for p in places if "example_plugin" not in p.parts)
+    assert len(stems) > 200
+    assert {stem for stem, count in stems.items() if count > 1} <= run_alone

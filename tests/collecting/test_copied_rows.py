@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from populations import population, values
+from planted_rows import population, values
 from torch import Tensor, nn
 
 import rankscope

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from populations import D, N, population, values
+from planted_rows import D, N, population, values
 from torch import Tensor, nn
 
 import rankscope

@@ -185,7 +185,7 @@ def check_measure(name: str, *, relations: bool = True) -> None:
         relations: whether it may be a number of two runs.
 
     Raises:
-        UnknownName: if there is not; the message has the three nearest names, and all.
+        UnknownName: if there is not; the message has the three nearest names, other names of the field among them.
         UsageError: if it is a number of weights, or of two runs where that has no meaning.
     """
     if ".py:" in name:
@@ -199,7 +199,12 @@ def check_measure(name: str, *, relations: bool = True) -> None:
     found = member(name)
     known = (*names("measures"), *names("comparisons"))
     if found is None and name not in known:
-        near = ", ".join(get_close_matches(name, known, n=3, cutoff=0))
-        raise UnknownName(f"there is no measure {name!r} (nearest: {near}); there are {', '.join(sorted(known))}")
+        nearest = dict[str, str]()  # no measure twice
+        for one in get_close_matches(name, (*known, *ALIASES), n=9, cutoff=0):
+            nearest.setdefault(canonical(one), one)
+        near = ", ".join([*nearest.values()][:3])
+        raise UnknownName(
+            f"there is no measure {name!r} (nearest: {near}); 'rankscope definitions' lists all {len(known)}"
+        )
     if not relations and (name in names("comparisons") or (found is not None and found[0] in DIRECTIONS)):
         raise UsageError(f"{name} relates two runs; ask compare for it")

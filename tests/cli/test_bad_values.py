@@ -181,7 +181,7 @@ def test_names_known_without_torch_are_those_of_the_library() -> None:
 def test_an_unknown_measure_names_the_three_nearest() -> None:
     for name, nearest in (("stablerank", "stable-rank, "), ("zzz", "")):
         with pytest.raises(
-            UnknownName, match=rf"'{name}' \(nearest: {nearest}[a-z0-9-]+(, [a-z0-9-]+)+\); there are "
+            UnknownName, match=rf"'{name}' \(nearest: {nearest}[a-z0-9-]+(, [a-z0-9-]+)+\); 'rankscope definitions'"
         ) as said:
             catalogue.check_measure(name)
         assert str(said.value).partition(")")[0].count(",") == 2

@@ -35,7 +35,7 @@ def mutual_neighbours(
             massive features do not dominate; None for no clipping.
 
     Returns:
-        ``(*,)`` shares, float64.
+        ``(*,)`` shares, float64; NaN if all rows of a side lie in one direction, so that none is nearer than another.
 
     Raises:
         NotComparable: if the numbers of rows differ, or a row has fewer than k rows of other samples.
@@ -58,7 +58,10 @@ def mutual_neighbours(
         same = sample[rows, None] == sample
         both = _nearest(x, rows, same, k) & _nearest(y, rows, same, k)
         shared += both.sum((-2, -1))
-    return shared / (n * k)
+    # Where all rows lie in one direction, none is nearer than another
+    apart = [(z - z[..., :1, :]).abs().amax((-2, -1)) for z in (x, y)]
+    told_apart = torch.stack(apart).amin(0) > 8 * torch.finfo(x.dtype).eps
+    return (shared / (n * k)).where(told_apart, torch.nan)
 
 
 def _directions(x: Tensor, clip: float | None) -> Tensor:

@@ -138,6 +138,15 @@ def test_clipping_takes_massive_features_out() -> None:
     assert mutual_neighbours(x, z, each(200), clip=0.95) > mutual_neighbours(x, y, each(200), clip=0.95) + 0.3
 
 
+@pytest.mark.parametrize("still", [0, 1])
+def test_rows_in_one_direction_have_no_neighbours(still: int) -> None:
+    pair = [draw(40, 6), draw(40, 6, 1)]
+    pair[still] = torch.arange(1, 41, dtype=torch.float64)[:, None] * torch.ones(6, dtype=torch.float64)
+    assert mutual_neighbours(*pair, each(40)).isnan()
+    pair[still][3, 0] = 0.0
+    assert not mutual_neighbours(*pair, each(40)).isnan()
+
+
 def test_neighbours_keep_under_rotation_and_refuse_too_few() -> None:
     x = draw(50, 5)
     q = torch.linalg.qr(draw(5, 5, 1)).Q

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,11 @@ def correlation(tables: Sequence[Table], x: str, y: str) -> float:
     """Spearman's ρ in each regime, and the mean; a regime in which one of the two does not vary is left out."""
     found = [stats.spearmanr(t[x], t[y]).statistic for t in tables if np.ptp(t[x]) > 0 and np.ptp(t[y]) > 0]
     return float(np.mean(found)) if found else 0.0
+
+
+def _beyond(tables: Sequence[Table], *, name: str, outcome: str, against: str) -> float:
+    """How far the size of one ρ exceeds that of another with the same outcome."""
+    return abs(correlation(tables, name, outcome)) - abs(correlation(tables, against, outcome))
 
 
 def resampled(tables: Sequence[Table], draws: int) -> list[list[Table]]:
@@ -54,13 +60,9 @@ def correlations(
     told: dict[str, dict[str, dict[str, Any]]] = {outcome: {} for outcome in outcomes}
     for outcome in outcomes:
         for name in predictors:
-
-            def rho(t: Sequence[Table], name: str = name, outcome: str = outcome) -> float:
-                return correlation(t, name, outcome)
-
-            found = interval(rho)
+            found = interval(partial(correlation, x=name, y=outcome))
             told[outcome][name] = {"rho": found._asdict(), "predicts": bool(found.low > 0 or found.high < 0)}
             if against:
-                more = interval(lambda t, rho=rho: abs(rho(t)) - abs(rho(t, against)))  # type: ignore[misc]
+                more = interval(partial(_beyond, name=name, outcome=outcome, against=against))
                 told[outcome][name] |= {"beyond": more._asdict(), "beats": bool(more.low > 0)}
     return told

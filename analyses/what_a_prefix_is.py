@@ -212,6 +212,12 @@ def share_of_one(taken: Mapping[str, Any]) -> float:
     return (max(taken["without"]) - taken["all"]) / worth if worth > 0 else 0.0
 
 
+def share_alone(taken: Mapping[str, Any]) -> float:
+    """How much of what all rows are worth the best of them has by itself."""
+    worth = taken["none"] - taken["all"]
+    return (taken["none"] - min(taken["alone"])) / worth if worth > 0 else 0.0
+
+
 def looked_at(model: nn.Module, study: Study, draws: int) -> dict[str, Any]:
     """Everything about one prefix but what its rows are worth."""
     prefix = prefix_of(model)
@@ -252,6 +258,7 @@ def main(size_name: str, folder: Path, out: Path) -> dict[str, Any]:
         },
         "effective_rows": effective._asdict(),
         "share_of_one": shares,
+        "share_of_one_alone": [share_alone(t["rows"]) for t in trained],
         "trained": trained,
         "untrained": started,
     }

@@ -37,7 +37,7 @@ from limited_scenes import BEFORE, data
 from runs import Setting, by_name, in_processes
 
 import rankscope
-from rankscope.features import ANSWER
+from rankscope.features import ANSWER, ROLES
 from rankscope.plots.style import look, new_figure, panel_title, styled
 from rankscope.results.examples import ExampleRecord
 
@@ -102,12 +102,21 @@ def said(base: Path, words: tuple[frozenset[str], frozenset[str]], samples: int,
         CLAIMS[1]: sum(lead(d, tuned) for d in directions) / len(directions),
         CLAIMS[2]: sum(t.role == "answer" for t in tokens) / len(tokens) - answers,
         "left": lead(average, left),
+        "moved": moved(rankscope.load(base), opened, found.site),
+        "most": [(t.sample, t.position, t.role, t.token) for t in tokens],
         "promotes": average.promotes,
         "suppresses": average.suppresses,
         "directions": [
             {"share": d.estimate.value, "promotes": d.promotes, "suppresses": d.suppresses} for d in directions
         ],
     }
+
+
+def moved(base: rankscope.Run, tuned: rankscope.Run, site: str) -> dict[str, float]:
+    """By the role of a row, the mean squared length of its change."""
+    lengths = (tuned.features(site).double() - base.features(site).double()).square().sum(1)
+    roles = tuned.rows_at(site).role
+    return {ROLES[role]: float(lengths[roles == role].mean()) for role in roles.unique().tolist()}
 
 
 def intervals(told: Mapping[str, Sequence[Mapping[str, Any]]], claim: str) -> dict[str, Interval]:

@@ -33,7 +33,7 @@ from rankscope.linalg.svd import leading_axes_of
 from rankscope.models.lens import WordHead, head_of, tokens_of, words
 from rankscope.progress import Progress, silent
 from rankscope.registry import COMPARISONS, known
-from rankscope.results.examples import ExampleRecord, Examples
+from rankscope.results.examples import ExampleRecord, Examples, What
 from rankscope.results.record import Estimate, number
 from rankscope.sites import Site
 from rankscope.store import Run
@@ -356,9 +356,9 @@ def _moved(found: _MostMoved, sources: _Sources, n: int) -> Iterator[ExampleReco
         yield replace(one, position=position, role=ROLES[int(rows.role[i])], token=token, context=context)
 
 
-def _record(what: str, value: float, name: str, sources: _Sources, *, rows: int | None = None) -> ExampleRecord:
+def _record(what: What, value: float, name: str, sources: _Sources, *, rows: int | None = None) -> ExampleRecord:
     unit = COMPARISONS["drift"].unit
-    made = ExampleRecord(what, "", "drift", Estimate(value), unit, sample=name, rows=rows)  # type: ignore[arg-type]
+    made = ExampleRecord(what, "", "drift", Estimate(value), unit, sample=name, rows=rows)
     if (shown := sources.data.get(name)) is None:
         return made
     return replace(made, text=shown.text or None, target=shown.target or None, image=_called(shown))

@@ -69,7 +69,7 @@ def examine(
     found = [_gpu(), _java()]
     try:
         read = Checkpoint.read(checkpoint, base_model=base_model)
-        found += [_memory(read), _quantisation(read)]
+        found += [*_memory(read), _quantisation(read)]
         found += _planned(prepare(read, data, request, loading))
     except RankscopeError as error:
         found.append(Symptom("reading", "wrong", str(error)))
@@ -92,17 +92,20 @@ def _java() -> Symptom:
         return Symptom("Java", "mind", "METEOR, SPICE and the PTB tokenizer cannot run", str(error))
 
 
-def _memory(checkpoint: Checkpoint) -> Symptom:
-    """The weights beside the memory that they go to."""
+def _memory(checkpoint: Checkpoint) -> tuple[Symptom, Symptom]:
+    """The weights beside the memory that they go to, and whether they must be spread over several devices."""
     needed = sum(path.stat().st_size for path in weight_files(checkpoint.weights))
     there, where = memory.free(), "free memory"
     if torch.cuda.is_available():
         there, where = torch.cuda.mem_get_info()[0], "free memory on the GPU"
     words = f"weights of {size_in_words(needed)}, {size_in_words(there)} of {where}"
     if needed < there:
-        return Symptom("memory", "ok", words)
-    return Symptom(
-        "memory", "mind", words, "spread the model with --device-map auto, or quantise it with --load-in-4bit"
+        return Symptom("memory", "ok", words), Symptom(
+            "device map", "ok", "none is needed: one device holds the weights"
+        )
+    return (
+        Symptom("memory", "mind", words, "quantise the model with --load-in-4bit, or spread it"),
+        Symptom("device map", "mind", "one device does not hold the weights", "spread them with --device-map auto"),
     )
 
 

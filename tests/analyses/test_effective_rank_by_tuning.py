@@ -43,7 +43,6 @@ def test_the_verdict_takes_all_methods_to_support_and_one_to_contradict(script: 
     assert script.verdict(claimed | {"pt-lora": "falls"}) == "contradicted"
 
 
-@pytest.mark.whole
 def test_it_runs_from_end_to_end_and_trains_nothing_twice(
     script: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -39,6 +39,7 @@ def test_a_sound_checkpoint_is_planned_and_nothing_is_written(
         "GPU",
         "Java",
         "memory",
+        "device map",
         "quantisation",
         "reading",
         "mask",
@@ -65,7 +66,18 @@ def test_what_cannot_be_read_is_wrong_and_the_rest_is_told(folder: Folder, texts
     (broken / "adapter_config.json").write_text(json.dumps(config | {"target_modules": ["nothing"]}))
     found = examine(broken, texts)
     assert at(found, "reading").state == "wrong"
-    assert at(found, "memory").state == "ok"
+    assert (at(found, "memory").state, at(found, "device map").state) == ("ok", "ok")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="the memory of a GPU is asked for where there is one")
+def test_weights_that_one_device_does_not_hold_are_to_be_spread(
+    folder: Folder, texts: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(doctor.memory, "free", lambda: 1000)
+    found = dict(zip(("memory", "device map"), doctor._memory(doctor.Checkpoint.read(folder("gpt2"))), strict=True))
+    assert {one.state for one in found.values()} == {"mind"}
+    assert "--load-in-4bit" in found["memory"].remedy
+    assert "--device-map auto" in found["device map"].remedy
 
 
 def test_quantised_weights_and_half_precision_are_told(

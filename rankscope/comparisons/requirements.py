@@ -21,7 +21,7 @@ def require_rows(rows: Tensor | int, least: int, what: str) -> None:
         NotComparable: if any number of rows is below ``least``.
     """
     rows = torch.as_tensor(rows)
-    fewest = int(rows.min()) if rows.numel() else least
+    fewest = int(rows.detach().min()) if rows.numel() else least
     if fewest < least:
         raise NotComparable(f"{what} needs at least {least} rows; there are {fewest}: collect more samples")
 

@@ -23,13 +23,15 @@ plans", SIAM, 1982, chapter 6; Huber & Ronchetti, "Robust statistics", 2009, sec
 
 from __future__ import annotations
 
-import warnings
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import fields
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_leaves
 
 from rankscope.errors import UsageError
 from rankscope.linalg.principal import Principal
@@ -41,6 +43,28 @@ SOLVED = ("principal", "principal_about_origin")
 """The eigendecompositions that sums keep."""
 ALIKE = 1e-11
 """Relative distance at which two matrices are one direction, several digits above what rounding leaves between them."""
+
+
+class _InTheGraph(TorchFunctionMode):
+    """Within it nothing that is differentiated becomes a Python number, or a tensor that torch does not differentiate.
+
+    It has left the graph, and the derivative of the rest would not be that of the whole. Torch itself warns of a few such steps,
+    once in a process. What is held constant on purpose is said by ``detach``.
+    """
+
+    NUMBERS = frozenset({Tensor.__float__, Tensor.__int__, Tensor.__complex__, Tensor.item, Tensor.tolist})
+    BY_SHAPE = re.compile(r"detach_?|new_\w+|\w+_like")
+    """Functions that read no values, or are meant to leave the graph."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        number = func in self.NUMBERS
+        found = None if number else func(*args, **(kwargs or {}))
+        constant = isinstance(found, Tensor) and found.is_floating_point() and not found.requires_grad
+        if (number or constant) and torch.is_grad_enabled() and not self.BY_SHAPE.fullmatch(func.__name__):
+            given = tree_leaves((args, kwargs))
+            if any(isinstance(one, Tensor) and one.requires_grad for one in given):
+                raise UsageError(f"{func.__name__} leaves the graph; take detach() first of what is held constant")
+        return func(*args, **(kwargs or {})) if number else found
 
 
 class Gradient(NamedTuple):
@@ -96,9 +120,7 @@ def gradient(function: Callable[..., Tensor], sums: Sequence[Sums | Tensor]) -> 
     with torch.enable_grad():
         inputs = [leaves(s) if isinstance(s, Sums) else s.detach().clone().requires_grad_() for s in sums]
         try:
-            with warnings.catch_warnings():
-                # What becomes a Python number has left the graph, and the derivative of the rest would not be that of the number
-                warnings.filterwarnings("error", "Converting a tensor with requires_grad")
+            with _InTheGraph():
                 value = function(*inputs)
         except (RuntimeError, TypeError, UsageError, UserWarning):
             return None  # NumPy's, say; what fails without a graph too says why when it is computed without

@@ -115,7 +115,7 @@ def singular_values_of(moments: Moments, *, centre: bool = True, dtype: torch.dt
     gram = moments.scatter if centre else moments.gram
     batch, d = gram.shape[:-2], moments.width
     counts = moments.rows.reshape(-1)
-    n = int(counts.max()) if len(counts) else 0
+    n = int(counts.detach().max()) if len(counts) else 0
     solved = moments.__dict__.get("principal" if centre else "principal_about_origin")
     values, beyond = _roots(gram.reshape(-1, d, d), None if solved is None else solved.values.flip(-1).reshape(-1, d))
     # Rounding errors of n products add up like a random walk, to about √n u of the largest eigenvalue

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -130,6 +131,37 @@ def test_what_moves_in_steps_or_is_not_computed_by_torch_has_none() -> None:
     assert gradient(lambda s: torch.from_numpy(s.numpy()).max(), [s]) is None
     assert gradient(lambda s: (s - s).sqrt().sum(), [s]) is None  # its derivative is infinite
     assert gradient(lambda s: s.sum(), [s]) is not None
+
+
+LEAVING: dict[str, Callable[[Tensor], Any]] = {
+    "float": float,
+    "item": Tensor.item,
+    "tolist": Tensor.tolist,
+    "math": math.sqrt,
+    "tensor": torch.tensor,
+    "data": lambda x: x.data,
+    "linspace": lambda x: torch.linspace(0, x, 2)[-1],
+    "numpy": lambda x: torch.from_numpy(x.numpy()),
+    "a list": lambda x: torch.tensor([x, x])[0],
+}
+
+
+@pytest.mark.filterwarnings("ignore:To copy construct", "ignore:Converting a tensor")
+@pytest.mark.parametrize("name", LEAVING)
+def test_a_part_that_leaves_the_graph_leaves_the_number_without_a_derivative(name: str) -> None:
+    s = torch.tensor([3.0, 1.0, 0.5], dtype=torch.float64)
+    for _ in range(2):  # torch warns of some of them, once
+        assert gradient(lambda s: s.sum() / LEAVING[name](s.max()), [s]) is None
+    constant = gradient(lambda s: s.sum() / LEAVING[name](s.max().detach()), [s])
+    assert constant is not None
+    assert_close(constant.slopes[0][""], torch.full_like(s, float(constant.value) / 4.5))
+
+
+def test_what_has_the_shape_alone_of_what_is_differentiated_does_not_leave_the_graph() -> None:
+    s = torch.tensor([3.0, 1.0, 0.5], dtype=torch.float64)
+    found = gradient(lambda s: (s * torch.ones_like(s) + s.new_zeros(3) + torch.zeros(3, dtype=s.dtype)).sum(), [s])
+    assert found is not None
+    assert_close(found.slopes[0][""], torch.ones(3, dtype=torch.float64))
 
 
 def test_matrices_that_differ_by_scale_and_identity_are_one_direction() -> None:

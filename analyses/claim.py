@@ -32,6 +32,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -41,10 +42,11 @@ from limited_scenes import BEFORE, NEW, OTHER, SEEN, data
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from position_shift import BOUND, untrained
-from runs import RANKS, RELATIONS, Setting, Study, outcomes
+from runs import RANKS, RELATIONS, Setting, Study, in_processes, outcomes
 
 import rankscope
 from rankscope.plots.style import legend, look, new_figure, panel_title, styled
+from rankscope.store import open_run
 from rankscope.tuning.recipes import recipe
 
 STUDY = Study(
@@ -194,13 +196,21 @@ def collapsed(
     return {"verdict": decide(falls.values()), "falls": {name: fall._asdict() for name, fall in falls.items()}}
 
 
-def along_sites(runs: Runs, base: Path, home: Path, groups: int) -> list[dict[str, Any]]:
-    """Ranks and relations at every site, of the seeds of each method against the base."""
+def along_sites(by_regime: Mapping[int, Runs], base: Path, home: Path, groups: int) -> dict[int, list[dict[str, Any]]]:
+    """Ranks and relations at every site, of the seeds of each method against the base, by regime."""
+    stacks = list(dict.fromkeys(site.stack for site in open_run(base).sites))
+    asked = [(runs, stack) for runs in by_regime.values() for stack in stacks]
+    found = iter(in_processes(partial(_along_stack, base, home, groups), asked, "sites"))
+    return {n: [record for _ in stacks for record in next(found)] for n in by_regime}
+
+
+def _along_stack(base: Path, home: Path, groups: int, asked: tuple[Runs, str]) -> list[dict[str, Any]]:
+    runs, stack = asked
     folders = {
         m: [home / Setting(**_plain(r["setting"])).name / "run.safetensors" for r in several]
         for m, several in runs.items()
     }
-    found = rankscope.compare_arms(folders, base=base, measures=[*RANKS, *RELATIONS], groups=groups)
+    found = rankscope.compare_arms(folders, base=base, measures=[*RANKS, *RELATIONS], sites=stack, groups=groups)
     keys = ("arm", "site", "measure", "value", "low", "high", "floor")
     return [{key: r[key] for key in keys} for r in found.to_records() if r["arm"] in runs]
 
@@ -228,7 +238,7 @@ def main(size_name: str, folder: Path, out: Path) -> dict[str, Any]:
         starts = [run["looks"][0]["drift"] for kind in ("lora", "adapter") for run in runs.get(kind, ())]
         assert max(starts) < 1e-9, "an untrained update moves features"
     base_run = home / Setting("base", 0, 0).name / "run.safetensors"
-    sites = {n: along_sites(runs, base_run, home, study.groups) for n, (_, runs) in regimes.items()}
+    sites = along_sites({n: runs for n, (_, runs) in regimes.items()}, base_run, home, study.groups)
     for records in sites.values():
         still = [r for r in records if (r["arm"], r["site"], r["measure"]) == ("lora", "vision.final", "drift")]
         assert still, "drift was not read at the vision tower"

@@ -170,7 +170,7 @@ def main(size_name: str, folder: Path, out: Path) -> dict[str, Any]:
     fits = fit(found, [run for several in runs.values() for run in several], base["looks"][0])
     assert size_name == "quick" or all(fits.values()), f"nothing may be said of methods: {fits}"
     base_run = home / "runs" / Setting("base", 0, 0).name / "run.safetensors"
-    sites = along_sites(runs, base_run, home / "runs", study.groups)
+    sites = along_sites({size["training"]: runs}, base_run, home / "runs", study.groups)[size["training"]]
     heard = [r for r in sites if r["arm"] == "lora" and not r["site"].startswith("decoder") and r["measure"] == "drift"]
     assert heard, "drift was not read before the decoder"
     assert all(abs(r["value"]) < 1e-9 for r in heard), "LoRA moves what it is not attached to"

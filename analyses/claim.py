@@ -21,6 +21,9 @@ Each of 1 to 4 is decided in each of the three ways (a score only at the end). O
 *supported in miniature*; if some lie below and none above it is *contradicted*; else *not decided*, and which leads lie where is
 told. Of 5 likewise, with falls in the place of leads. Lower rank is not called worse, nor is higher better.
 
+Added when the runs had been seen, and deciding nothing: the untrained state of every method, and the leads *from its own start*,
+which count what a training moved after its prefix was attached. An untrained prefix moves the space by itself.
+
 Asserted whatever comes out: an untrained prefix of the default length raises the loss on the old look by no more than the bound
 of ``position_shift.py``; LoRA and adapters move nothing before they are trained, and LoRA nothing in the vision tower ever.
 
@@ -30,6 +33,8 @@ of ``position_shift.py``; LoRA and adapters move nothing before they are trained
 # %%
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -48,6 +53,7 @@ import rankscope
 from rankscope.plots.style import legend, look, new_figure, panel_title, styled
 from rankscope.store import open_run
 from rankscope.tuning.recipes import recipe
+from rankscope.writing import write_output
 
 STUDY = Study(
     base=rankscope.embedded_checkpoint(),
@@ -182,6 +188,14 @@ def decided(by_regime: Mapping[int, Mapping[str, Sequence[Mapping[str, float] | 
     return {"verdict": decide(leads.values()), "leads": {pair: lead._asdict() for pair, lead in leads.items()}}
 
 
+def from_its_own_start(runs: Runs) -> dict[str, list[dict[str, float] | None]]:
+    """How far every number of every run of a regime moved while it was trained: what an untrained prefix moves is taken off."""
+    return {
+        method: [{name: run["looks"][-1][name] - start for name, start in run["looks"][0].items()} for run in several]
+        for method, several in runs.items()
+    }
+
+
 def collapsed(
     by_regime: Mapping[int, Mapping[str, Sequence[Mapping[str, float] | None]]], base: float
 ) -> dict[str, Any]:
@@ -197,7 +211,7 @@ def collapsed(
 
 
 def along_sites(by_regime: Mapping[int, Runs], base: Path, home: Path, groups: int) -> dict[int, list[dict[str, Any]]]:
-    """Ranks and relations at every site, of the seeds of each method against the base, by regime."""
+    """Ranks and relations at every site, of the seeds of each method against the base, by regime; each stack kept in a file."""
     stacks = list(dict.fromkeys(site.stack for site in open_run(base).sites))
     asked = [(runs, stack) for runs in by_regime.values() for stack in stacks]
     found = iter(in_processes(partial(_along_stack, base, home, groups), asked, "sites"))
@@ -210,9 +224,20 @@ def _along_stack(base: Path, home: Path, groups: int, asked: tuple[Runs, str]) -
         m: [home / Setting(**_plain(r["setting"])).name / "run.safetensors" for r in several]
         for m, several in runs.items()
     }
-    found = rankscope.compare_arms(folders, base=base, measures=[*RANKS, *RELATIONS], sites=stack, groups=groups)
-    keys = ("arm", "site", "measure", "value", "low", "high", "floor")
-    return [{key: r[key] for key in keys} for r in found.to_records() if r["arm"] in runs]
+    asked_of = json.dumps([stack, groups, {m: [path.parent.name for path in paths] for m, paths in folders.items()}])
+    kept = home / f"sites-{hashlib.sha256(asked_of.encode()).hexdigest()[:12]}.json"
+    if not kept.exists():
+        found = rankscope.compare_arms(folders, base=base, measures=[*RANKS, *RELATIONS], sites=stack, groups=groups)
+        keys = ("arm", "site", "measure", "value", "low", "high", "floor")
+        told = [{key: r[key] for key in keys} for r in found.to_records() if r["arm"] in runs]
+        write_output(kept, json.dumps(told).encode())
+    return list(json.loads(kept.read_text()))
+
+
+def _means(several: Sequence[Mapping[str, float] | None]) -> dict[str, Any]:
+    """Every number of a method, as a mean over its runs with Student's interval."""
+    there = [one for one in several if one is not None]
+    return {name: mean([one[name] for one in there])._asdict() for name in there[0]}
 
 
 def _plain(setting: Mapping[str, Any]) -> dict[str, Any]:
@@ -234,6 +259,7 @@ def main(size_name: str, folder: Path, out: Path) -> dict[str, Any]:
     )
     regimes = {training: chosen(home, training, size) for training in size["steps"]}
     ways = {way: {training: told_by(way, runs) for training, (_, runs) in regimes.items()} for way in WAYS}
+    started = {training: from_its_own_start(runs) for training, (_, runs) in regimes.items()}
     for runs in (runs for _, runs in regimes.values()):
         starts = [run["looks"][0]["drift"] for kind in ("lora", "adapter") for run in runs.get(kind, ())]
         assert max(starts) < 1e-9, "an untrained update moves features"
@@ -250,6 +276,13 @@ def main(size_name: str, folder: Path, out: Path) -> dict[str, Any]:
         "verdicts": {
             **{c: {way: decided(ways[way], c) for way in WAYS if (c, way) not in NOT_TOLD} for c in CLAIMS},
             "collapse": {way: collapsed(ways[way], before[PRINCIPAL]) for way in WAYS},
+        },
+        "from its own start": {
+            "leads": {c: decided(started, c)["leads"] for c in CLAIMS if c != "score"},
+            "means": {n: {m: _means(several) for m, several in runs.items()} for n, runs in started.items()},
+        },
+        "untrained": {
+            n: {m: _means([r["looks"][0] for r in of]) for m, of in runs.items()} for n, (_, runs) in regimes.items()
         },
         "trials": {n: tried for n, (tried, _) in regimes.items()},
         "runs": {n: runs for n, (_, runs) in regimes.items()},

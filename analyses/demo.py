@@ -1,7 +1,7 @@
 """What ``rankscope demo`` finds, as the README shows it: LoRA and prefix-then-LoRA against the embedded checkpoint.
 
 One training each, so the intervals are those of the samples alone; what differs between trainings is the question of
-``effective_rank_by_tuning.py``. Run ``python analyses/demo.py``: a minute or two on two cores.
+``claim.py``. Run ``python analyses/demo.py``: a minute or two on two cores.
 """
 
 # %%

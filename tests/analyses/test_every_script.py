@@ -19,4 +19,4 @@ def test_it_is_loaded(script: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_there_are_studies() -> None:
-    assert {"demo", "position_shift", "effective_rank_by_tuning"} <= {script.stem for script in SCRIPTS}
+    assert {"claim", "demo", "position_shift"} <= {script.stem for script in SCRIPTS}

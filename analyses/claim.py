@@ -27,7 +27,7 @@ which count what a training moved after its prefix was attached. An untrained pr
 Asserted whatever comes out: an untrained prefix of the default length raises the loss on the old look by no more than the bound
 of ``position_shift.py``; LoRA and adapters move nothing before they are trained, and LoRA nothing in the vision tower ever.
 
-``python analyses/claim.py``: two hours on two cores, run by run resumable; ``--quick``: seconds, and decides nothing.
+``python analyses/claim.py``: two and a half hours on two cores, run by run resumable; ``--quick``: seconds, and decides nothing.
 """
 
 # %%
@@ -289,24 +289,46 @@ def main(size_name: str, folder: Path, out: Path) -> dict[str, Any]:
         "sites": sites,
     }
     with styled():
-        write(draw(ways, base), told, out)
+        write(draw(ways, started, base, untrained_rank(regimes)), told, out)
     return told
 
 
 # %% The figure.
-def draw(ways: Mapping[str, Mapping[int, Mapping[str, Any]]], base: Mapping[str, Any]) -> Figure:
-    """Score, rank and what is readable against the number of captions; the paths in the third regime; and the leads."""
+def draw(
+    ways: Mapping[str, Mapping[int, Mapping[str, Any]]],
+    started: Mapping[int, Mapping[str, Any]],
+    base: Mapping[str, Any],
+    untrained: float | None,
+) -> Figure:
+    """Score, rank from both zeros, what is readable and what is forgotten, against the number of captions; and the leads."""
     figure = new_figure(6.6)
     axes = figure.subplots(3, 2).ravel()
     end, before = ways[WAYS[0]], base["looks"][0]
-    against_captions(end, "score", axes[0], "CIDEr-D on held-out captions", base["scores"]["test"])
+    against_captions(end, "score", axes[0], "CIDEr-D on held-out captions", None)
     against_captions(end, PRINCIPAL, axes[1], "participation ratio at the end", before[PRINCIPAL])
-    against_captions(end, "recoverability", axes[2], "recoverability at the end", None)
-    against_captions(ways[WAYS[1]], "recoverability", axes[3], "recoverability at the same task loss", None)
+    if untrained is not None:
+        axes[1].axhline(untrained, color="0.5", linestyle=":", linewidth=0.8, label="untrained prefix")
+    against_captions(started, PRINCIPAL, axes[2], "participation ratio, from its own start", 0.0)
+    against_captions(end, "recoverability", axes[3], "recoverability at the end", None)
     against_captions(ways[WAYS[1]], BEFORE, axes[4], "loss on the old look at the same task loss", before[BEFORE])
+    axes[4].set_yscale("log")
+    axes[4].set_yticks(ticks := (0.1, 0.2, 0.5, 1, 2), [f"{x:g}" for x in ticks])
+    axes[4].minorticks_off()
     leads(ways, axes[5])
     legend(figure)
     return figure
+
+
+def untrained_rank(regimes: Mapping[int, tuple[Any, Runs]]) -> float | None:
+    """The participation ratio with an untrained prefix of the default length; None where no training begins with one."""
+    begun = [
+        run["looks"][0][PRINCIPAL]
+        for _, runs in regimes.values()
+        for method, several in runs.items()
+        for run in several
+        if method not in KINDS and "prefix_length" not in dict(run["setting"]["options"])
+    ]
+    return mean(begun).value if begun else None
 
 
 def against_captions(
@@ -340,7 +362,8 @@ def leads(ways: Mapping[str, Mapping[int, Mapping[str, Any]]], ax: Axes) -> None
     by_row = dict(zip(rows, styles, strict=True))
     forest({row: rows[row] for row in order}, [by_row[row] for row in order], ax)
     ax.set_yticks(range(0, len(order), 2), [pair.replace(" less ", " − ") for pair, place in order if not place])
-    panel_title(ax, "PT-X less X: at the end (circles), same loss (squares)")
+    ax.set_xlabel("circles: at the end; squares: same loss")
+    panel_title(ax, "PT-X less X in recoverability")
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, replace
+from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING
 
 import torch
@@ -80,7 +81,7 @@ class Rows:
         """The role of each row, as a word."""
         return tuple(ROLES[i] for i in self.role.tolist())
 
-    @property
+    @cached_property
     def samples(self) -> int:
         """Number of different samples that the rows come from."""
         return len(torch.unique(self.sample))
@@ -171,12 +172,17 @@ def samples_in_groups(rows: Rows, groups: int) -> Tensor:
     if groups < 2:
         raise UsageError(f"the jackknife leaves out groups of samples in turn and needs at least 2; got {groups}")
     present, place = torch.unique(rows.sample, return_inverse=True)
-    ids = [rows.ids[i] for i in present.tolist()]
+    rank = _ranks(tuple(rows.ids[i] for i in present.tolist()))
+    return rank[place] * min(groups, len(rank)) // len(rank)
+
+
+@lru_cache(maxsize=4)
+def _ranks(ids: tuple[str, ...]) -> Tensor:
+    """``(S,)`` the place of each id in their order; kept, as all sites of a run have the same, and each is asked several times."""
     rank = torch.empty(len(ids), dtype=torch.int64)
-    rank[torch.tensor(sorted(range(len(ids)), key=lambda i: natural(ids[i])), dtype=torch.int64)] = torch.arange(
-        len(ids)
-    )
-    return rank[place] * min(groups, len(ids)) // len(ids)
+    order = torch.tensor(sorted(range(len(ids)), key=lambda i: natural(ids[i])), dtype=torch.int64)
+    rank[order] = torch.arange(len(ids))
+    return rank
 
 
 def natural(name: str) -> tuple[list[str | tuple[int, str]], str]:

@@ -18,7 +18,7 @@ from rankscope.inference.influence import SOLVED, TWICE, Directions
 from rankscope.linalg.forms import trace as trace_of
 from rankscope.linalg.moments import Moments
 from rankscope.linalg.principal import Principal, turned
-from rankscope.linalg.sums import lifted
+from rankscope.linalg.sums import at_once, lifted
 
 if TYPE_CHECKING:
     from rankscope.analysis.view import View
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 BLOCK = 1 << 26
 """Products of rows that exist at a time, in numbers (512 MiB)."""
 ROWS = 1 << 23
-"""Rows that exist at a time, in numbers (64 MiB), of which there are several copies."""
+"""Rows that exist at a time on a CPU, in numbers (64 MiB), of which there are several copies."""
 PRODUCT = 150
 """The multiplications that writing one number of a product and reading it again costs, about."""
 Asked = tuple[Definition | Comparison, tuple[int, ...]]
@@ -273,10 +273,11 @@ def _only(halves: set[int | None]) -> int | None:
 
 
 def _blocks(view: View, width: int) -> Iterator[tuple[slice, Tensor]]:
-    """The units in blocks of some :data:`ROWS` numbers, and the ``(m,)`` indices of the rows of each, of a large unit in parts."""
-    step = max(1, view.division.units // (view.n * width // ROWS + 1))
+    """The units in blocks, and the ``(m,)`` indices of the rows of each, of a large unit in parts."""
+    room = at_once(view.device, ROWS)
+    step = max(1, view.division.units // (view.n * width // room + 1))
     ends = view.division.unit_rows.cumsum(0).long().tolist()
     for first in range(0, view.division.units, step):
         last = min(first + step, view.division.units)
         rows = view.division.by_unit[(ends[first - 1] if first else 0) : ends[last - 1]]
-        yield from ((slice(first, last), part) for part in rows.split(max(1, 2 * ROWS // width)))
+        yield from ((slice(first, last), part) for part in rows.split(max(1, 2 * room // width)))

@@ -309,7 +309,7 @@ class View:
     def squares_of_units(self, run: int) -> Tensor:
         """``(U,)`` the squared lengths of the rows of each unit about the mean, summed."""
         z, shift, unit = self.spanned[run], self.shift(run), self.division.unit
-        squares = torch.cat([(lifted(part, shift.device) - shift).square().sum(1) for part in blocks(z)])
+        squares = torch.cat([(lifted(part, shift.device) - shift).square().sum(1) for part in blocks(z, shift.device)])
         return squares.new_zeros(self.division.units).index_add_(0, unit.to(squares.device), squares)
 
     def sums_of_units(self, runs: Sequence[int]) -> Iterator[UnitSums] | None:

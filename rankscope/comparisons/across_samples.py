@@ -23,7 +23,7 @@ from rankscope.linalg.forms import dot, squared_norm
 from rankscope.linalg.moments import Moments, PairMoments
 from rankscope.linalg.rows import samples_by_size
 from rankscope.linalg.streamed import RowMatrix
-from rankscope.linalg.sums import BLOCK, lifted
+from rankscope.linalg.sums import at_once, lifted
 
 SAMPLES = 4
 """The fewest samples: with one row each, fewer leave nothing once the additive part is removed."""
@@ -138,7 +138,8 @@ def _block_sums(a: _Side, b: _Side, sample: Tensor, kept: Tensor) -> dict[str, T
     for members, index in samples_by_size(sample):
         length = index.shape[1]
         sizes[members.to(sizes.device)] = length
-        step = max(1, BLOCK // max(length * length, length * max(a.means.shape[1], b.means.shape[1])))
+        numbers = length * max(length, a.means.shape[1], b.means.shape[1])
+        step = max(1, at_once(sizes.device) // numbers)
         for some, rows in zip(members.split(step), index.split(step), strict=True):
             order.append(some)
             # For a gradient the rows are read once more, since its graph would keep every block of them in float64

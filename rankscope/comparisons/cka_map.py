@@ -9,7 +9,7 @@ from torch import Tensor
 
 from rankscope.comparisons.requirements import require_rows
 from rankscope.linalg.rows import centred
-from rankscope.linalg.sums import BLOCK
+from rankscope.linalg.sums import at_once
 
 
 def cka_map(a: Sequence[Tensor], b: Sequence[Tensor]) -> Tensor:
@@ -31,7 +31,8 @@ def cka_map(a: Sequence[Tensor], b: Sequence[Tensor]) -> Tensor:
     require_rows(len(left[0]), 4, "debiased CKA")
     product = left[0].new_zeros(len(left), len(right))
     norms = [left[0].new_zeros(len(side)) for side in (left, right)]
-    for rows in torch.arange(len(left[0])).split(max(1, BLOCK // (len(left[0]) * (len(left) + len(right))))):
+    a_row = len(left[0]) * (len(left) + len(right))
+    for rows in torch.arange(len(left[0])).split(max(1, at_once(product.device) // a_row)):
         blocks = [torch.stack([_u_centred_rows(z, rows).flatten() for z in side]) for side in (left, right)]
         product += blocks[0] @ blocks[1].mT
         norms = [norm + block.square().sum(1) for norm, block in zip(norms, blocks, strict=True)]

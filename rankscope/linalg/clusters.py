@@ -89,7 +89,7 @@ class ClusterMoments(Sums):
             of each sample, in ascending order.
         """
         parts, squares = [], []
-        for rows in blocks_of_samples(sample, x.shape[1]):
+        for rows in blocks_of_samples(sample, x.shape[1], moments.shift.device):
             z = lifted(x[rows.to(x.device)], moments.shift.device) - moments.shift
             place, sizes, first, traces = of_samples(z, sample.cpu()[rows])
             norms = squared_norms(z, place)
@@ -129,7 +129,7 @@ class ClusterMoments(Sums):
 def _sums(x: RowMatrix, sample: Tensor, chosen: Tensor, shift: Tensor) -> tuple[Tensor, ...]:
     """The fields of :class:`ClusterMoments` after the first, over the chosen rows."""
     found, total = chosen.nonzero().flatten(), tuple[Tensor, ...]()
-    for part in [*blocks_of_samples(sample[found], x.shape[1])] or [found]:
+    for part in [*blocks_of_samples(sample[found], x.shape[1], shift.device)] or [found]:
         rows = found[part]
         z = lifted(x[rows.to(x.device)], shift.device) - shift
         place, sizes, first, traces = of_samples(z, sample[rows])

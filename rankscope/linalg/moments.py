@@ -53,7 +53,7 @@ class Moments(Sums):
             UsageError: if the shapes disagree.
         """
         total = cls.zeros(shift, groups)
-        for g, index in row_blocks(x, group, groups):
+        for g, index in row_blocks(x, group, groups, total.shift.device):
             total[g].take(shifted(x, index, total.shift))
         refuse_non_finite(total.fourth, x)
         return total
@@ -293,7 +293,7 @@ class PairMoments(Sums):
             group: ``(n,)`` int64 group of each row, as in the sums of the sides.
         """
         total = cls.empty(a, b)
-        for g, index in row_blocks(x_a, group, len(a.rows)):
+        for g, index in row_blocks(x_a, group, len(a.rows), a.shift.device):
             total[g].take(shifted(x_a, index, a.shift), shifted(x_b, index, b.shift))
         return total
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from rankscope.errors import NotComparable
 from rankscope.linalg.streamed import RowMatrix, Streamed, mapped
-from rankscope.linalg.sums import BLOCK, lifted
+from rankscope.linalg.sums import at_once, lifted
 
 LARGE = 128
 """Features of up to 2 to this power, and down to its inverse, are summed as they are: their fourth powers fit into float64."""
@@ -82,15 +82,20 @@ def in_span_of_rows(features: Sequence[RowMatrix]) -> tuple[RowMatrix, ...]:
     return tuple((together @ basis).split(n))
 
 
-def blocks(x: RowMatrix) -> Iterator[Tensor]:
-    """``(n, d)`` features in stretches of at most :data:`BLOCK` numbers, so that no float64 copy of all is made."""
-    step = max(1, BLOCK // max(1, x.shape[1]))
+def blocks(x: RowMatrix, device: torch.device | None = None) -> Iterator[Tensor]:
+    """``(n, d)`` features in stretches of as many numbers as a device takes at once, so that no float64 copy of all is made.
+
+    Args:
+        x: the features.
+        device: where they are computed with; by default where they are.
+    """
+    step = max(1, at_once(device or x.device) // max(1, x.shape[1]))
     return (x[i : i + step] for i in range(0, len(x), step))
 
 
 def mean_row(x: RowMatrix, device: torch.device) -> Tensor:
     """``(d,)`` the mean over ``(n, d)`` features, float64 on a device, without a float64 copy of all."""
-    return torch.stack([lifted(part, device).sum(0) for part in blocks(x)]).sum(0) / len(x)
+    return torch.stack([lifted(part, device).sum(0) for part in blocks(x, device)]).sum(0) / len(x)
 
 
 def centred(x: Tensor) -> Tensor:
@@ -144,19 +149,20 @@ def samples_by_size(sample: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
         yield members, order[ends[members][:, None] - size + torch.arange(size)]
 
 
-def blocks_of_samples(sample: Tensor, width: int) -> Iterator[Tensor]:
-    """The rows of whole samples, samples in ascending order, of at most :data:`BLOCK` numbers together or of one sample.
+def blocks_of_samples(sample: Tensor, width: int, device: torch.device) -> Iterator[Tensor]:
+    """The rows of whole samples, samples in ascending order, of as many numbers as a device takes at once, or of one sample.
 
     Args:
         sample: ``(n,)`` sample of each row; the rows of a sample need not be contiguous.
         width: d, the numbers of a row.
+        device: where they are computed with.
 
     Yields:
         ``(m,)`` int64 indices, on the CPU.
     """
     _, place, counts = torch.unique(sample.cpu(), return_inverse=True, return_counts=True)
     order, ends = torch.argsort(place, stable=True), counts.cumsum(0)
-    most = max(1, BLOCK // max(1, width))
+    most = max(1, at_once(device) // max(1, width))
     start = 0
     while start < len(place):
         fitting = int(torch.searchsorted(ends, start + most, right=True))

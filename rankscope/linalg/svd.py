@@ -21,15 +21,17 @@ from torch import Tensor
 from rankscope.errors import NonFinite, RankscopeError, UsageError
 from rankscope.linalg.forms import add_products, squared_norm, trace
 from rankscope.linalg.moments import Moments
-from rankscope.linalg.principal import ON_CPU
+from rankscope.linalg.principal import ON_CPU, principal, where_fastest
 from rankscope.linalg.rows import at_unit_scale, blocks, centred
 from rankscope.linalg.streamed import RowMatrix, Streamed
-from rankscope.linalg.sums import BLOCK
+from rankscope.linalg.sums import at_once
 
 UNIT = torch.finfo(torch.float64).eps / 2
 """u, the rounding unit of float64, the dtype of all computation here."""
 _DIRECT = 1 << 21
 """Multiplications max(n, d)·min(n, d)² below which a matrix is solved directly: the Gram matrix would save nothing."""
+_ROTATED = 512
+"""Columns up to which an accelerator turns them by the eigenvectors of their Gram matrix instead of decomposing them."""
 _TOLERANCE = {torch.float64: 1e-10}
 """Relative error allowed in the smallest singular value of float64 features; narrower dtypes have lost those digits."""
 _NARROW = 1e-2
@@ -88,9 +90,10 @@ def singular_values(x: RowMatrix, *, centre: bool = False) -> Decomposition:
         values, _ = _roots(gram)
         routes = ["kernel" if n < d else "gram"] * len(norm)
         known = r - 1 if centre and n <= d else r  # centred rows sum to zero, so with n ≤ d the last value is zero
-        for i in _unresolved(values[:, :known], max(n, d), _TOLERANCE.get(x.dtype, _NARROW)):
-            one = flat if isinstance(flat, Streamed) else flat[i : i + 1]
-            values[i], routes[i] = _direct(one, centre=centre)[0], "direct"
+        rest = _unresolved(values[:, :known], max(n, d), _TOLERANCE.get(x.dtype, _NARROW))
+        if rest:
+            values[rest] = _direct(flat if isinstance(flat, Streamed) else flat[rest], centre=centre)
+            routes = ["direct" if i in rest else route for i, route in enumerate(routes)]
     if centre and n <= d:
         values[:, r - 1 :] = 0
     unit = 2.0**exponent
@@ -173,11 +176,11 @@ def _matrices(flat: RowMatrix) -> int:
 
 
 def _row_blocks(flat: RowMatrix) -> Iterator[Tensor]:
-    """``(b, n, d)`` features in blocks of rows of at most ``BLOCK`` numbers; no block without rows."""
+    """``(b, n, d)`` features in blocks of rows of as many numbers as their device takes at once; no block without rows."""
     if isinstance(flat, Streamed):
         return (part[None] for part in blocks(flat))
     per_row = max(1, len(flat) * flat.shape[-1])
-    return iter(flat.split(max(1, BLOCK // per_row), dim=-2) if flat.shape[-2] else ())
+    return iter(flat.split(max(1, at_once(flat.device) // per_row), dim=-2) if flat.shape[-2] else ())
 
 
 def _gram(flat: RowMatrix, *, centre: bool) -> Tensor:
@@ -229,7 +232,7 @@ def _roots(gram: Tensor, solved: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """
     device = gram.device
     if solved is None:
-        solved = torch.linalg.eigvalsh(gram.cpu() if gram.shape[-1] <= ON_CPU else gram).to(device)
+        solved = torch.linalg.eigvalsh(where_fastest(gram)).to(device)
     wrong = _disagrees(solved, gram)
     if wrong.any():
         solved[wrong] = torch.linalg.eigvalsh(gram[wrong].cpu()).to(device)
@@ -259,11 +262,39 @@ def _unresolved(values: Tensor, depth: int, tolerance: float) -> list[int]:
 
 
 def _direct(flat: RowMatrix, *, centre: bool) -> Tensor:
-    """Singular values by decomposition in float64, after a QR step if one side is at least twice the other."""
+    """Singular values by decomposition in float64: ``(b, r)``."""
     z = _lifted(flat, centre=centre)
     z = z if z.shape[-2] >= z.shape[-1] else z.mT
+    return _decomposed(z) if z.device.type == "cpu" or z.shape[-1] > _ROTATED else _rotated(z)
+
+
+def _decomposed(z: Tensor) -> Tensor:
+    """Singular values of ``(b, m, r)`` matrices, m at least r, after a QR step if they are at least twice as long."""
     if z.shape[-2] >= 2 * z.shape[-1] and z.shape[-1]:
         z = torch.linalg.qr(z, mode="r").R
     if z.is_cuda and z.shape[-1] > ON_CPU:
         return torch.linalg.svdvals(z, driver="gesvd")
-    return torch.linalg.svdvals(z.cpu()).to(flat.device)
+    return torch.linalg.svdvals(z.cpu()).to(z.device)
+
+
+def _rotated(z: Tensor) -> Tensor:
+    r"""The same for many matrices on an accelerator, where decompositions of a batch are done one after another.
+
+    The eigenvectors of the Gram matrix turn the columns until they are orthogonal but for rounding, and then the columns'
+    lengths are the singular values. With :math:`I + E` the products of the columns at length one, no value is wrong by more
+    than a share :math:`\lVert E\rVert / 2` of itself (Demmel & Veselić, "Jacobi's method is more accurate than QR", SIAM
+    J. Matrix Anal. Appl. 13, 1992, theorem 2.5). Where that is too much they are those of a small triangle.
+    """
+    turned = z @ principal(z.mT @ z).vectors
+    lengths = torch.linalg.vector_norm(turned, dim=-2)
+    unit = turned / lengths.where(lengths > 0, 1)[..., None, :]
+    apart = unit.mT @ unit - torch.diag_embed((lengths > 0).double())
+    values = lengths.sort(-1, descending=True).values
+    rest = (squared_norm(apart).sqrt() / 2 > _TOLERANCE[torch.float64]).nonzero().flatten()
+    if len(rest):
+        # U diag(l) with UᵀU = I + E = LLᵀ has the singular values of Lᵀ diag(l)
+        lower, failed = torch.linalg.cholesky_ex(apart[rest] + torch.eye(z.shape[-1], dtype=z.dtype, device=z.device))
+        near, far = rest[failed == 0], rest[failed > 0]
+        values[near] = _decomposed(lower[failed == 0].mT * lengths[near, None])
+        values[far] = _decomposed(z[far])
+    return values

@@ -10,6 +10,7 @@ pooled ratio.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import partial
 from typing import Literal
 
@@ -19,6 +20,7 @@ from torch import Tensor
 from rankscope.definition import Definition
 from rankscope.linalg.rows import samples_by_size
 from rankscope.linalg.streamed import RowMatrix
+from rankscope.linalg.sums import at_once
 from rankscope.linalg.svd import singular_values
 from rankscope.measures.energy import crossing, first_reaching
 from rankscope.measures.hill import weights
@@ -32,9 +34,6 @@ Length = Literal["relative", "pad", "truncate", "ratio"]
 the shortest length. ``ratio``: the ratios of the individual samples. For samples of equal length the first three give
 the same
 number, the paper's."""
-
-_BLOCK = 1 << 22
-"""Features of samples of equal length that are decomposed together."""
 
 
 def spectrum_ratio(s: Tensor, share: float = SHARE) -> Tensor:
@@ -62,42 +61,40 @@ def spectrum_ratio(s: Tensor, share: float = SHARE) -> Tensor:
     return torch.where(s.isnan().any(-1), torch.nan, percent)
 
 
-def sample_spectra(x: RowMatrix, sample: Tensor) -> list[Tensor]:
-    """Singular values of the uncentred rows of each sample, samples in ascending order.
+def spectra_by_size(x: RowMatrix, sample: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    """Singular values of the uncentred rows of each sample, those of samples of equal size together.
 
     Args:
         x: ``(n, d)`` features.
         sample: ``(n,)`` sample of each row; the rows of a sample need not be contiguous.
 
-    Returns:
-        One float64 ``(min(L, d),)`` tensor per sample of L rows.
+    Yields:
+        ``(m,)`` int64 places of some samples of L rows among all samples in ascending order, and their ``(m, min(L, d))``
+        float64 values, descending.
 
     Raises:
         NonFinite: if a feature is NaN or infinite.
     """
-    spectra = [torch.zeros(0, device=x.device)] * len(torch.unique(sample))
     for members, rows in samples_by_size(sample):
-        together = max(1, _BLOCK // max(1, rows.shape[1] * x.shape[1]))
+        together = max(1, at_once(x.device) // max(1, rows.shape[1] * x.shape[1]))
         for part, index in zip(members.split(together), rows.split(together), strict=True):
-            values = singular_values(x[index.to(x.device)].double()).values
-            for i, s in zip(part.tolist(), values, strict=True):
-                spectra[i] = s
-    return spectra
+            yield part, singular_values(x[index.to(x.device)].double()).values
 
 
-def _cut(curve: Tensor, r: int) -> Tensor:
-    """The curve at r positions: cut, or continued at its last value as if zeros followed in the spectrum."""
-    return torch.cat([curve[:r], curve[-1:].expand(max(0, r - len(curve)))])
+def _cut(curves: Tensor, r: int) -> Tensor:
+    """``(m, l)`` curves at r positions: cut, or continued at their last values as if zeros followed in the spectra."""
+    return torch.cat([curves[:, :r], curves[:, -1:].expand(-1, max(0, r - curves.shape[1]))], 1)
 
 
-def _stretched(curve: Tensor, r: int) -> Tensor:
-    """The curve, starting at 0 and interpolated linearly, at the fractions 1/r … 1 of its length."""
-    if len(curve) == r:
-        return curve
-    at = torch.arange(1, r + 1, dtype=torch.float64, device=curve.device) * len(curve) / r
-    low = at.floor().long().clamp(max=len(curve) - 1)
-    padded = torch.cat([curve.new_zeros(1), curve])
-    return padded[low] + (at - low) * (padded[low + 1] - padded[low])
+def _stretched(curves: Tensor, r: int) -> Tensor:
+    """``(m, l)`` curves, starting at 0 and interpolated linearly, at the fractions 1/r … 1 of their length."""
+    length = curves.shape[1]
+    if length == r:
+        return curves
+    at = torch.arange(1, r + 1, dtype=torch.float64, device=curves.device) * length / r
+    low = at.floor().long().clamp(max=length - 1)
+    padded = torch.nn.functional.pad(curves, (1, 0))
+    return padded[:, low] + (at - low) * (padded[:, low + 1] - padded[:, low])
 
 
 def curves_of_samples(x: RowMatrix, sample: Tensor, *, length: Length = "relative") -> Tensor:
@@ -114,13 +111,14 @@ def curves_of_samples(x: RowMatrix, sample: Tensor, *, length: Length = "relativ
     Returns:
         ``(S, r)`` float64, samples in ascending order; a sample that is all zero has a curve of zeros.
     """
-    spectra = sample_spectra(x, sample)
-    if length == "ratio":
-        return torch.stack([spectrum_ratio(s) for s in spectra])[:, None] / 100
-    sizes = [len(s) for s in spectra]
-    r = min(sizes) if length == "truncate" else max(sizes)
+    sizes = torch.unique(sample, return_counts=True)[1].clamp(max=x.shape[1])
+    r = 1 if length == "ratio" else int(sizes.min() if length == "truncate" else sizes.max())
+    found = torch.zeros(len(sizes), r, dtype=torch.float64, device=x.device)
     fit = _stretched if length == "relative" else _cut
-    return torch.stack([fit(weights(s, base="sigma").cumsum(0), r) for s in spectra])
+    for members, s in spectra_by_size(x, sample):
+        curves = spectrum_ratio(s)[:, None] / 100 if length == "ratio" else fit(weights(s, base="sigma").cumsum(-1), r)
+        found[members.to(found.device)] = curves
+    return found
 
 
 def ratio_of_curve(curve: Tensor) -> Tensor:

@@ -12,10 +12,8 @@ from torch import Tensor, nn
 import rankscope
 from rankscope import memory
 from rankscope.analysis import contraction, references
-from rankscope.comparisons import across_samples
 from rankscope.errors import TooLarge
-from rankscope.linalg import hashes, rows, sums, svd
-from rankscope.measures import pt_peft
+from rankscope.linalg import hashes, sums
 from rankscope.registry import COMPARISONS, DEFAULT_COMPARED, DEFAULT_DEFINITIONS, DEFINITIONS
 from rankscope.results.arms import ArmContrast
 from rankscope.results.runs import Contrast, Curves, Measurement
@@ -58,10 +56,9 @@ class Moved(nn.Module):
 
 
 BLOCKS = [
-    *((module, "BLOCK", 48 * WIDTH) for module in (rows, sums, svd, across_samples)),
+    (sums, "BLOCK", 48 * WIDTH),
     (contraction, "ROWS", 2 * WIDTH),  # so that even a sample is taken in parts
     (references, "DRAWN", 48 * WIDTH),
-    (pt_peft, "_BLOCK", 48 * WIDTH),
     (hashes, "CHUNK", 48 * WIDTH),
     (run, "STRETCH", 48 * WIDTH * 4),
 ]

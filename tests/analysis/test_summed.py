@@ -14,7 +14,7 @@ from torch import Tensor, nn
 import rankscope
 from rankscope.analysis import references
 from rankscope.errors import NotComparable, UsageError
-from rankscope.linalg import rows, sums
+from rankscope.linalg import sums
 from rankscope.linalg.streamed import Streamed
 from rankscope.registry import COMPARISONS, DEFINITIONS
 from rankscope.results.record import Estimate
@@ -251,7 +251,7 @@ def test_noise_in_the_place_of_summed_rows_is_never_there_as_a_whole(
 
     want = rankscope.measure(pooled.sums["base"], ["roy-vetterli"]).records[0].noise
     monkeypatch.setattr(Streamed, "__getitem__", counted)
-    for module, name in ((rows, "BLOCK"), (sums, "BLOCK"), (references, "DRAWN")):
+    for module, name in ((sums, "BLOCK"), (references, "DRAWN")):
         monkeypatch.setattr(module, name, 4 * WIDTH)
     found = rankscope.measure(rankscope.load(pooled.sums["base"].path), ["roy-vetterli"]).records[0].noise
     assert max(read) == 4 < SAMPLES

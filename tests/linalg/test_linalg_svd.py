@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from rankscope.errors import NonFinite, RankscopeError, UsageError
-from rankscope.linalg import svd
+from rankscope.linalg import sums, svd
 from rankscope.linalg.moments import Moments
 from rankscope.linalg.svd import leading_axes_of, singular_values, singular_values_of
 
@@ -111,10 +111,36 @@ def test_a_batch_is_its_matrices(device: torch.device) -> None:
             assert_close(found.values[i, j], singular_values(x[i, j], centre=True).values, rtol=1e-9, atol=1e-13)
 
 
+@pytest.mark.parametrize("decay", [0, 2, 4, 7])
+@pytest.mark.parametrize(("m", "r"), [(64, 16), (200, 40), (40, 40), (30, 1), (7, 0)])
+def test_turned_columns_are_as_long_as_the_singular_values(decay: int, m: int, r: int, device: torch.device) -> None:
+    """What an accelerator does with many matrices: no value is wrong by more than rounding moves it."""
+    scale = 10.0 ** -torch.linspace(0, decay, r, dtype=torch.float64)
+    x = (torch.randn(50, m, r, dtype=torch.float64) * scale) @ torch.linalg.qr(torch.randn(50, r, r).double()).Q
+    found, expected = svd._rotated(x.to(device)).cpu(), torch.linalg.svdvals(x)
+    assert_close(found, expected, rtol=1e-14 * 10**decay * (1 + r), atol=0)
+
+
+def test_turned_columns_of_dependent_matrices_too(device: torch.device) -> None:
+    x = torch.zeros(4, 9, 4, dtype=torch.float64)
+    x[1, :, :2], x[2] = torch.randn(9, 2), 1.0
+    x[3] = x[1] @ torch.randn(4, 4).double()
+    found = svd._rotated(x.to(device)).cpu()
+    assert_close(found, torch.linalg.svdvals(x), rtol=1e-12, atol=1e-14)
+
+
+def test_what_cannot_be_made_a_triangle_is_decomposed(monkeypatch: pytest.MonkeyPatch) -> None:
+    x = torch.randn(20, 12, 5, dtype=torch.float64) * 10.0 ** -torch.arange(0, 10, 2)
+    expected = torch.linalg.svdvals(x)
+    factor = torch.linalg.cholesky_ex
+    monkeypatch.setattr(torch.linalg, "cholesky_ex", lambda a: (factor(a).L * torch.nan, torch.ones(len(a))))
+    assert_close(svd._rotated(x), expected, rtol=1e-6, atol=0)
+
+
 def test_blocks_of_rows_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     x = geometric(1000, 100, 1)[0].float() + 3
     whole = singular_values(x, centre=True)
-    monkeypatch.setattr(svd, "BLOCK", 100 * 64)
+    monkeypatch.setattr(sums, "BLOCK", 100 * 64)
     parts = singular_values(x, centre=True)
     assert_close(parts.values, whole.values, rtol=1e-12, atol=0)
     assert_close(parts.norm, whole.norm, rtol=1e-13, atol=0)

@@ -12,7 +12,7 @@ from torch.testing import assert_close
 from rankscope import memory
 from rankscope.analysis.references import gaussian
 from rankscope.errors import TooLarge
-from rankscope.linalg import rows, svd
+from rankscope.linalg import sums
 from rankscope.linalg.rows import at_unit_scale, sample_means
 from rankscope.linalg.streamed import Streamed
 from rankscope.linalg.svd import singular_values
@@ -74,8 +74,7 @@ def test_no_more_is_read_at_once_than_fits(monkeypatch: pytest.MonkeyPatch) -> N
 def test_its_singular_values_are_those_of_its_tensor(
     monkeypatch: pytest.MonkeyPatch, shape: tuple[int, int], dtype: torch.dtype, route: str, centre: bool
 ) -> None:
-    for module in (rows, svd):
-        monkeypatch.setattr(module, "BLOCK", 17 * shape[1])
+    monkeypatch.setattr(sums, "BLOCK", 17 * shape[1])
     x = matrix(*shape, dtype)
     got, want = singular_values(streamed(x), centre=centre), singular_values(x, centre=centre)
     assert got.routes == want.routes == (route,)
@@ -84,8 +83,7 @@ def test_its_singular_values_are_those_of_its_tensor(
 
 
 def test_a_tail_below_the_gram_matrix_is_resolved(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (rows, svd):
-        monkeypatch.setattr(module, "BLOCK", 64 * 90)
+    monkeypatch.setattr(sums, "BLOCK", 64 * 90)
     x = matrix(400, 90, torch.float64) * 10.0 ** -torch.linspace(0, 9, 90, dtype=torch.float64)
     got, want = singular_values(streamed(x)), torch.linalg.svdvals(x)
     assert got.routes == ("direct",)
@@ -103,7 +101,7 @@ def test_a_unit_that_suits_all_rows_is_found_and_applied_as_they_are_read() -> N
 def test_means_of_samples_do_not_depend_on_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     x, sample = matrix(), torch.arange(40) // 7
     want = sample_means(x, sample)
-    monkeypatch.setattr(rows, "BLOCK", 11 * 6)
+    monkeypatch.setattr(sums, "BLOCK", 11 * 6)
     assert_close(sample_means(streamed(x), sample), want, rtol=0, atol=0)
 
 

@@ -14,7 +14,7 @@ from rankscope.measures.pt_peft import (
     crossing_of_curve,
     curves_of_samples,
     ratio_of_curve,
-    sample_spectra,
+    spectra_by_size,
     spectrum_ratio,
 )
 
@@ -53,15 +53,16 @@ def test_on_equal_lengths_it_is_the_paper(length: int, d: int, device: torch.dev
 def test_samples_need_not_be_contiguous() -> None:
     x, sample = draw(6, 5, 9)
     order = torch.randperm(30, generator=torch.Generator().manual_seed(1))
-    for mine, theirs in zip(sample_spectra(x[order], sample[order]), sample_spectra(x, sample), strict=True):
-        assert_close(mine, theirs, rtol=1e-9, atol=0)
+    (_, mine), (_, theirs) = (*spectra_by_size(x[order], sample[order]), *spectra_by_size(x, sample))
+    assert_close(mine, theirs, rtol=1e-9, atol=0)
 
 
 def test_spectra_of_samples_are_their_own(device: torch.device) -> None:
     x = torch.randn(20, 6, device=device)
     sample = torch.tensor([3] * 4 + [8] * 11 + [9] * 4 + [11])
-    found = sample_spectra(x, sample)
-    assert [len(s) for s in found] == [4, 6, 4, 1]
+    by_size = spectra_by_size(x, sample)
+    found = {place: s for members, values in by_size for place, s in zip(members.tolist(), values, strict=True)}
+    assert [len(found[place]) for place in range(4)] == [4, 6, 4, 1]
     assert_close(found[1], singular_values(x[4:15]).values, rtol=1e-12, atol=0)
     assert_close(found[2], singular_values(x[15:19]).values, rtol=1e-12, atol=0)
 

@@ -21,7 +21,7 @@ Nothing is said of methods unless the miniature may be judged; the script ends o
 - an untrained prefix of the default length raises the loss on the old look by at most ``BOUND`` (ditto), whatever the seed;
 - LoRA and adapters move nothing before they are trained, and LoRA moves nothing before the decoder ever.
 
-``python analyses/third_modality.py``: forty minutes on two cores, of which pre-training takes three on one; resumable
+``python analyses/third_modality.py``: twenty-five minutes on two cores, of which pre-training takes three on one; resumable
 run by run; ``--quick``: seconds, and decides nothing.
 """
 
@@ -69,6 +69,8 @@ HEARD = 0.5
 """What share of the loss with another scene's sound that with its own may be."""
 TRIED = (0.3, 1.0, 3.0)
 """Learning rates, as shares of a method's default, that are tried."""
+DRAWN = {"at the end": ("o", "black"), "at the same loss": ("s", "0.4"), "at the same drift": ("^", "0.65")}
+"""How the leads are drawn in each way of telling, in the order of ``WAYS``: colours are methods'."""
 SIZES: dict[str, dict[str, Any]] = {
     "full": {
         "pool": 2000, "batch": 32, "listen": 250, "tell": 700, "methods": METHODS, "training": 1024, "steps": 300, "tried": TRIED,
@@ -254,17 +256,17 @@ def sites_of(records: Sequence[Mapping[str, Any]], measure: str, ax: Axes, zero:
 
 def leads(verdicts: Mapping[str, Any], ax: Axes) -> None:
     """Every lead of PT-X in recoverability, in the three ways."""
-    for place, way in enumerate(WAYS):
+    for place, (way, (told, (marker, grey))) in enumerate(zip(WAYS, DRAWN.items(), strict=True)):
         for name, lead in verdicts["space kept"][way]["leads"].items():
             row = next(i for i, (tuned, _) in enumerate(PAIRS) if name.startswith(tuned))
-            y, style = row + 0.2 * (place - 1), look(place)
-            ax.plot(lead["value"], y, **(style | {"linestyle": "", "markersize": 3}))
+            y = row + 0.2 * (place - 1)
+            ax.plot(lead["value"], y, marker, color=grey, markersize=3, label=None if row else told)
             if lead["low"] is not None:
-                ax.hlines(y, lead["low"], lead["high"], color=style["color"], linewidth=0.8)
+                ax.hlines(y, lead["low"], lead["high"], color=grey, linewidth=0.8)
     ax.axvline(0, **(look(-1) | {"linewidth": 0.8, "marker": ""}))
     ax.set(yticks=range(len(PAIRS)), yticklabels=[f"{a} less {b}" for a, b in PAIRS], ylim=(len(PAIRS) - 0.5, -0.5))
     ax.set_xlabel("recoverability")
-    panel_title(ax, "PT-X less X: end, same loss, same drift")
+    panel_title(ax, "PT-X less X")
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ ON_CPU = 128
 """Largest width at which an eigenproblem is faster on the CPU than on an accelerator: at 128 it took 1.3 ms on eight cores and
 4.0 ms on an H200, at 192 2.4 and 2.3 ms. It is a number, and not tried where it is needed, so that results can be repeated."""
 TOGETHER = 32
-"""Largest width of the matrices of which an accelerator solves many at once: 4,096 of width 16 took 1.5 ms there, 65 ms here."""
+"""Largest width of the matrices of which an accelerator solves many at once: 4,096 of width 16 took 1.5 ms there and 65 ms on the CPU."""
 MANY = 16
 """How many that is at least."""
 

@@ -282,8 +282,8 @@ def _rotated(z: Tensor) -> Tensor:
 
     The eigenvectors of the Gram matrix turn the columns until they are orthogonal but for rounding, and then the columns'
     lengths are the singular values. With :math:`I + E` the products of the columns at length one, no value is wrong by more
-    than a share :math:`\lVert E\rVert / 2` of itself (Demmel & Veselić, "Jacobi's method is more accurate than QR", SIAM
-    J. Matrix Anal. Appl. 13, 1992, theorem 2.5). Where that is too much they are those of a small triangle.
+    than about a share :math:`\lVert E\rVert / 2` of itself (Demmel & Veselić, "Jacobi's method is more accurate than QR", SIAM
+    J. Matrix Anal. Appl. 13, 1992). Where that is too much they are those of a small triangle.
     """
     turned = z @ principal(z.mT @ z).vectors
     lengths = torch.linalg.vector_norm(turned, dim=-2)

@@ -1,6 +1,7 @@
 """Which measure of a tuned model, read on data like those it was tuned on, predicts how it fares on data that are not?
 
-Over all runs of the studies before this one that were tuned on captions (``claim.py``, ``order.py``, ``prefix_length.py``). A *drop* is
+Over all runs of the studies before this one that were tuned on captions, and by cross-entropy alone (``claim.py``, ``order.py``,
+``prefix_length.py``, and those of ``scst.py`` and ``transfer.py`` that are not of these). A *drop* is
 what the loss on new data lies above the loss on held-out data like those of tuning, nats a token: scenes with a fourth digit, a
 colour or a corner that tuning did not see; and for drawings, held-out ones against those seen. Predictors are read on validation
 data at ``decoder.final``: both ranks, recoverability, overlap and drift, and the validation loss, which is free.

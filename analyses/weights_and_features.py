@@ -1,7 +1,8 @@
 """Which change of the weights goes with a turn of the features?
 
-Over all runs of ``claim.py`` and ``order.py`` whose weights were changed (LoRA and all weights, with a prefix or without), within
-each number of training captions. Of every matrix that changed, ``rankscope weights --data`` tells how large the change is, how
+Over all runs of the studies before this one that were tuned on captions by cross-entropy alone and whose weights were changed (LoRA and
+all weights, with a prefix or without; ``claim.py``, ``order.py``, ``prefix_length.py``, ``scst.py``, ``transfer.py``), within each number
+of training captions. Of every matrix that changed, ``rankscope weights --data`` tells how large the change is, how
 far it shifted the spectrum, turned the leading singular vectors and made intruders, how much of it bfloat16 would show, how many
 directions it has, and what it does to the inputs that occur on 100 held-out scenes: the effective rank of ΔW·Σ^½ and its share of
 the output. A run's number is the mean over its matrices. Of the features, at ``decoder.final`` on validation scenes: overlap and

@@ -40,6 +40,8 @@ Options = tuple[tuple[str, Any], ...]
 """Options of a recipe by name, in the order of their names."""
 RANKS = ("participation-ratio-clustered", "roy-vetterli")
 RELATIONS = ("recoverability", "overlap", "drift")
+SAID = 40
+"""The most tokens that a model may say: no training said more than 24, and with a prefix of 64 rows 48 do not fit its positions."""
 FEW = 6
 """As many trainings as are not worth the start of a process each."""
 LOOKS = (0.0, 0.125, 0.25, 0.5, 0.75, 1.0)
@@ -219,7 +221,7 @@ def begun(study: Study, setting: Setting) -> nn.Module:
 def score(checkpoint: Path, probes: ProbeSet, out: Path, how: tuple[str, str]) -> float:
     """How good what the model says is: of which kind that is, and its score."""
     kind, metric = how
-    said = rankscope.generate(checkpoint, probes, out=out, overwrite=True)
+    said = rankscope.generate(checkpoint, probes, out=out, overwrite=True, max_new_tokens=SAID)
     metrics = [metric] if kind == "captions" else None  # those of answers are not chosen
     return float(rankscope.score({p.id: p.text for p in said}, probes, kind=kind, metrics=metrics)[metric])
 

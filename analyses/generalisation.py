@@ -31,7 +31,7 @@ from typing import Any
 import numpy as np
 from claim import PRINCIPAL
 from correlating import Table, correlations
-from findings import Interval, arguments, decide, forest, write
+from findings import LABELS, Interval, arguments, decide, forest, write
 from limited_scenes import NEW, SEEN
 from runs import RANKS, RELATIONS
 
@@ -97,7 +97,7 @@ def main(size_name: str, folder: Path, out: Path) -> dict[str, Any]:
         figure = new_figure(4.6)
         axes = figure.subplots(2, 2, sharex=True, sharey=True).ravel()
         for ax, drop in zip(axes, DROPS, strict=True):
-            rows = {name: Interval(**of["rho"]) for name, of in told[drop].items()}
+            rows = {LABELS.get(name, name): Interval(**of["rho"]) for name, of in told[drop].items()}
             forest(rows, [look(place - 1) | {"marker": "o"} for place in range(len(rows))], ax)
             ax.set_xlim(-1.05, 1.05)
             panel_title(ax, f"drop: {drop}")

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 import torch
 from accelerate import PartialState
-from accelerate.utils import disable_fsdp_ram_efficient_loading
+from accelerate.utils import broadcast_object_list, disable_fsdp_ram_efficient_loading
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import TrainerCallback
@@ -348,7 +348,9 @@ class Training:
 
     def _keep_epoch(self, place: int, trainer: StageTrainer, epoch: int) -> None:
         into = self.out / EPOCHS / f"stage-{place}-epoch-{epoch}"
-        if not (into / STAGES).is_file():
+        # One process decides: another may look when the first has written it already, and would not wait with it
+        [missing] = broadcast_object_list([not (into / STAGES).is_file()])
+        if missing:
             self._write_now(into, place, trainer, {"stage": place, "epoch": epoch})
 
     def _write_now(self, into: Path, place: int, trainer: StageTrainer, record: dict[str, Any]) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import time
 import warnings
 from typing import Any
 
@@ -19,6 +20,7 @@ from transformers import TrainerCallback
 
 from rankscope.cli import main as command_line
 from rankscope.tuning import train
+from rankscope.tuning.watching import EpochEnd
 
 FSDP = {
     "ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2", "FSDP_AUTO_WRAP_POLICY": "TRANSFORMER_BASED_WRAP",
@@ -27,13 +29,19 @@ FSDP = {
 """What ``accelerate launch --use_fsdp --fsdp_version 2`` puts into the environment."""
 
 warnings.filterwarnings("ignore", message="FSDP2-wrapped module")
-begin = PartialState.__init__
+begin, ended = PartialState.__init__, EpochEnd.on_epoch_end
 
 
 def sharded_too(self: Any, *args: Any, **options: Any) -> None:
     begin(self, *args, **options)
     if self.distributed_type == DistributedType.MULTI_CPU:
         self.distributed_type = DistributedType.MULTI_GPU
+
+
+def late(self: EpochEnd, *args: Any, **given: Any) -> None:
+    """The second process comes to the end of an epoch when the first could have written the checkpoint and gone on."""
+    time.sleep(float(os.environ["RANK"]))
+    ended(self, *args, **given)
 
 
 class Kill(TrainerCallback):
@@ -68,6 +76,7 @@ def sharded(base: str, given: str) -> None:
 
 
 if __name__ == "__main__":
+    EpochEnd.on_epoch_end = late  # type: ignore[method-assign]
     words, *rest = sys.argv[1:]
     from_the_command_line(words)
     sharded(*rest)

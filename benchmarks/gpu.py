@@ -7,8 +7,8 @@ Three parts. ``correct``: singular values and every default measure with each sa
 product of bf16 rows, in float64 and by float32 products summed in float64 without TF32; and eigenvalues of several matrices in
 one call, one by one, and on the CPU. ``steps``: sites of two runs and a base, made on the device in bf16, with every
 default measure and its interval. The floor of a step is the products or eigenvalues that it cannot do without, at the best rate
-that was measured of the routes whose error is no more than the ``TOLERANCE`` of the numbers: those of tensor cores in bf16 are told, and
-lose five digits. The floor of a site is three Gram products and three sets of eigenvalues. Sites are begun while time is left.
+measured among the routes whose error is within ``TOLERANCE``: the bf16 products of tensor cores are reported too, but keep fewer than
+five digits. The floor of a site is three Gram products and three sets of eigenvalues. Sites are begun while time is left.
 """
 
 from __future__ import annotations

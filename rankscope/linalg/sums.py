@@ -77,7 +77,7 @@ class Sums:
 
 
 def at_once(device: torch.device, on_cpu: int | None = None) -> int:
-    """How many numbers exist in float64 at a time on a device: on a CPU so many, :data:`BLOCK` by default."""
+    """How many float64 numbers to hold at a time on a device: ``on_cpu`` (:data:`BLOCK` by default), or more on an accelerator."""
     return (on_cpu or BLOCK) * (1 if device.type == "cpu" else ACCELERATED)
 
 

@@ -91,9 +91,11 @@ def singular_values(x: RowMatrix, *, centre: bool = False) -> Decomposition:
         routes = ["kernel" if n < d else "gram"] * len(norm)
         known = r - 1 if centre and n <= d else r  # centred rows sum to zero, so with n ≤ d the last value is zero
         rest = _unresolved(values[:, :known], max(n, d), _TOLERANCE.get(x.dtype, _NARROW))
-        if rest:
-            values[rest] = _direct(flat if isinstance(flat, Streamed) else flat[rest], centre=centre)
-            routes = ["direct" if i in rest else route for i, route in enumerate(routes)]
+        together = max(1, at_once(flat.device) // max(1, n * d))  # small matrices at once, large ones one at a time
+        for part in (rest[i : i + together] for i in range(0, len(rest), together)):
+            values[part] = _direct(flat if isinstance(flat, Streamed) else flat[part], centre=centre)
+            for i in part:
+                routes[i] = "direct"
     if centre and n <= d:
         values[:, r - 1 :] = 0
     unit = 2.0**exponent
